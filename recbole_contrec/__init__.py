@@ -1,0 +1,39 @@
+"""
+recbole_contrec
+###############
+Generative recommendation with language models inside RecBole 1.2.
+
+One alphabet of axes is used in every shape comment of this package:
+
+=====  ==========================================
+``B``  rows of a batch
+``L``  history length
+``K``  tokens of an item or a user
+``S``  prompt length
+``D``  width of the language model
+``d``  width of an item vector
+``U``  users, row 0 is padding
+``N``  items, row 0 is padding
+``T``  noise levels
+``M``  samples of a preference
+``V``  text vocabulary
+``n``  a flat list of positions or rows
+=====  ==========================================
+
+``quick_start`` trains and evaluates, ``recommend`` gives lists for users; both are imported on first use, because
+they load RecBole and torch.
+"""
+
+__version__ = "0.1.0"
+
+_LAZY = {"run": "quick_start", "load_data_and_model": "quick_start", "objective_function": "quick_start",
+         "recommend": "recommend", "Config": "config", "UserError": "errors"}
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,194 @@
+"""
+recbole_contrec.__main__
+########################
+The command line, the same as ``python run_recbole_contrec.py`` and ``python -m recbole_contrec``.
+"""
+
+import logging
+import sys
+from typing import Sequence
+
+from recbole_contrec.errors import UserError, did_you_mean
+
+USAGE = """\
+Generative recommendation with language models inside RecBole.
+
+  python run_recbole_contrec.py --model=ContRec --dataset=ml-100k [--key=value ...]
+      train, validate after every epoch, test the best epoch, keep a checkpoint
+  python run_recbole_contrec.py recommend --checkpoint=PATH --users=1,2,3 [--k=10]
+      ranked items for users (--all), or for somebody new (--history=item,item,...)
+  python run_recbole_contrec.py prepare --dataset=ml-1m [--from=FILE_OR_URL]
+      download and convert a data set; see `prepare --help`
+
+Options of training
+  --model=NAME           of this package, of a properties/ folder, or of RecBole (SASRec, BERT4Rec, ...)
+  --dataset=NAME         ml-100k comes with RecBole; others lie in --data_path=DIR/NAME/NAME.inter
+  --config_files=A,B     YAML files of settings, later ones win
+  --properties=DIR       a folder with model/*.yaml and dataset/*.yaml of your own
+  --resume=PATH          go on with a killed run (its folder)
+  --output=FILE.json     write protocol card, metrics, seconds and settings
+  --seed=N               of everything that is random
+  --list-models, --list-datasets, --settings (with --model: its settings and their meaning)
+  --debug                show the traceback of an error
+
+Every setting is --key=value; priority: command line, config files, the model's YAML, defaults."""
+
+RECOMMEND_USAGE = """\
+  --checkpoint=PATH      a checkpoint or the folder of a run
+  --users=1,2,3 | --all  users of the data set
+  --history=ITEM,ITEM    what somebody new has seen, in order of time
+  --k=10                 items a user
+  --include_seen         also items of the history
+  --batch_size=256       users scored at once
+  --output=FILE          .csv or .parquet instead of the screen
+  --data_path=DIR, --properties=DIR   where data and properties lie now"""
+
+OWN_OPTIONS = ("model", "dataset", "config_files", "properties", "resume", "list-models", "list-datasets", "settings",
+               "debug", "help")
+RECOMMEND_OPTIONS = ("checkpoint", "users", "all", "history", "k", "include_seen", "batch_size", "output",
+                     "data_path", "properties", "debug", "help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when it worked, 2 for an error that the user can mend (shown in one or two lines)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    command = {"prepare": _prepare, "recommend": _recommend}.get(arguments[0] if arguments else "")
+    try:
+        return command(arguments[1:]) if command else _train(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        known = isinstance(error, (UserError, FloatingPointError)) or type(error).__name__ == "PrepareError"
+        if "--debug" in arguments or not known:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(arguments: list[str]) -> int:
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE)
+        return 0
+    if not arguments[0].startswith("-"):
+        raise UserError(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], ['prepare', 'recommend'])}")
+    own, settings = split_arguments(arguments, OWN_OPTIONS)
+    from recbole_contrec.compat import require_recbole
+
+    require_recbole()
+    if "list-models" in own or "list-datasets" in own or "settings" in own:
+        return _list(own, settings)
+    if "model" not in own or "dataset" not in own:
+        raise UserError("name both --model=NAME and --dataset=NAME; --list-models and --list-datasets show them")
+    from recbole_contrec.quick_start import run
+
+    files = own["config_files"].replace(",", " ").split() if "config_files" in own else []
+    run(own["model"], own["dataset"], files, arguments=settings, properties=own.get("properties"),
+        resume=own.get("resume"))
+    return 0
+
+
+def _list(own: dict[str, str], settings: list[str]) -> int:
+    from recbole_contrec.registry import find_model, list_datasets, list_models, properties_folders
+
+    folders = properties_folders(own.get("properties"))
+    if "list-models" in own:
+        for name, where, description in list_models(folders):
+            print(f"{name:<24} {where:<18} {description}")
+    if "list-datasets" in own:
+        paths = [a.split("=", 1)[1] for a in settings if a.startswith("--data_path=")]
+        for name, where, description in list_datasets(folders, paths[0] if paths else "dataset"):
+            print(f"{name:<24} {where:<36} {description}")
+    if "settings" in own:
+        if "model" not in own:
+            raise UserError("--settings needs --model=NAME")
+        for setting in find_model(own["model"], folders).settings.values():
+            print(f"--{setting.key}={setting.default}\n      {setting.meaning}")
+    return 0
+
+
+def _prepare(arguments: list[str]) -> int:
+    from recbole_contrec.data.prepare import main as prepare_main
+
+    return prepare_main(arguments)
+
+
+def _recommend(arguments: list[str]) -> int:
+    if not arguments or "--help" in arguments:
+        print(RECOMMEND_USAGE)
+        return 0
+    own, unknown = split_arguments(arguments, RECOMMEND_OPTIONS)
+    if unknown:
+        name = unknown[0][2:].split("=")[0]
+        raise UserError(f"recommend has no option --{name}{did_you_mean(name, RECOMMEND_OPTIONS)}")
+    if "checkpoint" not in own:
+        raise UserError("name the checkpoint with --checkpoint=PATH")
+    if sum(option in own for option in ("users", "all", "history")) == 0:
+        raise UserError("name the users with --users=1,2,3 or --all, or bring a --history=item,item,...")
+    from recbole_contrec.compat import require_recbole
+
+    require_recbole()
+    from recbole_contrec.quick_start import load_data_and_model
+    from recbole_contrec.recommend import recommend
+
+    overrides = [f"--data_path={own['data_path']}"] if "data_path" in own else []
+    logging.getLogger().setLevel(logging.WARNING)  # the list is the output
+    loaded = load_data_and_model(own["checkpoint"], overrides, own.get("properties"))
+    users = own["users"].split(",") if "users" in own else None
+    histories = [own["history"].split(",")] if "history" in own else []
+    table = recommend(loaded, users, histories, k=_whole_number(own, "k", 10),
+                      exclude_seen="include_seen" not in own, batch_size=_whole_number(own, "batch_size", 256))
+    _show(table, own.get("output"))
+    return 0
+
+
+def _show(table, output: str | None) -> None:
+    if output is None:
+        print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    elif output.endswith(".parquet"):
+        try:
+            table.to_parquet(output, index=False)
+        except ImportError as error:
+            raise UserError("writing Parquet needs pyarrow: pip install 'recbole_contrec[parquet]'") from error
+    elif output.endswith(".csv"):
+        table.to_csv(output, index=False)
+    else:
+        raise UserError(f"--output={output}: the name must end in .csv or .parquet")
+
+
+def split_arguments(arguments: Sequence[str], own: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Options of the command itself as a dictionary, and all other arguments, which are settings.
+
+    Raises:
+        UserError: an option without its value, or ``--key value`` in place of ``--key=value``.
+    """
+    flags = {"list-models", "list-datasets", "settings", "debug", "help", "all", "include_seen"}
+    found, rest = {}, []
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument[2:].partition("=")
+        if not argument.startswith("--") or name not in own:
+            rest.append(argument)
+        elif equals:
+            found[name] = value
+        elif name in flags:
+            found[name] = ""
+        else:
+            following = arguments[place + 1] if place + 1 < len(arguments) else "VALUE"
+            raise UserError(f"write --{name}={following.lstrip('-')} with an equals sign")
+    return found, rest
+
+
+def _whole_number(own: dict[str, str], name: str, default: int) -> int:
+    try:
+        number = int(own.get(name, default))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise UserError(f"--{name}={own[name]}: a whole number of at least 1 is needed")
+    return number
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

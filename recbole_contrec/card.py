@@ -1,0 +1,67 @@
+"""
+recbole_contrec.card
+####################
+The protocol card: what must be known to compare a number with another one, on screen and in the result file.
+"""
+
+from typing import Any
+
+from recbole_contrec.environment import device_name, git_commit, package_versions, peak_memory
+
+
+def protocol_card(config, data, trainer) -> dict[str, Any]:
+    """Facts of a finished run.
+
+    Args:
+        config: of the run.
+        data: :class:`~recbole_contrec.data.loading.RunData`.
+        trainer: after training and testing.
+    """
+    dataset = data.dataset
+    eval_args = config["eval_args"]
+    sequential = config["MODEL_TYPE"].name == "SEQUENTIAL"
+    masked = (not sequential) if config["mask_seen"] is None else config["mask_seen"]
+    parameters = list(trainer.model.parameters())
+    return {
+        "model": config["model"], "dataset": config["dataset"],
+        "users": dataset.user_num - 1, "items": dataset.item_num - 1, "interactions": interactions(data),
+        "core_filter": {"user": config["user_inter_num_interval"], "item": config["item_inter_num_interval"]},
+        "split": eval_args["split"], "order": f"{eval_args['order']}, by RecBole's float32 {config['TIME_FIELD']}; "
+                                              "equal times keep the order of the file",
+        "ranking": eval_args["mode"], "ties": "as torch.topk orders equal scores",
+        "seen_items_masked": masked, "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
+        "targets": {"valid": data.valid.sample_size, "test": data.test.sample_size},
+        "metrics": config["metrics"], "topk": config["topk"], "valid_metric": config["valid_metric"],
+        "seed": config["seed"], "versions": package_versions(), "commit": git_commit(),
+        "device": device_name(config["device"]),
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "peak_memory_mib": round(peak_memory() / 2 ** 20),
+        "diffusion_steps": config["diffusion_steps"], "diffusion_samples": config["diffusion_samples"],
+        "test_users_per_second": round(trainer.evaluation_speed, 1),
+    }
+
+
+def interactions(data) -> int:
+    """Interactions after filtering; the loaders of sequential models hold rows, so these are counted back."""
+    length_field = data.dataset.config["ITEM_LIST_LENGTH_FIELD"]
+    rows = len(data.dataset.inter_feat)
+    if length_field in data.dataset.inter_feat:
+        return rows + int((data.dataset.inter_feat[length_field] == 1).sum())  # a history of n gave n-1 rows
+    return rows
+
+
+def card_lines(card: dict[str, Any]) -> list[str]:
+    """The card as aligned lines for the log."""
+    width = max(map(len, card))
+    return [f"  {name:<{width}}  {_plain(value)}" for name, value in card.items() if value is not None]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)

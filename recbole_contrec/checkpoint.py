@@ -1,0 +1,121 @@
+"""
+recbole_contrec.checkpoint
+##########################
+Checkpoints without pickled code: one safetensors file whose header carries a JSON record. It is written to a
+temporary name and renamed, so a killed run leaves the previous file whole.
+"""
+
+import errno
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from recbole_contrec.errors import UserError
+
+RECORD = "recbole_contrec"  # the header entry that holds the JSON record
+FORMAT = 1
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds: tensors by name, and a JSON-like record."""
+
+    tensors: dict[str, torch.Tensor]
+    record: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors under ``prefix.``, with the prefix taken off."""
+        return {name[len(prefix) + 1:]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
+
+
+def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        UserError: no space left, or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    # Tensors that share memory (tied weights) are stored apart: safetensors refuses aliases.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header = {RECORD: json.dumps({"format": FORMAT, **record})}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata=header)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        why = "no space left on the device" if full else str(error)
+        raise UserError(f"cannot write the checkpoint {path}: {why}. "
+                        f"Free some space or choose another folder with --checkpoint_dir=DIR") from error
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in the file is executed.
+
+    Raises:
+        UserError: no such file, a truncated or foreign file, or one of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        record = json.loads(header[RECORD])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint of recbole_contrec, or it is damaged "
+                        f"({type(error).__name__}). Checkpoints are the *.safetensors files of a run's folder") from error
+    if record.get("format") != FORMAT:
+        raise UserError(f"{path} has checkpoint format {record.get('format')}, this version reads {FORMAT}")
+    return Checkpoint(tensors, record)
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict]:
+    """An optimizer's state as (tensors named ``number.field``, JSON record)."""
+    state = optimizer.state_dict()
+    tensors, scalars = {}, {}
+    for number, fields in state["state"].items():
+        for field, value in fields.items():
+            (tensors if torch.is_tensor(value) else scalars)[f"{number}.{field}"] = value
+    return tensors, {"groups": state["param_groups"], "scalars": scalars}
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], record: dict) -> None:
+    """Put a state of :func:`pack_optimizer` back."""
+    state: dict[int, dict] = {}
+    for name, value in {**tensors, **record["scalars"]}.items():
+        number, field = name.split(".", 1)
+        state.setdefault(int(number), {})[field] = value
+    optimizer.load_state_dict({"state": state, "param_groups": record["groups"]})
+
+
+def pack_random_state() -> tuple[dict[str, torch.Tensor], dict]:
+    """State of the random generators of torch, numpy and Python as (tensors, JSON record)."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    version, numbers, gauss_next = random.getstate()
+    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64)),
+               "python": torch.tensor(numbers, dtype=torch.int64)}
+    for number in range(torch.cuda.device_count()):
+        tensors[f"cuda{number}"] = torch.cuda.get_rng_state(number)
+    return tensors, {"numpy": [kind, position, has_gauss, gauss], "python": [version, gauss_next]}
+
+
+def unpack_random_state(tensors: dict[str, torch.Tensor], record: dict) -> None:
+    """Put a state of :func:`pack_random_state` back."""
+    torch.set_rng_state(tensors["torch"])
+    kind, position, has_gauss, gauss = record["numpy"]
+    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, gauss_next = record["python"]
+    random.setstate((version, tuple(tensors["python"].tolist()), gauss_next))
+    for number in range(torch.cuda.device_count()):
+        if f"cuda{number}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"cuda{number}"], number)

@@ -1,0 +1,509 @@
+"""
+recbole_contrec.config
+######################
+RecBole's Config with the YAML files of this package and of the user, and with every key and value checked.
+
+Priority, as in RecBole: command line > dictionary > files > YAML of the data set > YAML of the model > defaults, where
+the YAML files of the user and of this package stand over RecBole's. Unlike RecBole's, this Config
+
+- never reads ``sys.argv``: the command line is an argument;
+- knows every key: a misspelt one is an error, and so is a value of another type or out of bounds;
+- gives every ranking model the same protocol (``properties/overall.yaml``), and sequential models with a
+  cross-entropy loss no sampled negatives, without being told;
+- merges a partial ``eval_args`` into that protocol, where RecBole silently falls back to a random split;
+- finds user, item and time columns in the header of a data set that has no YAML.
+"""
+
+import logging
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Iterable, NamedTuple
+
+from recbole_contrec import compat
+from recbole_contrec.errors import UserError, did_you_mean, nearest
+from recbole_contrec.registry import (
+    ModelEntry,
+    dataset_files,
+    dataset_folder,
+    find_model,
+    general_settings,
+    list_datasets,
+    model_exists,
+    overlay,
+    properties_folders,
+    recbole_properties,
+)
+from recbole_contrec.settings import Loader, parse_arguments, parse_value, read_yaml, show
+
+compat.require_recbole()
+compat.apply()
+
+from recbole.config import Config as RecBoleConfig  # noqa: E402  (the repairs and the friendly error come first)
+from recbole.evaluator import metric_types  # noqa: E402
+from recbole.evaluator import metrics as metric_classes  # noqa: E402
+from recbole.utils import EvaluatorType, InputType, ModelType  # noqa: E402
+
+logger = logging.getLogger("recbole_contrec")
+
+PREPARE = "python run_recbole_contrec.py prepare --dataset={}"
+
+PROTOCOL = ("eval_args", "metrics", "topk", "valid_metric")
+_PARTS = {  # what may stand inside the two dictionaries that RecBole reads without a word about other keys
+    "eval_args": {"split": None, "group_by": ("user", "none", None), "order": ("TO", "RO"), "mode": None},
+    "train_neg_sample_args": dict.fromkeys(("distribution", "sample_num", "alpha", "dynamic", "candidate_num"))}
+_FEATURE_TYPES = (ModelType.CONTEXT, ModelType.KNOWLEDGE, ModelType.DECISIONTREE)
+_FEATURE_KEYS = ("selected_features", "item_attribute")  # GRU4RecF, SASRecF, FDSA and S3Rec read item columns
+
+
+class Config(RecBoleConfig):
+    """Everything a run is configured by, read as ``config[key]``.
+
+    Args:
+        model (str or class): name of a model, or a RecBole model class.
+        dataset (str): name of a data set.
+        config_file_list (list): YAML files.
+        config_dict (dict): settings by key; it is not changed.
+        arguments (list of str): ``['--epochs=3', '--topk=[5,10]']``.
+        properties (path): a folder of YAML files that comes before ``./properties`` and the package's own.
+
+    Attributes:
+        entry (ModelEntry): the model's YAML files and classes.
+        settings (dict): every known :class:`~recbole_contrec.settings.Setting` by key.
+        folders (list): where YAML files were looked for.
+
+    Raises:
+        UserError: an unknown model, data set, key or column, a value of another type or out of bounds, a file
+            that is missing or no YAML, settings that do not go together.
+    """
+
+    def __init__(self, model=None, dataset=None, config_file_list=None, config_dict=None, arguments=(),
+                 properties=None):
+        self._arguments = parse_arguments(arguments)
+        self.folders = properties_folders(self._arguments.pop("properties", properties))
+        files = [config_file_list] if isinstance(config_file_list, (str, Path)) else list(config_file_list or ())
+        files += self._arguments.pop("config_files", "").replace(",", " ").split()
+        self._origin: dict[str, str] = {}  # key -> where the user set it
+        super().__init__(model, dataset, files, config_dict)
+        self._check_columns()
+
+    # the four ways to set something
+
+    def compatibility_settings(self):
+        """RecBole's own version asks numpy 2 for names that it no longer has."""
+        compat.restore_numpy_names()
+
+    def _init_parameters_category(self):
+        super()._init_parameters_category()
+        # The lists belong to a module, and RecBole appends to them.
+        self.parameters = {category: list(keys) for category, keys in self.parameters.items()}
+
+    def _build_yaml_loader(self):
+        return Loader  # RecBole adds its float rule to yaml.FullLoader, for everybody in the process
+
+    def _load_config_files(self, file_list):
+        merged = {}
+        for file in file_list:
+            values = read_yaml(file)
+            merged.update(values)
+            self._origin.update(dict.fromkeys(values, str(file)))
+        return merged
+
+    def _load_variable_config_dict(self, config_dict):
+        self._texts = {key: value for key, value in (config_dict or {}).items() if isinstance(value, str)}
+        return {key: parse_value(value) if isinstance(value, str) else deepcopy(value)
+                for key, value in (config_dict or {}).items()}
+
+    def _load_cmd_line(self):
+        return {key: parse_value(text) for key, text in self._arguments.items()}
+
+    def _get_model_and_dataset(self, model, dataset):
+        model = self.external_config_dict.get("model") if model is None else model
+        dataset = self.external_config_dict.get("dataset") if dataset is None else dataset
+        if model is None:
+            raise UserError("no model is named: add --model=NAME (the list command shows all)")
+        if dataset is None:
+            known = [line.name for line in list_datasets(self.folders, self._data_path({"data_path": "dataset"}))]
+            raise UserError(f"no data set is named: add --dataset=NAME, for instance {', '.join(known[:5])}")
+        self.entry, self._takes_any_key = self._find_entry(model)
+        return self.entry.name, self.entry.model_class, str(dataset)
+
+    def _find_entry(self, model) -> tuple[ModelEntry, bool]:
+        """A model given as a class needs no YAML, so that its keys are not known."""
+        if isinstance(model, str):
+            return find_model(model, self.folders), False
+        if model_exists(model.__name__, self.folders):
+            return replace(find_model(model.__name__, self.folders), model_class=model), True
+        return ModelEntry(model.__name__, (), {}, {}, model), True
+
+    # defaults: RecBole's YAML files, then the user's and the package's
+
+    def _load_internal_config_dict(self, model, model_class, dataset):
+        # RecBole knows a model by name only; one that extends SASRec has SASRec's defaults.
+        super()._load_internal_config_dict(self.entry.recbole_name or "", model_class, dataset)
+        internal = self.internal_config_dict
+        self.settings, overall = general_settings(self.folders)
+        kept = self._kept_from_recbole()
+        internal.update({key: value for key, value in overall.items() if key not in kept})
+        self.settings.update(self.entry.settings)
+        internal.update(deepcopy(self.entry.changes))
+
+        self._data_values: dict[str, Any] = {}
+        for path in dataset_files(dataset, self.folders):
+            self._data_values.update(overlay(self.settings, path))
+        if self._data_values.get("load_col") and not self._wants_item_columns():
+            self._data_values["load_col"] = {suffix: columns for suffix, columns
+                                             in self._data_values["load_col"].items() if suffix != "item"}
+        internal.update(self._data_values)
+        self._fill_from_headers(dataset)
+        self._load_fields_asked_for()
+
+    def _kept_from_recbole(self) -> set[str]:
+        """Keys in which RecBole's defaults for this model count more than ``overall.yaml``: what its own
+        YAML says, and the protocol of models that predict clicks (AUC, LogLoss) rather than rank."""
+        own = {key for key in self.entry.values if key not in self.entry.changes}
+        metrics = self.internal_config_dict["metrics"]
+        clicks = any(metric_types.get(name.lower()) == EvaluatorType.VALUE for name in metrics)
+        return own.union(PROTOCOL if clicks else ())
+
+    def _wants_item_columns(self) -> bool:
+        """Whether RecBole shall load the ``.item`` file. It then counts items that nobody touched and joins the
+        columns into every batch, so only for models that read them there."""
+        dataset_class = self.entry.dataset_class
+        return (getattr(dataset_class, "loads_item_texts", False)
+                or self.internal_config_dict["MODEL_TYPE"] in _FEATURE_TYPES
+                or any(key in self.internal_config_dict for key in _FEATURE_KEYS)
+                or not self.entry.is_recbole and dataset_class is None)
+
+    def _fill_from_headers(self, dataset):
+        """Columns that no YAML and no user has named come from the headers of the data files."""
+        recbole_knows = (recbole_properties() / "dataset" / f"{dataset}.yaml").is_file()
+        if recbole_knows and (self.entry.is_recbole or "load_col" in self._data_values):
+            return
+        given = {**self._data_values, **self.external_config_dict}
+        if given.get("load_col", ...) is None:
+            return  # the user takes all columns
+        asked = {**self.internal_config_dict, **self.external_config_dict}
+        named = {key: given[key] for key in _ROLES if key in given}
+        sequential = asked["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        headers = dataset_settings_from_headers(
+            self._data_path(asked), dataset, named, wanted=_fields_asked_for(asked),
+            item_texts=bool(getattr(self.entry.dataset_class, "loads_item_texts", False)),
+            need_time=sequential or (asked["eval_args"] or {}).get("order") != "RO",
+            separator=asked["field_separator"], encoding=asked.get("encoding"),
+            parts=asked.get("benchmark_filename"), folders=self.folders)
+        load_col = {**(self.internal_config_dict["load_col"] or {}), **headers.settings["load_col"]}
+        found = {**headers.settings, "load_col": load_col}
+        self.internal_config_dict.update({key: value for key, value in found.items() if key not in given})
+        logger.info(headers.found)
+
+    def _load_fields_asked_for(self):
+        """A threshold or filter needs its column loaded, whatever the data set's YAML lists."""
+        load_col = self.internal_config_dict["load_col"]
+        if load_col and load_col.get("inter"):
+            asked = _fields_asked_for({**self.internal_config_dict, **self.external_config_dict})
+            load_col["inter"] = list(dict.fromkeys([*load_col["inter"], *asked]))
+
+    def _data_path(self, values):
+        return self.external_config_dict.get("data_path", values.get("data_path"))
+
+    # checks
+
+    def _get_final_config_dict(self):
+        self._check_given(self.file_config_dict, {}, None)
+        self._check_given(self.variable_config_dict, self._texts, "config_dict")
+        self._check_given(self.cmd_config_dict, self._arguments, "command line")
+        self._merge_external_config_dict()
+        protocol = self.internal_config_dict["eval_args"]
+        final = deepcopy(super()._get_final_config_dict())
+        final["eval_args"] = {**protocol, **final["eval_args"]}
+        for key, parts in _PARTS.items():
+            _check_parts(key, final.get(key), parts)
+        self._set_default_negatives(final)
+        self._record = {key: deepcopy(value) for key, value in final.items() if key != "MODEL_TYPE"}
+        return final
+
+    def _check_given(self, given: dict, texts: dict[str, str], where: str | None):
+        """Check what came one way (``texts`` as it was written), and remember that way."""
+        for key, value in given.items():
+            self._origin[key] = where or self._origin[key]
+            setting = self.settings.get(key)
+            if setting is None and self._takes_any_key:
+                continue
+            if setting is None:
+                raise UserError(f"{self._origin[key]}: unknown setting {key}{did_you_mean(key, self.settings)}")
+            if key in texts and not setting.accepts(value) and setting.accepts(texts[key]):
+                value = texts[key]  # --gpu_id=0 for a setting that is a text
+            try:
+                given[key] = setting.check(value)
+            except UserError as error:
+                raise UserError(f"{self._origin[key]}: {error}") from None
+
+    def _set_default_negatives(self, final):
+        """Cross-entropy over the whole catalogue takes no sampled negatives. RecBole's default has one a row: it
+        stops there, or, where the class is POINTWISE, trains half of each batch on random targets."""
+        if (final["MODEL_TYPE"] != ModelType.SEQUENTIAL or final.get("loss_type") != "CE"
+                or getattr(self.model_class, "input_type", None) == InputType.PAIRWISE):
+            return
+        if "train_neg_sample_args" in {**self.entry.changes, **self._data_values, **self.external_config_dict}:
+            if final["train_neg_sample_args"] is not None:
+                raise UserError(f"{self.model} with loss_type=CE scores the whole catalogue and takes no sampled "
+                                "negatives: set --train_neg_sample_args=~")
+        final["train_neg_sample_args"] = None
+
+    def _set_default_parameters(self):
+        _check_metrics(self.final_config_dict)
+        with _recbole_checks():
+            super()._set_default_parameters()
+
+    def _set_train_neg_sample_args(self):
+        with _recbole_checks():
+            super()._set_train_neg_sample_args()
+
+    def _set_eval_neg_sample_args(self, phase):
+        with _recbole_checks():
+            super()._set_eval_neg_sample_args(phase)
+
+    def _check_columns(self):
+        """Every column that RecBole will ask for is in its file.
+
+        Raises:
+            UserError: names the columns that lack, and those that are there.
+        """
+        folder, load_col = Path(self["data_path"]), self["load_col"]
+        file = _inter_file(folder, self.dataset, self["benchmark_filename"], self.folders)
+        columns = read_header(file, self["field_separator"], self["encoding"])
+        inter = list(columns) if load_col is None else _as_list(load_col.get("inter"))
+        fields = [self["USER_ID_FIELD"], self["ITEM_ID_FIELD"]]
+        fields += [self["TIME_FIELD"]] if self["eval_args"]["order"] == "TO" else []
+        _require_columns(file, columns, [*filter(None, fields), *inter])
+        if lost := [name for name in filter(None, fields) if name not in inter]:
+            raise UserError(f"load_col: inter must hold {', '.join(lost)} as well, it is {show(inter)}")
+        items = folder / f"{self.dataset}.item"
+        if load_col and load_col.get("item") and items.is_file():
+            _require_columns(items, read_header(items, self["field_separator"], self["encoding"]),
+                             _as_list(load_col["item"]))
+
+    def _init_device(self):
+        """RecBole's choice of a device, but ``use_gpu=False`` means the CPU, and choosing the CPU hides no GPU from
+        the rest of the process."""
+        final = self.final_config_dict
+        if isinstance(final["gpu_id"], list):
+            final["gpu_id"] = ",".join(map(str, final["gpu_id"]))
+        if "local_rank" in final or final["use_gpu"] and str(final["gpu_id"]) != "":
+            return super()._init_device()
+        import torch
+
+        # RecBole's trainer asks use_gpu, not the device, whether to print GPU memory.
+        final.update(use_gpu=False, gpu_id="", single_spec=True, local_rank=0, device=torch.device("cpu"))
+
+    # for people and files
+
+    def to_record(self) -> dict[str, Any]:
+        """Settings as plain values for a JSON file; ``config_dict`` of a Config of the same model and data set that
+        comes out the same."""
+        return _plain(self._record)
+
+    def describe(self) -> str:
+        """The model's settings and whatever the user set, a line each: key, value, meaning, where it was set."""
+        keys = dict.fromkeys([*self.entry.values, *self.external_config_dict])
+        lines = [f"{self.model} on {self.dataset}"]
+        for key in keys:
+            setting = self.settings.get(key)
+            origin = self._origin.get(key) or getattr(setting, "source", None)
+            where = Path(origin).name if origin else "default"
+            value = self._record.get(key, self[key])
+            lines.append(f"  {key}={show(value)}  {getattr(setting, 'meaning', '')} ({where})".replace("   ", "  "))
+        return "\n".join(lines)
+
+
+# RecBole's checks, in a user's words
+
+
+@contextmanager
+def _recbole_checks():
+    """A complaint of RecBole about settings, as a UserError."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"RecBole: {error.args[0] if error.args else type(error).__name__}") from error
+
+
+def _check_parts(key, value, parts):
+    for part, content in value.items() if isinstance(value, dict) else ():
+        if part not in parts:
+            raise UserError(f"{key}: unknown part {part}{did_you_mean(part, parts)}; it has {', '.join(parts)}")
+        if parts[part] and content not in parts[part]:
+            raise UserError(f"{key}: {part}={show(content)} must be one of {', '.join(map(show, parts[part]))}")
+
+
+def _check_metrics(final):
+    """Metric names, and the metric by which the best epoch is chosen: RecBole would find out after an epoch.
+
+    Raises:
+        UserError: an unknown metric (with the nearest), or a ``valid_metric`` that is not computed.
+    """
+    metrics = [final["metrics"]] if isinstance(final["metrics"], str) else final["metrics"]
+    names = [name for name in dir(metric_classes) if name.lower() in metric_types]
+    chosen, _, cut = final["valid_metric"].partition("@")
+    for metric in (*metrics, chosen):
+        if metric.lower() not in metric_types:
+            raise UserError(f"there is no metric {metric!r}{did_you_mean(metric, names)}; there are {', '.join(names)}")
+    if chosen.lower() not in [metric.lower() for metric in metrics]:
+        raise UserError(f"valid_metric={final['valid_metric']} is not computed: add {chosen} to metrics, which is "
+                        f"{metrics}, or set --valid_metric to one of them")
+    topk = [final["topk"]] if isinstance(final["topk"], int) else final["topk"] or []
+    ranking = metric_types[chosen.lower()] == EvaluatorType.RANKING
+    if ranking and chosen.lower() not in ("gauc",) and cut not in map(str, topk):
+        raise UserError(f"valid_metric={final['valid_metric']} needs a cut-off of topk, which is {topk}: for instance "
+                        f"--valid_metric={chosen}@{topk[-1] if topk else 10}")
+
+
+# headers of data files
+
+_ROLES = {  # key -> (RecBole's default, other usual names, types), in the order in which columns are given away
+    "USER_ID_FIELD": ("user_id", ("user", "uid", "reviewer_id", "session_id", "visitor_id", "customer_id"), ("token",)),
+    "ITEM_ID_FIELD": ("item_id", ("item", "iid", "asin", "parent_asin", "movie_id", "product_id", "business_id",
+                                  "track_id", "artist_id", "book_id", "game_id", "venue_id"), ("token",)),
+    "TIME_FIELD": ("timestamp", ("time", "ts", "unix_review_time", "date", "datetime"), ("float",))}
+_RATINGS = ("rating", "score", "overall", "stars", "label", "weight", "count")
+
+
+class Headers(NamedTuple):
+    """What the headers of a data set say: settings by key, and a line for the log."""
+
+    settings: dict[str, Any]
+    found: str
+
+
+def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str] | None = None, *,
+                                  wanted: Iterable[str] = (), item_texts: bool = True, need_time: bool = True,
+                                  separator: str = "\t", encoding: str | None = None,
+                                  parts: list[str] | None = None, folders: Iterable[Path] = ()) -> Headers:
+    """Columns of user, item and time, and what to load, for a folder of RecBole atomic files without a YAML.
+
+    RecBole's default names count first, then usual names, then types: the first two ``token`` columns and the only
+    ``float`` column that is no rating.
+
+    Args:
+        data_path: the folder that holds the data set's folder.
+        dataset: name of the data set.
+        named: ``USER_ID_FIELD`` and so on as far as the user has set them.
+        wanted: further columns of the ``.inter`` file to load (a rating that a threshold reads).
+        item_texts: whether ``load_col`` takes the texts of the ``.item`` file.
+        need_time: whether a missing time column is an error.
+        separator, encoding: of the files.
+        parts: ``benchmark_filename``: the data comes split as ``NAME.<part>.inter``.
+        folders: properties folders, for the names in error texts.
+
+    Raises:
+        UserError: no such data set (with the nearest names and the ``prepare`` command), or a missing column.
+    """
+    folder = dataset_folder(data_path, dataset)
+    file = _inter_file(folder, dataset, parts, folders)
+    columns = read_header(file, separator, encoding)
+    fields: dict[str, str] = dict(named or {})
+    _require_columns(file, columns, [name for name in (*fields.values(), *wanted) if name])
+    for key in _ROLES:
+        if key not in fields and (name := _find_column(key, columns, set(fields.values()))):
+            fields[key] = name
+    missing = [key for key in _ROLES if key not in fields and (need_time or key != "TIME_FIELD")]
+    if missing:
+        kinds = ", ".join(f"{key.split('_')[0].lower()} column ({_ROLES[key][0]}:{_ROLES[key][2][0]})"
+                          for key in missing)
+        raise UserError(f"{file} lacks a {kinds}; it has {_listed(columns)}. Name it with --{missing[0]}=COLUMN")
+    inter = list(dict.fromkeys([*filter(None, fields.values()), *wanted]))
+    load_col, texts = {"inter": inter}, _text_columns(folder / f"{dataset}.item", fields, separator, encoding)
+    if item_texts and texts:
+        load_col["item"] = [fields["ITEM_ID_FIELD"], *texts]
+    found = f"{dataset}: columns {', '.join(inter)} of {file.name}; item texts: {', '.join(texts) or 'none'}"
+    return Headers({**fields, "load_col": load_col}, found)
+
+
+def read_header(file: Path, separator: str = "\t", encoding: str | None = None) -> dict[str, str]:
+    """Column -> RecBole type from the first line of an atomic file.
+
+    Raises:
+        UserError: a column without a type.
+    """
+    try:
+        with open(file, encoding=encoding or "utf-8") as lines:
+            cells = lines.readline().rstrip("\r\n").removeprefix("\ufeff").split(separator)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {file}: {error}") from error
+    if bare := [cell for cell in cells if cell.count(":") != 1]:
+        raise UserError(f"{file}: column {show(bare[0])} must read name:type (token, token_seq, float or float_seq), "
+                        f"with {show(separator)} between columns")
+    return dict(cell.split(":") for cell in cells)
+
+
+def _find_column(key, columns, taken) -> str | None:
+    default, usual, types = _ROLES[key]
+    free = [name for name, kind in columns.items() if kind in types and name not in taken]
+    if default in free:
+        return default
+    plain = {name.lower().replace("_", ""): name for name in reversed(free)}
+    for name in (default, *usual):
+        if name.replace("_", "") in plain:
+            return plain[name.replace("_", "")]
+    if key == "TIME_FIELD":
+        free = [name for name in free if name.lower() not in _RATINGS]
+        return free[0] if len(free) == 1 else None
+    return free[0] if free else None
+
+
+def _text_columns(file, fields, separator, encoding) -> list[str]:
+    """Token columns of the ``.item`` file; none where there is no file, or none keyed by the item field."""
+    columns = read_header(file, separator, encoding) if file.is_file() else {}
+    if fields["ITEM_ID_FIELD"] not in columns:
+        return []
+    return [name for name, kind in columns.items()
+            if kind in ("token_seq", "token") and name != fields["ITEM_ID_FIELD"]]
+
+
+def _inter_file(folder: Path, dataset: str, parts, folders) -> Path:
+    file = folder / (f"{dataset}.{parts[0]}.inter" if parts else f"{dataset}.inter")
+    if file.is_file():
+        return file
+    known = list_datasets(folders, folder.parent)
+    present = [line.name for line in known if not line.where.startswith("no data")]
+    near = did_you_mean(dataset, [name for name in present if name != dataset])
+    what = f"{folder} has no file {file.name}" if folder.is_dir() else f"there is no data set {dataset!r} in {folder.parent}"
+    name = next(iter(nearest(dataset, [line.name for line in known if line.name not in present])), dataset)
+    raise UserError(f"{what}{near}; there are {', '.join(present)}.\n"
+                    f"The command that gets one: {PREPARE.format('NAME' if near else name)}")
+
+
+def _require_columns(file, columns, names):
+    missing = list(dict.fromkeys(name for name in names if name not in columns))
+    if missing:
+        raise UserError(f"{file} lacks {', '.join(missing)}{did_you_mean(missing[0], columns)}; "
+                        f"it has {_listed(columns)}")
+
+
+def _listed(columns) -> str:
+    return ", ".join(f"{name}:{kind}" for name, kind in columns.items())
+
+
+def _fields_asked_for(values) -> list[str]:
+    """Columns that filters and labels read."""
+    return list(dict.fromkeys(name for key in ("threshold", "val_interval") for name in values.get(key) or ()))
+
+
+# small helpers
+
+
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
+
+
+def _plain(value):
+    """JSON-like: numpy numbers, tuples, paths and enums become plain ones."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return value.item() if hasattr(value, "item") else str(value)

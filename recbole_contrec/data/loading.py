@@ -1,0 +1,62 @@
+"""
+recbole_contrec.data.loading
+############################
+The data set and the three loaders of a run: RecBole's own, or windows where the model trains on whole histories.
+"""
+
+from typing import NamedTuple
+
+from recbole.data import create_dataset, data_preparation
+from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+from recbole.data.utils import create_samplers
+
+from recbole_contrec.compat import quiet_pandas
+from recbole_contrec.data.text import read_item_texts
+from recbole_contrec.data.windows import WindowDataset, WindowLoader
+from recbole_contrec.errors import UserError
+
+
+class RunData(NamedTuple):
+    """Everything a run reads."""
+
+    dataset: object  # RecBole's full data set: ids, fields, counts
+    train: object
+    valid: object
+    test: object
+
+
+def load_data(config) -> RunData:
+    """Read, filter, split and wrap a data set as a model needs it.
+
+    Raises:
+        UserError: nothing is left after filtering, or a history is too short for leave-one-out.
+    """
+    dataset_class = config.entry.dataset_class
+    try:
+        with quiet_pandas():
+            dataset = dataset_class(config) if dataset_class else create_dataset(config)
+    except ValueError as error:
+        raise _filtering_error(error, config) from error
+    if len(dataset.inter_feat) == 0:
+        raise _filtering_error("no interaction is left", config)
+    loaders = _window_loaders(config, dataset) if isinstance(dataset, WindowDataset) else data_preparation(config, dataset)
+    dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field])
+    return RunData(dataset, *loaders)
+
+
+def _window_loaders(config, dataset):
+    built = dataset.build()
+    _, valid_sampler, test_sampler = create_samplers(config, dataset, built)
+    loaders = [WindowLoader(config, built[0])]
+    for part, sampler, phase in ((built[1], valid_sampler, "valid"), (built[2], test_sampler, "test")):
+        full = config["eval_args"]["mode"][phase] == "full"
+        loader = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
+        loaders.append(loader(config, part, sampler, shuffle=False))
+    return loaders
+
+
+def _filtering_error(error, config):
+    filters = {key: config[key] for key in ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
+               if config[key]}
+    return UserError(f"data set {config['dataset']!r} cannot be used: {str(error).strip() or 'it is empty'} "
+                     f"(filters: {filters or 'none'}). Loosen the filters or check the file's columns")

@@ -1,0 +1,327 @@
+r"""
+recbole_contrec.data.prepare
+################################################
+``python run_recbole_contrec.py prepare --dataset=ml-1m``: download a data set and write RecBole's atomic files.
+
+RecBole's own downloads have been denied by their server since 2026 (RUCAIBox/RecBole#2218), so nothing here asks
+it. A data set appears under its name only when it is complete: archives are checked before they get their name, and
+the folder is made under a temporary name and renamed at the end.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from recbole_contrec.data import convert
+from recbole_contrec.data.convert import Tables, write
+from recbole_contrec.data.download import PrepareError, disk_errors, is_url, source_files
+from recbole_contrec.data.tables import table
+from recbole_contrec.errors import did_you_mean
+
+__all__ = ["PrepareError", "PreparedDataset", "known_datasets", "main", "prepare"]
+
+MOVIELENS = "https://files.grouplens.org/datasets/movielens/"
+HETREC = "https://files.grouplens.org/datasets/hetrec2011/"
+AMAZON = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+ATOMIC = (".inter", ".item", ".user")
+COLUMN_OPTIONS = ("user", "item", "time", "rating", "items", "item_id", "text")
+DEFAULT_COLUMNS = {"user": "user_id", "item": "item_id", "time": "timestamp"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where a data set comes from; ``urls[1:]`` are looked for beside ``urls[0]``.
+
+    ``md5`` belongs to ``urls[0]`` and stands here only where it is certain; the others are asked of the server.
+    """
+
+    description: str
+    urls: Tuple[str, ...]
+    convert: Callable[[Sequence[Path], bool], Tables]
+    md5: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """What :func:`prepare` wrote."""
+
+    path: Path
+    users: int
+    items: int
+    interactions: int
+    files: Tuple[Path, ...]
+    notes: Tuple[str, ...] = ()
+
+
+def _movielens(name: str, size: str, reader=convert.movielens_csv, md5: Optional[str] = None) -> Recipe:
+    return Recipe(f"MovieLens, {size} ratings", (f"{MOVIELENS}{name}.zip",), reader, md5)
+
+
+def _amazon(category: str) -> Recipe:
+    urls = (f"{AMAZON}reviews_{category}_5.json.gz", f"{AMAZON}meta_{category}.json.gz")
+    name = category.replace("_", " ")
+    return Recipe(f"Amazon reviews 2014, {name}, 5-core", urls, convert.amazon)
+
+
+# RecBole's names (its properties/dataset/url.yaml); amazon-clothing is short for the last one of its line.
+AMAZON_CATEGORIES = {
+    "amazon-apps-for-android": "Apps_for_Android", "amazon-automotive": "Automotive", "amazon-baby": "Baby",
+    "amazon-beauty": "Beauty", "amazon-books": "Books", "amazon-cds-vinyl": "CDs_and_Vinyl",
+    "amazon-cell-phones-accessories": "Cell_Phones_and_Accessories",
+    "amazon-clothing": "Clothing_Shoes_and_Jewelry", "amazon-clothing-shoes-jewelry": "Clothing_Shoes_and_Jewelry",
+    "amazon-digital-music": "Digital_Music", "amazon-electronics": "Electronics",
+    "amazon-grocery-gourmet-food": "Grocery_and_Gourmet_Food",
+    "amazon-health-personal-care": "Health_and_Personal_Care", "amazon-home-kitchen": "Home_and_Kitchen",
+    "amazon-instant-video": "Amazon_Instant_Video", "amazon-kindle-store": "Kindle_Store",
+    "amazon-movies-tv": "Movies_and_TV", "amazon-musical-instruments": "Musical_Instruments",
+    "amazon-office-products": "Office_Products", "amazon-patio-lawn-garden": "Patio_Lawn_and_Garden",
+    "amazon-pet-supplies": "Pet_Supplies", "amazon-sports-outdoors": "Sports_and_Outdoors",
+    "amazon-tools-home-improvement": "Tools_and_Home_Improvement", "amazon-toys-games": "Toys_and_Games",
+    "amazon-video-games": "Video_Games",
+}  # fmt: skip
+
+CATALOGUE: Dict[str, Recipe] = {
+    "ml-1m": _movielens("ml-1m", "1 million", convert.movielens_dat, "c4d9eecfca2ab87c1945afe126590906"),
+    "ml-20m": _movielens("ml-20m", "20 million", md5="cd245b17a1ae2cc31bb14903e1204af3"),
+    "ml-latest-small": _movielens("ml-latest-small", "100 thousand (changes over time)"),
+    "lastfm": Recipe(
+        "Last.fm of HetRec 2011, artists in the order of their first tag",
+        (f"{HETREC}hetrec2011-lastfm-2k.zip",), convert.lastfm,
+    ),  # fmt: skip
+    **{name: _amazon(category) for name, category in AMAZON_CATEGORIES.items()},
+}
+
+# data sets whose load_col (and core filter) stand in properties/dataset/<name>.yaml
+WITH_PROPERTIES = ("ml-1m", "ml-20m", "ml-latest-small", "lastfm", "amazon-beauty", "amazon-clothing",
+                   "amazon-sports-outdoors", "amazon-toys-games", "amazon-video-games")  # fmt: skip
+
+
+def known_datasets() -> Dict[str, str]:
+    """Name -> one line on what it is, for every data set that :func:`prepare` can download."""
+    return {name: recipe.description for name, recipe in CATALOGUE.items()}
+
+
+def _names() -> str:
+    """The known names on one line."""
+    amazon = [name[len("amazon-"):] for name in AMAZON_CATEGORIES]
+    return ", ".join(name for name in CATALOGUE if name not in AMAZON_CATEGORIES) + f", amazon-{{{','.join(amazon)}}}"
+
+
+def prepare(
+    dataset: str,
+    data_path="dataset",
+    source=None,
+    *,
+    columns: Optional[Dict[str, object]] = None,
+    force: bool = False,
+    md5: Optional[str] = None,
+    progress: bool = True,
+) -> PreparedDataset:
+    """Make ``<data_path>/<dataset>/<dataset>.inter``, ``.item`` and ``.user``.
+
+    Args:
+        dataset (str): one of :func:`known_datasets`, or any name together with ``source``.
+        data_path (path): the folder that holds the data set folders.
+        source (path or str): a file or an http(s) address to take instead of the known one.
+        columns (dict): for a table of one's own, the columns ``user``, ``item``, ``time`` and optionally ``rating``;
+            ``items`` is a second file, ``item_id`` its key, ``text`` a list of its text columns.
+        force (bool): replace a data set of that name.
+        md5 (str): the checksum of ``source`` (of the reviews for Amazon).
+        progress (bool): show progress bars.
+
+    Returns:
+        PreparedDataset: the folder, its files, and what they hold.
+    """
+    columns = {option: value for option, value in (columns or {}).items() if value}
+    recipe = _recipe(dataset, source, columns)
+    if md5 is not None and not re.fullmatch("[0-9a-fA-F]{32}", md5):
+        raise PrepareError(f"--md5={md5} is not an MD5 checksum of 32 hexadecimal digits")
+    root = Path(data_path)
+    target = root / dataset
+    _refuse_existing(target, dataset, force)
+    locations = _locations(recipe, source)
+    checksum = md5 or (recipe.md5 if locations[0] == recipe.urls[0] else None)
+    with _workspace(root, dataset) as folder:
+        with source_files(locations, root / ".downloads", checksum, progress) as paths:
+            tables = recipe.convert(paths, progress=progress)
+            with disk_errors(root):
+                written = write(tables, folder, dataset, progress)
+        with disk_errors(root):
+            _put_in_place(folder, target)
+    files = tuple(target / f"{dataset}.{suffix}" for suffix in written.suffixes)
+    return PreparedDataset(target, written.users, written.items, written.interactions, files, tables.notes)
+
+
+def _recipe(dataset: str, source, columns: Dict[str, object]) -> Recipe:
+    """The known recipe, or one for a table with named columns."""
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.+-]*", dataset):
+        raise PrepareError(f"{dataset!r} cannot be the name of a data set: use letters, digits, - _ . +")
+    if dataset == "ml-100k":
+        raise PrepareError("ml-100k comes with RecBole, which reads no other copy: run with --dataset=ml-100k at once")
+    for option in columns:
+        if option not in COLUMN_OPTIONS:
+            raise PrepareError(f"unknown column option {option!r}{did_you_mean(option, COLUMN_OPTIONS)}")
+    if source is None and columns:
+        raise PrepareError("name the file that holds these columns: --from=FILE_OR_URL")
+    if dataset in CATALOGUE and not columns:
+        return CATALOGUE[dataset]
+    if source is None:
+        raise PrepareError(f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}; known: {_names()}.\n"
+                           "For a table of your own pass --from=FILE --user= --item= --time=")  # fmt: skip
+    columns = {**DEFAULT_COLUMNS, **columns}
+    texts = columns.get("text") or []
+    columns["text"] = texts.split(",") if isinstance(texts, str) else texts
+    columns["text"] = [text.strip() for text in columns["text"] if text.strip()]
+    urls = (str(source), str(columns["items"])) if columns.get("items") else (str(source),)
+    if len(urls) > 1 and not columns["text"]:
+        raise PrepareError(f"--items={columns['items']} needs --text=COLUMN,COLUMN: which of its columns are texts?")
+    return Recipe("a table", urls, partial(table, columns=columns))
+
+
+def _locations(recipe: Recipe, source) -> List[str]:
+    """Path or address of every file; companions of ``source`` are expected beside it under their published name."""
+    if source is None or str(source) == recipe.urls[0]:
+        return list(recipe.urls)
+    source = str(source)
+    folder = source.rsplit("/", 1)[0] + "/" if is_url(source) else f"{Path(source).parent}{os.sep}"
+    locations = [source]
+    for url in recipe.urls[1:]:
+        locations.append(folder + url.rsplit("/", 1)[-1])
+        companion = Path(locations[-1])
+        if not is_url(source) and not companion.exists() and not companion.with_suffix("").exists():
+            raise PrepareError(f"no file {companion}, which belongs to {Path(source).name}: put the file of {url} there")
+    return locations
+
+
+# ------------------------------------------------------------------------------ the folder
+
+
+def _refuse_existing(target: Path, dataset: str, force: bool) -> None:
+    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+        return  # an empty folder is what RecBole leaves of an interrupted download
+    if not target.is_dir():
+        raise PrepareError(f"{target} is in the way and no folder: remove it or choose another --data_path")
+    if not force:
+        raise PrepareError(f"{target} exists already: pass --force to replace it or choose another --data_path")
+    own = {dataset + suffix for suffix in ATOMIC}
+    others = sorted(entry.name for entry in target.iterdir() if entry.name not in own)
+    if others:
+        raise PrepareError(f"--force would delete files of {target} that are not part of the data set "
+                           f"({', '.join(others[:5])}): move them first")  # fmt: skip
+
+
+@contextmanager
+def _workspace(root: Path, dataset: str) -> Iterator[Path]:
+    """An empty folder beside the target, gone afterwards whatever happens."""
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    folder = root / f".{dataset}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with disk_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Rename the finished folder to its name; an older one is deleted only once the new one stands."""
+    old = folder.with_suffix(".old")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(folder, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise PrepareError(f"prepare: {message}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="run_recbole_contrec.py prepare",
+        description="Download a data set and write RecBole's atomic files.",
+        epilog="known data sets: " + _names(),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--dataset", help="a known data set, or a name for your own table")
+    parser.add_argument("--data_path", default="dataset", help="the folder of the data set folders (default: dataset)")
+    parser.add_argument("--from", dest="source", help="a file or http(s) address to take instead")
+    parser.add_argument("--md5", help="the checksum of that file")
+    parser.add_argument("--force", nargs="?", const="True", default="False", choices=("True", "False"), help="replace a data set of that name")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--user", help="column of the user ids (default: user_id)")
+    parser.add_argument("--item", help="column of the item ids (default: item_id)")
+    parser.add_argument("--time", help="column of the times, numbers or ISO 8601 (default: timestamp)")
+    parser.add_argument("--rating", help="column of the ratings")
+    parser.add_argument("--items", help="a second table, with the texts of the items")
+    parser.add_argument("--item_id", help="its column of item ids (default: as --item)")
+    parser.add_argument("--text", help="its text columns, separated by commas")
+    return parser
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    for before, word in zip(["", *argv], argv):
+        if not word.startswith("-"):
+            raise PrepareError(f"prepare: {word!r} stands alone; write {before.split('=')[0] or '--dataset'}={word}")
+    arguments, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        name = unknown[0].split("=")[0]
+        raise PrepareError(f"prepare: unknown option {name}{did_you_mean(name, options)}")
+    if not arguments.dataset:
+        raise PrepareError(f"prepare needs --dataset=NAME; known: {_names()}")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command: ``argv`` are the words after ``prepare``. Raises :class:`PrepareError`."""
+    arguments = _arguments(argv)
+    columns = {option: getattr(arguments, option) for option in COLUMN_OPTIONS}
+    done = prepare(
+        arguments.dataset, arguments.data_path, arguments.source,
+        columns=columns, force=arguments.force == "True", md5=arguments.md5,
+    )  # fmt: skip
+    name = arguments.dataset
+    mean = done.interactions / done.users
+    sparsity = 100 * (1 - done.interactions / (done.users * done.items))
+    print(f"{name}: {done.users:,} users, {done.items:,} items, {done.interactions:,} interactions")
+    print(f"mean history {mean:.2f}, sparsity {sparsity:.3f} %, before RecBole's filters")
+    print(f"written: {', '.join(str(file) for file in done.files)}")
+    for note in done.notes:
+        print(f"note: {note}")
+    print(f"next: python run_recbole_contrec.py --model=ContRec --dataset={name} --data_path={arguments.data_path}"
+          + _load_col(name, done))  # fmt: skip
+    return 0
+
+
+def _load_col(dataset: str, done: PreparedDataset) -> str:
+    """RecBole loads neither times nor texts of a data set that has no properties of its own."""
+    if dataset in WITH_PROPERTIES:
+        return ""
+    load = {"inter": ["user_id", "item_id", "timestamp"]}
+    for file in done.files:
+        if file.suffix == ".item":
+            with open(file, encoding="utf-8") as lines:
+                load["item"] = [column.split(":")[0] for column in lines.readline().rstrip("\n").split("\t")]
+    return f' --load_col="{load}"'

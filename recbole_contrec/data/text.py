@@ -1,0 +1,58 @@
+"""
+recbole_contrec.data.text
+#########################
+The texts of the items (titles, categories), read beside RecBole. RecBole's own loading of ``.item`` would
+enlarge the catalogue by items that nobody touched, so that models with and without texts would
+not rank the same items; and it would join the text columns into every batch.
+"""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+
+from recbole_contrec.errors import UserError, did_you_mean
+
+
+def item_text_columns(path: Path, separator: str = "\t") -> dict[str, str]:
+    """Header of an atomic file: column name -> RecBole type (``token``, ``token_seq``, ``float`` ...)."""
+    with open(path, encoding="utf-8") as file:
+        header = file.readline().rstrip("\r\n").split(separator)
+    return dict((column.split(":", 1) + ["token"])[:2] for column in header)
+
+
+def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
+    """Texts of every item, aligned to the internal item numbers.
+
+    Args:
+        config: reads ``data_path``, ``dataset``, ``ITEM_ID_FIELD`` and ``text_fields`` (names, or ``~``
+            for every ``token_seq`` and ``token`` column of the ``.item`` file).
+        item_tokens: original item ids by internal number; entry 0 is the padding.
+
+    Returns:
+        dict: field name -> one text an item, empty where the data has none. Empty dict without a ``.item`` file.
+
+    Raises:
+        UserError: a named field is not a column of the file.
+    """
+    path = Path(config["data_path"]) / f"{config['dataset']}.item"
+    wanted = config["text_fields"]
+    if not path.is_file():
+        if wanted:
+            raise UserError(f"text_fields={wanted} needs {path}, which does not exist")
+        return {}
+    columns = item_text_columns(path, config["field_separator"])
+    item_field = config["ITEM_ID_FIELD"]
+    texts = [name for name, kind in columns.items() if kind in ("token_seq", "token") and name != item_field]
+    for name in wanted or ():
+        if name not in columns:
+            raise UserError(f"text_fields: {path.name} has no column {name!r}{did_you_mean(name, columns)}; "
+                            f"it has {', '.join(columns)}")
+    fields = list(wanted or texts)
+    table = pd.read_csv(path, sep=config["field_separator"], dtype=str, keep_default_na=False,
+                        encoding=config["encoding"] or "utf-8", quoting=csv.QUOTE_MINIMAL)
+    table.columns = list(columns)
+    if item_field not in columns:
+        raise UserError(f"{path.name} has no column {item_field!r}; it has {', '.join(columns)}")
+    table = table.drop_duplicates(item_field).set_index(item_field).reindex(item_tokens).fillna("")
+    return {name: table[name].tolist() for name in fields}

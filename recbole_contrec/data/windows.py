@@ -1,0 +1,239 @@
+"""
+recbole_contrec.data.windows
+############################
+All positions in one pass. RecBole turns a history of n items into n-1 rows padded to L; here a
+history is cut into windows and every position of a window is a training example. The rows of
+validation and test are RecBole's own, bit for bit.
+"""
+
+from typing import Iterator, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+
+from recbole_contrec.errors import UserError
+
+NEXT_PREFIX = "next_"  # field `next_item_id_list`: the target after every position, 0 = no target
+
+
+class Histories(NamedTuple):
+    """Training histories, one after the other in a flat array; padded rows exist only in batches.
+
+    Attributes:
+        items: internal item numbers [n], user by user in order of time.
+        offsets: [U' + 1]; history u is ``items[offsets[u]:offsets[u + 1]]``.
+        users: internal user number of every history [U'].
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    users: np.ndarray
+
+    def pairs(self):
+        """User and item of every training interaction, two arrays [n]."""
+        return np.repeat(self.users, np.diff(self.offsets)), self.items
+
+
+class Windows(NamedTuple):
+    """Stretches of the flat item array, one a window, all arrays [W].
+
+    A window reads the items ``start .. start + length - 1`` and predicts the item after each;
+    its first ``context`` positions were targets of an earlier window and carry no loss here.
+    """
+
+    history: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    context: np.ndarray
+
+
+def cut_windows(offsets: np.ndarray, size: int, context: int = 0, rng: np.random.Generator | None = None) -> Windows:
+    """Cut histories into windows such that every target is predicted exactly once.
+
+    Args:
+        offsets: [U' + 1] borders of the histories in the flat array.
+        size: positions a window holds at most (L).
+        context: positions that a later window repeats from its predecessor to see some history.
+        rng: draws where the first cut of a long history falls, so that each epoch sees other
+            windows; without it the first window is as long as possible.
+    """
+    stride = size - context
+    positions = np.maximum(np.diff(offsets) - 1, 0)  # a history of n items has n-1 targets
+    whole = positions <= size
+    first = np.where(whole, positions, size)
+    if rng is not None:
+        drawn = rng.integers(1, stride + 1, size=len(positions)) + context
+        first = np.where(whole, positions, drawn)
+    count = np.where(positions > 0, 1 + np.ceil((positions - first) / stride).astype(np.int64), 0)
+
+    history = np.repeat(np.arange(len(positions)), count)  # [W]
+    number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # place in its history
+    begin = np.where(number == 0, 0, first[history] + (number - 1) * stride)  # first counted position
+    end = np.minimum(first[history] + number * stride, positions[history])
+    repeated = np.where(number == 0, 0, np.minimum(context, begin))
+    return Windows(history, offsets[:-1][history] + begin - repeated, end - begin + repeated, repeated)
+
+
+class WindowDataset(SequentialDataset):
+    """RecBole's sequential data set whose training part is kept as whole histories.
+
+    ``build()`` gives RecBole's three data sets. Validation and test hold exactly the rows of
+    :class:`~recbole.data.dataset.SequentialDataset`; the training one carries ``histories``.
+
+    Raises:
+        UserError: another split than leave-one-out, or a history with fewer than three items.
+    """
+
+    def build(self):
+        """Split into training histories and RecBole's rows for validation and test.
+
+        Returns:
+            list: three data sets. ``inter_feat`` of the training one holds its plain interactions.
+        """
+        args = self.config["eval_args"]
+        if args["split"] != {"LS": "valid_and_test"} or args["order"] != "TO":
+            raise UserError(f"{self.config['model']} trains on whole histories and needs the leave-one-out split in order "
+                            "of time: leave eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO")
+        self._change_feat_format()
+        everything = self.inter_feat
+        valid, test = self._held_out_targets()
+        self.inter_feat = self._rows_with_history(np.concatenate([valid, test]))
+        self._drop_unused_col()
+        parts = [self.inter_feat[:len(valid)], self.inter_feat[len(valid):]]
+        self.inter_feat = everything
+        users, items = self.histories.pairs()
+        train = Interaction({self.uid_field: torch.from_numpy(users), self.iid_field: torch.from_numpy(items)})
+        return [self.copy(part) for part in (train, *parts)]
+
+    def data_augmentation(self):
+        """RecBole's hook, here without rows: remember the histories as a flat array."""
+        self._aug_presets()
+        self._check_field("uid_field", "time_field")
+        self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        users, first, counts = np.unique(self.inter_feat[self.uid_field].numpy(), return_index=True,
+                                         return_counts=True)
+        self._refuse_short_histories(users, counts)
+        items = self.inter_feat[self.iid_field].numpy()
+        # A history of three has no validation row in RecBole: one row for training and one for test.
+        lengths = counts - np.where(counts == 3, 1, 2)
+        keep = np.arange(len(items)) - np.repeat(first, counts) < np.repeat(lengths, counts)
+        self.borders = np.append(first, len(items))  # of the whole histories in `inter_feat`
+        self.histories = Histories(items[keep], np.concatenate([[0], np.cumsum(lengths)]), users)
+
+    def _held_out_targets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the validation and test targets in ``inter_feat``, users in RecBole's order."""
+        first, last = self.borders[:-1], self.borders[1:]
+        # RecBole sorts its rows by time and takes users as they turn up: by their second interaction.
+        order = np.argsort(self.inter_feat[self.time_field].numpy()[first + 1], kind="stable")
+        first, last = first[order], last[order]
+        return (last - 2)[last - first > 3], last - 1
+
+    def inter_matrix(self, form="coo", value_field=None):
+        """Users x items matrix [U, N] of the training interactions, as RecBole's data sets give it."""
+        users, items = self.histories.pairs()
+        matrix = sp.coo_matrix((np.ones(len(items), dtype=np.float32), (users, items)),
+                               shape=(self.user_num, self.item_num))
+        return matrix if form == "coo" else matrix.asformat(form)
+
+    def _refuse_short_histories(self, users, counts):
+        short = users[counts < 3]
+        if len(short):
+            name = self.id2token(self.uid_field, short[0])
+            raise UserError(
+                f"{len(short)} users have fewer than three interactions (user {name!r} has {counts.min()}): "
+                f"leave-one-out needs three. Set --user_inter_num_interval=[3,inf)")
+
+    def _rows_with_history(self, targets: np.ndarray) -> Interaction:
+        """RecBole's rows (the target, the L items before it, their number) for some places in ``inter_feat`` [R]."""
+        begin = self.borders[np.searchsorted(self.borders, targets, side="right") - 1]
+        begin = np.maximum(begin, targets - self.max_item_list_len)
+        length = targets - begin  # [R]
+        place = np.arange(self.max_item_list_len)
+        source = np.where(place < length[:, None], begin[:, None] + place, -1)  # [R, L]
+
+        rows = self.inter_feat[torch.from_numpy(targets)]
+        fields = {self.item_list_length_field: torch.from_numpy(length)}
+        for field in self.inter_feat:
+            if field == self.uid_field:
+                continue
+            values = self.inter_feat[field]
+            gathered = values[torch.from_numpy(np.maximum(source, 0))]  # [R, L, ...]
+            gathered[torch.from_numpy(source < 0)] = 0
+            fields[getattr(self, f"{field}_list_field")] = gathered
+        rows.update(Interaction(fields))
+        return rows
+
+
+class WindowLoader:
+    """Training batches of windows, gathered from the flat array; an epoch's order depends on (seed, epoch) alone.
+
+    Each batch is an :class:`~recbole.data.interaction.Interaction` with ``user_id`` [B],
+    ``item_id_list`` [B, L'], ``item_length`` [B] and ``next_item_id_list`` [B, L'], where L' is the longest
+    window of the batch and 0 marks positions without a target. Batches hold about the same number of targets,
+    drawn from users of every length; the model computes rows of similar length together.
+
+    Args:
+        config: reads ``MAX_ITEM_LIST_LENGTH``, ``train_batch_size`` (targets a batch, as in RecBole, where one row
+            is one target), ``window_context`` and ``seed``.
+        dataset: the training part of a :class:`WindowDataset`.
+    """
+
+    def __init__(self, config, dataset: WindowDataset, shuffle: bool = True):
+        self.config, self.dataset, self.shuffle = config, dataset, shuffle
+        self.histories = dataset.histories
+        self.size = config["MAX_ITEM_LIST_LENGTH"]
+        self.context = config["window_context"] or 0
+        self.epoch = 0
+        if self.context >= self.size:
+            raise UserError(f"window_context={self.context} must be smaller than "
+                            f"MAX_ITEM_LIST_LENGTH={self.size}")
+        self._plan_for_epoch = None
+
+    @property
+    def n_targets(self) -> int:
+        """Training targets of an epoch: every item of a history but the first."""
+        return int(np.maximum(np.diff(self.histories.offsets) - 1, 0).sum())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose windows and order come next, e.g. after a resume."""
+        if epoch != self.epoch:
+            self.epoch, self._plan_for_epoch = epoch, None
+
+    def __len__(self) -> int:
+        return len(self._plan()[1])
+
+    def __iter__(self) -> Iterator[Interaction]:
+        windows, batches = self._plan()
+        self.set_epoch(self.epoch + 1)
+        for chosen in batches:
+            yield self._gather(Windows(*(field[chosen] for field in windows)))
+
+    def _plan(self) -> tuple[Windows, list[np.ndarray]]:
+        """The windows of this epoch and its batches, each an array of window numbers."""
+        if self._plan_for_epoch is None:
+            rng = np.random.default_rng((self.config["seed"], self.epoch))
+            windows = cut_windows(self.histories.offsets, self.size, self.context, rng if self.shuffle else None)
+            order = rng.permutation(len(windows.length)) if self.shuffle else np.arange(len(windows.length))
+            targets = np.cumsum((windows.length - windows.context)[order])
+            n_batches = max(1, round(self.n_targets / self.config["train_batch_size"]))
+            borders = np.searchsorted(targets, np.arange(1, n_batches) * self.n_targets / n_batches)
+            self._plan_for_epoch = windows, [b for b in np.split(order, borders) if len(b)]
+        return self._plan_for_epoch
+
+    def _gather(self, windows: Windows) -> Interaction:
+        place = np.arange(windows.length.max())
+        inside = place < windows.length[:, None]  # [B, L']
+        source = np.where(inside, windows.start[:, None] + place, 0)
+        items = np.where(inside, self.histories.items[source], 0)
+        counted = inside & (place >= windows.context[:, None])
+        targets = np.where(counted, self.histories.items[np.where(counted, source + 1, 0)], 0)
+        sequence = self.dataset.item_id_list_field
+        return Interaction({
+            self.dataset.uid_field: torch.from_numpy(self.histories.users[windows.history]),
+            sequence: torch.from_numpy(items),
+            NEXT_PREFIX + sequence: torch.from_numpy(targets),
+            self.dataset.item_list_length_field: torch.from_numpy(windows.length),
+        })

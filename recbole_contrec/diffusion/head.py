@@ -1,0 +1,218 @@
+"""The diffusion head: from a condition to the distribution of the next item vector."""
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .denoiser import Denoiser
+from .losses import DISPERSIVE_KINDS, dispersive_loss
+from .schedule import NoiseSchedule, check_prediction, gaussian
+
+MAX_ROWS = 65_536                   # samples x conditions denoised at once: bounds the memory of `sample`
+
+
+class HeadLoss(NamedTuple):
+    regression: Tensor              # scalar, mean squared error in the space of the prediction
+    dispersive: Tensor              # scalar, not yet weighted; zero when switched off
+
+
+class DiffusionHead(nn.Module):
+    """Owns everything about noise, as MAR's `DiffLoss` does (Li et al., 2024, arXiv 2406.11838, section 3.2).
+
+    Three uses: `loss` fits the distribution of the target, `estimate` is what a ranking loss is applied to, and
+    `sample` draws. The target is expected at about unit size a coordinate.
+
+    Args:
+        d: width of an item vector.
+        condition_size: D, width of a condition.
+        width: of the denoiser.
+        depth: of the denoiser.
+        dropout: of the denoiser.
+        schedule: ``linear``, ``cosine`` or ``exp``.
+        levels: T, number of noise levels.
+        prediction: the space of the regression, ``x0``, ``noise`` or ``v``. With ``noise`` an error of x0 weighs
+            abar_t / (1 - abar_t), next to nothing at pure noise: there only a ranking loss trains the head.
+        guidance: w of classifier-free guidance (Ho & Salimans, 2022, arXiv 2207.12598), written as in DreamRec:
+            x0 = (1 + w) f(condition) - w f(none); 0 switches it off.
+        condition_dropout: share of conditions replaced by the learned `none` during training; guidance needs it.
+        noise_draws: levels and draws of noise a target is trained on in each step (MAR's `diffusion_batch_mul`).
+        dispersive: a kind of dispersive loss (arXiv 2506.09027), or None.
+        dispersive_temperature: of its InfoNCE kinds.
+
+    Raises:
+        ValueError: an argument out of its range, in one line that names the range.
+    """
+
+    def __init__(
+        self,
+        *,
+        d,
+        condition_size,
+        width=64,
+        depth=2,
+        dropout=0.0,
+        schedule="cosine",
+        levels=200,
+        prediction="x0",
+        guidance=0.0,
+        condition_dropout=0.1,
+        noise_draws=1,
+        dispersive=None,
+        dispersive_temperature=0.5,
+    ):
+        super().__init__()
+        for name, size in dict(
+            d=d, condition_size=condition_size, width=width, depth=depth, noise_draws=noise_draws
+        ).items():
+            _check(isinstance(size, int) and size >= 1, f"{name} must be an integer of at least 1, not {size!r}")
+        for name, share in dict(dropout=dropout, condition_dropout=condition_dropout).items():
+            _check(0 <= share < 1, f"{name} must lie in [0, 1), not {share!r}")
+        check_prediction(prediction)
+        _check(
+            dispersive is None or dispersive in DISPERSIVE_KINDS,
+            f"dispersive must be None or one of {', '.join(DISPERSIVE_KINDS)}, not {dispersive!r}",
+        )
+        _check(dispersive_temperature > 0, f"dispersive_temperature must be positive, not {dispersive_temperature!r}")
+
+        self.d, self.condition_size = d, condition_size
+        self.prediction, self.guidance = prediction, guidance
+        self.condition_dropout, self.noise_draws = condition_dropout, noise_draws
+        self.dispersive, self.dispersive_temperature = dispersive, dispersive_temperature
+        self.schedule = NoiseSchedule(schedule, levels)
+        self.denoiser = Denoiser(d, condition_size, width, depth, dropout, levels)
+        # absent when unused: a parameter that never gets a gradient stops distributed training
+        none = nn.Parameter(torch.zeros(condition_size)) if condition_dropout else None
+        self.register_parameter("none", none)
+        self._check_guidance(guidance)
+
+    def loss(self, condition, target):
+        """Regression at random noise levels, `noise_draws` of them for each target.
+
+        The target is detached: trained through this term, item vectors would collapse to be easy to predict.
+
+        Args:
+            condition: [n, D].
+            target: [n, d], clean vectors.
+
+        Returns:
+            HeadLoss: two scalars.
+        """
+        self._check_condition(condition)
+        n = len(condition)
+        _check(n > 0, "the loss needs at least one row")
+        _check(target.shape == (n, self.d), f"target must be [{n}, {self.d}], not {list(target.shape)}")
+
+        x0 = target.detach().expand(self.noise_draws, n, self.d)                     # [draws, n, d]
+        t = torch.randint(self.schedule.levels, x0.shape[:2], device=x0.device)      # [draws, n]
+        eps = torch.randn_like(x0)
+        x_t = self.schedule.add_noise(x0, eps, t)                                    # [draws, n, d]
+        output, hidden = self._denoise(x_t, t, self._drop_condition(condition))
+        regression = F.mse_loss(output, self.schedule.target(x0, eps, t, self.prediction))
+        if self.dispersive is None:
+            return HeadLoss(regression, regression.new_zeros(()))
+        # one draw only: copies of one condition have no reason to lie apart
+        return HeadLoss(regression, dispersive_loss(hidden[0], self.dispersive, self.dispersive_temperature))
+
+    def estimate(self, condition):
+        """The clean vector seen from pure noise, [n, D] -> [n, d], with gradient: the place for a ranking loss.
+
+        At lower levels the target shines through its noisy copy, and a ranking loss teaches nothing. Noise is fresh
+        in train mode; in eval mode it is zero, and the result that of `sample` with one step and one sample.
+        """
+        self._check_condition(condition)
+        x_t = self._clean_like(condition)                                            # [n, d]
+        if self.training:
+            x_t = torch.randn_like(x_t)
+        return self._predict_x0(x_t, self._level(self.schedule.levels - 1), condition)
+
+    @torch.no_grad()
+    def sample(self, condition, steps, samples, guidance=None, eta=0.0, generator=None):
+        """Vectors drawn from the distribution that a condition stands for.
+
+        One step sees nothing but noise, so it can answer only with the mean of that distribution, and its draws
+        differ hardly. For one step and one sample the noise is therefore set to zero, its own mean: the answer is
+        deterministic. One draw of *several* steps is a guess, good for diversity and poor for ranking: rank
+        by several samples or the one-step mean.
+
+        Args:
+            condition: [n, D].
+            steps: denoising steps, 1 to T.
+            samples: M, draws for each condition.
+            guidance: w in place of the head's own.
+            eta: 0 for DDIM, 1 for DDPM.
+            generator: source of all noise.
+
+        Returns:
+            [M, n, d].
+        """
+        self._check_condition(condition)
+        right = isinstance(samples, int) and samples >= 1
+        _check(right, f"samples must be an integer of at least 1, not {samples!r}")
+        guidance = self.guidance if guidance is None else guidance
+        self._check_guidance(guidance)
+        levels = self.schedule.steps(steps)
+        chunks = condition.split(max(1, MAX_ROWS // samples))
+        drawn = [self._sample_chunk(chunk, levels, samples, guidance, eta, generator) for chunk in chunks]
+        return torch.cat(drawn, dim=1)                                               # [M, n, d]
+
+    def _sample_chunk(self, condition, levels, samples, guidance, eta, generator):
+        x = self._clean_like(condition).expand(samples, -1, -1)                      # [M, n, d]
+        if len(levels) > 1 or samples > 1:
+            x = gaussian(x.shape, x, generator)
+        for t, t_next in zip(levels, [*levels[1:], None]):
+            x0 = self._guided_x0(x, self._level(t), condition, guidance)             # [M, n, d]
+            x = self.schedule.step(x, x0, t, t_next, eta, generator)                 # [M, n, d]
+        return x
+
+    def _guided_x0(self, x_t, t, condition, guidance):
+        if guidance == 0:
+            return self._predict_x0(x_t, t, condition)
+        both = torch.stack([condition, self._none_like(condition)])                  # [2, n, D]
+        given, none = self._predict_x0(x_t, t, both.unsqueeze(1))                    # [M, n, d] each
+        return (1 + guidance) * given - guidance * none
+
+    def _predict_x0(self, x_t, t, condition):
+        output = self._denoise(x_t, t, condition).output
+        return self.schedule.to_x0(x_t, output, t, self.prediction)
+
+    def _denoise(self, x_t, t, condition):
+        """The denoiser's answer in the space of the prediction."""
+        signal = self.schedule.signal(t)
+        denoised = self.denoiser(x_t, t, signal, condition)
+        output = denoised.output.to(x_t.dtype)      # under autocast the noise algebra stays in full precision
+        if self.prediction == "noise":
+            # Near pure noise the noise is nearly all of x_t, which the denoiser sees scaled to nothing. So it is
+            # given past it, as EDM's skip: eps = sqrt(1-abar) x_t + sqrt(abar) v leaves v to the
+            # network, and x0 = sqrt(abar) x_t - sqrt(1-abar) v no longer magnifies its errors.
+            output = self.schedule.noise(t) * x_t + signal * output
+        return denoised._replace(output=output)
+
+    def _drop_condition(self, condition):
+        if not self.training or not self.condition_dropout:
+            return condition
+        dropped = torch.rand(len(condition), 1, device=condition.device) < self.condition_dropout   # [n, 1]
+        return torch.where(dropped, self._none_like(condition), condition)
+
+    def _none_like(self, condition):
+        return self.none.to(condition.dtype).expand_as(condition)
+
+    def _clean_like(self, condition):
+        return self.schedule.alpha_bar.new_zeros(len(condition), self.d)             # [n, d]
+
+    def _level(self, t):
+        """One level for all rows, [1]."""
+        return torch.full((1,), t, device=self.schedule.alpha_bar.device)
+
+    def _check_guidance(self, guidance):
+        _check(guidance >= 0, f"guidance must be 0 (off) or positive, not {guidance!r}")
+        _check(guidance == 0 or self.none is not None, "guidance needs a head trained with condition_dropout > 0")
+
+    def _check_condition(self, condition):
+        right = condition.dim() == 2 and condition.shape[1] == self.condition_size
+        _check(right, f"condition must be [n, {self.condition_size}], not {list(condition.shape)}")
+
+
+def _check(right, message):
+    if not right:
+        raise ValueError(message)

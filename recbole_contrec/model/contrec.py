@@ -1,0 +1,282 @@
+r"""
+recbole_contrec.model.contrec
+################################################
+
+Reference:
+    Haohao Qu et al. "Generative Recommendation with Continuous-Token Diffusion." in WWW 2026.
+    https://arxiv.org/abs/2504.12007
+"""
+
+from typing import Iterator, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor, nn
+
+from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
+from recbole_contrec.data.vectors import collaborative_vectors
+from recbole_contrec.data.windows import NEXT_PREFIX
+from recbole_contrec.diffusion import DiffusionHead
+from recbole_contrec.retrieval import Retrieval
+from recbole_contrec.stages import Stage, StageResult
+from recbole_contrec.tokenizer import SigmaVAE, fit_tokenizer, health_report, split_rows
+
+
+class ContRecLoss(NamedTuple):
+    """Weighted terms; the trainer minimises their sum and logs each by its name."""
+
+    ranking: Tensor
+    regression: Tensor
+    dispersive: Tensor
+
+
+class ContRec(SequentialRecommender):
+    r"""ContRec reads users and items as continuous tokens and generates the next preference by diffusion.
+
+    A sigma-VAE turns collaborative vectors into K continuous tokens a user and an item; a causal language model
+    reads the user's tokens and the history; after every item its state conditions a diffusion head, which
+    generates a preference vector in the space of the item vectors; similarity to these ranks the catalogue.
+
+    NOTE:
+        What the paper leaves open or what ranks badly as published is decided in ``properties/model/ContRec.yaml``
+        (ranks best) and ``ContRec-paper.yaml`` (the recipe as far as it is known); both say where and why.
+
+    Axes: B batch, L history length, K tokens, D width of the language model, d width of an item vector,
+    N items, M samples, n real positions of a batch.
+    """
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.config = config
+        self.n_users = dataset.num(self.USER_ID)
+        hidden_size, size = config["hidden_size"], config["vector_size"]
+        n_tokens, n_user_tokens = config["item_tokens"], config["user_tokens"]
+
+        # tokenizers; filled by the stages and frozen, like the vectors they were trained on
+        self.item_tokenizer = self._new_tokenizer(n_tokens)
+        self.user_tokenizer = self._new_tokenizer(n_user_tokens) if n_user_tokens else None
+        if self.user_tokenizer is not None:
+            self.register_buffer("user_vectors", torch.zeros(self.n_users, size))
+            self.unknown_user = nn.Parameter(torch.zeros(n_user_tokens, config["token_size"]))
+            self.user_adapter = TokenAdapter(n_user_tokens, config["token_size"], hidden_size)
+        self.item_tokens = nn.Embedding(self.n_items, n_tokens * config["token_size"])
+        self.item_tokens.weight.requires_grad_(config["train_item_tokens"])
+        self.item_adapter = TokenAdapter(n_tokens, config["token_size"], hidden_size)
+
+        # item vectors: the space in which preferences are generated and retrieved
+        self.item_vectors = nn.Embedding(self.n_items, size)
+        self.item_vectors.weight.requires_grad_(config["train_item_vectors"])
+        self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if config["item_identity"] else None
+
+        # language model and head
+        self.prompt = Prompt(hidden_size, config["instruction_length"], n_user_tokens, n_tokens,
+                             config["item_positions"], self.max_seq_length)
+        self.backbone = CausalDecoder(hidden_size, config["n_layers"], config["n_heads"], self.prompt.max_positions,
+                                      config["dropout"], config["inner_size"])
+        self.head = DiffusionHead(
+            d=size, condition_size=hidden_size, width=config["head_width"], depth=config["head_depth"],
+            dropout=config["head_dropout"], schedule=config["noise_schedule"], levels=config["noise_levels"],
+            prediction=config["prediction"], guidance=float(config["guidance"]),
+            condition_dropout=config["condition_dropout"], noise_draws=config["noise_draws"],
+            dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
+            dispersive_temperature=config["dispersive_temperature"])
+        self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"])
+
+        # parameters initialization
+        nn.init.normal_(self.item_vectors.weight, std=0.02)
+        nn.init.zeros_(self.item_tokens.weight)
+
+    def _new_tokenizer(self, n_tokens):
+        config = self.config
+        tokenizer = SigmaVAE(config["vector_size"], n_tokens, config["token_size"], config["tokenizer_hidden_size"],
+                             config["token_mask_ratio"], config["token_sigma"], config["tokenizer_dropout"],
+                             config["tokenizer"])
+        return tokenizer.requires_grad_(False).eval()
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.item_tokenizer.eval()  # frozen: neither masked nor noisy where it only translates
+        if self.user_tokenizer is not None:
+            self.user_tokenizer.eval()
+        return self
+
+    # stages before training
+
+    def stages(self, dataset) -> Iterator[Stage]:
+        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
+        vectors = {}
+        keys = ["item_vectors", "vector_size", "seed"]
+        keys += ["lightgcn_epochs"] if self.config["item_vectors"] == "lightgcn" else []
+        yield Stage("item vectors", self._pick(*keys),
+                    lambda report: StageResult(collaborative_vectors(self.config, dataset, report)._asdict(), {}),
+                    vectors.update)
+        self._accept_vectors(vectors)
+
+        tokenizer_keys = self._pick(
+            "tokenizer", "token_size", "tokenizer_hidden_size", "token_mask_ratio", "token_sigma", "token_mean_weight",
+            "token_twins_weight", "tokenizer_dropout", "tokenizer_epochs", "tokenizer_batch_size",
+            "tokenizer_learning_rate", "seed")
+        yield Stage("item tokenizer", {**tokenizer_keys, "tokens": self.config["item_tokens"]},
+                    lambda report: self._fit_tokenizer(self.item_tokenizer, vectors["items"], report),
+                    self.item_tokenizer.load_state_dict)
+        with torch.no_grad():
+            tokens = self.item_tokenizer.encode(vectors["items"].to(self.device))  # [N, K, token_size]
+            self.item_tokens.weight.copy_(tokens.flatten(1))
+            self.item_tokens.weight[0] = 0
+        if self.user_tokenizer is not None:
+            yield Stage("user tokenizer", {**tokenizer_keys, "tokens": self.config["user_tokens"]},
+                        lambda report: self._fit_tokenizer(self.user_tokenizer, vectors["users"], report),
+                        self.user_tokenizer.load_state_dict)
+
+    def _pick(self, *keys):
+        return {key: self.config[key] for key in keys}
+
+    @torch.no_grad()
+    def _accept_vectors(self, vectors):
+        if self.user_tokenizer is not None:
+            self.user_vectors.copy_(vectors["users"])
+        if self.config["item_vectors_init"] == "vectors":
+            self.item_vectors.weight.copy_(vectors["items"])
+            if self.config["train_item_vectors"]:  # small, so that training can still turn them
+                self.item_vectors.weight.mul_(0.02)
+
+    def _fit_tokenizer(self, tokenizer, vectors, report) -> StageResult:
+        config = self.config
+        vectors = vectors.to(self.device)
+        tokenizer.requires_grad_(True)
+        fitted = fit_tokenizer(
+            tokenizer, vectors, epochs=config["tokenizer_epochs"], batch_size=config["tokenizer_batch_size"],
+            learning_rate=config["tokenizer_learning_rate"], mean_weight=config["token_mean_weight"],
+            twins_weight=config["token_twins_weight"], seed=config["seed"],
+            on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"))
+        tokenizer.requires_grad_(False).eval()
+        held_out = split_rows(vectors, 0.1, config["seed"]).held_out
+        health = health_report(tokenizer, vectors, held_out).as_dict()
+        return StageResult(tokenizer.state_dict(), {"epochs": fitted.epochs_run, **health})
+
+    # RecBole's four methods
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, user: Tensor) -> Tensor:
+        """States after every item [B, L, D] for histories [B, L] padded at the end, their lengths [B] and users [B]."""
+        item_tokens = self._read_items(item_seq)                                  # [B, L, K, D]
+        user_tokens = self._read_users(user)                                      # [B, K, D]
+        states = self.backbone(self.prompt(user_tokens, item_tokens))             # [B, S, D]
+        return self.prompt.states_after_items(states)                             # [B, L, D]
+
+    def calculate_loss(self, interaction) -> ContRecLoss:
+        """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
+        next_items = self._next_items(interaction)                                # [B, L]
+        condition, target = self._states_with_targets(interaction, next_items)    # [n, D], [n]
+        table = self.item_vectors.weight                                          # [N, d]
+        diffusion = self.head.loss(condition, self._unit_scale(table[target]))
+        ranking = self.retrieval.ranking_loss(self.head.estimate(condition), table, target,
+                                              self.config["ranking_negatives"])
+        return ContRecLoss(self.config["ranking_weight"] * ranking,
+                           self.config["regression_weight"] * diffusion.regression,
+                           self.config["dispersive_weight"] * diffusion.dispersive)
+
+    def predict(self, interaction) -> Tensor:
+        """Score of one item a row [B]."""
+        preference = self.generate(interaction)                                   # [M, B, d]
+        scores = self.retrieval.scores(preference, self.item_vectors.weight)      # [B, N]
+        return scores.gather(1, interaction[self.ITEM_ID][:, None]).squeeze(1)    # [B]
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """Scores of the whole catalogue [B, N], fresh and writable."""
+        return self.retrieval.scores(self.generate(interaction), self.item_vectors.weight)
+
+    # beyond RecBole's contract
+
+    def top_k(self, interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
+
+        Args:
+            excluded: item numbers [B, E] not to be returned, 0 = none.
+        """
+        return self.retrieval.top_k(self.generate(interaction), self.item_vectors.weight, k, excluded)
+
+    @torch.no_grad()
+    def generate(self, interaction) -> Tensor:
+        """Sampled preference vectors [M, B, d] for the histories of a batch."""
+        item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        condition = item_seq.new_zeros(len(length), self.config["hidden_size"], dtype=torch.float32)
+        for rows in length_groups(length):
+            longest = int(length[rows[0]])
+            states = self.forward(item_seq[rows, :longest], length[rows], interaction[self.USER_ID][rows])
+            condition[rows] = self.gather_indexes(states, length[rows] - 1)       # [b, D]
+        generator = torch.Generator(condition.device).manual_seed(self.config["seed"])
+        return self.head.sample(condition, self.config["diffusion_steps"], self.config["diffusion_samples"],
+                                eta=self.config["sampling_noise"], generator=generator)
+
+    def count_targets(self, interaction) -> int:
+        """Targets of a training batch."""
+        return int((self._next_items(interaction) > 0).sum())
+
+    def _next_items(self, interaction) -> Tensor:
+        """The target after every position [B, L], 0 = none."""
+        if NEXT_PREFIX + self.ITEM_SEQ in interaction:
+            return interaction[NEXT_PREFIX + self.ITEM_SEQ]
+        item_seq, last = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN] - 1
+        return torch.zeros_like(item_seq).scatter_(1, last[:, None], interaction[self.POS_ITEM_ID][:, None])
+
+    def _states_with_targets(self, interaction, next_items: Tensor) -> tuple[Tensor, Tensor]:
+        """Conditions [n, D] and next items [n]; rows of similar length are computed together."""
+        item_seq, length, user = (interaction[field] for field in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.USER_ID))
+        conditions, targets = [], []
+        for rows in length_groups(length):
+            longest = int(length[rows[0]])
+            states = self.forward(item_seq[rows, :longest], length[rows], user[rows])      # [b, L', D]
+            next_of_group = next_items[rows, :longest]                            # [b, L']
+            conditions.append(states[next_of_group > 0])
+            targets.append(next_of_group[next_of_group > 0])
+        return torch.cat(conditions), torch.cat(targets)
+
+    def _read_items(self, items: Tensor) -> Tensor:
+        """What the language model reads for some items: [B, L] -> [B, L, K, D]."""
+        tokens = self.item_tokens(items).unflatten(-1, (self.config["item_tokens"], -1))   # [B, L, K, token_size]
+        if self.training and self.config["token_noise"]:
+            tokens = self._noisy(tokens)
+        read = self.item_adapter(tokens)                                          # [B, L, K, D]
+        if self.identity_adapter is not None:
+            identity = self.identity_adapter(self._unit_scale(self.item_vectors(items)))   # [B, L, D]
+            read = torch.cat([read[:, :, :1] + identity[:, :, None], read[:, :, 1:]], dim=2)
+        return read
+
+    def _read_users(self, users: Tensor) -> Tensor | None:
+        """Tokens of some users [B, K, D]; unknown users, and some known ones in training, get the learned stand-in."""
+        if self.user_tokenizer is None:
+            return None
+        vectors = self.user_vectors[users]                                        # [B, d]
+        tokens = self.user_tokenizer.encode(vectors)                              # [B, K, token_size]
+        hidden = (vectors == 0).all(1)
+        if self.training:
+            # The vector of a training user was computed from his training targets as well; reading it every
+            # time, the model would learn to look the answer up instead of reading the history.
+            hidden = hidden | (torch.rand(len(users), device=users.device) < self.config["user_token_dropout"])
+            tokens = self._noisy(tokens) if self.config["token_noise"] else tokens
+        return self.user_adapter(torch.where(hidden[:, None, None], self.unknown_user, tokens))
+
+    def _noisy(self, tokens: Tensor) -> Tensor:
+        """The noise of the sigma-VAE on tokens [..., K, token_size], one level for the K tokens of an entity."""
+        level = self.config["token_sigma"] * torch.randn(*tokens.shape[:-2], 1, 1, device=tokens.device)
+        return tokens + level * torch.randn_like(tokens)
+
+    def _unit_scale(self, vectors: Tensor) -> Tensor:
+        """Item vectors with about unit variance a coordinate, as the noise has: [..., d] -> [..., d]."""
+        if self.config["similarity"] == "cosine":
+            return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
+        return vectors
+
+
+class TokenAdapter(nn.Module):
+    """From the width of a token to the width of the language model, one linear map for each of the K tokens."""
+
+    def __init__(self, n_tokens: int, token_size: int, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_tokens, token_size, hidden_size) * token_size ** -0.5)
+        self.bias = nn.Parameter(torch.zeros(n_tokens, hidden_size))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[..., K, token_size] -> [..., K, D]."""
+        return torch.einsum("...kt,ktd->...kd", tokens, self.weight) + self.bias

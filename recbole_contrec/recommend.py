@@ -1,0 +1,144 @@
+"""
+recbole_contrec.recommend
+#########################
+The best items for users of the data set, or for somebody new who brings a history; in batches, in bounded memory.
+"""
+
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.data.interaction import Interaction
+
+from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.quick_start import LoadedRun, load_data_and_model
+
+
+def recommend(checkpoint: str | LoadedRun, users: Sequence[str] | None = None, histories: Sequence[Sequence[str]] = (),
+              k: int = 10, exclude_seen: bool = True, batch_size: int = 256) -> pd.DataFrame:
+    """The K best items for each user.
+
+    Args:
+        checkpoint: path of a checkpoint or of a run's folder, or what ``load_data_and_model`` gave.
+        users: original user ids; None for every user of the data set (without ``histories``). Their whole history
+            is read, validation and test item included.
+        histories: item ids in order of time for people who are not in the data set; they are named
+            ``new-1``, ``new-2`` ... in the result.
+        k: items a user.
+        exclude_seen: leave out what the history holds.
+        batch_size: users scored at once.
+
+    Returns:
+        DataFrame: columns user_id, rank (from 1), item_id, score and the text fields of the items.
+
+    Raises:
+        UserError: unknown user or item (names the nearest), or ``k`` below 1.
+    """
+    if k < 1:
+        raise UserError(f"k={k}: at least one item must be asked for")
+    loaded = load_data_and_model(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    people = list(_known_people(loaded, users if users is not None or histories else None))
+    people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
+    parts = [_recommend_batch(loaded, people[start:start + batch_size], k, exclude_seen)
+             for start in range(0, len(people), batch_size)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
+    """Internal item numbers of every user in order of time, validation and test item included."""
+    train = loaded.data.train.dataset
+    if hasattr(train, "histories"):
+        users, items = train.histories.pairs()
+        parts = [(users, items)]
+    else:
+        rows = train.inter_feat
+        parts = [_targets(loaded, rows)]
+        sequence_field = loaded.config["ITEM_ID_FIELD"] + loaded.config["LIST_SUFFIX"]
+        if sequence_field in rows:  # RecBole's rows have no row for the first item of a history
+            first = rows[rows[loaded.config["ITEM_LIST_LENGTH_FIELD"]] == 1]
+            parts.insert(0, (_targets(loaded, first)[0], first[sequence_field][:, 0].numpy()))
+    parts += [_targets(loaded, part.dataset.inter_feat) for part in (loaded.data.valid, loaded.data.test)]
+    users, items = (np.concatenate(column) for column in zip(*parts))
+    order = np.argsort(users, kind="stable")  # each part is in order of time, and the parts follow each other
+    numbers, first = np.unique(users[order], return_index=True)
+    return dict(zip(numbers.tolist(), np.split(items[order], first[1:])))
+
+
+def _targets(loaded: LoadedRun, rows) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(rows[loaded.config[field]].numpy() for field in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
+
+
+def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Name, internal number and history of users of the data set."""
+    dataset = loaded.data.dataset
+    numbers = dataset.field2token_id[dataset.uid_field]
+    histories = whole_histories(loaded)
+    if users is None:
+        users = [dataset.id2token(dataset.uid_field, number) for number in histories]
+    for user in map(str, users):
+        if user not in numbers or user == "[PAD]":
+            raise UserError(f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}")
+        yield user, numbers[user], histories.get(numbers[user], np.empty(0, dtype=np.int64))
+
+
+def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
+    dataset = loaded.data.dataset
+    numbers = dataset.field2token_id[dataset.iid_field]
+    history = [str(item).strip() for item in history]
+    for item in history:
+        if item not in numbers or item == "[PAD]":
+            raise UserError(f"there is no item {item!r} in {loaded.config['dataset']!r}{did_you_mean(item, numbers)}")
+    if not history:
+        raise UserError("the history is empty: name at least one item")
+    if not hasattr(loaded.model, "ITEM_SEQ"):
+        raise UserError(f"{loaded.config['model']} reads user ids, not histories: it has nothing to say about new users")
+    return np.asarray([numbers[item] for item in history])
+
+
+def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> pd.DataFrame:
+    dataset, config = loaded.data.dataset, loaded.config
+    interaction = _as_interaction(config, people).to(config["device"])
+    longest = max(len(history) for _, _, history in people)
+    seen = torch.zeros(len(people), max(longest, 1), dtype=torch.long, device=config["device"])
+    for row, (_, _, history) in enumerate(people):
+        seen[row, :len(history)] = torch.from_numpy(np.asarray(history))
+    excluded = seen if exclude_seen else None
+    with torch.no_grad():
+        if hasattr(loaded.model, "top_k"):  # in bounded memory whatever the size of the catalogue
+            scores, items = loaded.model.top_k(interaction, k, excluded)
+        else:
+            scores, items = _top_k_of_all(loaded.model, interaction, dataset.item_num, k, excluded)
+
+    found = (items > 0).cpu().numpy()
+    row, rank = np.nonzero(found)
+    chosen = items.cpu().numpy()[found]
+    table = {"user_id": [people[r][0] for r in row], "rank": rank + 1,
+             "item_id": dataset.id2token(dataset.iid_field, chosen), "score": scores.cpu().numpy()[found]}
+    table.update({field: [texts[item] for item in chosen] for field, texts in dataset.item_texts.items()})
+    return pd.DataFrame(table)
+
+
+def _as_interaction(config, people) -> Interaction:
+    """RecBole's evaluation rows for some people: the last L items, padded at the end."""
+    limit = config["MAX_ITEM_LIST_LENGTH"]
+    sequences = torch.zeros(len(people), limit, dtype=torch.long)
+    lengths = torch.ones(len(people), dtype=torch.long)
+    for row, (_, _, history) in enumerate(people):
+        recent = torch.from_numpy(np.asarray(history[-limit:]))
+        sequences[row, :len(recent)] = recent
+        lengths[row] = max(len(recent), 1)
+    return Interaction({config["USER_ID_FIELD"]: torch.tensor([number for _, number, _ in people]),
+                        config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]: sequences,
+                        config["ITEM_LIST_LENGTH_FIELD"]: lengths})
+
+
+def _top_k_of_all(model, interaction, n_items, k, excluded):
+    """Top K by RecBole's contract: scores of the whole catalogue."""
+    scores = model.full_sort_predict(interaction).view(-1, n_items).clone()
+    if excluded is not None:
+        scores.scatter_(1, excluded, -torch.inf)
+    scores[:, 0] = -torch.inf
+    best, items = scores.topk(min(k, n_items - 1), dim=1)
+    return best, items.masked_fill(best == -torch.inf, 0)

@@ -1,0 +1,418 @@
+"""
+recbole_contrec.registry
+########################
+A name -> its YAML files -> model, data set and trainer class. Folders of the user come first, then this package, then
+RecBole, whose own models need no entry.
+
+A model is a file ``properties/model/<Name>.yaml``. Four keys are for the registry, all others are settings:
+
+- ``model_class: package.module:Class``, and likewise ``dataset_class`` and ``trainer_class``;
+- ``extends: Other`` takes over settings and classes of another model.
+
+A file with neither ``model_class`` nor ``extends`` changes defaults of the model of the same name that the next
+folder, or RecBole, has.
+"""
+
+import importlib
+import importlib.util
+import re
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Iterable, Iterator, NamedTuple
+
+from recbole_contrec.compat import require_recbole
+from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.settings import Setting, read_settings
+
+CLASS_KEYS = ("model_class", "dataset_class", "trainer_class")
+SPECIAL_KEYS = ("extends", *CLASS_KEYS)
+
+# What a class under each key must be; imported on use only.
+_BASES = {"model_class": ("recbole.model.abstract_recommender", "AbstractRecommender", "RecBole recommender"),
+          "dataset_class": ("recbole.data.dataset", "Dataset", "RecBole data set"),
+          "trainer_class": ("recbole.trainer", "AbstractTrainer", "RecBole trainer")}
+
+# Keys that RecBole or its command line reads and none of its YAML files declares.
+_UNDECLARED = {"model": ("str",), "dataset": ("str",), "config_files": ("str",), "properties": ("str",),
+               "encoding": ("str", "~"), "tail_ratio": ("float",), "nproc": ("int",), "ip": ("str",),
+               "port": ("int", "str"), "world_size": ("int",), "offset": ("int",), "group_offset": ("int",),
+               "local_rank": ("int",), "mask_ratio": ("float",), "ft_ratio": ("float",), "reg_weight": ("float",)}
+
+# Settings that RecBole sets to nothing itself (for some models or data sets), whatever their default is.
+_MAY_BE_NOTHING = ("train_neg_sample_args", "load_col", "TIME_FIELD", "user_inter_num_interval",
+                   "item_inter_num_interval", "entity_kg_num_interval", "relation_kg_num_interval")
+
+# What RecBole computes from other settings: no key for a user, although models read it.
+_DERIVED = ("device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "single_spec", "valid_neg_sample_args",
+            "test_neg_sample_args")
+_SOURCE_KEY = re.compile(r"""config\[\s*["'](\w+)["']\s*\]""")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model as its YAML files describe it.
+
+    Attributes:
+        name: as the user gives it.
+        chain: YAML files, the base first.
+        settings: every setting of the chain by key; its default is the value of the last file that names it.
+        values: those defaults by key.
+        model_class, dataset_class, trainer_class: classes; the last two None where no file names one.
+        changes: the part of ``values`` that stands in files outside RecBole.
+        recbole_name: the RecBole model at the bottom of the chain, by which RecBole looks up
+            data loader and trainer; None for a model of its own.
+    """
+
+    name: str
+    chain: tuple[Path, ...]
+    settings: dict[str, Setting]
+    values: dict[str, Any]
+    model_class: type
+    dataset_class: type | None = None
+    trainer_class: type | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    recbole_name: str | None = None
+
+    @property
+    def is_recbole(self) -> bool:
+        """Whether the model class is RecBole's own."""
+        return self.model_class.__module__.startswith("recbole.")
+
+
+class ListedModel(NamedTuple):
+    """A line of the list of models."""
+
+    name: str
+    where: str
+    description: str
+
+
+class ListedDataset(NamedTuple):
+    """A line of the list of data sets; ``where`` starts with ``no data`` where only a YAML is known."""
+
+    name: str
+    where: str
+
+
+# folders and files
+
+
+def properties_folders(extra=None) -> list[Path]:
+    """Where YAML files are looked for, first wins: ``extra``, ``./properties``, the package's own.
+
+    Raises:
+        UserError: ``extra`` is not a folder.
+    """
+    if extra is not None and not Path(extra).is_dir():
+        raise UserError(f"--properties={extra}: there is no such folder")
+    folders = [Path(extra)] if extra is not None else []
+    folders += [folder for folder in (Path("properties").absolute(), package_properties()) if folder.is_dir()]
+    return list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+
+
+def package_properties() -> Path:
+    """The package's own folder: inside an installed wheel, beside the package in a checkout."""
+    inside = Path(__file__).parent / "properties"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "properties"
+
+
+def recbole_properties() -> Path:
+    """The folder of RecBole's own YAML files."""
+    return _recbole_folder() / "properties"
+
+
+def model_exists(name: str, folders: Iterable[Path]) -> bool:
+    """Whether :func:`find_model` knows the name."""
+    return name in recbole_models() or any(_file(folder, "model", name) for folder in folders)
+
+
+def dataset_files(name: str, folders: Iterable[Path]) -> list[Path]:
+    """YAML files of a data set in these folders; the one that counts most comes last."""
+    return [path for folder in reversed(list(folders)) if (path := _file(folder, "dataset", name))]
+
+
+def _file(folder: Path, kind: str, name: str) -> Path | None:
+    path = Path(folder) / kind / f"{name}.yaml"
+    return path if re.fullmatch(r"[\w.+-]+", name) and path.is_file() else None
+
+
+# settings
+
+
+@lru_cache(maxsize=1)
+def recbole_settings() -> dict[str, Setting]:
+    """The settings that RecBole has for every model. Treat the result as read-only."""
+    from recbole.utils import argument_list
+
+    settings = {}
+    # sample.yaml comes after overall.yaml, as in RecBole.
+    for file in ("overall.yaml", "dataset/sample.yaml"):
+        settings.update(read_settings(recbole_properties() / file, tolerant=True))
+    for part in ("general", "training", "evaluation", "dataset"):
+        for key in getattr(argument_list, f"{part}_arguments"):
+            settings.setdefault(key, Setting(key))
+    for key, types in _UNDECLARED.items():
+        settings.setdefault(key, Setting(key, None, types))
+    for key in _MAY_BE_NOTHING:
+        setting = settings[key]
+        settings[key] = replace(setting, types=(*setting.types, "~") if setting.types else ())
+    return settings
+
+
+def general_settings(folders: Iterable[Path]) -> tuple[dict[str, Setting], dict[str, Any]]:
+    """The settings of every model, and the values that ``overall.yaml`` in these folders gives some of them.
+
+    Raises:
+        UserError: an ``overall.yaml`` of the user names an unknown key or has a bad value.
+    """
+    settings, values = dict(recbole_settings()), {}
+    for folder in reversed(list(folders)):
+        if (path := Path(folder) / "overall.yaml").is_file():
+            may_declare = path.parent.resolve() == package_properties().resolve()
+            values.update(overlay(settings, path, may_declare))
+    return settings, values
+
+
+def overlay(settings: dict[str, Setting], path: Path, may_declare: bool = False,
+            also: dict[str, Setting] | None = None) -> dict[str, Any]:
+    """Put the values of a YAML file over known settings.
+
+    Args:
+        settings: known settings, updated in place.
+        path: the file.
+        may_declare: whether it may name keys that nobody knows.
+        also: further settings that it may change.
+
+    Returns:
+        The file's values by key.
+
+    Raises:
+        UserError: an unknown key with the nearest ones, or a value that breaks a check.
+    """
+    values = {}
+    for key, line in read_settings(path).items():
+        if key in SPECIAL_KEYS:
+            continue
+        known = settings.get(key) or (also or {}).get(key)
+        if known is None and not may_declare:
+            raise UserError(f"{path}: unknown setting {key}{did_you_mean(key, {**settings, **(also or {})})}")
+        if known and not line.declared:
+            try:
+                line = replace(known, default=known.check(line.default))
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from None
+        settings[key], values[key] = line, line.default
+    return values
+
+
+# models
+
+
+def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
+    """The model of this name with everything that its YAML files say.
+
+    Raises:
+        UserError: no such model (with the nearest names), a circle of ``extends``, an unknown key or bad value, or a
+            class that cannot be loaded.
+    """
+    folders = list(folders)
+    chain, recbole_name = _chain(name, folders)
+    general, _ = general_settings(folders)
+    settings, values, changes, classes = {}, {}, {}, {}
+    if recbole_name:
+        settings = _recbole_model_settings(recbole_name)
+        values = {key: setting.default for key, setting in settings.items() if setting.source}
+    for path in chain:
+        special = {key: line.default for key, line in read_settings(path).items() if key in CLASS_KEYS}
+        changes.update(overlay(settings, path, "model_class" in special, also=general))
+        classes.update({key: (text, path) for key, text in special.items()})
+    loaded = {key: _load_from(path, key, text) for key, (text, path) in classes.items()}
+    loaded.setdefault("model_class", _recbole_model_class(recbole_name) if recbole_name else None)
+    base = [path] if recbole_name and (path := _file(recbole_properties(), "model", recbole_name)) else []
+    return ModelEntry(name, (*base, *chain), settings, {**values, **changes}, changes=changes,
+                      recbole_name=recbole_name, **loaded)
+
+
+def _chain(name: str, folders: list[Path]) -> tuple[list[Path], str | None]:
+    """YAML files outside RecBole that describe a model, base first, and the RecBole model below them."""
+    chain: list[Path] = []
+    names, rest = [name], list(folders)
+    while True:
+        wanted = names[-1]
+        files = [path for folder in rest if (path := _file(folder, "model", wanted))]
+        if not files:
+            if wanted in recbole_models():
+                return chain[::-1], wanted
+            known = sorted({*recbole_models(), *(listed.name for listed in _yaml_models(folders))})
+            raise UserError(_unknown(wanted, chain, known))
+        chain.append(files[0])
+        special = {key: line.default for key, line in read_settings(files[0]).items() if key in SPECIAL_KEYS}
+        if other := special.get("extends"):
+            names.append(str(other))
+            rest = list(folders)
+            if names.index(names[-1]) < len(names) - 1:
+                raise UserError(f"{files[0]}: extends goes round in a circle: {' -> '.join(names)}")
+        elif "model_class" in special:
+            return chain[::-1], None
+        else:
+            rest = [folder for folder in rest[rest.index(_folder_of(files[0], rest)) + 1:]]
+
+
+def _folder_of(path: Path, folders: list[Path]) -> Path:
+    return next(folder for folder in folders if Path(folder) == path.parents[1])
+
+
+def _unknown(name: str, chain: list[Path], known: list[str]) -> str:
+    near = did_you_mean(name, known)
+    if not chain:
+        return f"unknown model {name!r}{near}; the list command shows all {len(known)}"
+    if chain[-1].stem == name:
+        return (f"{chain[-1]} says neither extends nor model_class, and no other folder "
+                f"nor RecBole has a model {name!r}{near}")
+    return f"{chain[-1]}: extends {name!r}: there is no such model{near}"
+
+
+def list_models(folders: Iterable[Path]) -> list[ListedModel]:
+    """All models: those with a YAML file, then RecBole's own by kind. No model is imported."""
+    kinds = {name: module.split(".")[-2].removesuffix("_recommender").replace("_", " ")
+             for name, module in recbole_models().items()}
+    own = [ListedModel(name, f"RecBole, {kind}", "") for name, kind in sorted(kinds.items(), key=lambda item: item[::-1])]
+    return _yaml_models(folders) + own
+
+
+def _yaml_models(folders: Iterable[Path]) -> list[ListedModel]:
+    found: dict[str, ListedModel] = {}
+    for folder in folders:
+        for path in sorted(Path(folder).glob("model/*.yaml")):
+            found.setdefault(path.stem, ListedModel(path.stem, str(path), _first_comment(path)))
+    return sorted(found.values())
+
+
+def _first_comment(path: Path) -> str:
+    """The one-line description of a YAML file: its first comment line."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        return next((line.lstrip("# ").strip() for line in file if line.startswith("#")), "")
+
+
+# RecBole's own models
+
+
+@lru_cache(maxsize=1)
+def recbole_models() -> dict[str, str]:
+    """RecBole's models: class name -> module. A module holds the class whose lower-case name it bears, which is how
+    RecBole's ``get_model`` finds it; files are read, not imported."""
+    found = {}
+    for path in sorted((_recbole_folder() / "model").glob("*_recommender/*.py")):
+        names = re.findall(r"^class (\w+)\(", path.read_text(encoding="utf-8"), re.M)
+        for name in names:
+            if name.lower() == path.stem:
+                found[name] = f"recbole.model.{path.parent.name}.{path.stem}"
+    return found
+
+
+def _recbole_folder() -> Path:
+    require_recbole()
+    return Path(importlib.util.find_spec("recbole").submodule_search_locations[0])
+
+
+def _recbole_model_settings(name: str) -> dict[str, Setting]:
+    """The settings in a RecBole model's YAML, and the keys that only its source names."""
+    module = _recbole_folder().parent.joinpath(*recbole_models()[name].split(".")).with_suffix(".py")
+    read = set(_SOURCE_KEY.findall(module.read_text(encoding="utf-8"))) - {*_DERIVED, *recbole_settings()}
+    settings = {key: Setting(key) for key in sorted(read)}
+    if path := _file(recbole_properties(), "model", name):
+        settings.update(read_settings(path, tolerant=True))
+    return settings
+
+
+def _recbole_model_class(name: str) -> type:
+    try:
+        return getattr(importlib.import_module(recbole_models()[name]), name)
+    except ImportError as error:  # xgboost, lightgbm: RecBole does not install them
+        raise UserError(f"RecBole's {name} needs a package that is not installed: pip install {error.name}") from error
+
+
+# classes
+
+
+def _load_from(path: Path, key: str, text) -> type:
+    try:
+        return load_class(text, key)
+    except UserError as error:
+        raise UserError(f"{path}: {key}: {error}") from error.__cause__
+
+
+def load_class(text: str, key: str = "model_class") -> type:
+    """The class that ``package.module:Class`` names; modules in the working directory are found as well.
+
+    Args:
+        text: module and class.
+        key: ``model_class``, ``dataset_class`` or ``trainer_class``: what the class must be.
+
+    Raises:
+        UserError: another form, no such module or class, or a class of another kind.
+    """
+    module_name, colon, class_name = str(text).partition(":")
+    if not (colon and module_name and class_name.isidentifier()):
+        raise UserError(f"{text!r} must have the form package.module:Class")
+    module = _import(module_name)
+    found = getattr(module, class_name, None)
+    base_module, base_name, kind = _BASES[key]
+    base = getattr(importlib.import_module(base_module), base_name)
+    classes = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
+    if found is None:
+        raise UserError(f"module {module_name} has no class {class_name}{did_you_mean(class_name, classes)}")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(f"{text} is not a {kind}: it must be a subclass of {base_module}.{base_name}")
+    return found
+
+
+def _import(name: str):
+    try:
+        with _working_directory_on_path():
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise UserError(f"there is no module {error.name}, neither installed nor in {Path.cwd()}") from error
+        raise UserError(f"module {name} needs {error.name}, which is not installed") from error
+    except SyntaxError as error:
+        raise UserError(f"module {name} is not valid Python: {error.filename}, line {error.lineno}") from error
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """As under ``python -m``, but for one import only: files beside the user must not shadow modules later on."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()  # the module may be younger than Python's list of the folder
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+# data sets
+
+BUNDLED = "ml-100k"  # RecBole ships it and always takes its own copy
+
+
+def dataset_folder(data_path, name: str) -> Path:
+    """Where RecBole looks for a data set's files."""
+    return _recbole_folder() / "dataset_example" / name if name == BUNDLED else Path(data_path) / name
+
+
+def list_datasets(folders: Iterable[Path], data_path) -> list[ListedDataset]:
+    """Data sets by name: folders ``NAME/NAME.inter``, those with a YAML file only, and RecBole's ml-100k."""
+    found: dict[str, str] = {}
+    for folder in folders:
+        for path in sorted(Path(folder).glob("dataset/*.yaml")):
+            found.setdefault(path.stem, f"no data yet: {_first_comment(path)}".rstrip(": "))
+    for path in sorted(Path(data_path).glob("*/*.inter")):
+        name = path.parent.name
+        if path.stem == name or path.stem.startswith(f"{name}."):  # NAME.train.inter: pre-split
+            found[name] = str(path.parent)
+    found[BUNDLED] = "bundled with RecBole"
+    return [ListedDataset(name, where) for name, where in sorted(found.items())]

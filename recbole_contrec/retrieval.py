@@ -1,0 +1,160 @@
+"""
+recbole_contrec.retrieval
+#########################
+From generated preference vectors to scores over the catalogue: the similarity, the loss that trains it, and
+the top K of a catalogue too large to score at once.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIMILARITIES = ("cosine", "inner")
+
+
+class CatalogueCrossEntropy(torch.autograd.Function):
+    """Mean cross entropy of ``query @ items.T``, a few rows at a time.
+
+    The gradient of a softmax is known as soon as its forward pass is, so both are computed in one sweep and in place:
+    no [n, N] matrix is kept for the backward pass, and memory traffic falls to less than half.
+    """
+
+    CHUNK = 512  # rows a sweep: their scores stay in the processor's cache
+
+    @staticmethod
+    def forward(ctx, query: Tensor, items: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        n, n_items = len(query), len(items)
+        query_grad, items_grad = torch.empty_like(query), torch.zeros_like(items)
+        total = query.new_zeros((), dtype=torch.float32)
+        for start in range(0, n, CatalogueCrossEntropy.CHUNK):
+            rows = slice(start, start + CatalogueCrossEntropy.CHUNK)
+            own = target[rows, None]
+            scores = (query[rows] @ items.T).float()  # [<= CHUNK, N]
+            total -= (1 - smoothing) * scores.gather(1, own).sum()
+            if smoothing:
+                total -= smoothing / n_items * scores.sum()
+            highest = scores.amax(1, keepdim=True)
+            scores.sub_(highest).exp_()
+            norm = scores.sum(1, keepdim=True)
+            total += (norm.log() + highest).sum()
+            gradient = scores.div_(norm).sub_(smoothing / n_items)  # softmax minus the smoothed target
+            gradient.scatter_add_(1, own, torch.full_like(norm, smoothing - 1))
+            gradient = gradient.to(query.dtype)
+            query_grad[rows] = gradient @ items
+            items_grad += gradient.T @ query[rows]
+        ctx.save_for_backward(query_grad / n, items_grad / n)
+        return total / n
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor):
+        query_grad, items_grad = ctx.saved_tensors
+        return query_grad * upstream, items_grad * upstream, None, None
+
+
+class Retrieval(nn.Module):
+    """Similarity between preference vectors and item vectors, with a learned temperature.
+
+    Several samples of a preference are joined by the log of their mean exponential: a ranking needs the
+    distribution, and each sample may point at other items.
+
+    Args:
+        similarity: ``"cosine"`` or ``"inner"`` (product).
+        temperature: start value of the temperature of the cosine; it is learned.
+        label_smoothing: of the ranking loss.
+    """
+
+    MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
+
+    def __init__(self, similarity: str = "cosine", temperature: float = 0.05, label_smoothing: float = 0.0):
+        super().__init__()
+        if similarity not in SIMILARITIES:
+            raise ValueError(f"similarity={similarity!r}: choose one of {', '.join(SIMILARITIES)}")
+        self.similarity = similarity
+        self.label_smoothing = label_smoothing
+        if similarity == "cosine":
+            self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+
+    def scores(self, preference: Tensor, items: Tensor) -> Tensor:
+        """Similarity of each preference to each item.
+
+        Args:
+            preference: [n, d], or samples [M, n, d].
+            items: [N, d].
+
+        Returns:
+            Tensor: a fresh writable [n, N].
+        """
+        if self.similarity == "cosine":
+            preference, items = self._scaled(preference), F.normalize(items, dim=-1)
+        if preference.dim() == 2:
+            return preference @ items.T  # [n, N]
+        joined = preference[0] @ items.T  # [n, N]
+        for sample in preference[1:]:  # one sample at a time: [M, n, N] may not fit
+            joined = torch.logaddexp(joined, sample @ items.T)
+        return joined - math.log(len(preference))
+
+    def ranking_loss(self, preference: Tensor, items: Tensor, target: Tensor, negatives: int = 0) -> Tensor:
+        """Cross entropy of the next item among the catalogue.
+
+        Args:
+            preference: [n, d].
+            items: [N, d]; row 0 is the padding and never a candidate.
+            target: item numbers [n].
+            negatives: 0 ranks the whole catalogue; otherwise this many uniformly drawn items, shared by the
+                batch and corrected for accidental hits, stand in for it (sampled softmax, Jean et al. 2015).
+
+        Returns:
+            Tensor: scalar.
+        """
+        n_candidates = len(items) - 1
+        if not negatives or negatives >= n_candidates:
+            if self.similarity == "cosine":
+                preference, items = self._scaled(preference), F.normalize(items, dim=-1)
+            return CatalogueCrossEntropy.apply(preference, items[1:], target - 1, self.label_smoothing)
+        drawn = torch.randint(1, len(items), (negatives,), device=target.device)
+        # Each drawn item stands for n_candidates / negatives others; the target stands for itself.
+        others = self.scores(preference, items[drawn]) + math.log(n_candidates / negatives)  # [n, negatives]
+        others = others.masked_fill(drawn == target[:, None], -torch.inf)
+        own = self.paired_scores(preference, items[target])  # [n]
+        return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
+
+    def paired_scores(self, preference: Tensor, items: Tensor) -> Tensor:
+        """Similarity of the i-th preference to the i-th item: [n, d], [n, d] -> [n]."""
+        if self.similarity == "inner":
+            return (preference * items).sum(-1)
+        return (self._scaled(preference) * F.normalize(items, dim=-1)).sum(-1)
+
+    def _scaled(self, preference: Tensor) -> Tensor:
+        """Unit vectors times the inverse temperature."""
+        return F.normalize(preference, dim=-1) * self.log_scale.exp().clamp(max=self.MAX_SCALE)
+
+    @torch.no_grad()
+    def top_k(self, preference: Tensor, items: Tensor, k: int, excluded: Tensor | None = None,
+              chunk: int = 65536) -> tuple[Tensor, Tensor]:
+        """The K best items in bounded memory: the catalogue passes in chunks, the best so far are kept.
+
+        Args:
+            preference: [n, d] or [M, n, d].
+            items: [N, d]; row 0 is the padding and never returned.
+            excluded: item numbers [n, E] that may not be returned, 0 = none.
+
+        Returns:
+            tuple: scores [n, k] and item numbers [n, k], best first; where fewer than k items are left, the
+            score is -inf and the number 0.
+        """
+        n = preference.shape[-2]
+        best = preference.new_full((n, k), -torch.inf)
+        which = torch.zeros(n, k, dtype=torch.long, device=preference.device)
+        for start in range(1, len(items), chunk):
+            part = self.scores(preference, items[start:start + chunk])  # [n, <= chunk]
+            if excluded is not None:
+                inside = (excluded >= start) & (excluded < start + part.shape[1])
+                row = torch.arange(n, device=part.device)[:, None].expand_as(excluded)[inside]
+                part[row, excluded[inside] - start] = -torch.inf
+            numbers = torch.arange(start, start + part.shape[1], device=part.device).expand(n, -1)
+            merged = torch.cat([best, part], 1)
+            best, chosen = merged.topk(min(k, merged.shape[1]), dim=1)
+            which = torch.cat([which, numbers], 1).gather(1, chosen)
+        return best, which.masked_fill(best == -torch.inf, 0)

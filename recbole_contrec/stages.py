@@ -1,0 +1,118 @@
+"""
+recbole_contrec.stages
+######################
+What has to be finished before the recommender can be trained: item vectors, tokenizers. A finished stage is kept on
+disk under a hash of the data and of the settings it depends on, so the next run with the same ones skips it.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Callable, Iterable, NamedTuple
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_contrec import checkpoint
+from recbole_contrec.errors import UserError
+
+logger = logging.getLogger("recbole_contrec")
+
+Report = Callable[[int, int, str], None]  # report(done, total, "reconstruction .021")
+
+
+class StageResult(NamedTuple):
+    """What a stage leaves behind: tensors for the model, figures for the log and the result file."""
+
+    tensors: dict[str, Tensor]
+    report: dict[str, Any]
+
+
+class Stage(NamedTuple):
+    """One stage of a model.
+
+    Attributes:
+        name: as shown to the user.
+        settings: everything but the data that the result depends on, JSON-like.
+        build: does the work; calls its argument to report progress.
+        accept: hands the tensors to the model; called whether they were built or found on disk.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    build: Callable[[Report], StageResult]
+    accept: Callable[[dict[str, Tensor]], None]
+
+
+class FinishedStage(NamedTuple):
+    """How a stage went."""
+
+    seconds: float
+    found_on_disk: bool
+    report: dict[str, Any]
+
+
+def fingerprint(*arrays: np.ndarray, texts: Iterable[Iterable[str]] = ()) -> str:
+    """Hash of number arrays and lists of names: the identity of a data set."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for names in texts:
+        digest.update("\0".join(map(str, names)).encode() + b"\1")
+    return digest.hexdigest()
+
+
+def run_stages(stages: Iterable[Stage], data_fingerprint: str, folder: Path,
+               show_progress: bool = False) -> dict[str, FinishedStage]:
+    """Run what is missing, in order; a stage depends on all stages before it.
+
+    Args:
+        stages: may be a generator: the next stage is asked for when the one before has been accepted.
+        data_fingerprint: of :func:`fingerprint`.
+        folder: where finished stages are kept.
+
+    Raises:
+        UserError: a stage cannot be written to disk.
+    """
+    finished, key = {}, data_fingerprint
+    for stage in stages:
+        key = hashlib.sha256(json.dumps([key, stage.name, stage.settings], sort_keys=True).encode()).hexdigest()
+        path = Path(folder) / f"{stage.name.replace(' ', '-')}-{key[:16]}.safetensors"
+        start = perf_counter()
+        result = _stored(path)
+        found = result is not None
+        if found:
+            logger.info("%s: found in %s", stage.name, path)
+        else:
+            with tqdm(total=1, desc=stage.name, disable=not show_progress, ncols=100, leave=False) as bar:
+                def report(done: int, total: int, text: str = "", bar=bar) -> None:
+                    bar.total = total
+                    bar.set_postfix_str(text, refresh=False)
+                    bar.update(done - bar.n)
+                result = stage.build(report)
+            checkpoint.save(path, result.tensors, {"stage": stage.name, "settings": stage.settings,
+                                                   "report": result.report})
+        stage.accept(result.tensors)
+        finished[stage.name] = FinishedStage(perf_counter() - start, found, result.report)
+        logger.info("%s: %.1f s, %s", stage.name, finished[stage.name].seconds,
+                    ", ".join(f"{name} {_short(value)}" for name, value in result.report.items()))
+    return finished
+
+
+def _stored(path: Path) -> StageResult | None:
+    """The finished stage of a file; None where there is none or a kill left it damaged."""
+    if not path.is_file():
+        return None
+    try:
+        stored = checkpoint.load(path)
+    except UserError as error:
+        logger.warning("%s; the stage is done again", error)
+        return None
+    return StageResult(stored.tensors, stored.record["report"])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

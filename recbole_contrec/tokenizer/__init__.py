@@ -1,0 +1,45 @@
+"""Tokenizers: vectors of users and items become K tokens for a language model, and come back.
+
+Knows torch, numpy and scipy only. The way through it::
+
+    vectors = standardise(svd_vectors(users, items, n_users, n_items, size=64).items)  # [N, d]
+    model = SigmaVAE(d=64)
+    fit_tokenizer(model, vectors, mean_weight=0.01, twins_weight=0.0)
+    tokens = model.encode(vectors)                                                     # [N, K, D]
+"""
+
+from .collaborative import (
+    CollaborativeVectors,
+    LoadedVectors,
+    history_means,
+    load_vectors,
+    seen_rows,
+    standardise,
+    svd_vectors,
+    unit_rows,
+)
+from .fit import FitReport, Split, fit_tokenizer, reconstruction_error, split_rows
+from .report import TokenizerHealth, health_report
+from .sigma_vae import SigmaVAE, Tokenized, TokenizerLoss, twins_redundancy
+
+__all__ = [
+    "CollaborativeVectors",
+    "FitReport",
+    "LoadedVectors",
+    "SigmaVAE",
+    "Split",
+    "Tokenized",
+    "TokenizerHealth",
+    "TokenizerLoss",
+    "fit_tokenizer",
+    "health_report",
+    "history_means",
+    "load_vectors",
+    "reconstruction_error",
+    "seen_rows",
+    "split_rows",
+    "standardise",
+    "svd_vectors",
+    "twins_redundancy",
+    "unit_rows",
+]

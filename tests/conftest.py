@@ -1,0 +1,73 @@
+"""A small data set of RecBole's atomic files, and the one way tests build configurations and runs."""
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the models of the tests are too small to share
+
+TINY = ["--epochs=2", "--MAX_ITEM_LIST_LENGTH=10", "--train_batch_size=256", "--show_progress=False",
+        "--use_gpu=False", "--stopping_step=10"]
+TINY_CONTREC = TINY + ["--hidden_size=16", "--vector_size=16", "--token_size=16", "--head_width=16", "--n_layers=1",
+                       "--inner_size=32", "--tokenizer_epochs=3", "--tokenizer_hidden_size=16"]
+
+
+def changed(defaults, arguments):
+    """Arguments over default ones."""
+    return list({**{argument.split("=")[0]: argument for argument in (*defaults, *arguments)}}.values())
+
+
+def write_atomic_files(folder, name="tiny", n_users=40, n_items=60, seed=0, texts=True):
+    """Histories of 3 to 24 items with structure: everybody walks through the items in steps of one or two."""
+    rng = np.random.default_rng(seed)
+    path = folder / name
+    path.mkdir(parents=True)
+    rows = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for user in range(n_users):
+        item = rng.integers(n_items)
+        for time in range(rng.integers(3, 25)):
+            item = (item + rng.integers(1, 3)) % n_items
+            rows.append(f"u{user}\ti{item}\t{rng.integers(1, 6)}\t{time}")
+    (path / f"{name}.inter").write_text("\n".join(rows) + "\n")
+    if texts:
+        rows = ["item_id:token\ttitle:token_seq\tgenre:token_seq"]
+        rows += [f"i{item}\tTitle of {item}\t{'odd' if item % 2 else 'even'} kind" for item in range(n_items + 5)]
+        (path / f"{name}.item").write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty working directory: runs write logs and checkpoints below it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(workplace):
+    """The folder for ``--data_path`` with the data set ``tiny`` in it."""
+    write_atomic_files(workplace / "data")
+    return workplace / "data"
+
+
+@pytest.fixture
+def config_of(tiny):
+    """A function (model, *arguments) -> Config on the tiny data set."""
+    def build(model="ContRec", *arguments):
+        from recbole_contrec.config import Config
+
+        defaults = [*(TINY_CONTREC if model == "ContRec" else TINY), f"--data_path={tiny}"]
+        return Config(model, "tiny", arguments=changed(defaults, arguments))
+    return build
+
+
+@pytest.fixture
+def assembled(config_of):
+    """A function (model, *arguments) -> LoadedRun: data, model and trainer, not trained yet."""
+    def build(model="ContRec", *arguments):
+        from recbole_contrec.data.loading import load_data
+        from recbole_contrec.quick_start import assemble
+
+        config = config_of(model, *arguments)
+        return assemble(config, load_data(config))
+    return build

@@ -1,0 +1,81 @@
+"""The prompt puts vectors where it says, and a state never sees what comes after it."""
+
+import pytest
+import torch
+
+from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
+
+
+def new_prompt(item_positions, n_user_tokens=2, n_item_tokens=3, instruction_length=4):
+    torch.manual_seed(0)
+    return Prompt(8, instruction_length, n_user_tokens, n_item_tokens, item_positions, max_items=5)
+
+
+@pytest.mark.parametrize("item_positions, positions", [("one", 1), ("each", 3)])
+def test_layout_and_way_back(item_positions, positions):
+    prompt = new_prompt(item_positions)
+    users, items = torch.randn(2, 2, 8), torch.randn(2, 5, 3, 8)
+    laid_out = prompt(users, items)
+    assert laid_out.shape == (2, prompt.max_positions, 8) == (2, 4 + 2 + 5 * positions, 8)
+    torch.testing.assert_close(laid_out[:, :4], prompt.instruction.expand(2, -1, -1))
+    torch.testing.assert_close(laid_out[:, 4:6], users)
+    last_of_each_item = prompt.states_after_items(laid_out)
+    wanted = items.sum(2) if item_positions == "one" else items[:, :, -1]
+    torch.testing.assert_close(last_of_each_item, wanted)
+
+
+def test_no_users_and_no_instruction():
+    prompt = new_prompt("one", n_user_tokens=0, instruction_length=0)
+    items = torch.randn(2, 5, 3, 8)
+    torch.testing.assert_close(prompt(None, items), items.sum(2))
+
+
+def test_wrong_layout_names_the_choices():
+    with pytest.raises(ValueError, match="'one' or 'each'"):
+        new_prompt("two")
+
+
+@pytest.fixture
+def decoder():
+    torch.manual_seed(0)
+    return CausalDecoder(8, n_layers=2, n_heads=2, max_positions=12, dropout=0.0).double().eval()
+
+
+def test_a_state_sees_its_past_only(decoder):
+    inputs = torch.randn(3, 10, 8, dtype=torch.float64)
+    changed = inputs.clone()
+    changed[:, 6] = torch.randn(3, 8, dtype=torch.float64)
+    before, after = decoder(inputs), decoder(changed)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert (before[:, 6:] - after[:, 6:]).abs().amax(dim=(0, 2)).gt(1e-6).all()
+
+
+def test_padding_at_the_end_changes_nothing(decoder):
+    inputs = torch.randn(3, 12, 8, dtype=torch.float64)
+    torch.testing.assert_close(decoder(inputs)[:, :7], decoder(inputs[:, :7]))
+
+
+def test_order_matters(decoder):
+    inputs = torch.randn(1, 4, 8, dtype=torch.float64)
+    assert not torch.allclose(decoder(inputs)[:, -1], decoder(inputs[:, [1, 0, 2, 3]])[:, -1])
+
+
+def test_every_parameter_learns(decoder):
+    decoder(torch.randn(2, 12, 8, dtype=torch.float64)).square().sum().backward()
+    assert all(p.grad is not None for p in decoder.parameters())
+
+
+def test_errors_say_what_is_allowed(decoder):
+    with pytest.raises(ValueError, match="max_positions=12"):
+        decoder(torch.randn(1, 13, 8, dtype=torch.float64))
+    with pytest.raises(ValueError, match="n_heads=3 must divide hidden_size=8"):
+        CausalDecoder(8, 1, 3, 4)
+
+
+def test_length_groups_cover_all_rows_with_little_padding():
+    lengths = torch.randint(1, 200, (500,), generator=torch.Generator().manual_seed(0))
+    groups = length_groups(lengths)
+    assert torch.cat(groups).sort().values.equal(torch.arange(500))
+    computed = sum(len(rows) * int(lengths[rows[0]]) for rows in groups)
+    assert all(lengths[rows[0]] == lengths[rows].max() for rows in groups)
+    assert computed < 1.15 * lengths.sum()

@@ -1,0 +1,105 @@
+"""Checkpoints are whole or absent, hold no code, and bring back exactly what went in."""
+
+import errno
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_contrec import checkpoint
+from recbole_contrec.errors import UserError
+
+
+def test_round_trip_with_shared_and_strided_tensors(tmp_path):
+    shared = torch.randn(4, 3)
+    tensors = {"model.a": shared, "model.b": shared, "model.c": shared.T, "loader": torch.arange(3)}
+    checkpoint.save(tmp_path / "x.safetensors", tensors, {"epoch": 3, "names": ["ü", "b"]})
+    loaded = checkpoint.load(tmp_path / "x.safetensors")
+    assert loaded.record["epoch"] == 3 and loaded.record["names"] == ["ü", "b"]
+    for name, tensor in tensors.items():
+        assert torch.equal(loaded.tensors[name], tensor)
+    assert set(loaded.part("model")) == {"a", "b", "c"}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", pickle.dumps({"state_dict": {}})])
+def test_foreign_files_are_refused(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a checkpoint of recbole_contrec, or it is damaged"):
+        checkpoint.load(path)
+
+
+def test_truncated_and_missing_files_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {"a": torch.randn(1000)}, {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(path)
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        checkpoint.load(tmp_path / "y.safetensors")
+
+
+def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="not a checkpoint of recbole_contrec"):
+        checkpoint.load(tmp_path / "x.safetensors")
+
+
+def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    checkpoint.save(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {})
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="format 99"):
+        checkpoint.load(tmp_path / "x.safetensors")
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {"a": torch.ones(2)}, {})
+
+    def full(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match="no space left.*--checkpoint_dir"):
+        checkpoint.save(path, {"a": torch.zeros(2)}, {})
+    assert torch.equal(checkpoint.load(path).tensors["a"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_optimizer_state_survives(tmp_path):
+    def trained(steps, optimizer, weight):
+        for step in range(steps):
+            optimizer.zero_grad()
+            (weight * torch.arange(1.0, 4.0)).square().sum().backward()
+            optimizer.step()
+
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], lr=0.1)
+    trained(2, optimizer, weight)
+    tensors, record = checkpoint.pack_optimizer(optimizer)
+    checkpoint.save(tmp_path / "x.safetensors", tensors, record)
+    loaded = checkpoint.load(tmp_path / "x.safetensors")
+
+    twin = torch.nn.Parameter(weight.detach().clone())
+    other = torch.optim.AdamW([twin], lr=0.5)
+    checkpoint.unpack_optimizer(other, loaded.tensors, loaded.record)
+    trained(2, optimizer, weight)
+    trained(2, other, twin)
+    assert torch.equal(weight, twin)
+
+
+def test_random_state_survives(tmp_path):
+    random.gauss(0, 1), np.random.randn(), torch.randn(1)
+    tensors, record = checkpoint.pack_random_state()
+    checkpoint.save(tmp_path / "x.safetensors", tensors, record)
+    wanted = random.random(), random.gauss(0, 1), np.random.randn(3).tolist(), torch.randn(3).tolist()
+    loaded = checkpoint.load(tmp_path / "x.safetensors")
+    checkpoint.unpack_random_state(loaded.tensors, loaded.record)
+    assert wanted == (random.random(), random.gauss(0, 1), np.random.randn(3).tolist(), torch.randn(3).tolist())
