@@ -161,7 +161,11 @@ def assemble(config, data: RunData) -> LoadedRun:
 
 def _start_logging(config) -> None:
     """RecBole's logger; ours writes to the same places."""
-    init_logger(config)
+    try:
+        init_logger(config)
+    except OSError as error:
+        raise UserError(f"cannot write the log {error.filename}: {error.strerror}. Runs write ./log, ./log_tensorboard "
+                        "and --checkpoint_dir; choose another working directory") from error
     ours, root = logging.getLogger("recbole_contrec"), logging.getLogger()
     ours.handlers, ours.propagate = [], True
     ours.setLevel(root.level)

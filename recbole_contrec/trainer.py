@@ -23,7 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_contrec import checkpoint
-from recbole_contrec.compat import SafeCollector, quiet_torch
+from recbole_contrec.compat import SafeCollector, quiet_recbole
 from recbole_contrec.environment import package_versions
 from recbole_contrec.errors import UserError
 from recbole_contrec.stages import FinishedStage, fingerprint, run_stages
@@ -184,7 +184,7 @@ class RunTrainer:
 
     def _train_and_log(self, train_data, epoch, verbose, show_progress):
         start = perf_counter()
-        with quiet_torch():
+        with quiet_recbole():
             loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
         self.epoch_seconds.append(perf_counter() - start)
         self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss

@@ -405,15 +405,14 @@ def test_chunks_of_conditions_stay_in_order(monkeypatch):
 def test_learns_two_modes_for_each_condition(prediction):
     """Condition k has the two modes centre[k] +- offset[k]; one step can only answer with the centre."""
     centre = torch.tensor([[1.0, 0.0], [-1.0, 0.5]])
-    offset = torch.tensor([[0.0, 1.0], [0.8, 0.0]])
-    code = torch.randn(2, 6)
-    head = DiffusionHead(
-        d=2, condition_size=6, width=48, levels=100, prediction=prediction, noise_draws=4, condition_dropout=0.0
-    )
-    steps = 400
-    optimizer = torch.optim.Adam(head.parameters(), lr=4e-3)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
+    offset = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    code = 2 * torch.eye(2)
+    settings = dict(prediction=prediction, noise_draws=4, condition_dropout=0.0)
+    head = DiffusionHead(d=2, condition_size=2, width=32, levels=100, **settings)
+    updates = 600 if prediction == "x0" else 400    # x0 is slower to tell modes apart
+    optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+    for _ in range(updates):
         k, sign = torch.randint(2, (2, 64))
         loss = head.loss(code[k], centre[k] + (2 * sign[:, None] - 1) * offset[k]).regression
         optimizer.zero_grad()
@@ -422,14 +421,16 @@ def test_learns_two_modes_for_each_condition(prediction):
         decay.step()
     head.eval()
     # in noise space the regression hardly weighs the level that one step uses
-    atol = 0.45 if prediction == "noise" else 0.2
+    atol = 0.6 if prediction == "noise" else 0.2
     torch.testing.assert_close(head.sample(code, 1, 1)[0], centre, atol=atol, rtol=0)
-    drawn = head.sample(code, steps=20, samples=300)                                 # [300, 2, 2]
-    modes = torch.stack([centre + offset, centre - offset])                          # [2, 2, 2]
-    distance = (drawn[:, None] - modes).norm(dim=-1)                                 # [300, mode, condition]
-    hits = (distance < 0.35).float().mean(0)                                         # [mode, condition]
-    assert (hits.sum(0) > 0.75).all(), hits
-    assert (hits > 0.2).all(), hits
+
+    away = head.sample(code, steps=20, samples=300) - centre                         # [300, condition, 2]
+    side = (away * offset).sum(-1)                                                   # -1 and 1 are the modes
+    assert (away - side[..., None] * offset).abs().mean() < 0.1
+    near_a_mode = ((side.abs() - 1).abs() < 0.5).float().mean(0)                     # of a Gaussian: 0.48
+    assert (near_a_mode > 0.7).all(), near_a_mode
+    share = (side > 0).float().mean(0)
+    assert ((share > 0.3) & (share < 0.7)).all(), share
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
 from recbole.data.utils import create_samplers
 
-from recbole_contrec.compat import quiet_pandas
+from recbole_contrec.compat import quiet_recbole
 from recbole_contrec.data.text import read_item_texts
 from recbole_contrec.data.windows import WindowDataset, WindowLoader
 from recbole_contrec.errors import UserError
@@ -33,7 +33,7 @@ def load_data(config) -> RunData:
     """
     dataset_class = config.entry.dataset_class
     try:
-        with quiet_pandas():
+        with quiet_recbole():
             dataset = dataset_class(config) if dataset_class else create_dataset(config)
     except ValueError as error:
         raise _filtering_error(error, config) from error

@@ -98,10 +98,6 @@ CATALOGUE: Dict[str, Recipe] = {
     **{name: _amazon(category) for name, category in AMAZON_CATEGORIES.items()},
 }
 
-# data sets whose load_col (and core filter) stand in properties/dataset/<name>.yaml
-WITH_PROPERTIES = ("ml-1m", "ml-20m", "ml-latest-small", "lastfm", "amazon-beauty", "amazon-clothing",
-                   "amazon-sports-outdoors", "amazon-toys-games", "amazon-video-games")  # fmt: skip
-
 
 def known_datasets() -> Dict[str, str]:
     """Name -> one line on what it is, for every data set that :func:`prepare` can download."""
@@ -196,7 +192,7 @@ def _locations(recipe: Recipe, source) -> List[str]:
         locations.append(folder + url.rsplit("/", 1)[-1])
         companion = Path(locations[-1])
         if not is_url(source) and not companion.exists() and not companion.with_suffix("").exists():
-            raise PrepareError(f"no file {companion}, which belongs to {Path(source).name}: put the file of {url} there")
+            raise PrepareError(f"no file {companion} (it belongs to {Path(source).name}): put the file of {url} there")
     return locations
 
 
@@ -267,7 +263,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_path", default="dataset", help="the folder of the data set folders (default: dataset)")
     parser.add_argument("--from", dest="source", help="a file or http(s) address to take instead")
     parser.add_argument("--md5", help="the checksum of that file")
-    parser.add_argument("--force", nargs="?", const="True", default="False", choices=("True", "False"), help="replace a data set of that name")
+    parser.add_argument("--force", nargs="?", const="True", default="False", choices=("True", "False"),
+                        help="replace a data set of that name")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--user", help="column of the user ids (default: user_id)")
     parser.add_argument("--item", help="column of the item ids (default: item_id)")
@@ -310,18 +307,5 @@ def main(argv: Sequence[str]) -> int:
     print(f"written: {', '.join(str(file) for file in done.files)}")
     for note in done.notes:
         print(f"note: {note}")
-    print(f"next: python run_recbole_contrec.py --model=ContRec --dataset={name} --data_path={arguments.data_path}"
-          + _load_col(name, done))  # fmt: skip
+    print(f"next: python run_recbole_contrec.py --model=ContRec --dataset={name} --data_path={arguments.data_path}")
     return 0
-
-
-def _load_col(dataset: str, done: PreparedDataset) -> str:
-    """RecBole loads neither times nor texts of a data set that has no properties of its own."""
-    if dataset in WITH_PROPERTIES:
-        return ""
-    load = {"inter": ["user_id", "item_id", "timestamp"]}
-    for file in done.files:
-        if file.suffix == ".item":
-            with open(file, encoding="utf-8") as lines:
-                load["item"] = [column.split(":")[0] for column in lines.readline().rstrip("\n").split("\t")]
-    return f' --load_col="{load}"'

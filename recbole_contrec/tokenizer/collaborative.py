@@ -113,7 +113,7 @@ def standardise(x: Tensor, skip_first: bool = True) -> Tensor:
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows of length 1, [N, d] -> [N, d]; rows of zeros stay zero. Before ``standardise``, where retrieval is by cosine.
+    """Rows of length 1, [N, d] -> [N, d], rows of zeros stay zero; before ``standardise``, for retrieval by cosine.
 
     SVD vectors of popular items are many times longer than the rest (kurtosis 22 on ml-1m, 695 on Amazon Beauty),
     and a squared error then hears little else. Cosines do not change.
@@ -136,7 +136,8 @@ def interaction_matrix(users, items, n_users: int, n_items: int) -> scipy.sparse
         raise ValueError(f"users {users.shape} and items {items.shape} must be two lists of one length")
     for name, numbers, limit in (("user", users, n_users), ("item", items, n_items)):
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < limit:
-            raise ValueError(f"{name} numbers run from {numbers.min()} to {numbers.max()}; they must lie in [0, {limit})")
+            found = f"from {numbers.min()} to {numbers.max()}"
+            raise ValueError(f"{name} numbers run {found}: they must lie in [0, {limit})")
     real = (users > 0) & (items > 0)
     pairs = (users[real], items[real])
     matrix = scipy.sparse.csr_matrix((np.ones(len(pairs[0])), pairs), shape=(n_users, n_items))
@@ -218,7 +219,7 @@ def _read_row_numbers(path: Path, rows: int) -> dict[str, int]:
 
 
 def _leading_singular_vectors(matrix, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Left [U, k], values [k] in falling order, right [N, k]; each pair's sign makes its largest item entry positive."""
+    """Left [U, k], values [k] falling, right [N, k]; the largest item entry of every column is positive."""
     if min(matrix.shape) <= SMALL_SIDE:
         left, values, right = _exact_singular_vectors(matrix, k)
     else:

@@ -16,6 +16,7 @@ from torch import Tensor
 from .collaborative import seen_rows
 from .sigma_vae import SigmaVAE, TokenizerLoss
 
+DEFAULT_STEPS = 1500
 EVALUATION_ROWS = 8192
 
 
@@ -52,9 +53,9 @@ def fit_tokenizer(
     model: SigmaVAE,
     vectors: Tensor,
     *,
-    epochs: int = 200,
+    epochs: int | None = None,
     batch_size: int = 512,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 5e-3,
     weight_decay: float = 1e-3,
     mean_weight: float,
     twins_weight: float,
@@ -65,13 +66,16 @@ def fit_tokenizer(
 ) -> FitReport:
     """Train ``model`` and leave it in eval mode with the weights of the best epoch.
 
-    The best epoch is the one of least reconstruction error on held-out rows; after ``patience`` epochs without a new
-    best one, training stops. Equal seeds (and equal initial weights) give equal results, and the global
-    random state is left as it was.
+    AdamW, its rate falling to zero along a cosine over ``epochs``: on ml-1m's items 60 epochs so reach the held-out error
+    (.082) for which a constant 1e-3 takes 100. The best epoch is the one of least reconstruction error on held-out
+    rows, without mask and noise; after ``patience`` epochs without a new best one, training stops. Equal seeds (and equal
+    initial weights) give equal results, and the global random state is left as it was.
 
     Args:
         model: the tokenizer; the table is moved to its device.
         vectors: [n, d] float32; row 0 and rows of zeros are left out.
+        epochs: None takes what about 1,500 steps need, between 20 and 200: a small table needs many epochs, and a
+            large one sees enough batches in a few.
         mean_weight, twins_weight: weights of the terms of ``SigmaVAE.loss``.
         held_out: share of rows kept for early stopping, at least one row.
         on_epoch: called as ``on_epoch(epoch, epochs, train_loss, held_out_error)`` after every epoch.
@@ -80,12 +84,14 @@ def fit_tokenizer(
         FloatingPointError: a term of the loss, or the held-out error, is NaN or infinite.
         ValueError: fewer than two rows with a vector, or a setting out of range.
     """
-    if epochs < 1 or batch_size < 1 or patience < 1:
+    if (epochs is not None and epochs < 1) or batch_size < 1 or patience < 1:
         raise ValueError("epochs, batch_size and patience must be at least 1")
     started = time.perf_counter()
     device = next(model.parameters()).device
     rows = split_rows(vectors, held_out, seed)
     train, unseen = (vectors[part.to(vectors.device)].to(device) for part in rows)  # [rows, d]
+    if epochs is None:
+        epochs = min(max(20, math.ceil(DEFAULT_STEPS / math.ceil(len(train) / batch_size))), 200)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     best_error, best_epoch, best_weights = math.inf, 0, None
