@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_contrec import checkpoint
+from recbole_contrec.averaging import WeightAverage
 from recbole_contrec.compat import SafeCollector, quiet_recbole
 from recbole_contrec.environment import package_versions
 from recbole_contrec.errors import UserError
@@ -47,6 +48,7 @@ class RunTrainer:
         name = config["run_name"] or f"{config['model']}-{config['dataset']}-{get_local_time()}-seed{config['seed']}"
         self.folder = Path(config["checkpoint_dir"]) / name
         self.saved_model_file = str(self.folder / BEST)
+        self.average = WeightAverage(model, config["average_decay"]) if config["average_decay"] else None
         self.stages: dict[str, FinishedStage] = {}
         self.epoch_seconds: list[float] = []
         self.evaluation_speed = math.nan  # users a second in the last evaluation
@@ -85,11 +87,13 @@ class RunTrainer:
                    **_prefixed("random", random_state)}
         if getattr(train_data, "generator", None) is not None:
             tensors["loader"] = train_data.generator.get_state()
+        if self.average is not None:
+            tensors.update(_prefixed("average", self.average.average))
         record = {**self._record(epoch), "optimizer": optimizer_record, "random": random_record,
                   "cur_step": self.cur_step, "best_valid_score": float(self.best_valid_score),
                   "best_valid_result": self.best_valid_result, "best_epoch": self.best_epoch,
                   "epoch_seconds": self.epoch_seconds, "stages": {k: v._asdict() for k, v in self.stages.items()},
-                  "train_loss": self.train_loss_dict}
+                  "train_loss": self.train_loss_dict, "average_steps": self.average.steps if self.average else 0}
         checkpoint.save(self.folder / LAST, tensors, record)
 
     def _record(self, epoch) -> dict[str, Any]:
@@ -127,6 +131,9 @@ class RunTrainer:
             raise UserError(f"{path} holds a model only; --resume needs the {LAST} beside it")
         self.folder, self.saved_model_file = path.parent, str(path.parent / BEST)
         checkpoint.unpack_optimizer(self.optimizer, stored.part("optimizer"), record["optimizer"])
+        if self.average is not None:
+            self.average.copy(stored.part("average"), self.average.average)
+            self.average.steps = record["average_steps"]
         self._random_state = stored.part("random"), record["random"]
         self._loader_state = stored.tensors.get("loader")
         self.start_epoch = record["epoch"] + 1
@@ -153,6 +160,8 @@ class RunTrainer:
         """
         if not self.start_epoch:
             self._run_stages(train_data, show_progress)
+            if self.average is not None:
+                self.average.restart()
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
@@ -162,17 +171,25 @@ class RunTrainer:
         for epoch in range(self.start_epoch, 0 if stop else self.epochs):
             self._train_and_log(train_data, epoch, verbose, show_progress)
             if self.eval_step > 0 and valid_data and (epoch + 1) % self.eval_step == 0:
-                stop = self._validate_and_log(valid_data, epoch, verbose, saved, show_progress, callback_fn)
+                with self._averaged():
+                    stop = self._validate_and_log(valid_data, epoch, verbose, saved, show_progress, callback_fn)
             elif saved and not (self.eval_step > 0 and valid_data):
-                self._save_checkpoint(epoch, verbose=verbose)
+                with self._averaged():
+                    self._save_checkpoint(epoch, verbose=verbose)
             if saved:
                 self._save_last(epoch, train_data)
             if stop:
                 if verbose:
                     logger.info("Finished training, best eval result in epoch %d", self.best_epoch)
                 break
+        if self.average is not None:
+            self.average.keep()
         self._add_hparam_to_tensorboard(self.best_valid_score)
         return self.best_valid_score, self.best_valid_result
+
+    def _averaged(self):
+        """The model with the weights that count: the average where there is one."""
+        return self.average.applied() if self.average is not None else nullcontext()
 
     def _run_stages(self, train_data, show_progress):
         if not hasattr(self.model, "stages"):
@@ -301,6 +318,8 @@ class WindowTrainer(Trainer):
             if self.clip_grad_norm:
                 clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
 
             values = torch.stack([term.detach().float() for term in terms])
             _check_finite(values, terms, epoch_idx, number)

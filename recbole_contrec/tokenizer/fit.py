@@ -66,10 +66,11 @@ def fit_tokenizer(
 ) -> FitReport:
     """Train ``model`` and leave it in eval mode with the weights of the best epoch.
 
-    AdamW, its rate falling to zero along a cosine over ``epochs``: on ml-1m's items 60 epochs so reach the held-out error
-    (.082) for which a constant 1e-3 takes 100. The best epoch is the one of least reconstruction error on held-out
-    rows, without mask and noise; after ``patience`` epochs without a new best one, training stops. Equal seeds (and equal
-    initial weights) give equal results, and the global random state is left as it was.
+    AdamW, its rate falling to zero along a cosine over ``epochs``: on ml-1m's items 60 epochs so reach the
+    held-out error (.082) for which a constant 1e-3 takes 100. The best epoch is the one of least reconstruction
+    error on held-out rows, without mask and noise; after ``patience`` epochs without a new best one, training
+    stops. Equal seeds (and equal initial weights) give equal results, and the global random state is left
+    as it was.
 
     Args:
         model: the tokenizer; the table is moved to its device.
