@@ -61,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        known = isinstance(error, (UserError, FloatingPointError)) or type(error).__name__ == "PrepareError"
-        if "--debug" in arguments or not known:
+        if "--debug" in arguments or not isinstance(error, (UserError, FloatingPointError)):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2

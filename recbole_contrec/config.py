@@ -182,8 +182,6 @@ class Config(RecBoleConfig):
         if recbole_knows and (self.entry.is_recbole or "load_col" in self._data_values):
             return
         given = {**self._data_values, **self.external_config_dict}
-        if given.get("load_col", ...) is None:
-            return  # the user takes all columns
         asked = {**self.internal_config_dict, **self.external_config_dict}
         named = {key: given[key] for key in _ROLES if key in given}
         sequential = asked["MODEL_TYPE"] == ModelType.SEQUENTIAL
@@ -216,7 +214,7 @@ class Config(RecBoleConfig):
         self._check_given(self.cmd_config_dict, self._arguments, "command line")
         self._merge_external_config_dict()
         protocol = self.internal_config_dict["eval_args"]
-        final = deepcopy(super()._get_final_config_dict())
+        final = super()._get_final_config_dict()
         final["eval_args"] = {**protocol, **final["eval_args"]}
         for key, parts in _PARTS.items():
             _check_parts(key, final.get(key), parts)

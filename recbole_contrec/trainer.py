@@ -75,7 +75,7 @@ class RunTrainer:
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         """RecBole's hook: the model that validated best so far."""
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
-        checkpoint.save(path, _prefixed("model", self.model.state_dict()), self._record(epoch))
+        checkpoint.save(path, self._model_tensors(), self._record(epoch))
         if verbose:
             logger.info(set_color("Saving current", "blue") + f": {path}")
 
@@ -83,8 +83,7 @@ class RunTrainer:
         """Everything that a killed run needs to go on as if nothing had happened."""
         optimizer, optimizer_record = checkpoint.pack_optimizer(self.optimizer)
         random_state, random_record = checkpoint.pack_random_state()
-        tensors = {**_prefixed("model", self.model.state_dict()), **_prefixed("optimizer", optimizer),
-                   **_prefixed("random", random_state)}
+        tensors = {**self._model_tensors(), **_prefixed("optimizer", optimizer), **_prefixed("random", random_state)}
         if getattr(train_data, "generator", None) is not None:
             tensors["loader"] = train_data.generator.get_state()
         if self.average is not None:
@@ -96,10 +95,16 @@ class RunTrainer:
                   "train_loss": self.train_loss_dict, "average_steps": self.average.steps if self.average else 0}
         checkpoint.save(self.folder / LAST, tensors, record)
 
+    def _model_tensors(self) -> dict[str, torch.Tensor]:
+        """Weights, and the tensors among what RecBole calls other parameters of a model."""
+        other = {name: value for name, value in (self.model.other_parameter() or {}).items() if torch.is_tensor(value)}
+        return {**_prefixed("model", self.model.state_dict()), **_prefixed("other", other)}
+
     def _record(self, epoch) -> dict[str, Any]:
+        other = {name: value for name, value in (self.model.other_parameter() or {}).items()
+                 if not torch.is_tensor(value)}
         return {"model": self.config["model"], "epoch": epoch, "settings": self.settings,
-                "versions": package_versions(), "other_parameter": self.model.other_parameter() or {},
-                **self.identity}
+                "versions": package_versions(), "other_parameter": other, **self.identity}
 
     def load_model(self, path: Path) -> checkpoint.Checkpoint:
         """Put the weights of a checkpoint into the model.
@@ -114,7 +119,8 @@ class RunTrainer:
         except RuntimeError as error:
             raise UserError(f"{path} does not fit the model as configured: {str(error).splitlines()[-1].strip()}"
                             ) from error
-        self.model.load_other_parameter(stored.record["other_parameter"])
+        other = {name: tensor.to(self.device) for name, tensor in stored.part("other").items()}
+        self.model.load_other_parameter({**stored.record["other_parameter"], **other})
         return stored
 
     def resume_checkpoint(self, resume_file):

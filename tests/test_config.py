@@ -375,8 +375,10 @@ def test_extends_inherits_settings_and_classes(here):
 
 
 def test_a_childs_own_comment_replaces_the_check(here):
-    write("properties/model/Child.yaml", "extends: Toy\nwidth: 0  # (int; >= 0) None at all.\n")
+    write("properties/model/Child.yaml", "extends: Toy\nwidth: 0  # (int; >= 0) None at all.\n"
+                                         "epochs: 5  # (int; >= 5) Few.\n")
     assert find_model("Child", properties_folders()).settings["width"].accepts(0)
+    assert "of at least 5 (Child.yaml)" in error_of(toy, "--epochs=4", model="Child")
 
 
 @pytest.mark.parametrize("line, expected", [
@@ -639,6 +641,7 @@ def test_recboles_module_lists_stay_as_they_are(here):
 
     import yaml
 
+    assert toy().parameters["Dataset"] is not argument_list.dataset_arguments  # RecBole appends to its own
     before = list(argument_list.dataset_arguments), dict(yaml.FullLoader.yaml_implicit_resolvers)
     counts = {key: len(value) for key, value in before[1].items()}
     Config("FM", "ml-100k")
@@ -732,9 +735,18 @@ def test_a_dataset_yaml_counts_more_than_headers(here):
     config = toy(dataset="shop", model="SASRec")
     assert config["load_col"] == {"inter": ["user_id", "item_id", "rating", "timestamp"]}
     assert config["user_inter_num_interval"] == "[5,inf)"
+    for model in ("SASRecF", "FM"):  # models of RecBole that read item columns
+        assert toy("--selected_features=[title]" if model == "SASRecF" else "--threshold={rating: 3}", dataset="shop",
+                   model=model)["load_col"]["item"] == ["item_id", "title"]
     assert toy(dataset="shop")["load_col"]["item"] == ["item_id", "title"]  # a model of the user's, loaded by RecBole
     write("properties/dataset/shop.yaml", "user_inter_num_interval: '[5,inf)'\n")
     assert toy(dataset="shop")["load_col"]["inter"] == ["user_id", "item_id", "timestamp"]
+
+
+def test_a_threshold_loads_its_column_whatever_the_yaml_lists(here):
+    write("properties/dataset/toy.yaml", "load_col: {inter: [user_id, item_id, timestamp]}\n")
+    assert toy("--threshold={rating: 3}")["load_col"]["inter"] == ["user_id", "item_id", "timestamp", "rating"]
+    assert "rating" not in toy()["load_col"]["inter"]
 
 
 def test_missing_columns_are_named(here):

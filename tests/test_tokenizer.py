@@ -499,6 +499,8 @@ def test_health_counts_dead_dimensions_and_unexplained_variance():
     assert health.unexplained_held_out == pytest.approx(0.5, abs=0.12)
     assert health.unexplained_train != health.unexplained_held_out
     assert health.token_agreement < 0.2  # the dead dimension is left out, the others are independent
+    half_dead = health_report(Stub(lambda rows: copies(rows * scale), lambda z: z.mean(1), 2, 4), x)
+    assert half_dead.token_agreement == pytest.approx(1, abs=1e-6)
     constant = health_report(Stub(lambda r: torch.ones(len(r), 2, 3), lambda z: target.expand(len(z), -1), 2, 3), x)
     assert constant.active_dimensions == 0 and constant.token_agreement == 0
     assert constant.unexplained_train == pytest.approx(1, abs=0.01) and constant.unexplained_held_out is None

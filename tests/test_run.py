@@ -1,0 +1,310 @@
+"""Whole runs: from files to result, checkpoint and recommendations; killed, resumed, and fed with nonsense."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import TINY, TINY_CONTREC, changed, write_atomic_files
+from recbole_contrec import checkpoint
+from recbole_contrec.errors import UserError
+from recbole_contrec.quick_start import load_data_and_model, run
+from recbole_contrec.recommend import recommend, whole_histories
+
+
+@pytest.fixture
+def run_tiny(tiny):
+    """A function (model, *arguments) -> result of a run on the tiny data set."""
+    def start(model="ContRec", *arguments, **options):
+        defaults = [*(TINY_CONTREC if model == "ContRec" else TINY), f"--data_path={tiny}"]
+        return run(model, "tiny", arguments=changed(defaults, arguments), **options)
+    return start
+
+
+@pytest.mark.parametrize("model", ["ContRec", "SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "BPR", "Pop"])
+def test_train_reload_and_evaluate(run_tiny, model):
+    result = run_tiny(model)
+    assert result["best_epoch"] >= 0 and result["card"]["model"] == model
+    assert {"hit@10", "ndcg@10", "mrr@10", "recall@10", "ndcg@5", "ndcg@20"} <= set(result["test_result"])
+    loaded = load_data_and_model(result["checkpoint"])
+    assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False) == result["test_result"]
+    assert loaded.trainer.evaluate(loaded.data.valid, load_best_model=False) == result["best_valid_result"]
+
+
+def test_result_file_holds_everything(run_tiny, workplace):
+    result = run_tiny("ContRec", "--output=deep/out.json", "--seed=11")
+    written = json.loads((workplace / "deep" / "out.json").read_text())
+    assert written == json.loads(json.dumps(result))
+    assert json.loads((workplace / written["checkpoint"]).parent.joinpath("result.json").read_text()) == written
+    card = written["card"]
+    assert card["users"] == 40 and card["seed"] == 11 and card["seen_items_masked"] is False
+    assert card["interactions"] == len((workplace / "data/tiny/tiny.inter").read_text().splitlines()) - 1
+    assert card["targets"]["test"] == 40 and card["parameters"] > card["trainable_parameters"] > 0
+    assert set(written["seconds"]) == {"item vectors", "item tokenizer", "user tokenizer", "training", "epoch", "test"}
+    assert written["settings"]["hidden_size"] == 16 and written["settings"]["seed"] == 11
+    assert 0 < written["stages"]["item tokenizer"]["report"]["active_dimensions"] <= 32
+
+
+def test_same_protocol_for_every_model(run_tiny):
+    ours, theirs = run_tiny("ContRec")["card"], run_tiny("SASRec")["card"]
+    for fact in ("dataset", "users", "items", "interactions", "split", "order", "ranking", "targets", "max_history",
+                 "seen_items_masked", "topk", "metrics"):
+        assert ours[fact] == theirs[fact], fact
+
+
+def test_ranks_reproduce_the_metrics(run_tiny, workplace):
+    result = run_tiny("ContRec")
+    ranks = np.load(os.path.join(os.path.dirname(result["checkpoint"]), "test_ranks.npz"))  # no pickle inside
+    assert len(set(ranks["user"])) == len(ranks["user"]) == 40 and ranks["item"].dtype.kind == "U"
+    rank = ranks["rank"]
+    assert result["test_result"]["hit@10"] == pytest.approx((rank <= 10).mean(), abs=1e-4)
+    assert result["test_result"]["ndcg@10"] == pytest.approx(np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean(), abs=1e-4)
+
+
+def test_equal_seeds_give_equal_numbers_and_others_do_not(run_tiny):
+    first, second = run_tiny("ContRec", "--checkpoint_dir=a"), run_tiny("ContRec", "--checkpoint_dir=b")
+    assert first["test_result"] == second["test_result"] and first["best_valid_result"] == second["best_valid_result"]
+    weights = [checkpoint.load(result["checkpoint"]).tensors["model.item_vectors.weight"] for result in (first, second)]
+    assert torch.equal(*weights)
+    other = run_tiny("ContRec", "--checkpoint_dir=c", "--seed=5")
+    assert not torch.equal(weights[0], checkpoint.load(other["checkpoint"]).tensors["model.item_vectors.weight"])
+
+
+def test_finished_stages_are_found_again(run_tiny):
+    first, second = run_tiny("ContRec"), run_tiny("ContRec", "--learning_rate=0.01")
+    assert not any(stage["found_on_disk"] for stage in first["stages"].values())
+    assert all(stage["found_on_disk"] for stage in second["stages"].values())
+    third = run_tiny("ContRec", "--token_sigma=0.3")
+    assert [stage["found_on_disk"] for stage in third["stages"].values()] == [True, False, False]
+
+
+def test_training_learns(run_tiny):
+    """The tiny users walk in steps of one or two: a trained model knows, an untrained one does not."""
+    result = run_tiny("ContRec", "--epochs=25", "--learning_rate=0.01", "--train_batch_size=64", "--dropout=0")
+    assert result["test_result"]["hit@5"] > 0.6
+
+
+def test_seen_items_are_masked_for_every_model_or_none(run_tiny):
+    for model in ("ContRec", "SASRec", "LightGCN"):
+        cards = {choice: run_tiny(model, f"--mask_seen={choice}", "--topk=[60]", "--metrics=[Hit]", "--epochs=1",
+                                  "--valid_metric=Hit@60") for choice in ("True", "False")}
+        assert cards["True"]["card"]["seen_items_masked"] and not cards["False"]["card"]["seen_items_masked"]
+        assert cards["False"]["test_result"]["hit@60"] == 1.0 == cards["True"]["test_result"]["hit@60"]
+
+
+def test_masking_removes_what_was_seen(assembled):
+    loaded = assembled("SASRec", "--mask_seen=True")
+    batch = next(iter(loaded.data.test))
+    loaded.trainer.tot_item_num = loaded.data.dataset.item_num
+    loaded.model.eval()
+    _, scores, _, target = loaded.trainer._full_sort_batch_eval(batch)
+    histories = whole_histories(loaded)
+    for row, user in enumerate(batch[0]["user_id"].tolist()):
+        masked = set(torch.nonzero(scores[row] == -torch.inf).flatten().tolist()) - {0}
+        assert masked == set(histories[user][:-1].tolist()) - {int(target[row])}
+
+
+# resume
+
+TRAIN = """
+import os, sys
+sys.argv = ["x"]
+import torch; torch.set_num_threads(1)
+from recbole_contrec import trainer
+from recbole_contrec.quick_start import run
+if os.environ.get("SLOW"):  # time for a kill in the middle of an epoch
+    import time
+    base = trainer.WindowTrainer._set_learning_rate
+    def slow(self, progress):
+        time.sleep(0.05 if progress > 0.5 else 0)
+        base(self, progress)
+    trainer.WindowTrainer._set_learning_rate = slow
+run("ContRec", "tiny", arguments={arguments!r}, resume=os.environ.get("RESUME"))
+"""
+
+
+@pytest.mark.parametrize("model", ["ContRec", "SASRec"])
+def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplace, model):
+    """Stopped after two of four epochs, as a kill between epochs does."""
+    whole = run_tiny(model, "--epochs=4", "--run_name=whole")
+
+    from recbole_contrec.trainer import RunTrainer
+    save_last = RunTrainer._save_last
+
+    def save_and_die(self, epoch, train_data):
+        save_last(self, epoch, train_data)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    RunTrainer._save_last = save_and_die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_tiny(model, "--epochs=4", "--run_name=cut")
+    finally:
+        RunTrainer._save_last = save_last
+    resumed = run_tiny(model, "--epochs=4", resume="saved/cut")
+    assert resumed["test_result"] == whole["test_result"]
+    assert resumed["best_valid_result"] == whole["best_valid_result"] and resumed["best_epoch"] == whole["best_epoch"]
+    last = [checkpoint.load(workplace / "saved" / name / "last.safetensors") for name in ("whole", "cut")]
+    for name, tensor in last[0].tensors.items():
+        assert torch.equal(tensor, last[1].tensors[name]), name
+
+
+def test_kill_9_in_an_epoch_then_resume(tiny, workplace):
+    arguments = [*changed(TINY_CONTREC, ["--epochs=6", "--train_batch_size=30"]), f"--data_path={tiny}"]
+
+    def start(name, **environment):
+        code = TRAIN.format(arguments=[*arguments, f"--run_name={name}", f"--output={name}.json"])
+        return subprocess.Popen([sys.executable, "-c", code], cwd=workplace, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+
+    def finish(process):
+        error = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, error.decode()[-2000:]
+
+    finish(start("whole"))
+    killed = start("cut", SLOW="1")
+    last = workplace / "saved" / "cut" / "last.safetensors"
+    deadline = time.monotonic() + 90
+    while not (last.exists() and checkpoint.load(last).record["epoch"] >= 3):
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (workplace / "cut.json").exists()
+    finish(start("cut", RESUME=str(last.parent)))
+    whole, resumed = (json.loads((workplace / f"{name}.json").read_text()) for name in ("whole", "cut"))
+    assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_result"] == whole["best_valid_result"]
+    assert resumed["epochs"] == whole["epochs"] == 6
+
+
+# checkpoints of something else
+
+
+def test_foreign_checkpoints_are_refused(run_tiny, workplace):
+    result = run_tiny("ContRec", "--epochs=1")
+    folder = os.path.dirname(result["checkpoint"])
+    with pytest.raises(UserError, match="checkpoint of ContRec, not of SASRec"):
+        run_tiny("SASRec", resume=folder)
+    write_atomic_files(workplace / "elsewhere", n_users=30, seed=3)
+    with pytest.raises(UserError, match="trained on 'tiny'.*use the same data"):
+        run_tiny("ContRec", f"--data_path={workplace / 'elsewhere'}", resume=folder)
+    with pytest.raises(UserError, match="does not fit the model as configured"):
+        run_tiny("ContRec", "--hidden_size=32", resume=folder)
+    with pytest.raises(UserError, match="holds a model only"):
+        run_tiny("ContRec", resume=result["checkpoint"])
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        run_tiny("ContRec", resume="nowhere")
+
+
+def test_checkpoints_hold_no_pickle(run_tiny, workplace):
+    run_tiny("SASRec", "--epochs=1")
+    files = [path for path in (workplace / "saved").rglob("*") if path.is_file()]
+    assert files and {path.suffix for path in files} <= {".safetensors", ".npz", ".json"}
+
+
+def test_nan_names_epoch_batch_and_term(run_tiny, monkeypatch):
+    from recbole_contrec.model.contrec import ContRec
+    monkeypatch.setattr(ContRec, "_unit_scale", lambda self, vectors: vectors * float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite in epoch 0, batch 0: .*regression"):
+        run_tiny("ContRec")
+
+
+# recommend
+
+
+@pytest.fixture
+def trained(run_tiny):
+    return load_data_and_model(run_tiny("ContRec", "--epochs=1")["checkpoint"])
+
+
+def test_recommend_for_known_users(trained):
+    table = recommend(trained, ["u3", "u7"], k=4)
+    assert list(table.columns) == ["user_id", "rank", "item_id", "score", "title", "genre"]
+    assert table["user_id"].tolist() == ["u3"] * 4 + ["u7"] * 4 and table["rank"].tolist() == [1, 2, 3, 4] * 2
+    assert (table.groupby("user_id")["score"].diff().dropna() <= 0).all()
+    assert (table["title"] == "Title of " + table["item_id"].str[1:]).all()
+    histories = whole_histories(trained)
+    names = {trained.data.dataset.token2id("user_id", user): user for user in ("u3", "u7")}
+    for number, user in names.items():
+        seen = set(trained.data.dataset.id2token("item_id", histories[number]))
+        assert not seen & set(table.loc[table["user_id"] == user, "item_id"])
+
+
+def test_recommend_reads_the_whole_history(trained, tiny):
+    """Also the last two items, which training never saw, and in the order of the file."""
+    lines = [line.split("\t") for line in (tiny / "tiny" / "tiny.inter").read_text().splitlines()[1:]]
+    for user in ("u0", "u11"):
+        wanted = [item for who, item, *_ in lines if who == user]
+        number = trained.data.dataset.token2id("user_id", user)
+        assert trained.data.dataset.id2token("item_id", whole_histories(trained)[number]).tolist() == wanted
+
+
+def test_histories_of_recbole_models_are_whole_as_well(run_tiny, trained):
+    for model in ("SASRec", "LightGCN"):
+        other = load_data_and_model(run_tiny(model, "--epochs=1", "--MAX_ITEM_LIST_LENGTH=5")["checkpoint"])
+        ours, theirs = whole_histories(trained), whole_histories(other)
+        assert {u: h.tolist() for u, h in ours.items()} == {u: h.tolist() for u, h in theirs.items()}
+        assert len(recommend(other, ["u1"], k=3)) == 3
+
+
+def test_batches_change_nothing(trained):
+    one, many = recommend(trained, k=5, batch_size=7), recommend(trained, k=5, batch_size=1000)
+    assert one["user_id"].nunique() == 40
+    pd.testing.assert_frame_equal(one, many, rtol=1e-4, atol=1e-4)
+
+
+def test_somebody_new(trained):
+    table = recommend(trained, histories=[["i1", "i2", "i3"], ["i9"]], k=3)
+    assert table["user_id"].tolist() == ["new-1"] * 3 + ["new-2"] * 3
+    assert not set(table["item_id"][:3]) & {"i1", "i2", "i3"}
+    again = recommend(trained, histories=[["i1", "i2", "i3"]], k=60, exclude_seen=False)
+    assert {"i1", "i2", "i3"} <= set(again["item_id"])
+
+
+def test_everything_seen_leaves_fewer_than_k(trained):
+    everything = [f"i{number}" for number in range(58)]
+    table = recommend(trained, histories=[[item for item in everything if item in
+                                           trained.data.dataset.field2token_id["item_id"]]], k=10)
+    assert 0 < len(table) < 10 and table["rank"].tolist() == list(range(1, len(table) + 1))
+
+
+def test_unknown_names_are_errors(trained):
+    with pytest.raises(UserError, match="no user 'u77'.*did you mean"):
+        recommend(trained, ["u77"])
+    with pytest.raises(UserError, match="no item 'j1'"):
+        recommend(trained, histories=[["j1"]])
+    with pytest.raises(UserError, match="k=0"):
+        recommend(trained, ["u1"], k=0)
+    with pytest.raises(UserError, match="history is empty"):
+        recommend(trained, histories=[[]])
+
+
+def test_a_general_model_has_nothing_to_say_about_new_users(run_tiny):
+    loaded = load_data_and_model(run_tiny("LightGCN", "--epochs=1")["checkpoint"])
+    with pytest.raises(UserError, match="reads user ids, not histories"):
+        recommend(loaded, histories=[["i1"]])
+
+
+def test_objective_function_serves_recbole_search(tiny):
+    from recbole_contrec.quick_start import objective_function
+
+    settings = {argument[2:].split("=")[0]: argument.split("=", 1)[1] for argument in TINY_CONTREC}
+    result = objective_function({**settings, "model": "ContRec", "dataset": "tiny", "data_path": str(tiny), "epochs": 1})
+    assert result["valid_score_bigger"] and 0 <= result["best_valid_score"] <= 1 and "ndcg@10" in result["test_result"]
+
+
+def test_log_of_a_run_names_stages_card_and_next_step(run_tiny, workplace):
+    run_tiny("ContRec", "--epochs=1")
+    (log,) = (workplace / "log" / "ContRec").iterdir()
+    text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text())
+    for words in ("item tokenizer:", "neighbour_overlap", "ranking:", "protocol card", "test result", "recommend --checkpoint"):
+        assert words in text, words
