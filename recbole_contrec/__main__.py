@@ -52,8 +52,7 @@ RECOMMEND_OPTIONS = ("checkpoint", "users", "all", "history", "k", "include_seen
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it worked, 2 for an error that the user can mend (shown in one or two lines)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _show_messages()
     command = {"prepare": _prepare, "recommend": _recommend}.get(arguments[0] if arguments else "")
     try:
         return command(arguments[1:]) if command else _train(arguments)
@@ -65,6 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _show_messages() -> None:
+    """Print what is logged before a run starts; a run then logs through RecBole's handlers, to the screen and a file."""
+    ours = logging.getLogger("recbole_contrec")
+    ours.handlers, ours.propagate = [logging.StreamHandler(sys.stdout)], False
+    ours.setLevel(logging.INFO)
 
 
 def _train(arguments: list[str]) -> int:
@@ -133,7 +139,7 @@ def _recommend(arguments: list[str]) -> int:
     from recbole_contrec.recommend import recommend
 
     overrides = [f"--data_path={own['data_path']}"] if "data_path" in own else []
-    logging.getLogger().setLevel(logging.WARNING)  # the list is the output
+    logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
     loaded = load_data_and_model(own["checkpoint"], overrides, own.get("properties"))
     users = own["users"].split(",") if "users" in own else None
     histories = [own["history"].split(",")] if "history" in own else []

@@ -27,6 +27,7 @@ def apply() -> None:
     """Run the repairs that RecBole needs before its first call. Doing it again changes nothing."""
     restore_numpy_names()
     restore_dok_update()
+    leave_anomaly_mode()
 
 
 def require_recbole() -> None:
@@ -71,6 +72,18 @@ def restore_dok_update() -> None:
 
     if not hasattr(dok_matrix, "_update"):
         dok_matrix._update = lambda self, entries: self._dict.update(entries)
+
+
+def leave_anomaly_mode() -> None:
+    """Import RecBole's sequential models without the side effect of one of them: ``sine.py``, line 25, turns autograd's
+    anomaly detection on for the whole process, which slows every training step (no upstream thread). Whoever wants it
+    turns it on himself, and keeps it."""
+    import torch
+
+    before = torch.is_anomaly_enabled()
+    import recbole.model.sequential_recommender  # noqa: F401  (imported once, here; later imports find it loaded)
+
+    torch.autograd.set_detect_anomaly(before)
 
 
 # Messages about RecBole's own lines, which a user of it can do nothing about. All of these still work.

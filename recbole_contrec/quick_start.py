@@ -24,10 +24,6 @@ from recbole_contrec.trainer import BEST, trainer_class
 
 logger = logging.getLogger("recbole_contrec")
 
-# Derived by RecBole when a configuration is built; they would be wrong on another machine or for another device.
-DERIVED = {"data_path", "device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "valid_metric_bigger", "single_spec",
-           "local_rank", "valid_neg_sample_args", "test_neg_sample_args", "output", "run_name"}
-
 
 class LoadedRun(NamedTuple):
     """A trained model and everything it was trained on."""
@@ -87,7 +83,7 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
         "test_result": _plain(test_result), "best_epoch": trainer.best_epoch, "epochs": len(trainer.epoch_seconds),
         "seconds": seconds, "stages": {name: stage._asdict() for name, stage in trainer.stages.items()},
         "checkpoint": str(trainer.saved_model_file) if saved else None,
-        "settings": settings_record(config),
+        "settings": settings_of(config),
     }
     _log_result(result)
     for path in ([trainer.folder / "result.json"] if saved else []) + ([config["output"]] if config["output"] else []):
@@ -129,14 +125,10 @@ def objective_function(config_dict: dict | None = None, config_file_list: Sequen
             "test_result": result["test_result"]}
 
 
-def settings_record(config) -> dict[str, Any]:
-    """The settings of a run, JSON-like, enough to build its configuration again."""
-    record = {key: value for key, value in config.final_config_dict.items()
-              if key in config.settings and key not in DERIVED and _is_plain(value)}
-    record["data_path"] = str(Path(config["data_path"]).resolve().parent)
-    if config["train_neg_sample_args"].get("distribution") == "none":
-        record["train_neg_sample_args"] = None  # RecBole spells "none" as a dictionary that it does not read back
-    return record
+def settings_of(config) -> dict[str, Any]:
+    """The settings of a run, JSON-like, enough to build its configuration again from any working directory."""
+    record = {key: value for key, value in config.to_record().items() if key not in ("output", "run_name")}
+    return {**record, "data_path": str(Path(config["data_path"]).resolve().parent)}
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -154,8 +146,8 @@ def assemble(config, data: RunData) -> LoadedRun:
     """Model and trainer for some data, not trained yet."""
     init_seed(config["seed"], config["reproducibility"])
     model = config.model_class(config, data.train.dataset).to(config["device"])
-    base = config.entry.trainer_class or get_trainer(config["MODEL_TYPE"], config["model"])
-    trainer = trainer_class(base)(config, model).bind(data, settings_record(config))
+    base = config.entry.trainer_class or get_trainer(config["MODEL_TYPE"], config.entry.recbole_name or config["model"])
+    trainer = trainer_class(base)(config, model).bind(data, settings_of(config))
     return LoadedRun(config, model, data, trainer)
 
 
@@ -185,11 +177,3 @@ def _log_result(result: dict[str, Any]) -> None:
 
 def _plain(result) -> dict[str, float] | None:
     return None if result is None else {name: float(value) for name, value in result.items()}
-
-
-def _is_plain(value) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True

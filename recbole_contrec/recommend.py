@@ -39,7 +39,7 @@ def recommend(checkpoint: str | LoadedRun, users: Sequence[str] | None = None, h
     if k < 1:
         raise UserError(f"k={k}: at least one item must be asked for")
     loaded = load_data_and_model(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
-    people = list(_known_people(loaded, users if users is not None or histories else None))
+    people = list(_known_people(loaded, [] if users is None and histories else users))
     people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
     parts = [_recommend_batch(loaded, people[start:start + batch_size], k, exclude_seen)
              for start in range(0, len(people), batch_size)]

@@ -278,10 +278,11 @@ class RunTrainer:
 
     def _seen_by(self, users, positive_u, positive_i):
         """Row and item of what the users of a batch have seen; a target seen before stays in the ranking."""
-        seen = self.seen[users.cpu().numpy()].tolil()
-        seen[positive_u.numpy(), positive_i.numpy()] = 0
-        rows, items = seen.nonzero()
-        return torch.from_numpy(rows).long(), torch.from_numpy(items).long()
+        rows, items = self.seen[users.cpu().numpy()].nonzero()
+        n_items = self.seen.shape[1]
+        targets = positive_u.numpy() * n_items + positive_i.numpy()
+        masked = ~np.isin(rows.astype(np.int64) * n_items + items, targets)
+        return torch.from_numpy(rows[masked]).long(), torch.from_numpy(items[masked]).long()
 
     def _write_ranks(self, dataset):
         users, items, ranks = (np.concatenate(column) for column in zip(*self.ranks))

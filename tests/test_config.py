@@ -167,6 +167,9 @@ def test_collector_keeps_counters_and_resets_tensors():
     collected = collector.get_data_struct()
     assert collected.get("data.count_items") == {1: 5}
     assert collected.get("rec.topk").shape == (2, 2)
+    fake = torch.ones(2).as_subclass(type("OnGpu", (torch.Tensor,), {"cpu": lambda self: torch.zeros(1)}))
+    collector.data_struct.set("rec.items", fake)
+    assert collector.get_data_struct().get("rec.items").tolist() == [0]
     assert "rec.topk" not in collector.data_struct and "data.count_items" in collector.data_struct
 
 
@@ -240,6 +243,7 @@ def setting_of(tmp_path, line):
     ("a: [1]  # (int or list of int; >= 1) x", [3, [1, 2], (4,)], [[0], ["a"], [1.5], 0]),
     ("a: [x]  # (list of str) x", [[], ["b"]], ["b", [1]]),
     ("a: {}  # (dict) x", [{"k": 1}], [[], "k"]),
+    ("a: 0.2  # (float) x", [-7], [float("nan"), np.float32("nan")]),
     ("a: 3", [4], [0.5, "4"]),
     ("a: 0.5", [4, 0.1], ["4"]),
     ("a: ~", [None, 1, "x", []], []),
@@ -436,7 +440,13 @@ def test_extends_of_recboles_model_and_of_nothing(here):
 def test_unknown_model_names_the_nearest(here):
     assert "Toy" in error_of(find_model, "Toi", properties_folders())
     assert "did you mean SASRec" in error_of(find_model, "sasrec", properties_folders())
-    assert "unknown model" in error_of(find_model, "../properties/model/Toy", properties_folders())
+    assert "unknown model" in error_of(find_model, "../model/Toy", properties_folders())
+
+
+def test_keys_that_only_the_source_of_recboles_model_names(here):
+    assert toy("--tau=0.5", model="FEARec")["tau"] == 0.5
+    assert "unknown setting tau" in error_of(toy, "--tau=0.5", model="SASRec")
+    assert "unknown setting device" in error_of(toy, "--device=cpu", model="GRU4RecF")  # RecBole would overwrite it
 
 
 def test_lists_of_models(here):

@@ -4,6 +4,7 @@ recbole_contrec.data.loading
 The data set and the three loaders of a run: RecBole's own, or windows where the model trains on whole histories.
 """
 
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from recbole.data import create_dataset, data_preparation
@@ -32,16 +33,28 @@ def load_data(config) -> RunData:
         UserError: nothing is left after filtering, or a history is too short for leave-one-out.
     """
     dataset_class = config.entry.dataset_class
-    try:
-        with quiet_recbole():
+    with quiet_recbole(), _named_for_recbole(config):
+        try:
             dataset = dataset_class(config) if dataset_class else create_dataset(config)
-    except ValueError as error:
-        raise _filtering_error(error, config) from error
-    if len(dataset.inter_feat) == 0:
-        raise _filtering_error("no interaction is left", config)
-    loaders = _window_loaders(config, dataset) if isinstance(dataset, WindowDataset) else data_preparation(config, dataset)
+        except ValueError as error:
+            raise _filtering_error(error, config) from error
+        if len(dataset.inter_feat) == 0:
+            raise _filtering_error("no interaction is left", config)
+        prepare = _window_loaders if isinstance(dataset, WindowDataset) else data_preparation
+        loaders = prepare(config, dataset)
     dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field])
     return RunData(dataset, *loaders)
+
+
+@contextmanager
+def _named_for_recbole(config):
+    """RecBole chooses data sets and loaders by the model's name: a model that extends MultiVAE needs MultiVAE's."""
+    name = config["model"]
+    config["model"] = config.entry.recbole_name or name
+    try:
+        yield
+    finally:
+        config["model"] = name
 
 
 def _window_loaders(config, dataset):
