@@ -117,15 +117,15 @@ TRAIN = """
 import os, sys
 sys.argv = ["x"]
 import torch; torch.set_num_threads(1)
-from recbole_contrec import trainer
+from recbole_contrec.window_trainer import WindowTrainer
 from recbole_contrec.quick_start import run
 if os.environ.get("SLOW"):  # time for a kill in the middle of an epoch
     import time
-    base = trainer.WindowTrainer._set_learning_rate
+    base = WindowTrainer._set_learning_rate
     def slow(self, progress):
         time.sleep(0.05 if progress > 0.5 else 0)
         base(self, progress)
-    trainer.WindowTrainer._set_learning_rate = slow
+    WindowTrainer._set_learning_rate = slow
 run("ContRec", "tiny", arguments={arguments!r}, resume=os.environ.get("RESUME"))
 """
 

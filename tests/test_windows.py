@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_contrec.data.windows import NEXT_PREFIX, WindowLoader, cut_windows
+from recbole_contrec.data.windows import NEXT_PREFIX, cut_windows
 from recbole_contrec.errors import UserError
 
 

@@ -11,14 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from recbole_contrec.data.headers import read_header
 from recbole_contrec.errors import UserError, did_you_mean
-
-
-def item_text_columns(path: Path, separator: str = "\t") -> dict[str, str]:
-    """Header of an atomic file: column name -> RecBole type (``token``, ``token_seq``, ``float`` ...)."""
-    with open(path, encoding="utf-8") as file:
-        header = file.readline().rstrip("\r\n").split(separator)
-    return dict((column.split(":", 1) + ["token"])[:2] for column in header)
 
 
 def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
@@ -41,7 +35,7 @@ def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
         if wanted:
             raise UserError(f"text_fields={wanted} needs {path}, which does not exist")
         return {}
-    columns = item_text_columns(path, config["field_separator"])
+    columns = read_header(path, config["field_separator"], config["encoding"])
     item_field = config["ITEM_ID_FIELD"]
     texts = [name for name, kind in columns.items() if kind in ("token_seq", "token") and name != item_field]
     for name in wanted or ():

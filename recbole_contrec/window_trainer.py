@@ -1,0 +1,114 @@
+"""
+recbole_contrec.window_trainer
+##############################
+The training step of our models: parameter groups, warm-up and cosine schedule, bf16, named loss terms.
+"""
+
+import math
+from contextlib import nullcontext
+
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import set_color
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+
+class WindowTrainer(Trainer):
+    """One pass over windows an epoch, for models whose loss is a NamedTuple of weighted terms.
+
+    The run puts :class:`~recbole_contrec.trainer.RunTrainer` in front of it, which owns ``average``.
+    """
+
+    def _build_optimizer(self, **kwargs):
+        """RecBole's choice of optimizer over two groups: matrices decay, vectors and embeddings do not."""
+        params = kwargs.pop("params", None) or parameter_groups(self.model, self.weight_decay)
+        return super()._build_optimizer(params=params, **kwargs)
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        """One pass over the windows.
+
+        Returns:
+            tuple: mean of every loss term over the targets of the epoch, named as the model names them.
+
+        Raises:
+            FloatingPointError: a term became NaN or infinite; names the epoch, the batch and the term.
+        """
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        train_data.set_epoch(epoch_idx)
+        batches = tqdm(train_data, total=len(train_data), ncols=100, disable=not show_progress,
+                       desc=set_color(f"Train {epoch_idx:>5}", "pink"))
+        totals, weight, kind = None, 0, None
+        for number, interaction in enumerate(batches):
+            self._set_learning_rate((epoch_idx + number / len(batches)) / self.epochs)
+            self.optimizer.zero_grad(set_to_none=True)
+            interaction = interaction.to(self.device)
+            with self._autocast():
+                terms = loss_func(interaction)
+            sum(terms).backward()
+            if self.clip_grad_norm:
+                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
+
+            values = torch.stack([term.detach().float() for term in terms])
+            _check_finite(values, terms, epoch_idx, number)
+            targets = self.model.count_targets(interaction)
+            totals = targets * values if totals is None else totals + targets * values
+            weight, kind = weight + targets, type(terms)
+        return kind(*(totals / max(weight, 1)).tolist())
+
+    def _autocast(self):
+        """bf16 where the settings ask for it and the device computes in it."""
+        if not self.enable_amp or (self.device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _set_learning_rate(self, progress: float) -> None:
+        factor = learning_rate_factor(progress, self.config["warmup_ratio"], self.config["final_learning_rate_ratio"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * factor
+
+    def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses):
+        terms = ", ".join(f"{set_color(name, 'blue')}: {value:.4f}" for name, value in losses._asdict().items())
+        return (set_color(f"epoch {epoch_idx} training", "green") + f" [{set_color('time', 'blue')}: "
+                f"{e_time - s_time:.2f}s, {terms}]")
+
+    def _add_train_loss_to_tensorboard(self, epoch_idx, losses, tag="Loss/Train"):
+        for name, value in losses._asdict().items():
+            self.tensorboard.add_scalar(f"{tag}/{name}", value, epoch_idx)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Trainable parameters in two optimizer groups; biases, norms and embedding tables do not decay."""
+    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    decay = [p for p in trainable if p.dim() > 1 and id(p) not in tables]
+    rest = [p for p in trainable if p.dim() <= 1 or id(p) in tables]
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def learning_rate_factor(progress: float, warmup: float, final: float) -> float:
+    """Linear warm-up over the first share of a run, then a cosine down to ``final``; a function of progress alone,
+    so that a resumed run needs no scheduler state.
+
+    Args:
+        progress: share of the run that is done, 0 to 1.
+        warmup: share of the run that warms up.
+        final: learning rate at the end as a share of the full one; 1 keeps it constant.
+    """
+    if progress < warmup:
+        return max(progress / warmup, 1e-2)
+    done = (progress - warmup) / max(1 - warmup, 1e-9)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _check_finite(values, terms, epoch, batch):
+    if not torch.isfinite(values).all():
+        names = getattr(terms, "_fields", [f"term {i + 1}" for i in range(len(terms))])
+        bad = [name for name, value in zip(names, values.tolist()) if not math.isfinite(value)]
+        raise FloatingPointError(f"the loss is not finite in epoch {epoch}, batch {batch}: {', '.join(bad)}. "
+                                 f"Try a smaller --learning_rate or --clip_grad_norm={{'max_norm':1.0}}")
