@@ -20,14 +20,14 @@ One alphabet of axes is used in every shape comment of this package:
 ``n``  a flat list of positions or rows
 =====  ==========================================
 
-``quick_start`` trains and evaluates, ``recommend`` gives lists for users; both are imported on first use, because
+``quick_start`` trains and evaluates, ``recommendation`` gives lists for users; both are imported on first use, because
 they load RecBole and torch.
 """
 
 __version__ = "0.1.0"
 
 _LAZY = {"run": "quick_start", "load_data_and_model": "quick_start", "objective_function": "quick_start",
-         "recommend": "recommend", "Config": "config", "UserError": "errors"}
+         "recommend": "recommendation", "Config": "config", "UserError": "errors"}
 __all__ = ["__version__", *_LAZY]
 
 

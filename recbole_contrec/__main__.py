@@ -98,14 +98,16 @@ def _train(arguments: list[str]) -> int:
 def _list(own: dict[str, str], settings: list[str]) -> int:
     from recbole_contrec.registry import find_model, list_datasets, list_models, properties_folders
 
+    if other := [a for a in settings if not a.startswith("--data_path=")]:
+        raise UserError(f"{other[0]}: the lists read --model, --properties and --data_path only")
     folders = properties_folders(own.get("properties"))
     if "list-models" in own:
         for name, where, description in list_models(folders):
             print(f"{name:<24} {where:<18} {description}")
     if "list-datasets" in own:
         paths = [a.split("=", 1)[1] for a in settings if a.startswith("--data_path=")]
-        for name, where, description in list_datasets(folders, paths[0] if paths else "dataset"):
-            print(f"{name:<24} {where:<36} {description}")
+        for name, where in list_datasets(folders, paths[0] if paths else "dataset"):
+            print(f"{name:<24} {where}")
     if "settings" in own:
         if "model" not in own:
             raise UserError("--settings needs --model=NAME")
@@ -126,25 +128,30 @@ def _recommend(arguments: list[str]) -> int:
         return 0
     own, unknown = split_arguments(arguments, RECOMMEND_OPTIONS)
     if unknown:
-        name = unknown[0][2:].split("=")[0]
-        raise UserError(f"recommend has no option --{name}{did_you_mean(name, RECOMMEND_OPTIONS)}")
+        name = unknown[0].lstrip("-").split("=")[0]
+        raise UserError(f"recommend has no option {unknown[0]}{did_you_mean(name, RECOMMEND_OPTIONS)}; "
+                        "options have the form --key=value")
     if "checkpoint" not in own:
         raise UserError("name the checkpoint with --checkpoint=PATH")
-    if sum(option in own for option in ("users", "all", "history")) == 0:
+    if not {"users", "all", "history"} & set(own):
         raise UserError("name the users with --users=1,2,3 or --all, or bring a --history=item,item,...")
+    if "all" in own and {"users", "history"} & set(own):
+        raise UserError("--all stands for every user of the data set: leave --users and --history away")
+    k, batch_size = _whole_number(own, "k", 10), _whole_number(own, "batch_size", 256)
+    if not own.get("output", ".csv").endswith((".csv", ".parquet")):
+        raise UserError(f"--output={own['output']}: the name must end in .csv or .parquet")
     from recbole_contrec.compat import require_recbole
 
     require_recbole()
     from recbole_contrec.quick_start import load_data_and_model
-    from recbole_contrec.recommend import recommend
+    from recbole_contrec.recommendation import recommend
 
     overrides = [f"--data_path={own['data_path']}"] if "data_path" in own else []
     logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
     loaded = load_data_and_model(own["checkpoint"], overrides, own.get("properties"))
-    users = own["users"].split(",") if "users" in own else None
+    users = [user.strip() for user in own["users"].split(",")] if "users" in own else None
     histories = [own["history"].split(",")] if "history" in own else []
-    table = recommend(loaded, users, histories, k=_whole_number(own, "k", 10),
-                      exclude_seen="include_seen" not in own, batch_size=_whole_number(own, "batch_size", 256))
+    table = recommend(loaded, users, histories, k, exclude_seen="include_seen" not in own, batch_size=batch_size)
     _show(table, own.get("output"))
     return 0
 
@@ -152,22 +159,24 @@ def _recommend(arguments: list[str]) -> int:
 def _show(table, output: str | None) -> None:
     if output is None:
         print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    elif output.endswith(".parquet"):
-        try:
+        return
+    try:
+        if output.endswith(".parquet"):
             table.to_parquet(output, index=False)
-        except ImportError as error:
-            raise UserError("writing Parquet needs pyarrow: pip install 'recbole_contrec[parquet]'") from error
-    elif output.endswith(".csv"):
-        table.to_csv(output, index=False)
-    else:
-        raise UserError(f"--output={output}: the name must end in .csv or .parquet")
+        else:
+            table.to_csv(output, index=False)
+    except ImportError as error:
+        raise UserError("writing Parquet needs pyarrow: pip install 'recbole_contrec[parquet]'") from error
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error}") from error
 
 
 def split_arguments(arguments: Sequence[str], own: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Options of the command itself as a dictionary, and all other arguments, which are settings.
 
     Raises:
-        UserError: an option without its value, or ``--key value`` in place of ``--key=value``.
+        UserError: an option without its value, ``--key value`` in place of ``--key=value``, or an option twice with
+            different values.
     """
     flags = {"list-models", "list-datasets", "settings", "debug", "help", "all", "include_seen"}
     found, rest = {}, []
@@ -176,7 +185,8 @@ def split_arguments(arguments: Sequence[str], own: Sequence[str]) -> tuple[dict[
         if not argument.startswith("--") or name not in own:
             rest.append(argument)
         elif equals:
-            found[name] = value
+            if found.setdefault(name, value) != value:
+                raise UserError(f"--{name} is given twice: --{name}={found[name]} and --{name}={value}")
         elif name in flags:
             found[name] = ""
         else:

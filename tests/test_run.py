@@ -16,7 +16,7 @@ from conftest import TINY, TINY_CONTREC, changed, write_atomic_files
 from recbole_contrec import checkpoint
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import load_data_and_model, run
-from recbole_contrec.recommend import recommend, whole_histories
+from recbole_contrec.recommendation import recommend, whole_histories
 
 
 @pytest.fixture

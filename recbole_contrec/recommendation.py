@@ -1,6 +1,6 @@
 """
-recbole_contrec.recommend
-#########################
+recbole_contrec.recommendation
+##############################
 The best items for users of the data set, or for somebody new who brings a history; in batches, in bounded memory.
 """
 

@@ -1,0 +1,53 @@
+"""The README's examples work as they stand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_python_example_on_the_bundled_data(workplace):
+    (code,) = blocks("python")
+    names = {}
+    exec(code, names)
+    table = names["table"]
+    assert table["user_id"].tolist() == ["196"] * 5 + ["186"] * 5 and table["movie_title"].str.len().gt(0).all()
+    assert names["result"]["card"]["interactions"] == 100_000
+    assert names["result"]["test_result"]["ndcg@10"] > 0.02  # one epoch; popularity alone reaches less
+
+
+def test_yaml_examples_register_models(tiny, workplace):
+    from recbole_contrec.config import Config
+
+    extends, own_class = blocks("yaml")
+    folder = workplace / "properties" / "model"
+    folder.mkdir(parents=True)
+    (folder / "MyRec.yaml").write_text(extends)
+    (folder / "Mine.yaml").write_text(own_class)
+    (workplace / "my_module.py").write_text(
+        "from recbole.model.sequential_recommender.sasrec import SASRec\n\n\nclass MyModel(SASRec):\n    pass\n")
+    config = Config("MyRec", "tiny", arguments=[f"--data_path={tiny}"])
+    assert config["item_tokens"] == 4 and config["item_positions"] == "each" and config["hidden_size"] == 64
+    config = Config("Mine", "tiny", arguments=[f"--data_path={tiny}"])
+    assert config.model_class.__name__ == "MyModel" and config["hidden_size"] == 64
+
+
+def test_the_gate_runs_the_test_command_of_the_readme():
+    gate = (Path(__file__).parents[1] / ".ci" / "run").read_text()
+    pattern = re.search(r"grep -m1 -E '([^']*)'", gate).group(1)
+    (command,) = re.findall(pattern, README, re.M)
+    assert command.split() == ["pip", "install", "-c", "constraints.txt", '".[test]"', "&&", "pytest"]
+
+
+@pytest.mark.parametrize("setting", re.findall(r"`(\w+)=", README))
+def test_settings_named_in_the_readme_exist(setting):
+    from recbole_contrec.registry import find_model, general_settings, properties_folders
+
+    folders = properties_folders()
+    assert setting in {**general_settings(folders)[0], **find_model("ContRec", folders).settings}
