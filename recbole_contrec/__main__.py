@@ -87,9 +87,10 @@ def _train(arguments: list[str]) -> int:
         return _list(own, settings)
     if "model" not in own or "dataset" not in own:
         raise UserError("name both --model=NAME and --dataset=NAME; --list-models and --list-datasets show them")
-    from recbole_contrec.quick_start import run
+    from recbole_contrec.quick_start import fetch_missing_data, run
 
     files = own["config_files"].replace(",", " ").split() if "config_files" in own else []
+    fetch_missing_data(own["dataset"], files, settings)
     run(own["model"], own["dataset"], files, arguments=settings, properties=own.get("properties"),
         resume=own.get("resume"))
     return 0

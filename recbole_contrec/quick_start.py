@@ -18,8 +18,10 @@ from recbole_contrec import checkpoint
 from recbole_contrec.card import card_lines, protocol_card
 from recbole_contrec.config import Config
 from recbole_contrec.data.loading import RunData, load_data
+from recbole_contrec.data.prepare import known_datasets, prepare
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.errors import UserError
+from recbole_contrec.settings import parse_arguments, read_yaml
 from recbole_contrec.trainer import BEST, trainer_class
 
 logger = logging.getLogger("recbole_contrec")
@@ -58,12 +60,11 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     config = Config(model, dataset, list(config_file_list), config_dict, arguments, properties)
     init_seed(config["seed"], config["reproducibility"])
     data = load_data(config)
-    _start_logging(config)
+    # Logs and checkpoints begin with the trainer: whatever is wrong with data or settings leaves nothing behind.
+    trainer = assemble(config, data, log=True).trainer
     logger.info(data.dataset)
-    loaded = assemble(config, data)
-    trainer = loaded.trainer
     logger.info("%s: %s of %s parameters are trained", config["model"],
-                *(f"{sum(p.numel() for p in loaded.model.parameters() if p.requires_grad or every):,}"
+                *(f"{sum(p.numel() for p in trainer.model.parameters() if p.requires_grad or every):,}"
                   for every in (False, True)))
     if resume:
         trainer.resume_checkpoint(resume)
@@ -115,6 +116,21 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
     return loaded
 
 
+def fetch_missing_data(dataset: str, config_file_list: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
+    """Download and convert a known public data set that is not in ``data_path`` yet; others are left alone.
+
+    Raises:
+        PrepareError: without a network, says which file to put where.
+    """
+    paths = [read_yaml(Path(file)).get("data_path") for file in config_file_list]
+    paths += [parse_arguments([argument])["data_path"] for argument in arguments
+              if argument.startswith("--data_path=")]
+    data_path = next((path for path in reversed(paths) if path), "dataset")
+    if dataset in known_datasets() and not (Path(data_path) / dataset).exists():
+        logger.info("%s is not in %s: fetching it", dataset, data_path)
+        prepare(dataset, data_path)
+
+
 def objective_function(config_dict: dict | None = None, config_file_list: Sequence[str] = (), saved: bool = False
                        ) -> dict[str, Any]:
     """What RecBole's ``HyperTuning`` calls: a run as (best validation score, its direction, results)."""
@@ -142,10 +158,22 @@ def write_json(path: Path, content: dict) -> None:
         raise UserError(f"cannot write {path}: {error}") from error
 
 
-def assemble(config, data: RunData) -> LoadedRun:
-    """Model and trainer for some data, not trained yet."""
+def assemble(config, data: RunData, log: bool = False) -> LoadedRun:
+    """Model and trainer for some data, not trained yet.
+
+    Args:
+        log: also start RecBole's log, once the model stands.
+
+    Raises:
+        UserError: settings that the model cannot be built with.
+    """
     init_seed(config["seed"], config["reproducibility"])
-    model = config.model_class(config, data.train.dataset).to(config["device"])
+    try:
+        model = config.model_class(config, data.train.dataset).to(config["device"])
+    except ValueError as error:
+        raise UserError(f"{config['model']}: {error}") from error
+    if log:
+        _start_logging(config)
     base = config.entry.trainer_class or get_trainer(config["MODEL_TYPE"], config.entry.recbole_name or config["model"])
     trainer = trainer_class(base)(config, model).bind(data, settings_of(config))
     return LoadedRun(config, model, data, trainer)

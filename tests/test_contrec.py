@@ -216,3 +216,34 @@ def test_every_switch_runs(ready, arguments):
     assert torch.isfinite(loss)
     scores = model.eval().full_sort_predict(next(iter(loaded.data.test))[0])
     assert torch.isfinite(scores).all() and scores.std() > 0
+
+
+@pytest.mark.parametrize("argument, words", [
+    ("--n_heads=3", "n_heads=3 must divide hidden_size=16"), ("--diffusion_steps=500", "noise_levels=200"),
+    ("--guidance=2.0", "condition_dropout"), ("--item_vectors=lightgnc", "did you mean lightgcn"),
+    ("--item_vectors=missing.npy", "neither a file nor one of svd, lightgcn")])
+def test_settings_that_do_not_go_together_leave_nothing_behind(config_of, workplace, argument, words):
+    from recbole_contrec.data.loading import load_data
+    from recbole_contrec.errors import UserError
+    from recbole_contrec.quick_start import assemble
+
+    config = config_of("ContRec", argument)
+    with pytest.raises(UserError, match=words):
+        assemble(config, load_data(config), log=True)
+    assert not (workplace / "log").exists() and not (workplace / "saved").exists()
+
+
+def test_vectors_from_a_file_are_aligned_by_item_token(ready, workplace):
+    import numpy as np
+
+    tokens = [f"i{number}" for number in range(60)]
+    np.save(workplace / "v.npy", np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32))
+    (workplace / "v.tokens.txt").write_text("\n".join(tokens) + "\n")
+    loaded = ready("--item_vectors=v.npy", "--item_vectors_init=vectors", "--train_item_vectors=False")
+    ours = loaded.model.item_vectors.weight.numpy()
+    numbers = loaded.data.dataset.field2token_id["item_id"]
+    rows = np.array([numbers[token] for token in tokens if token in numbers])
+    table = np.load(workplace / "v.npy")[[token in numbers for token in tokens]]
+    scaled = (table - table.mean(0)) / np.sqrt(table.var(0).mean())
+    np.testing.assert_allclose(ours[rows], scaled, rtol=1e-3, atol=1e-3)
+    assert loaded.model.user_vectors[1:].abs().sum(1).gt(0).all()

@@ -301,3 +301,36 @@ def test_objective_function_serves_recbole_search(tiny):
     settings = {argument[2:].split("=")[0]: argument.split("=", 1)[1] for argument in TINY_CONTREC}
     result = objective_function({**settings, "model": "ContRec", "dataset": "tiny", "data_path": str(tiny), "epochs": 1})
     assert result["valid_score_bigger"] and 0 <= result["best_valid_score"] <= 1 and "ndcg@10" in result["test_result"]
+
+
+@pytest.mark.parametrize("data_path", ["dataset", "elsewhere"])
+def test_known_data_sets_are_fetched_where_they_are_missing(workplace, monkeypatch, data_path):
+    """The run goes on with what the download left; nothing is fetched twice, and unknown names are not asked for."""
+    from recbole_contrec import quick_start
+    from recbole_contrec.__main__ import main
+
+    fetched = []
+
+    def prepare(name, path):
+        fetched.append((name, path))
+        write_atomic_files(workplace / path, name)
+
+    monkeypatch.setattr(quick_start, "prepare", prepare)
+    arguments = ["--model=Pop", "--dataset=ml-latest-small", "--show_progress=False", "--user_inter_num_interval=[3,inf)"]
+    arguments += [] if data_path == "dataset" else [f"--data_path={data_path}"]
+    assert main(arguments) == 0 and main(arguments) == 0
+    assert fetched == [("ml-latest-small", data_path)]
+    assert main(["--model=Pop", "--dataset=ml-latest-smal"]) == 2 and len(fetched) == 1
+
+
+def test_without_a_network_the_error_says_what_to_put_where(workplace, monkeypatch, capsys):
+    from recbole_contrec.__main__ import main
+    from recbole_contrec.data import prepare as catalogue
+
+    recipe = catalogue.CATALOGUE["ml-1m"]
+    closed = type(recipe)(recipe.description, ("http://127.0.0.1:9/ml-1m.zip",), recipe.convert)
+    monkeypatch.setitem(catalogue.CATALOGUE, "ml-1m", closed)
+    assert main(["--model=ContRec", "--dataset=ml-1m"]) == 2
+    error = capsys.readouterr().err
+    assert "ml-1m.zip" in error and "--from=" in error and "Traceback" not in error
+    assert not (workplace / "dataset" / "ml-1m").exists()

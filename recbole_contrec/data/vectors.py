@@ -5,13 +5,17 @@ Collaborative vectors of users and items: what the tokenizers turn into tokens. 
 interactions only; no validation or test item of anybody has a say in them.
 """
 
+from pathlib import Path
+
 import torch
 from recbole.model.general_recommender import LightGCN
 
 from recbole_contrec.data.windows import WindowDataset
-from recbole_contrec.errors import UserError
+from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.stages import Report
 from recbole_contrec.tokenizer import CollaborativeVectors, history_means, load_vectors, standardise, svd_vectors
+
+METHODS = ("svd", "lightgcn")
 
 
 def collaborative_vectors(config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
@@ -36,6 +40,17 @@ def collaborative_vectors(config, dataset: WindowDataset, report: Report) -> Col
         item_vectors = _vectors_from_file(source, size, dataset)
         vectors = CollaborativeVectors(history_means(users, items, item_vectors, dataset.user_num), item_vectors)
     return CollaborativeVectors(standardise(vectors.users), standardise(vectors.items))
+
+
+def check_source(source: str) -> None:
+    """Stop before anything is trained where ``item_vectors`` names neither a method nor a file.
+
+    Raises:
+        UserError: names the nearest method.
+    """
+    if source not in METHODS and not Path(source).is_file():
+        raise UserError(f"item_vectors={source}: neither a file nor one of "
+                        f"{', '.join(METHODS)}{did_you_mean(source, METHODS)}")
 
 
 def _vectors_from_file(path: str, size: int, dataset: WindowDataset) -> torch.Tensor:

@@ -15,7 +15,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
-from recbole_contrec.data.vectors import collaborative_vectors
+from recbole_contrec.data.vectors import check_source, collaborative_vectors
 from recbole_contrec.data.windows import NEXT_PREFIX
 from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.retrieval import Retrieval
@@ -48,6 +48,10 @@ class ContRec(SequentialRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
+        check_source(config["item_vectors"])
+        if config["diffusion_steps"] > config["noise_levels"]:
+            raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
+                             f"noise_levels={config['noise_levels']} has")
         self.config = config
         self.n_users = dataset.num(self.USER_ID)
         hidden_size, size = config["hidden_size"], config["vector_size"]
