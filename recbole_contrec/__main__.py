@@ -90,7 +90,7 @@ def _train(arguments: list[str]) -> int:
     from recbole_contrec.quick_start import fetch_missing_data, run
 
     files = own["config_files"].replace(",", " ").split() if "config_files" in own else []
-    fetch_missing_data(own["dataset"], files, settings)
+    fetch_missing_data(own["model"], own["dataset"], files, settings, own.get("properties"))
     run(own["model"], own["dataset"], files, arguments=settings, properties=own.get("properties"),
         resume=own.get("resume"))
     return 0

@@ -15,6 +15,7 @@ the YAML files of the user and of this package stand over RecBole's. Unlike RecB
 """
 
 import logging
+import re
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -126,7 +127,7 @@ class Config(RecBoleConfig):
         model = self.external_config_dict.get("model") if model is None else model
         dataset = self.external_config_dict.get("dataset") if dataset is None else dataset
         if model is None:
-            raise UserError("no model is named: add --model=NAME (the list command shows all)")
+            raise UserError("no model is named: add --model=NAME (--list-models shows all)")
         if dataset is None:
             known = [line.name for line in list_datasets(self.folders, self._data_path({"data_path": "dataset"}))]
             raise UserError(f"no data set is named: add --dataset=NAME, for instance {', '.join(known[:5])}")
@@ -222,6 +223,8 @@ class Config(RecBoleConfig):
         final["eval_args"] = {**protocol, **final["eval_args"]}
         for key, parts in _PARTS.items():
             _check_parts(key, final.get(key), parts)
+        for key in ("user_inter_num_interval", "item_inter_num_interval"):
+            _check_interval(key, final.get(key))
         self._set_default_negatives(final)
         self._record = {key: deepcopy(value) for key, value in final.items() if key != "MODEL_TYPE"}
         return final
@@ -338,6 +341,13 @@ def _check_parts(key, value, parts):
             raise UserError(f"{key}: unknown part {part}{did_you_mean(part, parts)}; it has {', '.join(parts)}")
         if parts[part] and content not in parts[part]:
             raise UserError(f"{key}: {part}={show(content)} must be one of {', '.join(map(show, parts[part]))}")
+
+
+def _check_interval(key, value):
+    """RecBole only logs an interval that it cannot read, and filters nothing."""
+    number = r"\s*[-+]?(?:inf|\d+(?:\.\d+)?)\s*"
+    if value and not re.fullmatch(rf"(?:[\[(]{number},{number}[\])];?)+", str(value)):
+        raise UserError(f"{key}={show(value)}: write an interval such as [5,inf) or (0,100]")
 
 
 def _check_metrics(final):

@@ -8,9 +8,11 @@ Train, evaluate and load a model: the functions that the command line calls. The
 import json
 import logging
 import os
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
 from recbole.utils import dict2str, get_trainer, init_logger, init_seed, set_color
 
@@ -20,20 +22,28 @@ from recbole_contrec.config import Config
 from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import known_datasets, prepare
 from recbole_contrec.environment import peak_memory
-from recbole_contrec.errors import UserError
-from recbole_contrec.settings import parse_arguments, read_yaml
-from recbole_contrec.trainer import BEST, trainer_class
+from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.registry import find_model, general_settings, properties_folders
+from recbole_contrec.settings import parse_arguments, parse_value, read_yaml
+from recbole_contrec.trainer import BEST, LAST, check_resumable, dataset_identity, load_weights, trainer_class
 
 logger = logging.getLogger("recbole_contrec")
 
 
-class LoadedRun(NamedTuple):
-    """A trained model and everything it was trained on."""
+@dataclass
+class LoadedRun:
+    """A model and everything it is trained on."""
 
     config: Config
     model: Any
     data: RunData
-    trainer: Any
+
+    @cached_property
+    def trainer(self):
+        """For ``evaluate`` and ``fit``. Made on first use: a trainer opens TensorBoard's file and RecBole's folders."""
+        base = self.config.entry.trainer_class or get_trainer(
+            self.config["MODEL_TYPE"], self.config.entry.recbole_name or self.config["model"])
+        return trainer_class(base)(self.config, self.model).bind(self.data, settings_of(self.config))
 
 
 def run(model: str | None = None, dataset: str | None = None, config_file_list: Sequence[str] = (),
@@ -59,12 +69,18 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     """
     config = Config(model, dataset, list(config_file_list), config_dict, arguments, properties)
     init_seed(config["seed"], config["reproducibility"])
-    data = load_data(config)
-    # Logs and checkpoints begin with the trainer: whatever is wrong with data or settings leaves nothing behind.
-    trainer = assemble(config, data, log=True).trainer
+    loaded = assemble(config, load_data(config))
+    data = loaded.data
+    # Logs and checkpoints begin here: whatever is wrong with data or settings is found before, and leaves nothing behind.
+    if resume:
+        _check_resume(loaded, Path(resume))
+    for path in filter(None, [config["checkpoint_dir"], config["output"]]):
+        _check_writable(Path(path))
+    _start_logging(config)
     logger.info(data.dataset)
+    trainer = loaded.trainer
     logger.info("%s: %s of %s parameters are trained", config["model"],
-                *(f"{sum(p.numel() for p in trainer.model.parameters() if p.requires_grad or every):,}"
+                *(f"{sum(p.numel() for p in loaded.model.parameters() if p.requires_grad or every):,}"
                   for every in (False, True)))
     if resume:
         trainer.resume_checkpoint(resume)
@@ -111,24 +127,32 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
                     properties=properties)
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
-    loaded.trainer.load_model(path)
+    load_weights(loaded.model, path, config["model"], dataset_identity(config, loaded.data.dataset))
     loaded.model.eval()
     return loaded
 
 
-def fetch_missing_data(dataset: str, config_file_list: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
+def fetch_missing_data(model: str, dataset: str, config_file_list: Sequence[str] = (), arguments: Sequence[str] = (),
+                       properties: str | None = None) -> None:
     """Download and convert a known public data set that is not in ``data_path`` yet; others are left alone.
 
     Raises:
-        PrepareError: without a network, says which file to put where.
+        UserError: an unknown model or a bad setting, for which nothing is downloaded; or no network: says
+            which file to put where.
     """
-    paths = [read_yaml(Path(file)).get("data_path") for file in config_file_list]
-    paths += [parse_arguments([argument])["data_path"] for argument in arguments
-              if argument.startswith("--data_path=")]
-    data_path = next((path for path in reversed(paths) if path), "dataset")
-    if dataset in known_datasets() and not (Path(data_path) / dataset).exists():
-        logger.info("%s is not in %s: fetching it", dataset, data_path)
-        prepare(dataset, data_path)
+    given = {key: value for file in config_file_list for key, value in read_yaml(Path(file)).items()}
+    given.update({key: parse_value(text) for key, text in parse_arguments(arguments).items()})
+    data_path = given.get("data_path") or "dataset"
+    if dataset not in known_datasets() or (Path(data_path) / dataset).exists():
+        return
+    folders = properties_folders(properties)
+    settings = {**general_settings(folders)[0], **find_model(model, folders).settings}
+    for key, value in given.items():
+        if key not in settings:
+            raise UserError(f"unknown setting {key}{did_you_mean(key, settings)}")
+        settings[key].accepts(str(value)) or settings[key].check(value)
+    logger.info("%s is not in %s: fetching it", dataset, data_path)
+    prepare(dataset, data_path)
 
 
 def objective_function(config_dict: dict | None = None, config_file_list: Sequence[str] = (), saved: bool = False
@@ -158,11 +182,8 @@ def write_json(path: Path, content: dict) -> None:
         raise UserError(f"cannot write {path}: {error}") from error
 
 
-def assemble(config, data: RunData, log: bool = False) -> LoadedRun:
-    """Model and trainer for some data, not trained yet.
-
-    Args:
-        log: also start RecBole's log, once the model stands.
+def assemble(config, data: RunData) -> LoadedRun:
+    """A new model for some data; nothing is written.
 
     Raises:
         UserError: settings that the model cannot be built with.
@@ -172,21 +193,41 @@ def assemble(config, data: RunData, log: bool = False) -> LoadedRun:
         model = config.model_class(config, data.train.dataset).to(config["device"])
     except ValueError as error:
         raise UserError(f"{config['model']}: {error}") from error
-    if log:
-        _start_logging(config)
-    base = config.entry.trainer_class or get_trainer(config["MODEL_TYPE"], config.entry.recbole_name or config["model"])
-    trainer = trainer_class(base)(config, model).bind(data, settings_of(config))
-    return LoadedRun(config, model, data, trainer)
+    return LoadedRun(config, model, data)
+
+
+def _check_resume(loaded: LoadedRun, path: Path) -> None:
+    path = path / LAST if path.is_dir() else path
+    identity = dataset_identity(loaded.config, loaded.data.dataset)
+    check_resumable(load_weights(loaded.model, path, loaded.config["model"], identity), path)
+
+
+def _check_writable(path: Path) -> None:
+    """An unwritable place shall not be found after hours of training."""
+    folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists() and parent != path.absolute()
+                  or parent.is_dir())
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or (path.suffix and path.is_dir()):
+        raise UserError(f"cannot write {path}: {folder} is no folder that can be written to")
+
+
+_handlers: list[logging.Handler] = []  # of the run before, in this process
 
 
 def _start_logging(config) -> None:
-    """RecBole's logger; ours writes to the same places."""
+    """RecBole's log, to the screen and to a file of this run; our messages go to the same places."""
+    root, ours = logging.getLogger(), logging.getLogger("recbole_contrec")
+    others = [handler for handler in root.handlers if handler not in _handlers]
+    for handler in _handlers:
+        handler.close()
+    root.handlers = []  # RecBole's logger sets itself up only where nobody else has
     try:
         init_logger(config)
     except OSError as error:
         raise UserError(f"cannot write the log {error.filename}: {error.strerror}. Runs write ./log, ./log_tensorboard "
                         "and --checkpoint_dir; choose another working directory") from error
-    ours, root = logging.getLogger("recbole_contrec"), logging.getLogger()
+    finally:
+        _handlers[:] = root.handlers
+        root.handlers = root.handlers + others
     ours.handlers, ours.propagate = [], True
     ours.setLevel(root.level)
 
@@ -199,7 +240,7 @@ def _log_result(result: dict[str, Any]) -> None:
     logger.info(set_color("test result", "yellow") + ":\n" + dict2str(result["test_result"]))
     logger.info("seconds: %s; peak memory %d MiB", result["seconds"], peak_memory() / 2 ** 20)
     if checkpoint_path:
-        logger.info("checkpoint: %s\nrecommendations from it:\n    python run_recbole_contrec.py recommend "
+        logger.info("checkpoint: %s\nrecommendations from it:\n    python -m recbole_contrec recommend "
                     "--checkpoint=%s --users=ID,ID --k=10", checkpoint_path, checkpoint_path)
 
 

@@ -116,7 +116,8 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     chosen = items.cpu().numpy()[found]
     table = {"user_id": [people[r][0] for r in row], "rank": rank + 1,
              "item_id": dataset.id2token(dataset.iid_field, chosen), "score": scores.cpu().numpy()[found]}
-    table.update({field: [texts[item] for item in chosen] for field, texts in dataset.item_texts.items()})
+    for field, texts in dataset.item_texts.items():
+        table[f"item_{field}" if field in table else field] = [texts[item] for item in chosen]
     return pd.DataFrame(table)
 
 

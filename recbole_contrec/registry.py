@@ -268,7 +268,7 @@ def _folder_of(path: Path, folders: list[Path]) -> Path:
 def _unknown(name: str, chain: list[Path], known: list[str]) -> str:
     near = did_you_mean(name, known)
     if not chain:
-        return f"unknown model {name!r}{near}; the list command shows all {len(known)}"
+        return f"unknown model {name!r}{near}; --list-models shows all {len(known)}"
     if chain[-1].stem == name:
         return (f"{chain[-1]} says neither extends nor model_class, and no other folder "
                 f"nor RecBole has a model {name!r}{near}")

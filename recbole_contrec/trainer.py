@@ -103,23 +103,6 @@ class RunTrainer:
         return {"model": self.config["model"], "epoch": epoch, "settings": self.settings,
                 "versions": package_versions(), "other_parameter": other, **self.identity}
 
-    def load_model(self, path: Path) -> checkpoint.Checkpoint:
-        """Put the weights of a checkpoint into the model.
-
-        Raises:
-            UserError: a checkpoint of another model or data set.
-        """
-        stored = checkpoint.load(path)
-        check_identity(stored.record, self.config["model"], self.identity, path)
-        try:
-            self.model.load_state_dict(stored.part("model"))
-        except RuntimeError as error:
-            raise UserError(f"{path} does not fit the model as configured: {str(error).splitlines()[-1].strip()}"
-                            ) from error
-        other = {name: tensor.to(self.device) for name, tensor in stored.part("other").items()}
-        self.model.load_other_parameter({**stored.record["other_parameter"], **other})
-        return stored
-
     def resume_checkpoint(self, resume_file):
         """Go on where a killed run stopped; takes the run's folder or its ``last.safetensors``.
 
@@ -128,10 +111,8 @@ class RunTrainer:
         """
         path = Path(resume_file)
         path = path / LAST if path.is_dir() else path
-        stored = self.load_model(path)
-        record = stored.record
-        if "optimizer" not in record:
-            raise UserError(f"{path} holds a model only; --resume needs the {LAST} beside it")
+        stored = load_weights(self.model, path, self.config["model"], self.identity)
+        record = check_resumable(stored, path)
         self.folder, self.saved_model_file = path.parent, str(path.parent / BEST)
         checkpoint.unpack_optimizer(self.optimizer, stored.part("optimizer"), record["optimizer"])
         if self.average is not None:
@@ -246,7 +227,7 @@ class RunTrainer:
             return None
         if load_best_model:
             path = Path(model_file or self.saved_model_file)
-            self.load_model(path)
+            load_weights(self.model, path, self.config["model"], self.identity)
             logger.info("Loading model structure and parameters from %s", path)
         self.ranks = [] if save_ranks and isinstance(eval_data, FullSortEvalDataLoader) else None
         start = perf_counter()
@@ -298,6 +279,39 @@ def trainer_class(base: type) -> type:
         return base
     own_loop = base.fit is not Trainer.fit
     return type(base.__name__, (RunTrainer, base), {"fit": base.fit} if own_loop else {})
+
+
+def load_weights(model, path: Path, name: str, identity: dict) -> checkpoint.Checkpoint:
+    """Put the weights of a checkpoint into a model.
+
+    Args:
+        name: of the model, as it must stand in the checkpoint.
+        identity: of :func:`dataset_identity`, likewise.
+
+    Raises:
+        UserError: no such checkpoint, or one of another model, another data set, or another size.
+    """
+    stored = checkpoint.load(path)
+    check_identity(stored.record, name, identity, path)
+    try:
+        model.load_state_dict(stored.part("model"))
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit the model as configured: {str(error).splitlines()[-1].strip()}") from error
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    other = {name: tensor.to(device) for name, tensor in stored.part("other").items()}
+    model.load_other_parameter({**stored.record["other_parameter"], **other})
+    return stored
+
+
+def check_resumable(stored: checkpoint.Checkpoint, path: Path) -> dict[str, Any]:
+    """The record of a checkpoint that training can go on from.
+
+    Raises:
+        UserError: it holds a model only.
+    """
+    if "optimizer" not in stored.record:
+        raise UserError(f"{path} holds a model only; --resume needs the {LAST} beside it")
+    return stored.record
 
 
 def dataset_identity(config, dataset) -> dict[str, Any]:

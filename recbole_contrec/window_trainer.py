@@ -24,7 +24,11 @@ class WindowTrainer(Trainer):
     def _build_optimizer(self, **kwargs):
         """RecBole's choice of optimizer over two groups: matrices decay, vectors and embeddings do not."""
         params = kwargs.pop("params", None) or parameter_groups(self.model, self.weight_decay)
-        return super()._build_optimizer(params=params, **kwargs)
+        optimizer = super()._build_optimizer(params=params, **kwargs)
+        for group in optimizer.param_groups:
+            if "betas" in group:
+                group["betas"] = group["betas"][0], self.config["adam_beta2"]
+        return optimizer
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """One pass over the windows.

@@ -229,7 +229,7 @@ def test_settings_that_do_not_go_together_leave_nothing_behind(config_of, workpl
 
     config = config_of("ContRec", argument)
     with pytest.raises(UserError, match=words):
-        assemble(config, load_data(config), log=True)
+        assemble(config, load_data(config))
     assert not (workplace / "log").exists() and not (workplace / "saved").exists()
 
 

@@ -38,6 +38,8 @@ class CausalDecoder(nn.Module):
             vocab_size=1, n_positions=max_positions, n_embd=hidden_size, n_layer=n_layers, n_head=n_heads,
             n_inner=intermediate_size, activation_function="gelu_pytorch_tanh", embd_pdrop=dropout,
             resid_pdrop=dropout,
+            # The usual 0.02 is made for widths near 768; at 64 it starves the first epochs. This is PyTorch's own scale.
+            initializer_range=(3 * hidden_size) ** -0.5,
             # With attention dropout the fused kernel is not available on CPUs, and [B, heads, S, S] is stored.
             attn_pdrop=0.0, use_cache=False, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None))
         del self.transformer.wte  # the prompt gives vectors, never word numbers

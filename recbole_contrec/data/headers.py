@@ -64,7 +64,7 @@ def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str]
     if missing:
         kinds = ", ".join(f"{key.split('_')[0].lower()} column ({ROLES[key][0]}:{ROLES[key][2][0]})"
                           for key in missing)
-        raise UserError(f"{file} lacks a {kinds}; it has {_listed(columns)}. Name it with --{missing[0]}=COLUMN")
+        raise UserError(f"{file} lacks: {kinds}; it has {_listed(columns)}. Name it with --{missing[0]}=COLUMN")
     inter = list(dict.fromkeys([*filter(None, fields.values()), *wanted]))
     load_col, texts = {"inter": inter}, _text_columns(folder / f"{dataset}.item", fields, separator, encoding)
     if item_texts and texts:
@@ -92,17 +92,23 @@ def read_header(file: Path, separator: str = "\t", encoding: str | None = None) 
 
 def _find_column(key, columns, taken) -> str | None:
     default, usual, types = ROLES[key]
-    free = [name for name, kind in columns.items() if kind in types and name not in taken]
+    others = {_plain(name) for role in ROLES if role != key for name in (ROLES[role][0], *ROLES[role][1])}
+    free = [name for name, kind in columns.items()
+            if kind in types and name not in taken and _plain(name) not in others]
     if default in free:
         return default
-    plain = {name.lower().replace("_", ""): name for name in reversed(free)}
+    plain = {_plain(name): name for name in reversed(free)}
     for name in (default, *usual):
-        if name.replace("_", "") in plain:
-            return plain[name.replace("_", "")]
+        if _plain(name) in plain:
+            return plain[_plain(name)]
     if key == "TIME_FIELD":
         free = [name for name in free if name.lower() not in _RATINGS]
         return free[0] if len(free) == 1 else None
     return free[0] if free else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
 
 
 def _text_columns(file, fields, separator, encoding) -> list[str]:

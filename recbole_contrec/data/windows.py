@@ -141,10 +141,10 @@ class WindowDataset(SequentialDataset):
     def _refuse_short_histories(self, users, counts):
         short = users[counts < 3]
         if len(short):
-            name = self.id2token(self.uid_field, short[0])
+            name = str(self.id2token(self.uid_field, short[0]))
             raise UserError(
-                f"{len(short)} users have fewer than three interactions (user {name!r} has {counts.min()}): "
-                f"leave-one-out needs three. Set --user_inter_num_interval=[3,inf)")
+                f"histories with fewer than three interactions: {len(short)} (user {name!r} has "
+                f"{counts[counts < 3][0]}). Leave-one-out needs three: set --user_inter_num_interval=[3,inf)")
 
     def _rows_with_history(self, targets: np.ndarray) -> Interaction:
         """RecBole's rows (the target, the L items before it, their number) for some places in ``inter_feat`` [R]."""
@@ -230,7 +230,7 @@ class WindowLoader:
         items = np.where(inside, self.histories.items[source], 0)
         counted = inside & (place >= windows.context[:, None])
         targets = np.where(counted, self.histories.items[np.where(counted, source + 1, 0)], 0)
-        sequence = self.dataset.item_id_list_field
+        sequence = self.dataset.iid_field + self.config["LIST_SUFFIX"]
         return Interaction({
             self.dataset.uid_field: torch.from_numpy(self.histories.users[windows.history]),
             sequence: torch.from_numpy(items),

@@ -71,7 +71,8 @@ class ContRec(SequentialRecommender):
         # item vectors: the space in which preferences are generated and retrieved
         self.item_vectors = nn.Embedding(self.n_items, size)
         self.item_vectors.weight.requires_grad_(config["train_item_vectors"])
-        self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if config["item_identity"] else None
+        # of one width, the vectors are read as they are: what is retrieved and what is read stay tied
+        self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if size != hidden_size else nn.Identity()
 
         # language model and head
         self.prompt = Prompt(hidden_size, config["instruction_length"], n_user_tokens, n_tokens,
@@ -242,8 +243,8 @@ class ContRec(SequentialRecommender):
         if self.training and self.config["token_noise"]:
             tokens = self._noisy(tokens)
         read = self.item_adapter(tokens)                                          # [B, L, K, D]
-        if self.identity_adapter is not None:
-            identity = self.identity_adapter(self._unit_scale(self.item_vectors(items)))   # [B, L, D]
+        if self.config["item_identity"]:
+            identity = self.identity_adapter(self.item_vectors(items) * self.item_vectors.embedding_dim ** 0.5)  # [B, L, D]
             read = torch.cat([read[:, :, :1] + identity[:, :, None], read[:, :, 1:]], dim=2)
         return read
 
@@ -274,11 +275,14 @@ class ContRec(SequentialRecommender):
 
 
 class TokenAdapter(nn.Module):
-    """From the width of a token to the width of the language model, one linear map for each of the K tokens."""
+    """From the width of a token to the width of the language model, one linear map for each of the K tokens.
+
+    It starts small: tokens of unit variance come out at 0.2, about as large as the learned item vectors beside them.
+    """
 
     def __init__(self, n_tokens: int, token_size: int, hidden_size: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(n_tokens, token_size, hidden_size) * token_size ** -0.5)
+        self.weight = nn.Parameter(torch.randn(n_tokens, token_size, hidden_size) * 0.2 * token_size ** -0.5)
         self.bias = nn.Parameter(torch.zeros(n_tokens, hidden_size))
 
     def forward(self, tokens: Tensor) -> Tensor:
