@@ -77,6 +77,7 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     for path in filter(None, [config["checkpoint_dir"], config["output"]]):
         _check_writable(Path(path))
     _start_logging(config)
+    logger.info(config.describe())
     logger.info(data.dataset)
     trainer = loaded.trainer
     logger.info("%s: %s of %s parameters are trained", config["model"],

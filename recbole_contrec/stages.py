@@ -97,8 +97,8 @@ def run_stages(stages: Iterable[Stage], data_fingerprint: str, folder: Path,
                                                    "report": result.report})
         stage.accept(result.tensors)
         finished[stage.name] = FinishedStage(perf_counter() - start, found, result.report)
-        figures = [f"{finished[stage.name].seconds:.1f} s", *(f"{k} {_short(v)}" for k, v in result.report.items())]
-        logger.info("%s: %s", stage.name, ", ".join(figures))
+        figures = "".join(f"\n  {figure:<22} {_short(value)}" for figure, value in result.report.items())
+        logger.info("%s: %.1f s%s", stage.name, finished[stage.name].seconds, figures)
     return finished
 
 

@@ -16,7 +16,6 @@ from .collaborative import (
     seen_rows,
     standardise,
     svd_vectors,
-    unit_rows,
 )
 from .fit import FitReport, Split, fit_tokenizer, reconstruction_error, split_rows
 from .report import TokenizerHealth, health_report
@@ -41,5 +40,4 @@ __all__ = [
     "standardise",
     "svd_vectors",
     "twins_redundancy",
-    "unit_rows",
 ]

@@ -112,15 +112,6 @@ def standardise(x: Tensor, skip_first: bool = True) -> Tensor:
     return result
 
 
-def unit_rows(x: Tensor) -> Tensor:
-    """Rows of length 1, [N, d] -> [N, d], rows of zeros stay zero; before ``standardise``, for retrieval by cosine.
-
-    SVD vectors of popular items are many times longer than the rest (kurtosis 22 on ml-1m, 695 on Amazon Beauty),
-    and a squared error then hears little else. Cosines do not change.
-    """
-    return torch.nn.functional.normalize(x, dim=1)
-
-
 def seen_rows(x: Tensor, skip_first: bool = True) -> Tensor:
     """Which rows of ``x`` [N, d] carry a vector: [N] bool, false for rows of zeros and for padding row 0."""
     rows = (x != 0).any(dim=1)  # [N]

@@ -53,17 +53,6 @@ class TokenizerHealth(NamedTuple):
         """Plain numbers, for JSON."""
         return self._asdict()
 
-    def lines(self) -> list[str]:
-        """The same for a log."""
-        unseen = "" if self.unexplained_held_out is None else f", {self.unexplained_held_out:.1%} held out"
-        return [
-            f"rows with a vector       {self.rows}",
-            f"variance unexplained     {self.unexplained_train:.1%} train{unseen}",
-            f"active dimensions        {self.active_dimensions} of {self.dimensions}, scale {self.token_scale:.3f}",
-            f"correlation of tokens    {self.token_agreement:.3f} same dimension, {self.token_correlation:.3f} any",
-            f"nearest {self.neighbours} kept          {self.neighbour_overlap:.1%} ({self.queries} queries)",
-        ]
-
 
 @torch.no_grad()
 def health_report(
