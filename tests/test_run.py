@@ -154,9 +154,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplac
     assert resumed["best_valid_result"] == whole["best_valid_result"] and resumed["best_epoch"] == whole["best_epoch"]
     last = [checkpoint.load(workplace / "saved" / name / "last.safetensors") for name in ("whole", "cut")]
     for name, tensor in last[0].tensors.items():
-        # The matrix library may round differently when the same numbers lie at another address. Another random state
-        # or another order of the data would show in the third digit.
-        torch.testing.assert_close(tensor, last[1].tensors[name], atol=1e-5, rtol=1e-4, msg=name)
+        # The matrix library may round differently when the same numbers lie at another address, and Adam magnifies
+        # that where the true gradient is zero (the bias of the attention keys). Another random state or another
+        # order of the data shows a hundred times larger.
+        torch.testing.assert_close(tensor, last[1].tensors[name], atol=2e-4, rtol=1e-4, msg=name)
 
 
 def test_kill_9_in_an_epoch_then_resume(tiny, workplace):
