@@ -5,6 +5,7 @@ The command line, the same as ``python run_recbole_contrec.py`` and ``python -m 
 """
 
 import logging
+import os
 import sys
 from typing import Sequence
 
@@ -145,31 +146,52 @@ def _recommend(arguments: list[str]) -> int:
 
     require_recbole()
     from recbole_contrec.quick_start import load_data_and_model
-    from recbole_contrec.recommendation import recommend
+    from recbole_contrec.recommendation import recommend_batches
 
     overrides = [f"--data_path={own['data_path']}"] if "data_path" in own else []
     logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
     loaded = load_data_and_model(own["checkpoint"], overrides, own.get("properties"))
     users = [user.strip() for user in own["users"].split(",")] if "users" in own else None
     histories = [own["history"].split(",")] if "history" in own else []
-    table = recommend(loaded, users, histories, k, exclude_seen="include_seen" not in own, batch_size=batch_size)
-    _show(table, own.get("output"))
+    tables = recommend_batches(loaded, users, histories, k, "include_seen" not in own, batch_size)
+    if "output" in own:
+        _write(tables, own["output"])
+    else:
+        for table in tables:
+            print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     return 0
 
 
-def _show(table, output: str | None) -> None:
-    if output is None:
-        print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-        return
+def _write(tables, output: str) -> None:
+    """Write tables one after the other to a file that appears when it is complete; no more than one is in memory.
+
+    Raises:
+        UserError: the file cannot be written, or pyarrow is missing for Parquet.
+    """
+    temporary = f"{output}.part"
     try:
-        if output.endswith(".parquet"):
-            table.to_parquet(output, index=False)
+        if output.endswith(".csv"):
+            for number, table in enumerate(tables):
+                table.to_csv(temporary, index=False, header=number == 0, mode="a" if number else "w")
         else:
-            table.to_csv(output, index=False)
+            _write_parquet(tables, temporary)
+        os.replace(temporary, output)
     except ImportError as error:
         raise UserError("writing Parquet needs pyarrow: pip install 'recbole_contrec[parquet]'") from error
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
+
+
+def _write_parquet(tables, path: str) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    writer = None
+    for table in tables:
+        batch = pyarrow.Table.from_pandas(table, schema=writer.schema if writer else None, preserve_index=False)
+        writer = writer or parquet.ParquetWriter(path, batch.schema)
+        writer.write_table(batch)
+    writer.close()
 
 
 def split_arguments(arguments: Sequence[str], own: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -6,7 +6,7 @@ The protocol card: what must be known to compare a number with another one, on s
 
 from typing import Any
 
-from recbole_contrec.environment import device_name, git_commit, package_versions, peak_memory
+from recbole_contrec.environment import device_name, git_commit, package_versions, peak_gpu_memory, peak_memory
 
 
 def protocol_card(config, data, trainer) -> dict[str, Any]:
@@ -27,8 +27,9 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
         "users": dataset.user_num - 1, "items": dataset.item_num - 1, "interactions": interactions(data),
         "core_filter": {"user": config["user_inter_num_interval"], "item": config["item_inter_num_interval"]},
         "split": eval_args["split"], "order": f"{eval_args['order']}, by RecBole's float32 {config['TIME_FIELD']}; "
-                                              "equal times keep the order of the file",
-        "ranking": eval_args["mode"], "ties": "as torch.topk orders equal scores",
+                                              "equal times keep the order of the file"
+        if eval_args["order"] == "TO" else eval_args["order"],
+        "ranking": eval_args["mode"], "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
         "seen_items_masked": masked, "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
         "targets": {"valid": data.valid.sample_size, "test": data.test.sample_size},
         "metrics": config["metrics"], "topk": config["topk"], "valid_metric": config["valid_metric"],
@@ -37,6 +38,7 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "peak_memory_mib": round(peak_memory() / 2 ** 20),
+        "peak_gpu_memory_mib": peak_gpu_memory(config["device"]),
         "diffusion_steps": config["diffusion_steps"], "diffusion_samples": config["diffusion_samples"],
         "test_users_per_second": round(trainer.evaluation_speed, 1),
     }

@@ -10,7 +10,7 @@ import json
 import os
 import random
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Iterable, NamedTuple
 
 import numpy as np
 import torch
@@ -41,10 +41,10 @@ def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -
         UserError: no space left, or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # two runs may write the same stage
     # Tensors that share memory (tied weights) are stored apart: safetensors refuses aliases.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {RECORD: json.dumps({"format": FORMAT, **record})}
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    header = {RECORD: json.dumps({"format": FORMAT, **record}, allow_nan=False)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata=header)
@@ -79,6 +79,16 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(tensors, record)
 
 
+def pack_names(names: Iterable[str]) -> torch.Tensor:
+    """A list of names (without line breaks) as bytes: a header, where JSON would put it, has a limit of 100 MB."""
+    return torch.frombuffer(bytearray("\n".join(names).encode()), dtype=torch.uint8)
+
+
+def unpack_names(packed: torch.Tensor) -> list[str]:
+    """Back from :func:`pack_names`."""
+    return packed.numpy().tobytes().decode().split("\n")
+
+
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict]:
     """An optimizer's state as (tensors named ``number.field``, JSON record)."""
     state = optimizer.state_dict()
@@ -104,8 +114,8 @@ def pack_random_state() -> tuple[dict[str, torch.Tensor], dict]:
     version, numbers, gauss_next = random.getstate()
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64)),
                "python": torch.tensor(numbers, dtype=torch.int64)}
-    for number in range(torch.cuda.device_count()):
-        tensors[f"cuda{number}"] = torch.cuda.get_rng_state(number)
+    if torch.cuda.is_initialized():
+        tensors["cuda"] = torch.cuda.get_rng_state()
     return tensors, {"numpy": [kind, position, has_gauss, gauss], "python": [version, gauss_next]}
 
 
@@ -116,6 +126,5 @@ def unpack_random_state(tensors: dict[str, torch.Tensor], record: dict) -> None:
     np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
     version, gauss_next = record["python"]
     random.setstate((version, tuple(tensors["python"].tolist()), gauss_next))
-    for number in range(torch.cuda.device_count()):
-        if f"cuda{number}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda{number}"], number)
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])

@@ -40,6 +40,7 @@ from recbole_contrec.registry import (
     model_exists,
     overlay,
     properties_folders,
+    tuned_files,
     recbole_properties,
 )
 from recbole_contrec.settings import Loader, parse_arguments, parse_value, read_yaml, show
@@ -153,6 +154,11 @@ class Config(RecBoleConfig):
         internal.update({key: value for key, value in overall.items() if key not in kept})
         self.settings.update(self.entry.settings)
         internal.update(deepcopy(self.entry.changes))
+        for name in [path.stem for path in self.entry.chain]:  # base first: MyRec inherits what ContRec wants here
+            for path in tuned_files(name, dataset, self.folders):
+                changes = overlay(self.settings, path)
+                own = self._changed_later(name, changes)
+                internal.update({key: value for key, value in changes.items() if key not in own})
 
         self._data_values: dict[str, Any] = {}
         for path in dataset_files(dataset, self.folders):
@@ -163,6 +169,11 @@ class Config(RecBoleConfig):
         internal.update(self._data_values)
         self._fill_from_headers(dataset)
         self._load_fields_asked_for()
+
+    def _changed_later(self, name: str, keys) -> set[str]:
+        """Those keys that a model further down the chain sets itself."""
+        later = self.entry.chain[[path.stem for path in self.entry.chain].index(name) + 1:]
+        return {key for path in later for key in read_yaml(path) if key in keys}
 
     def _kept_from_recbole(self) -> set[str]:
         """Keys in which RecBole's defaults for this model count more than ``overall.yaml``: what its own

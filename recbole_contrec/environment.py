@@ -58,3 +58,10 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def peak_gpu_memory(device) -> int | None:
+    """Largest memory that torch held on a GPU so far, in MiB; None on other devices."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated(device) / 2 ** 20) if device.type == "cuda" else None

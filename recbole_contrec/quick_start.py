@@ -7,6 +7,7 @@ Train, evaluate and load a model: the functions that the command line calls. The
 
 import json
 import logging
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,11 +24,17 @@ from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import known_datasets, prepare
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.identity import Identity, load_weights
 from recbole_contrec.registry import find_model, general_settings, properties_folders
 from recbole_contrec.settings import parse_arguments, parse_value, read_yaml
-from recbole_contrec.trainer import BEST, LAST, check_resumable, dataset_identity, load_weights, trainer_class
+from recbole_contrec.trainer import BEST, last_checkpoint, trainer_class
 
 logger = logging.getLogger("recbole_contrec")
+
+
+# What a resumed run may do otherwise: how long it goes on, on which machine, and what it prints.
+MAY_CHANGE = {"epochs", "stopping_step", "data_path", "checkpoint_dir", "gpu_id", "use_gpu", "worker", "show_progress",
+              "state", "eval_batch_size"}
 
 
 @dataclass
@@ -41,9 +48,7 @@ class LoadedRun:
     @cached_property
     def trainer(self):
         """For ``evaluate`` and ``fit``. Made on first use: a trainer opens TensorBoard's file and RecBole's folders."""
-        base = self.config.entry.trainer_class or get_trainer(
-            self.config["MODEL_TYPE"], self.config.entry.recbole_name or self.config["model"])
-        return trainer_class(base)(self.config, self.model).bind(self.data, settings_of(self.config))
+        return trainer_class_of(self.config)(self.config, self.model).bind(self.data, settings_of(self.config))
 
 
 def run(model: str | None = None, dataset: str | None = None, config_file_list: Sequence[str] = (),
@@ -67,15 +72,20 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     Raises:
         UserError: whatever the user can mend; nothing has been written by then.
     """
-    config = Config(model, dataset, list(config_file_list), config_dict, arguments, properties)
+    if resume:
+        config = _config_to_resume(resume, model, dataset, config_file_list, config_dict, arguments, properties)
+    else:
+        config = Config(model, dataset, list(config_file_list), config_dict, arguments, properties)
+    trainer_class_of(config)  # refuses what cannot be trained here
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
     data = loaded.data
     # Logs and checkpoints begin here: whatever is wrong with data or settings is found before, and leaves nothing behind.
     if resume:
-        _check_resume(loaded, Path(resume))
-    for path in filter(None, [config["checkpoint_dir"], config["output"]]):
-        _check_writable(Path(path))
+        load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
+    _check_folder(Path(config["checkpoint_dir"]))
+    if config["output"]:
+        _check_folder(Path(config["output"]).parent, config["output"])
     _start_logging(config)
     logger.info(config.describe())
     logger.info(data.dataset)
@@ -92,12 +102,12 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"],
                                    save_ranks=saved)
     seconds = {**{name: round(stage.seconds, 2) for name, stage in trainer.stages.items()},
-               "training": round(trained - start - sum(stage.seconds for stage in trainer.stages.values()), 2),
+               "training": round(trainer.training_seconds or trained - start, 2),
                "epoch": round(sum(trainer.epoch_seconds) / max(len(trainer.epoch_seconds), 1), 3),
                "test": round(perf_counter() - trained, 2)}
     result = {
         "card": protocol_card(config, data, trainer),
-        "best_valid_score": float(best_score), "best_valid_result": _plain(best_result),
+        "best_valid_score": float(best_score) if math.isfinite(best_score) else None, "best_valid_result": _plain(best_result),
         "test_result": _plain(test_result), "best_epoch": trainer.best_epoch, "epochs": len(trainer.epoch_seconds),
         "seconds": seconds, "stages": {name: stage._asdict() for name, stage in trainer.stages.items()},
         "checkpoint": str(trainer.saved_model_file) if saved else None,
@@ -128,7 +138,7 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
                     properties=properties)
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
-    load_weights(loaded.model, path, config["model"], dataset_identity(config, loaded.data.dataset))
+    load_weights(loaded.model, path, config["model"], Identity.of(loaded.data.dataset))
     loaded.model.eval()
     return loaded
 
@@ -177,7 +187,7 @@ def write_json(path: Path, content: dict) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
@@ -197,18 +207,42 @@ def assemble(config, data: RunData) -> LoadedRun:
     return LoadedRun(config, model, data)
 
 
-def _check_resume(loaded: LoadedRun, path: Path) -> None:
-    path = path / LAST if path.is_dir() else path
-    identity = dataset_identity(loaded.config, loaded.data.dataset)
-    check_resumable(load_weights(loaded.model, path, loaded.config["model"], identity), path)
+def trainer_class_of(config) -> type:
+    """The trainer class of a configuration's model.
+
+    Raises:
+        UserError: a kind of model that cannot be trained here.
+    """
+    base = config.entry.trainer_class or get_trainer(config["MODEL_TYPE"], config.entry.recbole_name or config["model"])
+    return trainer_class(base)
 
 
-def _check_writable(path: Path) -> None:
-    """An unwritable place shall not be found after hours of training."""
-    folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists() and parent != path.absolute()
-                  or parent.is_dir())
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or (path.suffix and path.is_dir()):
-        raise UserError(f"cannot write {path}: {folder} is no folder that can be written to")
+def _config_to_resume(resume, model, dataset, config_file_list, config_dict, arguments, properties) -> Config:
+    """The configuration of the killed run. What is given again must be the same, but for how long and where it goes on.
+
+    Raises:
+        UserError: names the settings that differ.
+    """
+    path = last_checkpoint(resume)
+    record = checkpoint.load(path).record
+    for what, given in (("model", model), ("dataset", dataset)):
+        if given and given != record[what]:
+            raise UserError(f"{path} is a checkpoint of {record[what]}, not of {given}: use --{what}={record[what]}")
+    config = Config(record["model"], record["dataset"], list(config_file_list),
+                    {**record["settings"], **(config_dict or {})}, arguments, properties)
+    now = settings_of(config)
+    changed = [f"{key}={record['settings'][key]}" for key in record["settings"]
+               if now.get(key) != record["settings"][key] and key not in MAY_CHANGE]
+    if changed:
+        raise UserError(f"{path} was trained with {', '.join(changed)}: resume with the same settings")
+    return config
+
+
+def _check_folder(folder: Path, file: str | None = None) -> None:
+    """An unwritable place, for a file or for many, shall not be found after hours of training."""
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"cannot write {file or folder}: {existing} is no folder that can be written to")
 
 
 _handlers: list[logging.Handler] = []  # of the run before, in this process

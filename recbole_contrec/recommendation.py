@@ -36,14 +36,21 @@ def recommend(checkpoint: str | LoadedRun, users: Sequence[str] | None = None, h
     Raises:
         UserError: unknown user or item (names the nearest), or ``k`` below 1.
     """
+    parts = list(recommend_batches(checkpoint, users, histories, k, exclude_seen, batch_size))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["user_id", "rank", "item_id", "score"])
+
+
+def recommend_batches(checkpoint: str | LoadedRun, users: Sequence[str] | None = None,
+                      histories: Sequence[Sequence[str]] = (), k: int = 10, exclude_seen: bool = True,
+                      batch_size: int = 256) -> Iterator[pd.DataFrame]:
+    """:func:`recommend`, a batch of users at a time: for a million users, the result need not fit into memory."""
     if k < 1:
         raise UserError(f"k={k}: at least one item must be asked for")
     loaded = load_data_and_model(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
     people = list(_known_people(loaded, [] if users is None and histories else users))
     people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
-    parts = [_recommend_batch(loaded, people[start:start + batch_size], k, exclude_seen)
-             for start in range(0, len(people), batch_size)]
-    return pd.concat(parts, ignore_index=True)
+    for start in range(0, len(people), batch_size):
+        yield _recommend_batch(loaded, people[start:start + batch_size], k, exclude_seen)
 
 
 def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
@@ -136,10 +143,23 @@ def _as_interaction(config, people) -> Interaction:
 
 
 def _top_k_of_all(model, interaction, n_items, k, excluded):
-    """Top K by RecBole's contract: scores of the whole catalogue."""
-    scores = model.full_sort_predict(interaction).view(-1, n_items).clone()
+    """Top K by RecBole's contract: scores [B, N] of the whole catalogue, from ``predict`` where that is all there is."""
+    try:
+        scores = model.full_sort_predict(interaction).view(-1, n_items).clone()
+    except NotImplementedError:
+        scores = torch.stack([_scores_by_predict(model, interaction[row:row + 1], n_items)
+                              for row in range(len(interaction))])
+    except KeyError as error:
+        raise UserError(f"{type(model).__name__} reads {error}, which histories of items do not have: it cannot be "
+                        "asked for recommendations here") from error
     if excluded is not None:
         scores.scatter_(1, excluded, -torch.inf)
     scores[:, 0] = -torch.inf
     best, items = scores.topk(min(k, n_items - 1), dim=1)
     return best, items.masked_fill(best == -torch.inf, 0)
+
+
+def _scores_by_predict(model, interaction, n_items):
+    pairs = interaction.repeat_interleave(n_items)
+    pairs.update(Interaction({model.ITEM_ID: torch.arange(n_items, device=interaction[model.USER_ID].device)}))
+    return model.predict(pairs).view(-1)  # [N]

@@ -51,6 +51,9 @@ _DERIVED = ("device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "single_spe
 _SOURCE_KEY = re.compile(r"""config\[\s*["'](\w+)["']\s*\]""")
 
 
+ON = "_on_"  # ContRec_on_ml-1m.yaml
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """A model as its YAML files describe it.
@@ -132,6 +135,11 @@ def model_exists(name: str, folders: Iterable[Path]) -> bool:
 def dataset_files(name: str, folders: Iterable[Path]) -> list[Path]:
     """YAML files of a data set in these folders; the one that counts most comes last."""
     return [path for folder in reversed(list(folders)) if (path := _file(folder, "dataset", name))]
+
+
+def tuned_files(model: str, dataset: str, folders: Iterable[Path]) -> list[Path]:
+    """YAML files ``model/MODEL_on_DATASET.yaml``: what a model wants otherwise on one data set."""
+    return [path for folder in reversed(list(folders)) if (path := _file(folder, "model", f"{model}{ON}{dataset}"))]
 
 
 def _file(folder: Path, kind: str, name: str) -> Path | None:
@@ -287,6 +295,8 @@ def _yaml_models(folders: Iterable[Path]) -> list[ListedModel]:
     found: dict[str, ListedModel] = {}
     for folder in folders:
         for path in sorted(Path(folder).glob("model/*.yaml")):
+            if ON in path.stem:
+                continue
             found.setdefault(path.stem, ListedModel(path.stem, str(path), _first_comment(path)))
     return sorted(found.values())
 

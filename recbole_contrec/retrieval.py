@@ -121,10 +121,11 @@ class Retrieval(nn.Module):
         return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
 
     def paired_scores(self, preference: Tensor, items: Tensor) -> Tensor:
-        """Similarity of the i-th preference to the i-th item: [n, d], [n, d] -> [n]."""
-        if self.similarity == "inner":
-            return (preference * items).sum(-1)
-        return (self._scaled(preference) * F.normalize(items, dim=-1)).sum(-1)
+        """Score of the i-th item for the i-th preference: [n, d] or [M, n, d], and [n, d] -> [n]."""
+        if self.similarity == "cosine":
+            preference, items = self._scaled(preference), F.normalize(items, dim=-1)
+        similarity = (preference * items).sum(-1)  # [n] or [M, n]
+        return similarity if preference.dim() == 2 else similarity.logsumexp(0) - math.log(len(similarity))
 
     def _scaled(self, preference: Tensor) -> Tensor:
         """Unit vectors times the inverse temperature."""

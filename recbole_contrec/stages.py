@@ -21,6 +21,8 @@ from recbole_contrec.errors import UserError
 
 logger = logging.getLogger("recbole_contrec")
 
+FORMAT = 1  # raised whenever a stage computes something else from the same settings
+
 Report = Callable[[int, int, str], None]  # report(done, total, "reconstruction .021")
 
 
@@ -77,7 +79,7 @@ def run_stages(stages: Iterable[Stage], data_fingerprint: str, folder: Path,
     Raises:
         UserError: a stage cannot be written to disk.
     """
-    finished, key = {}, data_fingerprint
+    finished, key = {}, f"{FORMAT} {data_fingerprint}"
     for stage in stages:
         key = hashlib.sha256(json.dumps([key, stage.name, stage.settings], sort_keys=True).encode()).hexdigest()
         path = Path(folder) / f"{stage.name.replace(' ', '-')}-{key[:16]}.safetensors"

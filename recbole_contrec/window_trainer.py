@@ -14,15 +14,16 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_contrec.trainer import not_finite
 
 class WindowTrainer(Trainer):
     """One pass over windows an epoch, for models whose loss is a NamedTuple of weighted terms.
 
-    The run puts :class:`~recbole_contrec.trainer.RunTrainer` in front of it, which owns ``average``.
+    A run puts :class:`~recbole_contrec.trainer.RunTrainer` in front of it.
     """
 
     def _build_optimizer(self, **kwargs):
-        """RecBole's choice of optimizer over two groups: matrices decay, vectors and embeddings do not."""
+        """RecBole's choice of optimizer over the groups of :func:`parameter_groups`."""
         params = kwargs.pop("params", None) or parameter_groups(self.model, self.weight_decay)
         optimizer = super()._build_optimizer(params=params, **kwargs)
         for group in optimizer.param_groups:
@@ -42,24 +43,22 @@ class WindowTrainer(Trainer):
         self.model.train()
         loss_func = loss_func or self.model.calculate_loss
         train_data.set_epoch(epoch_idx)
-        batches = tqdm(train_data, total=len(train_data), ncols=100, disable=not show_progress,
+        n_batches = len(train_data)
+        batches = tqdm(train_data, total=n_batches, ncols=100, disable=not show_progress,
                        desc=set_color(f"Train {epoch_idx:>5}", "pink"))
         totals, weight, kind = None, 0, None
         for number, interaction in enumerate(batches):
-            self._set_learning_rate((epoch_idx + number / len(batches)) / self.epochs)
+            self._set_learning_rate((epoch_idx + number / n_batches) / self.epochs)
             self.optimizer.zero_grad(set_to_none=True)
             interaction = interaction.to(self.device)
             with self._autocast():
                 terms = loss_func(interaction)
+            values = torch.stack([term.detach().float() for term in terms])
+            _check_finite(values, terms, epoch_idx, number)
             sum(terms).backward()
             if self.clip_grad_norm:
                 clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
             self.optimizer.step()
-            if self.average is not None:
-                self.average.update()
-
-            values = torch.stack([term.detach().float() for term in terms])
-            _check_finite(values, terms, epoch_idx, number)
             targets = self.model.count_targets(interaction)
             totals = targets * values if totals is None else totals + targets * values
             weight, kind = weight + targets, type(terms)
@@ -87,7 +86,8 @@ class WindowTrainer(Trainer):
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in two optimizer groups; biases, norms and embedding tables do not decay."""
+    """Trainable parameters in two optimizer groups: what has two or more dimensions decays, but for embedding tables;
+    biases, norms, temperatures and the tables do not."""
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     trainable = [p for p in model.parameters() if p.requires_grad]
     decay = [p for p in trainable if p.dim() > 1 and id(p) not in tables]
@@ -112,7 +112,5 @@ def learning_rate_factor(progress: float, warmup: float, final: float) -> float:
 
 def _check_finite(values, terms, epoch, batch):
     if not torch.isfinite(values).all():
-        names = getattr(terms, "_fields", [f"term {i + 1}" for i in range(len(terms))])
-        bad = [name for name, value in zip(names, values.tolist()) if not math.isfinite(value)]
-        raise FloatingPointError(f"the loss is not finite in epoch {epoch}, batch {batch}: {', '.join(bad)}. "
-                                 f"Try a smaller --learning_rate or --clip_grad_norm={{'max_norm':1.0}}")
+        bad = [name for name, value in zip(terms._fields, values.tolist()) if not math.isfinite(value)]
+        raise not_finite(epoch, batch, bad)

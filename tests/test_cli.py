@@ -139,7 +139,7 @@ MISTAKES = [
     ("vectors", train("--item_vectors=missing.npy"), ["item_vectors=missing.npy", "file"]),
     ("resume nothing", train("--resume=nowhere"), ["no checkpoint nowhere"]),
     ("resume another model", train("--resume=saved/other"), ["SASRec, not of ContRec"]),
-    ("resume another size", train("--resume=saved/mine", "--hidden_size=32"), ["does not fit the model"]),
+    ("resume another size", train("--resume=saved/mine", "--hidden_size=32"), ["trained with hidden_size=16", "same settings"]),
     ("output folder", train("--output=broken.yaml/result.json"), ["cannot write", "broken.yaml/result.json"]),
     ("checkpoint folder", train("--checkpoint_dir=broken.yaml/saved"), ["broken.yaml/saved"]),
     ("command", ["recomend", "--checkpoint=saved/mine"], ["unknown command 'recomend'", "did you mean recommend"]),

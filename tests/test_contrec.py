@@ -127,8 +127,10 @@ def test_scores_are_fresh_writable_and_equal_to_predict(ready):
     torch.testing.assert_close(own, second.gather(1, rows["item_id"][:, None]).squeeze(1))
 
 
-def test_scores_do_not_depend_on_the_rest_of_the_batch(ready):
-    loaded = ready()
+@pytest.mark.parametrize("arguments", [(), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3",
+                                            "--sampling_noise=1.0")])
+def test_scores_do_not_depend_on_the_rest_of_the_batch(ready, arguments):
+    loaded = ready(*arguments)
     model = loaded.model.eval()
     rows = next(iter(loaded.data.test))[0]
     together = model.full_sort_predict(rows)
@@ -189,7 +191,7 @@ def test_a_held_out_pair_changes_no_vector_and_no_token(workplace, assembled):
         loaded.trainer._run_stages(loaded.data.train, False)
         tokens[name] = loaded
     one, other = tokens["tiny"], tokens["planted"]
-    assert one.trainer.identity["items"] == other.trainer.identity["items"]
+    assert one.trainer.identity.items == other.trainer.identity.items
     assert not torch.equal(_test_items(one), _test_items(other))
     for part in ("item_tokens.weight", "user_vectors"):
         assert torch.equal(one.model.state_dict()[part], other.model.state_dict()[part]), part

@@ -64,6 +64,7 @@ def test_ranks_reproduce_the_metrics(run_tiny, workplace):
     ranks = np.load(os.path.join(os.path.dirname(result["checkpoint"]), "test_ranks.npz"))  # no pickle inside
     assert len(set(ranks["user"])) == len(ranks["user"]) == 40 and ranks["item"].dtype.kind == "U"
     rank = ranks["rank"]
+    assert (ranks["ties"] == 0).all()  # otherwise the next lines would have a choice
     assert result["test_result"]["hit@10"] == pytest.approx((rank <= 10).mean(), abs=1e-4)
     assert result["test_result"]["ndcg@10"] == pytest.approx(np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean(), abs=1e-4)
 
@@ -103,6 +104,7 @@ def test_masking_removes_what_was_seen(assembled):
     loaded = assembled("SASRec", "--mask_seen=True")
     batch = next(iter(loaded.data.test))
     loaded.trainer.tot_item_num = loaded.data.dataset.item_num
+    loaded.trainer._seen_now = loaded.trainer._seen["test"]
     loaded.model.eval()
     _, scores, _, target = loaded.trainer._full_sort_batch_eval(batch)
     histories = whole_histories(loaded)
@@ -199,7 +201,7 @@ def test_foreign_checkpoints_are_refused(run_tiny, workplace):
     write_atomic_files(workplace / "elsewhere", n_users=30, seed=3)
     with pytest.raises(UserError, match="trained on 'tiny'.*use the same data"):
         run_tiny("ContRec", f"--data_path={workplace / 'elsewhere'}", resume=folder)
-    with pytest.raises(UserError, match="does not fit the model as configured"):
+    with pytest.raises(UserError, match="was trained with hidden_size=16: resume with the same settings"):
         run_tiny("ContRec", "--hidden_size=32", resume=folder)
     with pytest.raises(UserError, match="holds a model only"):
         run_tiny("ContRec", resume=result["checkpoint"])
@@ -335,3 +337,83 @@ def test_without_a_network_the_error_says_what_to_put_where(workplace, monkeypat
     error = capsys.readouterr().err
     assert "ml-1m.zip" in error and "--from=" in error and "Traceback" not in error
     assert not (workplace / "dataset" / "ml-1m").exists()
+
+
+SWEEP = ["ItemKNN", "EASE", "NeuMF", "MultiVAE", "RecVAE", "NGCF", "FPMC", "Caser", "NARM", "SLIMElastic", "FDSA", "GRU4RecF"]
+
+
+@pytest.mark.parametrize("model", SWEEP)
+def test_other_kinds_of_recbole_models(run_tiny, model):
+    """Closed forms with sparse matrices, two optimizers, own training loops, models without full_sort_predict."""
+    options = ["--selected_features=[genre]", "--load_col={inter: [user_id, item_id, timestamp], item: [item_id, genre]}"]
+    options = options if model in ("FDSA", "GRU4RecF") else []
+    result = run_tiny(model, "--epochs=1", "--topk=[5,10]", *options)
+    loaded = load_data_and_model(result["checkpoint"])
+    assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False) == result["test_result"]
+    assert len(recommend(loaded, ["u1"], k=3)) == 3
+
+
+def test_a_model_that_reads_more_than_histories_says_so(run_tiny, monkeypatch):
+    loaded = load_data_and_model(run_tiny("SASRec", "--epochs=1")["checkpoint"])
+    monkeypatch.setattr(loaded.model, "full_sort_predict", lambda rows: rows["rating_list"])
+    with pytest.raises(UserError, match="reads .*rating_list.* which histories of items do not have"):
+        recommend(loaded, ["u1"], k=3)
+
+
+@pytest.mark.parametrize("model", ["S3Rec", "RaCT"])
+def test_models_that_need_pickles_are_refused(run_tiny, workplace, model):
+    with pytest.raises(UserError, match="not supported here"):
+        run_tiny(model)
+    assert not (workplace / "saved").exists()
+
+
+def test_a_resumed_run_keeps_the_settings_of_the_first(run_tiny, workplace):
+    run_tiny("ContRec", "--epochs=1", "--seed=5", "--learning_rate=0.01", "--run_name=first")
+    from recbole_contrec.quick_start import run as plain_run
+
+    result = plain_run("ContRec", "tiny", arguments=["--epochs=2"], resume="saved/first")
+    assert result["settings"]["seed"] == 5 and result["settings"]["learning_rate"] == 0.01
+    assert result["epochs"] == 2 and result["seconds"]["training"] > 0
+    with pytest.raises(UserError, match="seed=5"):
+        plain_run("ContRec", "tiny", arguments=["--seed=6"], resume="saved/first")
+
+
+def test_changed_vector_files_are_read_again(run_tiny, workplace):
+    (workplace / "v.tokens.txt").write_text("\n".join(f"i{number}" for number in range(60)) + "\n")
+    found = []
+    for seed in (0, 1, 1):
+        np.save(workplace / "v.npy", np.random.default_rng(seed).normal(size=(60, 16)).astype(np.float32))
+        stages = run_tiny("ContRec", "--item_vectors=v.npy", "--epochs=1")["stages"]
+        found.append(stages["item vectors"]["found_on_disk"])
+    assert found == [False, False, True]
+
+
+def test_no_epochs_and_no_validation(run_tiny):
+    untrained = run_tiny("SASRec", "--epochs=0")
+    assert untrained["best_valid_score"] is None and untrained["test_result"]["hit@10"] >= 0
+    unvalidated = run_tiny("ContRec", "--epochs=1", "--eval_step=0")
+    assert unvalidated["best_valid_score"] is None and unvalidated["best_epoch"] == 0
+
+
+def test_ties_are_counted(run_tiny):
+    result = run_tiny("Pop")
+    ranks = np.load(os.path.join(os.path.dirname(result["checkpoint"]), "test_ranks.npz"))
+    lower, upper = (ranks["rank"] <= 10).mean(), (ranks["rank"] + ranks["ties"] <= 10).mean()
+    assert ranks["ties"].max() > 0 and upper <= result["test_result"]["hit@10"] <= lower
+
+
+def test_nan_of_a_recbole_model_names_epoch_and_batch(run_tiny, monkeypatch):
+    from recbole.model.sequential_recommender import SASRec
+    monkeypatch.setattr(SASRec, "calculate_loss", lambda self, batch: self.item_embedding.weight.sum() * float("nan"))
+    with pytest.raises(FloatingPointError, match="epoch 0, batch 0"):
+        run_tiny("SASRec")
+
+
+def test_the_average_works_under_any_trainer(run_tiny, workplace):
+    (workplace / "properties" / "model").mkdir(parents=True)
+    (workplace / "properties" / "model" / "Mine.yaml").write_text(
+        "extends: SASRec\naverage_decay: 0.9  # (float; 0..<1) Moving average.\nmodel_class: "
+        "recbole.model.sequential_recommender.sasrec:SASRec\n")
+    trained = run_tiny("Mine", "--epochs=30", "--eval_step=30", "--learning_rate=0.01", "--train_batch_size=64",
+                       "--hidden_dropout_prob=0", "--attn_dropout_prob=0")
+    assert trained["test_result"]["hit@5"] > 0.6

@@ -129,6 +129,9 @@ def test_short_histories_are_refused(workplace, config_of, tiny):
         file.write("short\ti1\t1\t0\nshort\ti2\t1\t1\n")
     from recbole_contrec.data.loading import load_data
 
+    for model in ("ContRec", "SASRec"):
+        with pytest.raises(UserError, match="fewer than three"):
+            load_data(config_of(model))
     with pytest.raises(UserError, match=r"fewer than three interactions: 1 .*'short' has 2.*user_inter_num_interval"):
         load_data(config_of())
     assert load_data(config_of("ContRec", "--user_inter_num_interval=[3,inf)")).dataset.user_num == 41

@@ -71,8 +71,9 @@ def length_groups(lengths: Tensor, waste: float = 0.2) -> list[Tensor]:
         list: row numbers [b] of every group; together they are a permutation of ``0..B-1``.
     """
     ordered, rows = lengths.sort(descending=True)
+    ordered = ordered.tolist()
     groups, first = [], 0
-    for place, length in enumerate(ordered.tolist()):
+    for place, length in enumerate(ordered):
         # Very small groups cost more in calls than they save in padding.
         if length < (1 - waste) * ordered[first] and place - first >= 4:
             groups.append(rows[first:place])

@@ -4,6 +4,7 @@ recbole_contrec.data.loading
 The data set and the three loaders of a run: RecBole's own, or windows where the model trains on whole histories.
 """
 
+from collections import Counter
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ def load_data(config) -> RunData:
     Raises:
         UserError: nothing is left after filtering, or a history is too short for leave-one-out.
     """
+    _refuse_unsupported(config)
     dataset_class = config.entry.dataset_class
     with quiet_recbole(), _named_for_recbole(config):
         try:
@@ -40,6 +42,7 @@ def load_data(config) -> RunData:
             raise _filtering_error(error, config) from error
         if len(dataset.inter_feat) == 0:
             raise _filtering_error("no interaction is left", config)
+        _refuse_short_histories(dataset)
         prepare = _window_loaders if isinstance(dataset, WindowDataset) else data_preparation
         loaders = prepare(config, dataset)
     if max(config["topk"]) >= dataset.item_num:
@@ -69,6 +72,29 @@ def _window_loaders(config, dataset):
         loader = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
         loaders.append(loader(config, part, sampler, shuffle=False))
     return loaders
+
+
+def _refuse_unsupported(config) -> None:
+    """What RecBole takes silently, or ends in a traceback with."""
+    distributed = {"nproc", "world_size", "ip", "port", "local_rank", "group_offset"} & set(config.external_config_dict)
+    if distributed:
+        raise UserError(f"{', '.join(sorted(distributed))}: a run is one process on one device")
+    if config["mask_seen"] is not None and set(config["eval_args"]["mode"].values()) != {"full"}:
+        raise UserError("mask_seen ranks the whole catalogue: leave it at ~, or eval_args.mode at full")
+    if config.entry.dataset_class and config["benchmark_filename"]:
+        raise UserError(f"{config['model']} splits whole histories itself and cannot read benchmark_filename")
+
+
+def _refuse_short_histories(dataset) -> None:
+    """Leave-one-out needs three interactions a user: one to read, one to validate, one to test."""
+    if dataset.config["eval_args"]["split"] != {"LS": "valid_and_test"}:
+        return
+    counts = Counter(dataset.inter_feat[dataset.uid_field].tolist())
+    short = sorted(user for user, count in counts.items() if count < 3)
+    if short:
+        name = str(dataset.id2token(dataset.uid_field, short[0]))
+        raise UserError(f"histories with fewer than three interactions: {len(short)} (user {name!r} has "
+                        f"{counts[short[0]]}). Leave-one-out needs three: set --user_inter_num_interval=[3,inf)")
 
 
 def _filtering_error(error, config):

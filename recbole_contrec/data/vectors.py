@@ -5,6 +5,7 @@ Collaborative vectors of users and items: what the tokenizers turn into tokens. 
 interactions only; no validation or test item of anybody has a say in them.
 """
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -51,6 +52,17 @@ def check_source(source: str) -> None:
     if source not in METHODS and not Path(source).is_file():
         raise UserError(f"item_vectors={source}: neither a file nor one of "
                         f"{', '.join(METHODS)}{did_you_mean(source, METHODS)}")
+
+
+def source_content(source: str) -> str | None:
+    """Hash of the files behind ``item_vectors``, so that changed files are not mistaken for the old ones."""
+    if source in METHODS:
+        return None
+    path = Path(source)
+    digest = hashlib.sha256(path.read_bytes())
+    for beside in sorted(path.parent.glob(f"{path.stem}.tokens*")):
+        digest.update(beside.read_bytes())
+    return digest.hexdigest()
 
 
 def _vectors_from_file(path: str, size: int, dataset: WindowDataset) -> torch.Tensor:

@@ -84,7 +84,7 @@ class WindowDataset(SequentialDataset):
     :class:`~recbole.data.dataset.SequentialDataset`; the training one carries ``histories``.
 
     Raises:
-        UserError: another split than leave-one-out, or a history with fewer than three items.
+        UserError: another split than leave-one-out.
     """
 
     def build(self):
@@ -115,7 +115,6 @@ class WindowDataset(SequentialDataset):
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         users, first, counts = np.unique(self.inter_feat[self.uid_field].numpy(), return_index=True,
                                          return_counts=True)
-        self._refuse_short_histories(users, counts)
         items = self.inter_feat[self.iid_field].numpy()
         # A history of three has no validation row in RecBole: one row for training and one for test.
         lengths = counts - np.where(counts == 3, 1, 2)
@@ -137,14 +136,6 @@ class WindowDataset(SequentialDataset):
         matrix = sp.coo_matrix((np.ones(len(items), dtype=np.float32), (users, items)),
                                shape=(self.user_num, self.item_num))
         return matrix if form == "coo" else matrix.asformat(form)
-
-    def _refuse_short_histories(self, users, counts):
-        short = users[counts < 3]
-        if len(short):
-            name = str(self.id2token(self.uid_field, short[0]))
-            raise UserError(
-                f"histories with fewer than three interactions: {len(short)} (user {name!r} has "
-                f"{counts[counts < 3][0]}). Leave-one-out needs three: set --user_inter_num_interval=[3,inf)")
 
     def _rows_with_history(self, targets: np.ndarray) -> Interaction:
         """RecBole's rows (the target, the L items before it, their number) for some places in ``inter_feat`` [R]."""

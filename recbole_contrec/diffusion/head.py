@@ -127,7 +127,7 @@ class DiffusionHead(nn.Module):
         return self._predict_x0(x_t, self._level(self.schedule.levels - 1), condition)
 
     @torch.no_grad()
-    def sample(self, condition, steps, samples, guidance=None, eta=0.0, generator=None):
+    def sample(self, condition, steps, samples, guidance=None, eta=0.0, generator=None, common_noise=False):
         """Vectors drawn from the distribution that a condition stands for.
 
         One step sees nothing but noise, so it can answer only with the mean of that distribution, and its draws
@@ -142,6 +142,8 @@ class DiffusionHead(nn.Module):
             guidance: w in place of the head's own.
             eta: 0 for DDIM, 1 for DDPM.
             generator: source of all noise.
+            common_noise: the same M draws for every condition, so that the answer to one does not depend on which
+                others are asked beside it.
 
         Returns:
             [M, n, d].
@@ -152,17 +154,20 @@ class DiffusionHead(nn.Module):
         guidance = self.guidance if guidance is None else guidance
         self._check_guidance(guidance)
         levels = self.schedule.steps(steps)
+        like = self.schedule.alpha_bar
+        common = [gaussian((samples, 1, self.d), like, generator) for _ in levels] if common_noise else None
         chunks = condition.split(max(1, MAX_ROWS // samples))
-        drawn = [self._sample_chunk(chunk, levels, samples, guidance, eta, generator) for chunk in chunks]
+        drawn = [self._sample_chunk(chunk, levels, samples, guidance, eta, generator, common) for chunk in chunks]
         return torch.cat(drawn, dim=1)                                               # [M, n, d]
 
-    def _sample_chunk(self, condition, levels, samples, guidance, eta, generator):
+    def _sample_chunk(self, condition, levels, samples, guidance, eta, generator, common):
         x = self._clean_like(condition).expand(samples, -1, -1)                      # [M, n, d]
         if len(levels) > 1 or samples > 1:
-            x = gaussian(x.shape, x, generator)
-        for t, t_next in zip(levels, [*levels[1:], None]):
+            x = gaussian(x.shape, x, generator) if common is None else common[0].expand_as(x)
+        for number, (t, t_next) in enumerate(zip(levels, [*levels[1:], None]), 1):
             x0 = self._guided_x0(x, self._level(t), condition, guidance)             # [M, n, d]
-            x = self.schedule.step(x, x0, t, t_next, eta, generator)                 # [M, n, d]
+            noise = None if common is None or t_next is None else common[number]     # [M, 1, d]
+            x = self.schedule.step(x, x0, t, t_next, eta, generator, noise)          # [M, n, d]
         return x
 
     def _guided_x0(self, x_t, t, condition, guidance):

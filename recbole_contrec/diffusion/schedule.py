@@ -88,7 +88,7 @@ class NoiseSchedule(nn.Module):
             raise ValueError(f"steps must be an integer from 1 to {self.levels} (the noise levels), not {count!r}")
         return [self.levels * (count - i) // count - 1 for i in range(count)]
 
-    def step(self, x_t, x0, t, t_next, eta=0.0, generator=None):
+    def step(self, x_t, x0, t, t_next, eta=0.0, generator=None, noise=None):
         """From level `t` to the cleaner level `t_next`: Song et al., 2021 (arXiv 2010.02502), eq. 12 and 16.
 
         Args:
@@ -97,6 +97,7 @@ class NoiseSchedule(nn.Module):
             t_next: the next level; None or -1 for the clean vector, which is `x0`.
             eta: 0 is DDIM (no fresh noise), 1 is DDPM's ancestral sampling.
             generator: source of the fresh noise.
+            noise: the fresh noise itself, broadcast over the rows, in place of a generator.
 
         Returns:
             [n, d], the vector at level `t_next`.
@@ -110,7 +111,7 @@ class NoiseSchedule(nn.Module):
         x_next = then.sqrt() * x0 + (1 - then - variance).clamp(min=0).sqrt() * self.to_noise(x_t, x0, t)
         if eta == 0:
             return x_next
-        return x_next + variance.sqrt() * gaussian(x_t.shape, x_t, generator)
+        return x_next + variance.sqrt() * (gaussian(x_t.shape, x_t, generator) if noise is None else noise)
 
 
 def gaussian(shape, like, generator=None):

@@ -15,7 +15,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
-from recbole_contrec.data.vectors import check_source, collaborative_vectors
+from recbole_contrec.data.vectors import check_source, collaborative_vectors, source_content
 from recbole_contrec.data.windows import NEXT_PREFIX
 from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.retrieval import Retrieval
@@ -113,7 +113,8 @@ class ContRec(SequentialRecommender):
         vectors = {}
         keys = ["item_vectors", "vector_size", "seed"]
         keys += ["lightgcn_epochs"] if self.config["item_vectors"] == "lightgcn" else []
-        yield Stage("item vectors", self._pick(*keys),
+        source = {**self._pick(*keys), "content": source_content(self.config["item_vectors"])}
+        yield Stage("item vectors", source,
                     lambda report: StageResult(collaborative_vectors(self.config, dataset, report)._asdict(), {}),
                     vectors.update)
         self._accept_vectors(vectors)
@@ -174,18 +175,19 @@ class ContRec(SequentialRecommender):
         next_items = self._next_items(interaction)                                # [B, L]
         condition, target = self._states_with_targets(interaction, next_items)    # [n, D], [n]
         table = self.item_vectors.weight                                          # [N, d]
-        diffusion = self.head.loss(condition, self._unit_scale(table[target]))
-        ranking = self.retrieval.ranking_loss(self.head.estimate(condition), table, target,
-                                              self.config["ranking_negatives"])
-        return ContRecLoss(self.config["ranking_weight"] * ranking,
-                           self.config["regression_weight"] * diffusion.regression,
-                           self.config["dispersive_weight"] * diffusion.dispersive)
+        ranking = regression = dispersive = condition.new_zeros(())
+        if self.config["regression_weight"] or self.config["dispersive_weight"]:
+            regression, dispersive = self.head.loss(condition, self._unit_scale(table[target]))
+        if self.config["ranking_weight"]:
+            ranking = self.retrieval.ranking_loss(self.head.estimate(condition), table, target,
+                                                  self.config["ranking_negatives"])
+        return ContRecLoss(self.config["ranking_weight"] * ranking, self.config["regression_weight"] * regression,
+                           self.config["dispersive_weight"] * dispersive)
 
     def predict(self, interaction) -> Tensor:
         """Score of one item a row [B]."""
         preference = self.generate(interaction)                                   # [M, B, d]
-        scores = self.retrieval.scores(preference, self.item_vectors.weight)      # [B, N]
-        return scores.gather(1, interaction[self.ITEM_ID][:, None]).squeeze(1)    # [B]
+        return self.retrieval.paired_scores(preference, self.item_vectors(interaction[self.ITEM_ID]))
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
@@ -212,7 +214,7 @@ class ContRec(SequentialRecommender):
             condition[rows] = self.gather_indexes(states, length[rows] - 1)       # [b, D]
         generator = torch.Generator(condition.device).manual_seed(self.config["seed"])
         return self.head.sample(condition, self.config["diffusion_steps"], self.config["diffusion_samples"],
-                                eta=self.config["sampling_noise"], generator=generator)
+                                eta=self.config["sampling_noise"], generator=generator, common_noise=True)
 
     def count_targets(self, interaction) -> int:
         """Targets of a training batch."""
@@ -263,7 +265,10 @@ class ContRec(SequentialRecommender):
         return self.user_adapter(torch.where(hidden[:, None, None], self.unknown_user, tokens))
 
     def _noisy(self, tokens: Tensor) -> Tensor:
-        """The noise of the sigma-VAE on tokens [..., K, token_size], one level for the K tokens of an entity."""
+        """The noise of the sigma-VAE on tokens [..., K, token_size], one level for the K tokens of an entity; other
+        tokenizers have none to give."""
+        if self.config["tokenizer"] != "sigma":
+            return tokens
         level = self.config["token_sigma"] * torch.randn(*tokens.shape[:-2], 1, 1, device=tokens.device)
         return tokens + level * torch.randn_like(tokens)
 

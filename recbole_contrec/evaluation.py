@@ -1,0 +1,93 @@
+"""
+recbole_contrec.evaluation
+##########################
+RecBole's evaluation under one rule for seen items, and the rank of every target.
+"""
+
+import math
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+
+RANKS = "test_ranks.npz"
+
+
+class FullRanking:
+    """Mixin over a RecBole trainer: ``mask_seen``, evaluation speed, and ranks for paired tests.
+
+    The host class sets ``folder`` (where ranks are written) and calls :meth:`bind_seen`.
+    """
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.evaluation_speed = math.nan  # users a second in the last evaluation
+        self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
+        self._seen_now: sp.csr_matrix | None = None
+        self._ranks: list[tuple[np.ndarray, ...]] | None = None
+
+    def bind_seen(self, data) -> None:
+        """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``."""
+        self._valid_data = data.valid
+        if self.config["mask_seen"]:
+            train = data.train.dataset.inter_matrix(form="csr")
+            rows = data.valid.dataset.inter_feat
+            users, items = (rows[field].numpy() for field in (data.dataset.uid_field, data.dataset.iid_field))
+            valid = sp.csr_matrix((np.ones(len(users)), (users, items)), shape=train.shape)
+            self._seen = {"valid": train, "test": train + valid}
+
+    def _rank_all(self, eval_data, show_progress: bool, save_ranks: bool, base_evaluate):
+        """Evaluate through RecBole, and write ``test_ranks.npz`` where it is asked for.
+
+        Args:
+            base_evaluate: RecBole's ``evaluate``, which calls :meth:`_full_sort_batch_eval` for every batch.
+        """
+        self._seen_now = self._seen.get("valid" if eval_data is self._valid_data else "test")
+        self._ranks = [] if save_ranks and isinstance(eval_data, FullSortEvalDataLoader) else None
+        start = perf_counter()
+        result = base_evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        self.evaluation_speed = eval_data.sample_size / (perf_counter() - start)
+        if self._ranks is not None:
+            self._write_ranks(eval_data.dataset)
+        return result
+
+    def _full_sort_batch_eval(self, batched_data):
+        """Scores of a batch [B, N] as RecBole computes them, with seen items at -inf by the rule of the run."""
+        interaction, history, positive_u, positive_i = batched_data
+        if self.config["mask_seen"] is False:
+            history = None
+        elif self._seen_now is not None:
+            history = self._seen_by(interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i)
+        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(
+            (interaction, history, positive_u, positive_i))
+        if self._ranks is not None:
+            self._collect_ranks(interaction, scores, positive_u, positive_i)
+        return interaction, scores, positive_u, positive_i
+
+    def _seen_by(self, users, positive_u, positive_i):
+        """Row and item of what the users [B] of a batch have seen; a target seen before stays in the ranking."""
+        rows, items = self._seen_now[users.cpu().numpy()].nonzero()
+        n_items = self._seen_now.shape[1]
+        targets = positive_u.numpy() * n_items + positive_i.numpy()
+        masked = ~np.isin(rows.astype(np.int64) * n_items + items, targets)
+        return torch.from_numpy(rows[masked]).long(), torch.from_numpy(items[masked]).long()
+
+    def _collect_ranks(self, interaction, scores, positive_u, positive_i):
+        scores = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # no score is the worst score
+        own = scores[positive_u.to(scores.device), positive_i.to(scores.device)][:, None]  # [P, 1]
+        rows = scores[positive_u.to(scores.device), 1:]  # [P, N - 1], without the padding
+        better, equal = (rows > own).sum(1), (rows == own).sum(1)
+        users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()[positive_u.numpy()]
+        self._ranks.append((users, positive_i.numpy(), 1 + better.cpu().numpy(), equal.cpu().numpy() - 1))
+
+    def _write_ranks(self, dataset):
+        """``user``, ``item`` (names), ``rank`` (1 is best) and ``ties``: how many other items score the same, and
+        may stand before the target as well as behind it."""
+        users, items, ranks, ties = (np.concatenate(column) for column in zip(*self._ranks))
+        self._ranks = None
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        np.savez(Path(self.folder) / RANKS, user=np.asarray(dataset.id2token(dataset.uid_field, users), dtype=str),
+                 item=np.asarray(dataset.id2token(dataset.iid_field, items), dtype=str), rank=ranks, ties=ties)

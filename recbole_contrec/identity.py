@@ -1,0 +1,123 @@
+"""
+recbole_contrec.identity
+########################
+What a checkpoint is about: a model, its weights, and the users and items it numbers. One of another model or
+data set is refused before it is used.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recbole_contrec import checkpoint
+from recbole_contrec.errors import UserError
+
+
+class Identity(NamedTuple):
+    """Names by internal number: two data sets with the same ones number items and users alike."""
+
+    dataset: str
+    items: list[str]
+    users: list[str]
+
+    @classmethod
+    def of(cls, dataset) -> "Identity":
+        """Of a RecBole data set."""
+        names = (dataset.field2id_token[field] for field in (dataset.iid_field, dataset.uid_field))
+        return cls(dataset.dataset_name, *([str(token) for token in tokens] for tokens in names))
+
+
+def pack_model(model, identity: Identity) -> dict[str, torch.Tensor]:
+    """Everything of a model and its data set that goes into a checkpoint as tensors."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors.update({f"other.{name}": tensor for name, tensor in pack_other(model)[0].items()})
+    return {**tensors, "items": checkpoint.pack_names(identity.items), "users": checkpoint.pack_names(identity.users)}
+
+
+def load_weights(model, path: Path, name: str, identity: Identity) -> checkpoint.Checkpoint:
+    """Put the weights of a checkpoint into a model.
+
+    Args:
+        name: of the model, as it must stand in the checkpoint.
+        identity: of the data set, likewise.
+
+    Raises:
+        UserError: no such checkpoint, or one of another model, another data set, or another size.
+    """
+    stored = checkpoint.load(path)
+    check_identity(stored, name, identity, path)
+    try:
+        model.load_state_dict(stored.part("model"))
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit the model as configured: {str(error).splitlines()[-1].strip()}") from error
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    model.load_other_parameter(unpack_other(stored.part("other"), stored.record["other"], device))
+    return stored
+
+
+def check_identity(stored: checkpoint.Checkpoint, model: str, identity: Identity, path: Path) -> None:
+    """Refuse a checkpoint of another model or data set.
+
+    Raises:
+        UserError: says what differs.
+    """
+    if "model" not in stored.record:
+        raise UserError(f"{path} holds no model: name the folder of a run, or a checkpoint in it")
+    if stored.record["model"] != model:
+        theirs = stored.record["model"]
+        raise UserError(f"{path} is a checkpoint of {theirs}, not of {model}: use --model={theirs}")
+    for what in ("items", "users"):
+        theirs, ours = checkpoint.unpack_names(stored.tensors[what]), getattr(identity, what)
+        if theirs != ours:
+            raise UserError(f"{path} was trained on {stored.record['dataset']!r} with {len(theirs) - 1} {what}; these are "
+                            f"{len(ours) - 1} {what} of {identity.dataset!r}: use the same data and filters")
+
+
+# What RecBole calls other parameters: attributes of a model that are no weights, of any type.
+
+
+def pack_other(model) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Other parameters as (tensors, JSON record); what is a module has its weights in ``state_dict`` already.
+
+    Raises:
+        UserError: a value that can be stored without pickling in no way.
+    """
+    tensors, record = {}, {}
+    for name, value in (model.other_parameter() or {}).items():
+        if torch.is_tensor(value):
+            tensors[name] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            tensors[name], record[name] = torch.from_numpy(np.array(value)), {"numpy": type(value) is np.matrix}
+        elif sp.issparse(value):
+            matrix = value.tocsr()
+            parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+            tensors.update({f"{name}.{part}": torch.from_numpy(array.copy()) for part, array in parts.items()})
+            record[name] = {"sparse": value.format, "shape": list(value.shape)}
+        elif not isinstance(value, nn.Module):
+            try:
+                record[name] = {"value": json.loads(json.dumps(value))}
+            except TypeError as error:
+                raise UserError(f"{type(model).__name__} keeps {name} as {type(value).__name__}, which a checkpoint "
+                                "without pickled code cannot hold") from error
+    return tensors, record
+
+
+def unpack_other(tensors: dict[str, torch.Tensor], record: dict[str, Any], device) -> dict[str, Any]:
+    """Back from :func:`pack_other`."""
+    found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()
+                             if name.split(".")[0] not in record}
+    for name, how in record.items():
+        if "numpy" in how:
+            array = tensors[name].numpy()
+            found[name] = np.asmatrix(array) if how["numpy"] else array
+        elif "sparse" in how:
+            data, indices, indptr = (tensors[f"{name}.{part}"].numpy() for part in ("data", "indices", "indptr"))
+            found[name] = sp.csr_matrix((data, indices, indptr), shape=how["shape"]).asformat(how["sparse"])
+        else:
+            found[name] = how["value"]
+    return found
