@@ -187,8 +187,7 @@ class Config(RecBoleConfig):
         """Whether RecBole shall load the ``.item`` file. It then counts items that nobody touched and joins the
         columns into every batch, so only for models that read them there."""
         dataset_class = self.entry.dataset_class
-        return (getattr(dataset_class, "loads_item_texts", False)
-                or self.internal_config_dict["MODEL_TYPE"] in _FEATURE_TYPES
+        return (self.internal_config_dict["MODEL_TYPE"] in _FEATURE_TYPES
                 or any(key in self.internal_config_dict for key in _FEATURE_KEYS)
                 or not self.entry.is_recbole and dataset_class is None)
 
@@ -203,7 +202,7 @@ class Config(RecBoleConfig):
         sequential = asked["MODEL_TYPE"] == ModelType.SEQUENTIAL
         headers = dataset_settings_from_headers(
             self._data_path(asked), dataset, named, wanted=_fields_asked_for(asked),
-            item_texts=bool(getattr(self.entry.dataset_class, "loads_item_texts", False)),
+            item_texts=False,  # read beside RecBole, see data/text.py
             need_time=sequential or (asked["eval_args"] or {}).get("order") != "RO",
             separator=asked["field_separator"], encoding=asked.get("encoding"),
             parts=asked.get("benchmark_filename"), folders=self.folders)

@@ -42,7 +42,7 @@ class {name}(SequentialRecommender):
 
 
 class TextDataset(SequentialDataset):
-    loads_item_texts = True
+    pass
 
 
 class NoModel:
@@ -721,15 +721,6 @@ def test_a_config_reads_the_headers(here, caplog):
     assert config["load_col"]["item"] == ["what", "title"]
     assert toy("--load_col=~", "--USER_ID_FIELD=who", "--ITEM_ID_FIELD=what", "--TIME_FIELD=when",
                dataset="odd")["load_col"] is None
-
-
-def test_a_dataset_class_may_ask_for_item_texts(here):
-    write("properties/model/Reader.yaml", f"extends: Toy\ndataset_class: {here.module}:TextDataset\n")
-    atomic("shop", "user_id:token item_id:token timestamp:float", item="item_id:token title:token_seq")
-    assert toy(model="Reader", dataset="shop")["load_col"]["item"] == ["item_id", "title"]
-    config = Config("Reader", "ml-100k", config_dict={"threshold": {"rating": 3}})
-    assert config["load_col"] == {"inter": ["user_id", "item_id", "timestamp", "rating"],
-                                  "item": ["item_id", "movie_title", "release_year", "class"]}
 
 
 def test_ml_100k(here):

@@ -249,3 +249,23 @@ def test_vectors_from_a_file_are_aligned_by_item_token(ready, workplace):
     scaled = (table - table.mean(0)) / np.sqrt(table.var(0).mean())
     np.testing.assert_allclose(ours[rows], scaled, rtol=1e-3, atol=1e-3)
     assert loaded.model.user_vectors[1:].abs().sum(1).gt(0).all()
+
+
+def test_settings_of_a_model_on_one_data_set(config_of, workplace):
+    """`ContRec_on_tiny.yaml` counts on that data set only, for heirs as well, below what these and the user say."""
+    from recbole_contrec.errors import UserError
+    from recbole_contrec.registry import list_models, properties_folders
+
+    folder = workplace / "properties" / "model"
+    folder.mkdir(parents=True)
+    (folder / "ContRec_on_tiny.yaml").write_text("weight_decay: 0.5\nnoise_levels: 77\nhead_depth: 4\n")
+    (folder / "ContRec_on_other.yaml").write_text("weight_decay: 0.9\n")
+    (folder / "Heir.yaml").write_text("extends: ContRec\nnoise_levels: 55\n")
+    config = config_of("ContRec", "--head_depth=1")
+    assert (config["weight_decay"], config["noise_levels"], config["head_depth"]) == (0.5, 77, 1)
+    config = config_of("Heir")
+    assert (config["weight_decay"], config["noise_levels"], config["head_depth"]) == (0.5, 55, 4)
+    assert not any("_on_" in listed.name for listed in list_models(properties_folders()))
+    (folder / "ContRec_on_tiny.yaml").write_text("weight_decai: 0.5\n")
+    with pytest.raises(UserError, match="did you mean weight_decay"):
+        config_of("ContRec")
