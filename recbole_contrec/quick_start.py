@@ -5,9 +5,7 @@ Train, evaluate and load a model: the functions that the command line calls. The
 ``recbole.quick_start``, which needs ray.
 """
 
-import json
 import logging
-import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,17 +13,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Sequence
 
-from recbole.utils import dict2str, get_trainer, init_logger, init_seed, set_color
+from recbole.utils import get_trainer, init_logger, init_seed
 
 from recbole_contrec import checkpoint
-from recbole_contrec.card import card_lines, protocol_card
+from recbole_contrec.card import protocol_card
 from recbole_contrec.config import Config
 from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import known_datasets, prepare
-from recbole_contrec.environment import peak_memory
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.identity import Identity, load_weights
 from recbole_contrec.registry import find_model, general_settings, properties_folders
+from recbole_contrec.results import log_result, outcome, write_json
 from recbole_contrec.settings import parse_arguments, parse_value, read_yaml
 from recbole_contrec.trainer import BEST, last_checkpoint, trainer_class
 
@@ -97,23 +95,13 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
         trainer.resume_checkpoint(resume)
 
     start = perf_counter()
-    best_score, best_result = trainer.fit(data.train, data.valid, saved=saved, show_progress=config["show_progress"])
+    best = trainer.fit(data.train, data.valid, saved=saved, show_progress=config["show_progress"])
     trained = perf_counter()
-    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"],
-                                   save_ranks=saved)
-    seconds = {**{name: round(stage.seconds, 2) for name, stage in trainer.stages.items()},
-               "training": round(trainer.training_seconds or trained - start, 2),
-               "epoch": round(sum(trainer.epoch_seconds) / max(len(trainer.epoch_seconds), 1), 3),
-               "test": round(perf_counter() - trained, 2)}
-    result = {
-        "card": protocol_card(config, data, trainer),
-        "best_valid_score": float(best_score) if math.isfinite(best_score) else None, "best_valid_result": _plain(best_result),
-        "test_result": _plain(test_result), "best_epoch": trainer.best_epoch, "epochs": len(trainer.epoch_seconds),
-        "seconds": seconds, "stages": {name: stage._asdict() for name, stage in trainer.stages.items()},
-        "checkpoint": str(trainer.saved_model_file) if saved else None,
-        "settings": settings_of(config),
-    }
-    _log_result(result)
+    tested = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"], save_ranks=saved)
+    result = {**outcome(trainer, best, tested, trained - start, perf_counter() - trained),
+              "card": protocol_card(config, data, trainer), "settings": settings_of(config),
+              "checkpoint": str(trainer.saved_model_file) if saved else None}
+    log_result(result)
     for path in ([trainer.folder / "result.json"] if saved else []) + ([config["output"]] if config["output"] else []):
         write_json(Path(path), result)
     return result
@@ -180,17 +168,6 @@ def settings_of(config) -> dict[str, Any]:
     """The settings of a run, JSON-like, enough to build its configuration again from any working directory."""
     record = {key: value for key, value in config.to_record().items() if key not in ("output", "run_name")}
     return {**record, "data_path": str(Path(config["data_path"]).resolve().parent)}
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write to a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def assemble(config, data: RunData) -> LoadedRun:
@@ -265,19 +242,3 @@ def _start_logging(config) -> None:
         root.handlers = root.handlers + others
     ours.handlers, ours.propagate = [], True
     ours.setLevel(root.level)
-
-
-def _log_result(result: dict[str, Any]) -> None:
-    checkpoint_path = result["checkpoint"]
-    logger.info(set_color("protocol card", "blue") + "\n" + "\n".join(card_lines(result["card"])))
-    logger.info(set_color("best valid", "yellow") + f" (epoch {result['best_epoch']}):\n"
-                + (dict2str(result["best_valid_result"]) if result["best_valid_result"] else "none"))
-    logger.info(set_color("test result", "yellow") + ":\n" + dict2str(result["test_result"]))
-    logger.info("seconds: %s; peak memory %d MiB", result["seconds"], peak_memory() / 2 ** 20)
-    if checkpoint_path:
-        logger.info("checkpoint: %s\nrecommendations from it:\n    python -m recbole_contrec recommend "
-                    "--checkpoint=%s --users=ID,ID --k=10", checkpoint_path, checkpoint_path)
-
-
-def _plain(result) -> dict[str, float] | None:
-    return None if result is None else {name: float(value) for name, value in result.items()}

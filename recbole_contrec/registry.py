@@ -16,24 +16,18 @@ folder, or RecBole, has.
 import importlib
 import importlib.util
 import re
-import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Iterable, Iterator, NamedTuple
+from typing import Any, Iterable, NamedTuple
 
+from recbole_contrec.classes import load_class
 from recbole_contrec.compat import require_recbole
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.settings import Setting, read_settings
 
 CLASS_KEYS = ("model_class", "dataset_class", "trainer_class")
 SPECIAL_KEYS = ("extends", *CLASS_KEYS)
-
-# What a class under each key must be; imported on use only.
-_BASES = {"model_class": ("recbole.model.abstract_recommender", "AbstractRecommender", "RecBole recommender"),
-          "dataset_class": ("recbole.data.dataset", "Dataset", "RecBole data set"),
-          "trainer_class": ("recbole.trainer", "AbstractTrainer", "RecBole trainer")}
 
 # Keys that RecBole or its command line reads and none of its YAML files declares.
 _UNDECLARED = {"model": ("str",), "dataset": ("str",), "config_files": ("str",), "properties": ("str",),
@@ -49,7 +43,6 @@ _MAY_BE_NOTHING = ("train_neg_sample_args", "load_col", "TIME_FIELD", "user_inte
 _DERIVED = ("device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "single_spec", "valid_neg_sample_args",
             "test_neg_sample_args")
 _SOURCE_KEY = re.compile(r"""config\[\s*["'](\w+)["']\s*\]""")
-
 
 ON = "_on_"  # ContRec_on_ml-1m.yaml
 
@@ -345,63 +338,11 @@ def _recbole_model_class(name: str) -> type:
         raise UserError(f"RecBole's {name} needs a package that is not installed: pip install {error.name}") from error
 
 
-# classes
-
-
 def _load_from(path: Path, key: str, text) -> type:
     try:
         return load_class(text, key)
     except UserError as error:
         raise UserError(f"{path}: {key}: {error}") from error.__cause__
-
-
-def load_class(text: str, key: str = "model_class") -> type:
-    """The class that ``package.module:Class`` names; modules in the working directory are found as well.
-
-    Args:
-        text: module and class.
-        key: ``model_class``, ``dataset_class`` or ``trainer_class``: what the class must be.
-
-    Raises:
-        UserError: another form, no such module or class, or a class of another kind.
-    """
-    module_name, colon, class_name = str(text).partition(":")
-    if not (colon and module_name and class_name.isidentifier()):
-        raise UserError(f"{text!r} must have the form package.module:Class")
-    module = _import(module_name)
-    found = getattr(module, class_name, None)
-    base_module, base_name, kind = _BASES[key]
-    base = getattr(importlib.import_module(base_module), base_name)
-    classes = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
-    if found is None:
-        raise UserError(f"module {module_name} has no class {class_name}{did_you_mean(class_name, classes)}")
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise UserError(f"{text} is not a {kind}: it must be a subclass of {base_module}.{base_name}")
-    return found
-
-
-def _import(name: str):
-    try:
-        with _working_directory_on_path():
-            return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise UserError(f"there is no module {error.name}, neither installed nor in {Path.cwd()}") from error
-        raise UserError(f"module {name} needs {error.name}, which is not installed") from error
-    except SyntaxError as error:
-        raise UserError(f"module {name} is not valid Python: {error.filename}, line {error.lineno}") from error
-
-
-@contextmanager
-def _working_directory_on_path() -> Iterator[None]:
-    """As under ``python -m``, but for one import only: files beside the user must not shadow modules later on."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()  # the module may be younger than Python's list of the folder
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 # data sets
