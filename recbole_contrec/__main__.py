@@ -75,7 +75,7 @@ def _show_messages() -> None:
 
 
 def _train(arguments: list[str]) -> int:
-    if not arguments or "--help" in arguments or "-h" in arguments:
+    if not arguments or {"--help", "-h"} & set(arguments):
         print(USAGE)
         return 0
     if not arguments[0].startswith("-"):
@@ -125,7 +125,7 @@ def _prepare(arguments: list[str]) -> int:
 
 
 def _recommend(arguments: list[str]) -> int:
-    if not arguments or "--help" in arguments:
+    if not arguments or {"--help", "-h"} & set(arguments):
         print(RECOMMEND_USAGE)
         return 0
     own, unknown = split_arguments(arguments, RECOMMEND_OPTIONS)
