@@ -19,7 +19,7 @@ from recbole_contrec import checkpoint
 from recbole_contrec.card import protocol_card
 from recbole_contrec.config import Config
 from recbole_contrec.data.loading import RunData, load_data
-from recbole_contrec.data.prepare import known_datasets, prepare
+from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.identity import Identity, load_weights
 from recbole_contrec.registry import find_model, general_settings, properties_folders
@@ -151,7 +151,11 @@ def fetch_missing_data(model: str, dataset: str, config_file_list: Sequence[str]
             raise UserError(f"unknown setting {key}{did_you_mean(key, settings)}")
         settings[key].accepts(str(value)) or settings[key].check(value)
     logger.info("%s is not in %s: fetching it", dataset, data_path)
-    prepare(dataset, data_path)
+    try:
+        prepare(dataset, data_path)
+    except PrepareError as error:
+        raise UserError(f"{error} to: python -m recbole_contrec prepare --dataset={dataset} --data_path={data_path}"
+                        if "--from=" in str(error) else str(error)) from error
 
 
 def objective_function(config_dict: dict | None = None, config_file_list: Sequence[str] = (), saved: bool = False
