@@ -76,9 +76,11 @@ class FullRanking:
         return torch.from_numpy(rows[masked]).long(), torch.from_numpy(items[masked]).long()
 
     def _collect_ranks(self, interaction, scores, positive_u, positive_i):
-        scores = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # no score is the worst score
+        if scores.isnan().any():
+            scores = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # no score is the worst score
         own = scores[positive_u.to(scores.device), positive_i.to(scores.device)][:, None]  # [P, 1]
-        rows = scores[positive_u.to(scores.device), 1:]  # [P, N - 1], without the padding
+        one_each = len(positive_u) == len(scores) and bool((positive_u == torch.arange(len(scores))).all())
+        rows = (scores if one_each else scores[positive_u.to(scores.device)])[:, 1:]  # [P, N - 1], without the padding
         better, equal = (rows > own).sum(1), (rows == own).sum(1)
         users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()[positive_u.numpy()]
         self._ranks.append((users, positive_i.numpy(), 1 + better.cpu().numpy(), equal.cpu().numpy() - 1))
