@@ -55,6 +55,16 @@ def test_padding_at_the_end_changes_nothing(decoder):
     torch.testing.assert_close(decoder(inputs)[:, :7], decoder(inputs[:, :7]))
 
 
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_one_state_a_row_equals_the_whole_pass(n_layers):
+    torch.manual_seed(0)
+    decoder = CausalDecoder(8, n_layers, n_heads=2, max_positions=12, dropout=0.5).double().eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    inputs, last = torch.randn(5, 12, 8, dtype=torch.float64), torch.tensor([11, 0, 4, 7, 10])
+    torch.testing.assert_close(decoder.state_at(inputs, last), decoder(inputs)[torch.arange(5), last])
+
+
 def test_order_matters(decoder):
     inputs = torch.randn(1, 4, 8, dtype=torch.float64)
     assert not torch.allclose(decoder(inputs)[:, -1], decoder(inputs[:, [1, 0, 2, 3]])[:, -1])

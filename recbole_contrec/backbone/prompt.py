@@ -63,3 +63,7 @@ class Prompt(nn.Module):
             Tensor: [B, L, D].
         """
         return states[:, self.prefix_length + self.positions_per_item - 1::self.positions_per_item]
+
+    def position_after(self, length: Tensor) -> Tensor:
+        """Position of the state that has seen ``length`` items: [B] -> [B]."""
+        return self.prefix_length + self.positions_per_item * length - 1

@@ -165,9 +165,7 @@ class ContRec(SequentialRecommender):
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, user: Tensor) -> Tensor:
         """States after every item [B, L, D] for histories [B, L] padded at the end, their lengths [B] and users [B]."""
-        item_tokens = self._read_items(item_seq)                                  # [B, L, K, D]
-        user_tokens = self._read_users(user)                                      # [B, K, D]
-        states = self.backbone(self.prompt(user_tokens, item_tokens))             # [B, S, D]
+        states = self.backbone(self._read(item_seq, user))                        # [B, S, D]
         return self.prompt.states_after_items(states)                             # [B, L, D]
 
     def calculate_loss(self, interaction) -> ContRecLoss:
@@ -210,8 +208,8 @@ class ContRec(SequentialRecommender):
         condition = item_seq.new_zeros(len(length), self.config["hidden_size"], dtype=torch.float32)
         for rows in length_groups(length):
             longest = int(length[rows[0]])
-            states = self.forward(item_seq[rows, :longest], length[rows], interaction[self.USER_ID][rows])
-            condition[rows] = self.gather_indexes(states, length[rows] - 1)       # [b, D]
+            prompt = self._read(item_seq[rows, :longest], interaction[self.USER_ID][rows])       # [b, S, D]
+            condition[rows] = self.backbone.state_at(prompt, self.prompt.position_after(length[rows]))
         generator = torch.Generator(condition.device).manual_seed(self.config["seed"])
         return self.head.sample(condition, self.config["diffusion_steps"], self.config["diffusion_samples"],
                                 eta=self.config["sampling_noise"], generator=generator, common_noise=True)
@@ -238,6 +236,10 @@ class ContRec(SequentialRecommender):
             conditions.append(states[next_of_group > 0])
             targets.append(next_of_group[next_of_group > 0])
         return torch.cat(conditions), torch.cat(targets)
+
+    def _read(self, item_seq: Tensor, user: Tensor) -> Tensor:
+        """Prompt vectors [B, S, D] of histories [B, L] and users [B]."""
+        return self.prompt(self._read_users(user), self._read_items(item_seq))
 
     def _read_items(self, items: Tensor) -> Tensor:
         """What the language model reads for some items: [B, L] -> [B, L, K, D]."""
