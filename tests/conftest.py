@@ -71,3 +71,14 @@ def assembled(config_of):
         config = config_of(model, *arguments)
         return assemble(config, load_data(config))
     return build
+
+
+@pytest.fixture
+def run_tiny(tiny):
+    """A function (model, *arguments) -> result of a run on the tiny data set."""
+    def start(model="ContRec", *arguments, **options):
+        from recbole_contrec.quick_start import run
+
+        defaults = [*(TINY_CONTREC if model == "ContRec" else TINY), f"--data_path={tiny}"]
+        return run(model, "tiny", arguments=changed(defaults, arguments), **options)
+    return start

@@ -86,6 +86,19 @@ def test_every_loss_term_has_a_name_and_its_weight(ready):
     assert all(torch.isfinite(term) for term in terms) and terms.dispersive != 0
 
 
+@pytest.mark.parametrize("term", ["ranking", "regression", "dispersive"])
+def test_a_weight_scales_its_term_and_no_other(ready, term):
+    def terms(weight):
+        model = ready(*STILL, f"--{term}_weight={weight}").model.train()
+        batch = next(iter(ready().data.train))
+        torch.manual_seed(0)
+        return model.calculate_loss(batch)._asdict()
+
+    whole, half = terms(0.8), terms(0.4)
+    for name in whole:
+        torch.testing.assert_close(half[name], whole[name] * (0.5 if name == term else 1.0))
+
+
 def test_targets_teach_the_item_vectors_through_ranking_alone(ready):
     loaded = ready(*STILL, "--ranking_weight=0", "--train_batch_size=20")
     model = loaded.model.train()
@@ -99,7 +112,8 @@ def test_targets_teach_the_item_vectors_through_ranking_alone(ready):
 
 
 def _condition_and_target(model, batch):
-    condition, target = model._states_with_targets(batch, model._next_items(batch))
+    condition, target = model._states_with_targets(
+        batch, lambda item_seq, rows: model.forward(item_seq, batch["user_id"][rows]))
     return condition, model._unit_scale(model.item_vectors.weight[target])
 
 
@@ -158,6 +172,10 @@ def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):
     rows["user_id"] = torch.zeros_like(rows["user_id"])  # nobody
     unknown = model.full_sort_predict(rows)
     assert torch.isfinite(unknown).all() and not torch.allclose(known, unknown)
+    with torch.no_grad():
+        model.unknown_user.add_(1)
+    assert not torch.allclose(model.full_sort_predict(rows), unknown)
+    assert torch.equal(model._read_users(rows["user_id"][:1]), model.user_adapter(model.unknown_user)[None])
 
 
 def test_a_held_out_pair_changes_no_vector_and_no_token(workplace, assembled):

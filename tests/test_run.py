@@ -12,20 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import TINY, TINY_CONTREC, changed, write_atomic_files
+from conftest import TINY_CONTREC, changed, write_atomic_files
 from recbole_contrec import checkpoint
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import load_data_and_model, run
 from recbole_contrec.recommendation import recommend, whole_histories
-
-
-@pytest.fixture
-def run_tiny(tiny):
-    """A function (model, *arguments) -> result of a run on the tiny data set."""
-    def start(model="ContRec", *arguments, **options):
-        defaults = [*(TINY_CONTREC if model == "ContRec" else TINY), f"--data_path={tiny}"]
-        return run(model, "tiny", arguments=changed(defaults, arguments), **options)
-    return start
 
 
 @pytest.mark.parametrize("model", ["ContRec", "SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "BPR", "Pop"])
@@ -132,10 +123,11 @@ run("ContRec", "tiny", arguments={arguments!r}, resume=os.environ.get("RESUME"))
 """
 
 
-@pytest.mark.parametrize("model", ["ContRec", "SASRec"])
-def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplace, model):
+@pytest.mark.parametrize("model, arguments", [("ContRec", ()), ("SASRec", ()), ("ContRec", ("--learning_rate=1e-12",))],
+                         ids=["ContRec", "SASRec", "the first epoch stays the best"])
+def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplace, model, arguments):
     """Stopped after two of four epochs, as a kill between epochs does."""
-    whole = run_tiny(model, "--epochs=4", "--run_name=whole")
+    whole = run_tiny(model, "--epochs=4", "--run_name=whole", *arguments)
 
     from recbole_contrec.trainer import RunTrainer
     save_last = RunTrainer._save_last
@@ -148,10 +140,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplac
     RunTrainer._save_last = save_and_die
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_tiny(model, "--epochs=4", "--run_name=cut")
+            run_tiny(model, "--epochs=4", "--run_name=cut", *arguments)
     finally:
         RunTrainer._save_last = save_last
-    resumed = run_tiny(model, "--epochs=4", resume="saved/cut")
+    resumed = run_tiny(model, "--epochs=4", *arguments, resume="saved/cut")
     assert resumed["test_result"] == whole["test_result"]
     assert resumed["best_valid_result"] == whole["best_valid_result"] and resumed["best_epoch"] == whole["best_epoch"]
     last = [checkpoint.load(workplace / "saved" / name / "last.safetensors") for name in ("whole", "cut")]
@@ -407,6 +399,28 @@ def test_nan_of_a_recbole_model_names_epoch_and_batch(run_tiny, monkeypatch):
     monkeypatch.setattr(SASRec, "calculate_loss", lambda self, batch: self.item_embedding.weight.sum() * float("nan"))
     with pytest.raises(FloatingPointError, match="epoch 0, batch 0"):
         run_tiny("SASRec")
+
+
+def test_learning_rate_rises_and_falls_over_the_run(assembled):
+    loaded = assembled("ContRec", "--epochs=10", "--warmup_ratio=0.2", "--learning_rate=0.01",
+                       "--final_learning_rate_ratio=0.1", "--train_batch_size=64")
+    trainer, rates = loaded.trainer, []
+    trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    for epoch in range(10):
+        trainer._train_epoch(loaded.data.train, epoch)
+    top = rates.index(max(rates))
+    assert rates[top] == pytest.approx(0.01, rel=0.05) and 0.15 < top / len(rates) < 0.25
+    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(0.001, rel=0.1)
+
+
+def test_the_average_is_what_is_validated_and_kept(run_tiny, workplace):
+    run_tiny("ContRec", "--epochs=1", "--average_decay=0.9", "--run_name=run")
+    last, best = (checkpoint.load(workplace / "saved" / "run" / f"{name}.safetensors") for name in ("last", "best"))
+    average = last.part("average")
+    for name, tensor in average.items():
+        assert torch.equal(best.part("model")[name], tensor), name
+    assert any(not torch.equal(last.part("model")[name], tensor) for name, tensor in average.items())
 
 
 def test_the_average_works_under_any_trainer(run_tiny, workplace):

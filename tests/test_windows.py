@@ -91,6 +91,19 @@ def test_a_target_is_the_item_after_its_position(config_of):
         assert ((items > 0).sum(1) == batch["item_length"]).all()
 
 
+def test_batches_count_every_target_once_whatever_the_context(config_of):
+    from recbole_contrec.data.loading import load_data
+
+    def targets(context):
+        loader = load_data(config_of("ContRec", "--MAX_ITEM_LIST_LENGTH=6", f"--window_context={context}")).train
+        loader.set_epoch(3)
+        return Counter(pair for batch in loader for user, row in zip(batch["user_id"].tolist(),
+                                                                     batch[NEXT_PREFIX + "item_id_list"].tolist())
+                       for pair in ((user, item) for item in row if item))
+
+    assert targets(0) == targets(3)
+
+
 def test_order_depends_on_seed_and_epoch_alone(config_of):
     from recbole_contrec.data.loading import load_data
 

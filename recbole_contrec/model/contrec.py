@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
 from recbole_contrec.data.vectors import check_source, collaborative_vectors, source_content
-from recbole_contrec.data.windows import NEXT_PREFIX
 from recbole_contrec.diffusion import DiffusionHead
+from recbole_contrec.model.windowed import Windowed
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
 from recbole_contrec.tokenizer import SigmaVAE, fit_tokenizer, health_report, split_rows
@@ -31,7 +31,7 @@ class ContRecLoss(NamedTuple):
     dispersive: Tensor
 
 
-class ContRec(SequentialRecommender):
+class ContRec(Windowed, SequentialRecommender):
     r"""ContRec reads users and items as continuous tokens and generates the next preference by diffusion.
 
     A sigma-VAE turns collaborative vectors into K continuous tokens a user and an item; a causal language model
@@ -163,15 +163,16 @@ class ContRec(SequentialRecommender):
 
     # RecBole's four methods
 
-    def forward(self, item_seq: Tensor, item_seq_len: Tensor, user: Tensor) -> Tensor:
-        """States after every item [B, L, D] for histories [B, L] padded at the end, their lengths [B] and users [B]."""
+    def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
+        """States after every item [B, L, D] for histories [B, L] padded at the end and users [B]."""
         states = self.backbone(self._read(item_seq, user))                        # [B, S, D]
         return self.prompt.states_after_items(states)                             # [B, L, D]
 
     def calculate_loss(self, interaction) -> ContRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
-        next_items = self._next_items(interaction)                                # [B, L]
-        condition, target = self._states_with_targets(interaction, next_items)    # [n, D], [n]
+        user = interaction[self.USER_ID]
+        condition, target = self._states_with_targets(
+            interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))       # [n, D], [n]
         table = self.item_vectors.weight                                          # [N, d]
         ranking = regression = dispersive = condition.new_zeros(())
         if self.config["regression_weight"] or self.config["dispersive_weight"]:
@@ -213,29 +214,6 @@ class ContRec(SequentialRecommender):
         generator = torch.Generator(condition.device).manual_seed(self.config["seed"])
         return self.head.sample(condition, self.config["diffusion_steps"], self.config["diffusion_samples"],
                                 eta=self.config["sampling_noise"], generator=generator, common_noise=True)
-
-    def count_targets(self, interaction) -> int:
-        """Targets of a training batch."""
-        return int((self._next_items(interaction) > 0).sum())
-
-    def _next_items(self, interaction) -> Tensor:
-        """The target after every position [B, L], 0 = none."""
-        if NEXT_PREFIX + self.ITEM_SEQ in interaction:
-            return interaction[NEXT_PREFIX + self.ITEM_SEQ]
-        item_seq, last = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN] - 1
-        return torch.zeros_like(item_seq).scatter_(1, last[:, None], interaction[self.POS_ITEM_ID][:, None])
-
-    def _states_with_targets(self, interaction, next_items: Tensor) -> tuple[Tensor, Tensor]:
-        """Conditions [n, D] and next items [n]; rows of similar length are computed together."""
-        item_seq, length, user = (interaction[field] for field in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.USER_ID))
-        conditions, targets = [], []
-        for rows in length_groups(length):
-            longest = int(length[rows[0]])
-            states = self.forward(item_seq[rows, :longest], length[rows], user[rows])      # [b, L', D]
-            next_of_group = next_items[rows, :longest]                            # [b, L']
-            conditions.append(states[next_of_group > 0])
-            targets.append(next_of_group[next_of_group > 0])
-        return torch.cat(conditions), torch.cat(targets)
 
     def _read(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """Prompt vectors [B, S, D] of histories [B, L] and users [B]."""
