@@ -19,19 +19,27 @@ class CatalogueCrossEntropy(torch.autograd.Function):
 
     The gradient of a softmax is known as soon as its forward pass is, so both are computed in one sweep and in place:
     no [n, N] matrix is kept for the backward pass, and memory traffic falls to less than half.
+
+    Called by ``apply(query [n, d], items [N, d], target [n], smoothing, history [n, L], repeat_bias)``; the last two
+    may be None. History counts from 1, 0 = none: it names the items to whose scores the scalar ``repeat_bias`` is added.
     """
 
     CHUNK = 512  # rows a sweep: their scores stay in the processor's cache
 
     @staticmethod
-    def forward(ctx, query: Tensor, items: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    def forward(ctx, query: Tensor, items: Tensor, target: Tensor, smoothing: float, history: Tensor | None = None,
+                repeat_bias: Tensor | None = None) -> Tensor:
         n, n_items = len(query), len(items)
         query_grad, items_grad = torch.empty_like(query), torch.zeros_like(items)
+        bias_grad = None if repeat_bias is None else torch.zeros_like(repeat_bias)
         total = query.new_zeros((), dtype=torch.float32)
         for start in range(0, n, CatalogueCrossEntropy.CHUNK):
             rows = slice(start, start + CatalogueCrossEntropy.CHUNK)
             own = target[rows, None]
             scores = (query[rows] @ items.T).float()  # [<= CHUNK, N]
+            if repeat_bias is not None:
+                seen = scores.new_zeros(len(scores), n_items + 1).scatter_(1, history[rows], 1.0)[:, 1:]
+                scores.addcmul_(seen, repeat_bias)
             total -= (1 - smoothing) * scores.gather(1, own).sum()
             if smoothing:
                 total -= smoothing / n_items * scores.sum()
@@ -41,16 +49,19 @@ class CatalogueCrossEntropy(torch.autograd.Function):
             total += (norm.log() + highest).sum()
             gradient = scores.div_(norm).sub_(smoothing / n_items)  # softmax minus the smoothed target
             gradient.scatter_add_(1, own, torch.full_like(norm, smoothing - 1))
+            if repeat_bias is not None:
+                bias_grad += seen.mul_(gradient).sum()
             gradient = gradient.to(query.dtype)
             query_grad[rows] = gradient @ items
             items_grad += gradient.T @ query[rows]
-        ctx.save_for_backward(query_grad / n, items_grad / n)
+        ctx.save_for_backward(query_grad / n, items_grad / n, None if bias_grad is None else bias_grad / n)
         return total / n
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
-        query_grad, items_grad = ctx.saved_tensors
-        return query_grad * upstream, items_grad * upstream, None, None
+        query_grad, items_grad, bias_grad = ctx.saved_tensors
+        return (query_grad * upstream, items_grad * upstream, None, None, None,
+                None if bias_grad is None else bias_grad * upstream)
 
 
 class Retrieval(nn.Module):
@@ -59,15 +70,23 @@ class Retrieval(nn.Module):
     Several samples of a preference are joined by the log of their mean exponential: a ranking needs the
     distribution, and each sample may point at other items.
 
+    Whether people return to items is a property of the data: films are rated once, songs are heard again. With
+    ``repeat_rate`` one learned number, the repeat bias, is added to the score of every item that the history holds (the
+    simplest form of RepeatNet's repeat and explore modes, Ren et al. 2019, arXiv 1812.02646). Vectors alone learn it
+    badly: an item is near to itself.
+
     Args:
         similarity: ``"cosine"`` or ``"inner"`` (product).
         temperature: start value of the temperature of the cosine; it is learned.
         label_smoothing: of the ranking loss.
+        repeat_rate: share of targets that stand in their history already; the repeat bias starts at its log odds. None
+            for no bias: histories are then ignored.
     """
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
 
-    def __init__(self, similarity: str = "cosine", temperature: float = 0.05, label_smoothing: float = 0.0):
+    def __init__(self, similarity: str = "cosine", temperature: float = 0.05, label_smoothing: float = 0.0,
+                 repeat_rate: float | None = None):
         super().__init__()
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity={similarity!r}: choose one of {', '.join(SIMILARITIES)}")
@@ -75,17 +94,28 @@ class Retrieval(nn.Module):
         self.label_smoothing = label_smoothing
         if similarity == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
+        self.register_parameter("repeat_bias", bias)
 
-    def scores(self, preference: Tensor, items: Tensor) -> Tensor:
+    def scores(self, preference: Tensor, items: Tensor, history: Tensor | None = None, first: int = 0) -> Tensor:
         """Similarity of each preference to each item.
 
         Args:
             preference: [n, d], or samples [M, n, d].
-            items: [N, d].
+            items: [N, d], the items ``first``, ``first + 1``, ...
+            history: item numbers [n, L] that get the repeat bias, 0 = none.
 
         Returns:
             Tensor: a fresh writable [n, N].
         """
+        scores = self._similarities(preference, items)
+        if self.repeat_bias is not None and history is not None:
+            row, place = ((history >= max(first, 1)) & (history < first + len(items))).nonzero(as_tuple=True)
+            column = history[row, place] - first
+            scores[row, column] = scores[row, column] + self.repeat_bias  # once, also for an item seen twice
+        return scores
+
+    def _similarities(self, preference: Tensor, items: Tensor) -> Tensor:
         if self.similarity == "cosine":
             preference, items = self._scaled(preference), F.normalize(items, dim=-1)
         if preference.dim() == 2:
@@ -95,13 +125,15 @@ class Retrieval(nn.Module):
             joined = torch.logaddexp(joined, sample @ items.T)
         return joined - math.log(len(preference))
 
-    def ranking_loss(self, preference: Tensor, items: Tensor, target: Tensor, negatives: int = 0) -> Tensor:
+    def ranking_loss(self, preference: Tensor, items: Tensor, target: Tensor, negatives: int = 0,
+                     history: Tensor | None = None) -> Tensor:
         """Cross entropy of the next item among the catalogue.
 
         Args:
             preference: [n, d].
             items: [N, d]; row 0 is the padding and never a candidate.
             target: item numbers [n].
+            history: item numbers [n, L] before the target, 0 = none.
             negatives: 0 ranks the whole catalogue; otherwise this many uniformly drawn items, shared by the
                 batch and corrected for accidental hits, stand in for it (sampled softmax, Jean et al. 2015).
 
@@ -112,20 +144,33 @@ class Retrieval(nn.Module):
         if not negatives or negatives >= n_candidates:
             if self.similarity == "cosine":
                 preference, items = self._scaled(preference), F.normalize(items, dim=-1)
-            return CatalogueCrossEntropy.apply(preference, items[1:], target - 1, self.label_smoothing)
-        drawn = torch.randint(1, len(items), (negatives,), device=target.device)
-        # Each drawn item stands for n_candidates / negatives others; the target stands for itself.
-        others = self.scores(preference, items[drawn]) + math.log(n_candidates / negatives)  # [n, negatives]
+            return CatalogueCrossEntropy.apply(preference, items[1:], target - 1, self.label_smoothing, history,
+                                               None if history is None else self.repeat_bias)
+        drawn = torch.randint(1, len(items), (negatives,), device=target.device).unique()
+        # Each drawn item stands for n_candidates / len(drawn) others; the target stands for itself.
+        place = torch.zeros(len(items), dtype=torch.long, device=target.device)
+        place[drawn] = torch.arange(1, len(drawn) + 1, device=target.device)  # 1, 2, ...; 0 = not drawn
+        others = self.scores(preference, items[drawn], None if history is None else place[history], first=1)
+        others = others + math.log(n_candidates / len(drawn))  # [n, negatives]
         others = others.masked_fill(drawn == target[:, None], -torch.inf)
-        own = self.paired_scores(preference, items[target])  # [n]
+        own = self.paired_scores(preference, items[target], target, history)  # [n]
         return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
 
-    def paired_scores(self, preference: Tensor, items: Tensor) -> Tensor:
-        """Score of the i-th item for the i-th preference: [n, d] or [M, n, d], and [n, d] -> [n]."""
+    def paired_scores(self, preference: Tensor, items: Tensor, numbers: Tensor | None = None,
+                      history: Tensor | None = None) -> Tensor:
+        """Score of the i-th item for the i-th preference: [n, d] or [M, n, d], and [n, d] -> [n].
+
+        Args:
+            numbers: of the items [n], to find them in ``history`` [n, L].
+        """
         if self.similarity == "cosine":
             preference, items = self._scaled(preference), F.normalize(items, dim=-1)
         similarity = (preference * items).sum(-1)  # [n] or [M, n]
-        return similarity if preference.dim() == 2 else similarity.logsumexp(0) - math.log(len(similarity))
+        if preference.dim() == 3:
+            similarity = similarity.logsumexp(0) - math.log(len(similarity))
+        if self.repeat_bias is not None and history is not None:
+            similarity = similarity + self.repeat_bias * (history == numbers[:, None]).any(1)
+        return similarity
 
     def _scaled(self, preference: Tensor) -> Tensor:
         """Unit vectors times the inverse temperature."""
@@ -133,13 +178,14 @@ class Retrieval(nn.Module):
 
     @torch.no_grad()
     def top_k(self, preference: Tensor, items: Tensor, k: int, excluded: Tensor | None = None,
-              chunk: int = 65536) -> tuple[Tensor, Tensor]:
+              history: Tensor | None = None, chunk: int = 65536) -> tuple[Tensor, Tensor]:
         """The K best items in bounded memory: the catalogue passes in chunks, the best so far are kept.
 
         Args:
             preference: [n, d] or [M, n, d].
             items: [N, d]; row 0 is the padding and never returned.
             excluded: item numbers [n, E] that may not be returned, 0 = none.
+            history: item numbers [n, L] that get the repeat bias, 0 = none.
 
         Returns:
             tuple: scores [n, k] and item numbers [n, k], best first; where fewer than k items are left, the
@@ -149,7 +195,7 @@ class Retrieval(nn.Module):
         best = preference.new_full((n, k), -torch.inf)
         which = torch.zeros(n, k, dtype=torch.long, device=preference.device)
         for start in range(1, len(items), chunk):
-            part = self.scores(preference, items[start:start + chunk])  # [n, <= chunk]
+            part = self.scores(preference, items[start:start + chunk], history, start)  # [n, <= chunk]
             if excluded is not None:
                 inside = (excluded >= start) & (excluded < start + part.shape[1])
                 row = torch.arange(n, device=part.device)[:, None].expand_as(excluded)[inside]

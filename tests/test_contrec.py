@@ -112,7 +112,7 @@ def test_targets_teach_the_item_vectors_through_ranking_alone(ready):
 
 
 def _condition_and_target(model, batch):
-    condition, target = model._states_with_targets(
+    condition, target, *_ = model._states_with_targets(
         batch, lambda item_seq, rows: model.forward(item_seq, batch["user_id"][rows]))
     return condition, model._unit_scale(model.item_vectors.weight[target])
 

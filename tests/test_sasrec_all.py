@@ -16,6 +16,7 @@ def test_scores_and_parameters_are_those_of_recbole(assembled):
 
 
 def test_window_loss_equals_the_loss_of_recbole_over_all_prefixes(assembled):
+    """But for the padding, which RecBole's softmax takes for a candidate."""
     still = ("--hidden_dropout_prob=0", "--attn_dropout_prob=0", "--MAX_ITEM_LIST_LENGTH=30")
     loaded = assembled("SASRecAll", *still)
     model = loaded.model.train()
@@ -27,7 +28,7 @@ def test_window_loss_equals_the_loss_of_recbole_over_all_prefixes(assembled):
             prefix = torch.zeros_like(items[row])
             prefix[:place + 1] = items[row, :place + 1]
             state = model.forward(prefix[None], torch.tensor([place + 1]))
-            losses.append(F.cross_entropy(state @ model.item_embedding.weight.T, targets[row, place][None]))
+            losses.append(F.cross_entropy(state @ model.item_embedding.weight[1:].T, targets[row, place][None] - 1))
         assert model.calculate_loss(batch).ranking.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
         assert model.count_targets(batch) == len(losses)
         count += len(losses)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
 from recbole_contrec.data.vectors import check_source, collaborative_vectors, source_content
 from recbole_contrec.diffusion import DiffusionHead
-from recbole_contrec.model.windowed import Windowed
+from recbole_contrec.model.windowed import Windowed, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
 from recbole_contrec.tokenizer import SigmaVAE, fit_tokenizer, health_report, split_rows
@@ -86,7 +86,8 @@ class ContRec(Windowed, SequentialRecommender):
             condition_dropout=config["condition_dropout"], noise_draws=config["noise_draws"],
             dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
             dispersive_temperature=config["dispersive_temperature"])
-        self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"])
+        self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
+                                   repeat_rate(dataset.histories) if config["repeat_bias"] else None)
 
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
@@ -171,26 +172,28 @@ class ContRec(Windowed, SequentialRecommender):
     def calculate_loss(self, interaction) -> ContRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
         user = interaction[self.USER_ID]
-        condition, target = self._states_with_targets(
-            interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))       # [n, D], [n]
+        targets = self._states_with_targets(interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))
+        condition, target = targets.states, targets.items                         # [n, D], [n]
         table = self.item_vectors.weight                                          # [N, d]
         ranking = regression = dispersive = condition.new_zeros(())
         if self.config["regression_weight"] or self.config["dispersive_weight"]:
             regression, dispersive = self.head.loss(condition, self._unit_scale(table[target]))
         if self.config["ranking_weight"]:
             ranking = self.retrieval.ranking_loss(self.head.estimate(condition), table, target,
-                                                  self.config["ranking_negatives"])
+                                                  self.config["ranking_negatives"],
+                                                  targets.histories() if self.config["repeat_bias"] else None)
         return ContRecLoss(self.config["ranking_weight"] * ranking, self.config["regression_weight"] * regression,
                            self.config["dispersive_weight"] * dispersive)
 
     def predict(self, interaction) -> Tensor:
         """Score of one item a row [B]."""
         preference = self.generate(interaction)                                   # [M, B, d]
-        return self.retrieval.paired_scores(preference, self.item_vectors(interaction[self.ITEM_ID]))
+        item = interaction[self.ITEM_ID]                                          # [B]
+        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, interaction[self.ITEM_SEQ])
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
-        return self.retrieval.scores(self.generate(interaction), self.item_vectors.weight)
+        return self.retrieval.scores(self.generate(interaction), self.item_vectors.weight, interaction[self.ITEM_SEQ])
 
     # beyond RecBole's contract
 
@@ -200,7 +203,8 @@ class ContRec(Windowed, SequentialRecommender):
         Args:
             excluded: item numbers [B, E] not to be returned, 0 = none.
         """
-        return self.retrieval.top_k(self.generate(interaction), self.item_vectors.weight, k, excluded)
+        return self.retrieval.top_k(self.generate(interaction), self.item_vectors.weight, k, excluded,
+                                    interaction[self.ITEM_SEQ])
 
     @torch.no_grad()
     def generate(self, interaction) -> Tensor:

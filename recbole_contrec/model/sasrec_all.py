@@ -12,8 +12,8 @@ from typing import NamedTuple
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
-from recbole_contrec.model.windowed import Windowed
-from recbole_contrec.retrieval import CatalogueCrossEntropy
+from recbole_contrec.model.windowed import Windowed, repeat_rate
+from recbole_contrec.retrieval import Retrieval
 
 
 class SASRecAllLoss(NamedTuple):
@@ -27,8 +27,12 @@ class SASRecAll(Windowed, SASRec):
 
     NOTE:
         The control for ContRec's training on whole histories: what SASRec gains from the same windows, targets and
-        training recipe. Scores are RecBole's own, to the last line.
+        training recipe. Without the repeat bias, scores are those of RecBole; with it, they are the control for that.
     """
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.catalogue = Retrieval("inner", repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None)
 
     def states(self, item_seq: Tensor) -> Tensor:
         """States after every item of histories padded at the end, [B, L] -> [B, L, D]; SASRec's ``forward`` gives
@@ -39,5 +43,18 @@ class SASRecAll(Windowed, SASRec):
 
     def calculate_loss(self, interaction) -> SASRecAllLoss:
         """Mean cross entropy of the next item over the targets of a batch, as SASRec computes it for its one."""
-        states, target = self._states_with_targets(interaction, lambda item_seq, rows: self.states(item_seq))
-        return SASRecAllLoss(CatalogueCrossEntropy.apply(states, self.item_embedding.weight, target, 0.0))
+        targets = self._states_with_targets(interaction, lambda item_seq, rows: self.states(item_seq))
+        return SASRecAllLoss(self.catalogue.ranking_loss(targets.states, self.item_embedding.weight, targets.items,
+                                                         history=targets.histories()))
+
+    def predict(self, interaction) -> Tensor:
+        """Score of one item a row [B]."""
+        item, history = interaction[self.ITEM_ID], interaction[self.ITEM_SEQ]
+        state = self.forward(history, interaction[self.ITEM_SEQ_LEN])             # [B, D]
+        return self.catalogue.paired_scores(state, self.item_embedding(item), item, history)
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """Scores of the whole catalogue [B, N]."""
+        history = interaction[self.ITEM_SEQ]
+        state = self.forward(history, interaction[self.ITEM_SEQ_LEN])             # [B, D]
+        return self.catalogue.scores(state, self.item_embedding.weight, history)

@@ -4,13 +4,29 @@ recbole_contrec.model.windowed
 What every model that trains on whole windows shares: which positions are targets, and their states.
 """
 
-from typing import Callable
+from typing import Callable, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_contrec.backbone import length_groups
-from recbole_contrec.data.windows import NEXT_PREFIX
+from recbole_contrec.data.windows import NEXT_PREFIX, Histories
+
+
+class Targets(NamedTuple):
+    """The targets of a batch: n items to be predicted."""
+
+    states: Tensor      # [n, D]    before the target
+    items: Tensor       # [n]       the target
+    item_seq: Tensor    # [B, L]    histories of the batch
+    row: Tensor         # [n]       where in `item_seq` the item before the target stands
+    place: Tensor       # [n]
+
+    def histories(self) -> Tensor:
+        """Items of the window up to each target, [n, L], 0 = none."""
+        later = torch.arange(self.item_seq.shape[1], device=self.place.device) > self.place[:, None]
+        return self.item_seq[self.row].masked_fill(later, 0)
 
 
 class Windowed:
@@ -29,19 +45,27 @@ class Windowed:
         item_seq, last = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN] - 1
         return torch.zeros_like(item_seq).scatter_(1, last[:, None], interaction[self.POS_ITEM_ID][:, None])
 
-    def _states_with_targets(self, interaction, states_of: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """States [n, D] and next items [n] of all targets; rows of similar length are computed together.
+    def _states_with_targets(self, interaction, states_of: Callable[[Tensor, Tensor], Tensor]) -> Targets:
+        """All targets of a batch and the states before them; rows of similar length are computed together.
 
         Args:
             states_of: from histories [b, L'] and the numbers of their rows [b] to states [b, L', D].
         """
         item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         next_items = self._next_items(interaction)                                # [B, L]
-        found, targets = [], []
+        states, places = [], []
         for rows in length_groups(length):
             longest = int(length[rows[0]])
-            states = states_of(item_seq[rows, :longest], rows)                    # [b, L', D]
-            next_of_group = next_items[rows, :longest]                            # [b, L']
-            found.append(states[next_of_group > 0])
-            targets.append(next_of_group[next_of_group > 0])
-        return torch.cat(found), torch.cat(targets)
+            row, place = (next_items[rows, :longest] > 0).nonzero(as_tuple=True)
+            states.append(states_of(item_seq[rows, :longest], rows)[row, place])  # of [b, L', D]
+            places.append(torch.stack([rows[row], place]))
+        row, place = torch.cat(places, dim=1)
+        return Targets(torch.cat(states), next_items[row, place], item_seq, row, place)
+
+
+def repeat_rate(histories: Histories) -> float:
+    """Share of training targets that stand in their history already, strictly between 0 and 1."""
+    users, items = histories.pairs()
+    targets = max(len(items) - len(histories.users), 1)
+    distinct = len(np.unique(np.stack([users, items]), axis=1).T)
+    return (len(items) - distinct + 1) / (targets + 2)
