@@ -10,7 +10,7 @@ import math
 from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Iterator
+from typing import Any, Iterator, NamedTuple
 
 import torch
 from recbole.trainer import DecisionTreeTrainer, PretrainTrainer, Trainer
@@ -28,6 +28,14 @@ from recbole_contrec.stages import FinishedStage, fingerprint, run_stages
 logger = logging.getLogger("recbole_contrec")
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+class CurvePoint(NamedTuple):
+    """A validation: after which epoch, after how many seconds of training and validating, and the score."""
+
+    epoch: int
+    seconds: float
+    score: float
 
 
 class RunTrainer(FullRanking):
@@ -54,6 +62,8 @@ class RunTrainer(FullRanking):
         self.stages: dict[str, FinishedStage] = {}
         self.epoch_seconds: list[float] = []  # of training alone
         self.training_seconds = 0.0  # with validation and checkpoints
+        self.curve: list[CurvePoint] = []
+        self._valid_score = math.nan  # of the last validation
         self.best_epoch = -1
         self._epoch, self._batch = 0, 0
         self._resumed: checkpoint.Checkpoint | None = None
@@ -95,6 +105,7 @@ class RunTrainer(FullRanking):
                   "cur_step": self.cur_step, "best_valid_score": score if math.isfinite(score) else None,
                   "best_valid_result": self.best_valid_result, "best_epoch": self.best_epoch,
                   "epoch_seconds": self.epoch_seconds, "training_seconds": self.training_seconds,
+                  "curve": self.curve,
                   "stages": {name: stage._asdict() for name, stage in self.stages.items()},
                   "train_loss": self.train_loss_dict, "average_steps": self.average.steps if self.average else 0}
         checkpoint.save(self.folder / LAST, tensors, record)
@@ -133,6 +144,7 @@ class RunTrainer(FullRanking):
             self.best_valid_score = record["best_valid_score"]
         self.best_valid_result, self.best_epoch = record["best_valid_result"], record["best_epoch"]
         self.epoch_seconds, self.training_seconds = record["epoch_seconds"], record["training_seconds"]
+        self.curve = [CurvePoint(*point) for point in record.get("curve", [])]
         self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
         self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
         logger.info("Resuming %s after epoch %d", path, record["epoch"])
@@ -159,6 +171,8 @@ class RunTrainer(FullRanking):
                 elif saved and not validates:
                     self._save_checkpoint(epoch, verbose=verbose)
             self.training_seconds += perf_counter() - start
+            if validates and (epoch + 1) % self.eval_step == 0:
+                self.curve.append(CurvePoint(epoch, round(self.training_seconds, 2), self._valid_score))
             if saved:
                 self._save_last(epoch, train_data)
             if stop:
@@ -229,6 +243,7 @@ class RunTrainer(FullRanking):
         score, result = self._valid_epoch(valid_data, show_progress=show_progress)
         self.best_valid_score, self.cur_step, stop, better = early_stopping(
             score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger)
+        self._valid_score = float(score)
         if verbose:
             logger.info(set_color("epoch %d evaluating", "green") + " [" + set_color("time", "blue") + ": %.2fs, "
                         + set_color("valid_score", "blue") + ": %f]", epoch, perf_counter() - start, score)
