@@ -140,7 +140,6 @@ def _keep(run: Run) -> None:
 
 def _child(arguments: list[str] | None = None) -> None:
     """Run in the current folder, then test the best epoch once more without the items that were seen."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
     from recbole_contrec import load_data_and_model, run
     from recbole_contrec.results import write_json
 
@@ -160,4 +159,10 @@ def _child(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    _child()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
+    from recbole_contrec import UserError
+
+    try:
+        _child()
+    except UserError as error:
+        sys.exit(f"error: {error}")

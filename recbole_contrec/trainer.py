@@ -9,7 +9,7 @@ import logging
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Iterator, NamedTuple
 
 import torch
@@ -31,10 +31,11 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 
 
 class CurvePoint(NamedTuple):
-    """A validation: after which epoch, after how many seconds of training and validating, and the score."""
+    """A validation and what was spent on training and validating until then."""
 
     epoch: int
-    seconds: float
+    seconds: float          # by the clock
+    core_seconds: float     # of processor time, over all threads: not disturbed by what else the machine computes
     score: float
 
 
@@ -62,6 +63,7 @@ class RunTrainer(FullRanking):
         self.stages: dict[str, FinishedStage] = {}
         self.epoch_seconds: list[float] = []  # of training alone
         self.training_seconds = 0.0  # with validation and checkpoints
+        self.core_seconds = 0.0  # the same in processor time
         self.curve: list[CurvePoint] = []
         self._valid_score = math.nan  # of the last validation
         self.best_epoch = -1
@@ -105,7 +107,7 @@ class RunTrainer(FullRanking):
                   "cur_step": self.cur_step, "best_valid_score": score if math.isfinite(score) else None,
                   "best_valid_result": self.best_valid_result, "best_epoch": self.best_epoch,
                   "epoch_seconds": self.epoch_seconds, "training_seconds": self.training_seconds,
-                  "curve": self.curve,
+                  "core_seconds": self.core_seconds, "curve": self.curve,
                   "stages": {name: stage._asdict() for name, stage in self.stages.items()},
                   "train_loss": self.train_loss_dict, "average_steps": self.average.steps if self.average else 0}
         checkpoint.save(self.folder / LAST, tensors, record)
@@ -144,7 +146,8 @@ class RunTrainer(FullRanking):
             self.best_valid_score = record["best_valid_score"]
         self.best_valid_result, self.best_epoch = record["best_valid_result"], record["best_epoch"]
         self.epoch_seconds, self.training_seconds = record["epoch_seconds"], record["training_seconds"]
-        self.curve = [CurvePoint(*point) for point in record.get("curve", [])]
+        self.core_seconds = record["core_seconds"]
+        self.curve = [CurvePoint(*point) for point in record["curve"]]
         self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
         self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
         logger.info("Resuming %s after epoch %d", path, record["epoch"])
@@ -163,7 +166,7 @@ class RunTrainer(FullRanking):
         validates = self.eval_step > 0 and bool(valid_data)
         stop = self.cur_step > self.stopping_step  # the run was killed after its last epoch
         for epoch in range(self.start_epoch, 0 if stop else self.epochs):
-            start = perf_counter()
+            start, start_of_cores = perf_counter(), process_time()
             self._train_and_log(train_data, epoch, verbose, show_progress)
             with self._averaged():
                 if validates and (epoch + 1) % self.eval_step == 0:
@@ -171,8 +174,10 @@ class RunTrainer(FullRanking):
                 elif saved and not validates:
                     self._save_checkpoint(epoch, verbose=verbose)
             self.training_seconds += perf_counter() - start
+            self.core_seconds += process_time() - start_of_cores
             if validates and (epoch + 1) % self.eval_step == 0:
-                self.curve.append(CurvePoint(epoch, round(self.training_seconds, 2), self._valid_score))
+                self.curve.append(CurvePoint(epoch, round(self.training_seconds, 2), round(self.core_seconds, 2),
+                                             self._valid_score))
             if saved:
                 self._save_last(epoch, train_data)
             if stop:

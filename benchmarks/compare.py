@@ -1,0 +1,80 @@
+"""
+benchmarks.compare
+##################
+Models on one data set, over seeds, in one table: accuracy, speed and cost, with a paired test.
+
+    python benchmarks/compare.py --models ContRec SASRecAll SASRec GRU4Rec --dataset=ml-100k --seeds 3
+
+Each model runs with its own YAML. Every run is a process of its own; finished runs are kept and never repeated, a killed
+one goes on after its last epoch, so the command can be stopped and given again. Further ``--key=value`` settings go to every
+run. The tables are written to ``OUTPUT/DATASET/README.md``, pictures beside it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from plots import draw
+from runs import RESULTS, Run, execute
+from tables import report, rows
+
+FIRST_SEED = 2020
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is missing, then write tables and pictures; 0, or 1 if a run failed."""
+    given, settings = _parse(arguments)
+    folder = given.output / given.dataset
+    if not given.tables_only:
+        failed = run_all([Run(model, given.dataset, seed, folder, settings=settings)
+                          for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models], given.data_path)
+        if failed:
+            print(*failed, sep="\n", file=sys.stderr)
+            return 1
+    text = report(folder)
+    (folder / "README.md").write_text(f"# {given.dataset}\n\n{text}")
+    pictures = draw(rows(folder), folder)
+    print(text)
+    print("written:", folder / "README.md", *pictures)
+    return 0
+
+
+def run_all(runs: list[Run], data_path: str | None) -> list[str]:
+    """Execute runs one after another under a progress bar.
+
+    Returns:
+        list: messages of the runs that failed; the others are done nevertheless.
+    """
+    failed = []
+    with tqdm(runs, unit="run", dynamic_ncols=True) as bar:
+        for run in bar:
+            def show(epoch, score, run=run):
+                bar.set_description(f"{run}, epoch {epoch}: {score:.4f}")
+
+            bar.set_description(str(run))
+            try:
+                execute(run, data_path, show)
+            except RuntimeError as error:
+                failed.append(str(error))
+    return failed
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec"])
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
+    parser.add_argument("--seeds", type=int, default=3, help=f"number of seeds, from {FIRST_SEED} on")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
+    parser.add_argument("--tables-only", action="store_true", help="no runs, only tables and pictures of what is there")
+    given, settings = parser.parse_known_args(arguments)
+    odd = [argument for argument in settings if not argument.startswith("--") or "=" not in argument]
+    if odd:
+        parser.error(f"{', '.join(odd)}: settings are --key=value")
+    return given, tuple(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

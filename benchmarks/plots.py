@@ -1,0 +1,73 @@
+"""
+benchmarks.plots
+################
+Pictures of a results folder: accuracy against time, and accuracy against evaluation speed.
+"""
+
+from pathlib import Path
+
+from tables import Row, is_baseline, seconds_to_best
+
+OURS, BASELINE = "tab:blue", "tab:gray"
+
+
+def draw(table: list[Row], folder: Path) -> list[Path]:
+    """Write ``training.png`` and ``evaluation.png`` into the folder.
+
+    Returns:
+        list: their paths.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    written = []
+    for name, draw_into in (("training.png", _training), ("evaluation.png", _evaluation)):
+        figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+        draw_into(axes, table)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(folder / name, dpi=120)
+        pyplot.close(figure)
+        written.append(folder / name)
+    return written
+
+
+def _training(axes, table):
+    """Validation curves over core-seconds, one line a seed; the best epoch of each is marked."""
+    for number, row in enumerate(table):
+        color = f"C{number}"
+        for seed, result in enumerate(row.results):
+            curve = result.content["curve"]
+            if not curve:
+                continue  # RecBole's own training loops leave none
+            axes.plot([point["core_seconds"] for point in curve], [point["score"] for point in curve], color=color, lw=1.2,
+                      ls="--" if is_baseline(row) else "-", label=None if seed else row.name, alpha=0.8)
+            best = seconds_to_best(result.content)
+            axes.plot(best, result.content["best_valid_score"], "o", color=color, ms=4)
+    metric = table[0].results[0].content["card"]["valid_metric"]
+    axes.set(xscale="log", xlabel="core-seconds of training and validation", ylabel=f"{metric} on validation",
+             title=f"{_data(table)}: accuracy against training time (dashed: baselines)")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _evaluation(axes, table):
+    """Test NDCG@10 over users a second, a point a model."""
+    for row in table:
+        speed = _mean(row.values(lambda content: content["card"]["test_users_per_second"]))
+        score = _mean(row.metric("ndcg@10"))
+        axes.plot(speed, score, "o", color=BASELINE if is_baseline(row) else OURS)
+        axes.annotate(row.name, (speed, score), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel="users ranked a second (test, whole catalogue)", ylabel="NDCG@10 on test",
+             title=f"{_data(table)}: accuracy against evaluation speed (gray: baselines)")
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.15)
+
+
+def _mean(values):
+    return sum(values) / len(values)
+
+
+def _data(table):
+    return table[0].results[0].content["card"]["dataset"]

@@ -1,0 +1,157 @@
+"""The benchmark's arithmetic on known numbers, and one small comparison from runs to tables and pictures."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import compare as compare_script
+import runs
+import significance
+import tables
+from conftest import TINY_CONTREC
+
+# significance
+
+
+def test_ndcg_of_one_target():
+    found = significance.ndcg(np.array([1, 2, 10, 11, 9]), np.array([0, 0, 0, 0, 4]))
+    np.testing.assert_allclose(found, [1, 1 / math.log2(3), 1 / math.log2(11), 0, 0])
+
+
+def test_users_are_matched_by_name_and_seeds_averaged():
+    first = {"user": np.array(["b", "a"]), "rank": np.array([1, 50]), "ties": np.zeros(2)}
+    second = {"user": np.array(["a", "b"]), "rank": np.array([1, 50]), "ties": np.zeros(2)}
+    np.testing.assert_allclose(significance.mean_over_seeds([first, second], np.array(["a", "b"])), [0.5, 0.5])
+    np.testing.assert_allclose(significance.mean_over_seeds([first], np.array(["a", "b"])), [0, 1])
+    with pytest.raises(ValueError, match="different users"):
+        significance.mean_over_seeds([first], np.array(["a", "c"]))
+
+
+def test_a_difference_is_found_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    baseline = rng.random(2000)
+    better = significance.compare(baseline + 0.05 + 0.1 * rng.standard_normal(2000), baseline)
+    assert better.low < 0.05 < better.high and better.low > 0.04 and better.p_value < 1e-6
+    same = significance.compare(baseline + 0.1 * rng.standard_normal(2000), baseline)
+    assert same.low < 0 < same.high and same.p_value > 0.01
+    assert significance.compare(baseline, baseline) == (0, 0, 0, 1)
+
+
+def test_holm_multiplies_the_smallest_most_and_stays_in_order():
+    assert significance.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert significance.holm([0.9, 0.6]) == [1.0, 1.0]
+
+
+# tables
+
+
+def write_result(folder, name, seed, ranks, model="ContRec", score=0.1, masked=False, **card):
+    """A result as a run leaves it."""
+    metrics = {metric: 0.01 * seed + score for metric in tables.METRICS}
+    content = {
+        "best_valid_score": score, "best_epoch": 1, "epochs": 3, "test_result": metrics, "test_result_seen_masked": metrics,
+        "curve": [{"epoch": epoch, "seconds": 1.0, "core_seconds": 10.0 * (epoch + 1), "score": score * (epoch + 1) / 2} for epoch in range(3)],
+        "seconds": {"training": 111.0},
+        "card": {**dict.fromkeys(tables.SHARED), "model": model, "dataset": "tiny", "max_history": 50, "seed": seed,
+                 "seen_items_masked": masked, "test_users_per_second": 1234.5, "peak_memory_mib": 700, "parameters": 9999,
+                 "device": "cpu, 1 threads", "commit": "abc", "valid_metric": "NDCG@10", **card}}
+    path = folder / name / f"seed{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    np.savez(path.with_suffix(".npz"), user=np.array(list("abcdef")), rank=np.asarray(ranks), ties=np.zeros(6, int))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed in (1, 2):
+        write_result(tmp_path, "ContRec", seed, [1, 1, 2, 1, 3, 1], score=0.2)
+        write_result(tmp_path, "SASRec", seed, [9, 2, 20, 2, 5, 1], model="SASRec", score=0.1)
+    write_result(tmp_path, "BPR", 1, [30] * 6, model="BPR", score=0.3, masked=True)
+    return tmp_path
+
+
+def test_rows_are_ordered_by_validation_and_their_means_are_right(folder):
+    table = tables.rows(folder, ["ContRec", "SASRec"])
+    assert [row.name for row in table] == ["ContRec", "SASRec"]
+    assert [row.name for row in tables.rows(folder)][0] == "BPR"
+    line = tables.accuracy_table(table).splitlines()[2]
+    assert line.startswith("| ContRec | 2 | 50 | .2000 | **.2150** ± .0071 | .2150 ± .0071 |")
+    assert "| 10.0 | 20.0 | 3 | 111 | 1,234 | 700 | 9,999 |" in tables.cost_table(table)
+
+
+def test_another_card_is_marked_and_never_the_baseline(folder):
+    table = tables.rows(folder)[::-1]
+    assert table[-1].name == "BPR" and tables.mismatches(table) == {"BPR": ["seen_items_masked"]}
+    assert "BPR †" in tables.accuracy_table(table) and "another seen_items_masked" in tables.accuracy_table(table)
+    assert tables.best_baseline(table).name == "SASRec"
+
+
+def test_the_paired_test_is_against_the_best_baseline(folder):
+    text = tables.test_table(tables.rows(folder, ["ContRec", "SASRec"]))
+    contrec = significance.ndcg(np.array([1, 1, 2, 1, 3, 1]), 0).mean()
+    sasrec = significance.ndcg(np.array([9, 2, 20, 2, 5, 1]), 0).mean()
+    assert "against SASRec" in text and f"| ContRec | {contrec - sasrec:+.4f} |" in text
+    assert f"{contrec / sasrec - 1:+.1%}" in text
+
+
+def test_seconds_until_a_score_is_reached(folder):
+    content = tables.rows(folder, ["ContRec"])[0].results[0].content
+    assert tables.seconds_to_reach(content, 0.15) == 20 and tables.seconds_to_reach(content, 0.5) is None
+    assert tables.seconds_to_best(content) == 20
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(ValueError, match="no finished run"):
+        tables.report(tmp_path)
+
+
+# runs
+
+
+def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
+    def compare(*arguments):
+        return compare_script.main(["--dataset=tiny", f"--data_path={tiny}", "--output=results", "--seeds=1", *arguments])
+
+    settings = [argument for argument in TINY_CONTREC if "show_progress" not in argument]
+    assert compare("--models", "ContRec", *settings) == 0
+    folder = workplace / "results" / "tiny"
+    stored = json.loads((folder / "ContRec" / "seed2020.json").read_text())
+    assert len(stored["curve"]) == stored["epochs"] == 2 and stored["test_result_seen_masked"]["ndcg@10"] >= 0
+    assert str(workplace) not in json.dumps(stored) and not list(folder.glob("*/*.work"))
+    with np.load(folder / "ContRec" / "seed2020.npz") as ranks:
+        mean = significance.ndcg(ranks["rank"], ranks["ties"]).mean()
+    assert mean == pytest.approx(stored["test_result"]["ndcg@10"], abs=1e-4)
+    assert (folder / "README.md").read_text().endswith(tables.report(folder))
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("training.png", "evaluation.png"))
+    assert "ContRec" in capsys.readouterr().out
+
+    def fails(*_, **__):
+        raise AssertionError("a finished run was repeated")
+
+    monkeypatch.setattr(runs.subprocess, "Popen", fails)
+    assert compare("--models", "ContRec", *settings) == 0
+    assert compare("--models", "Pop", "--tables-only") == 0
+
+
+def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys):
+    """Four epochs, of which the first two were run before; then a model with a setting nobody knows."""
+    from recbole_contrec.quick_start import run
+
+    one = runs.Run("ContRec", "tiny", 2020, workplace / "results", settings=tuple(
+        argument for argument in (*TINY_CONTREC, "--epochs=4") if "show_progress" not in argument and argument != "--epochs=2"))
+    run("ContRec", "tiny", arguments=[*TINY_CONTREC, "--epochs=2", "--seed=2020", f"--data_path={tiny}",
+                                      f"--checkpoint_dir={one.work / 'saved'}"])
+    epochs = []
+    runs.execute(one, str(tiny), lambda epoch, score: epochs.append(epoch))
+    assert epochs == [2, 3] and json.loads(one.result.read_text())["epochs"] == 4
+    assert compare_script.main(["--models", "ContRec", "--dataset=tiny", f"--data_path={tiny}", "--output=other", "--seeds=1",
+                                "--dropuot=0.1"]) == 1
+    assert "unknown setting dropuot" in capsys.readouterr().err
+
+
+def test_settings_without_a_value_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        compare_script.main(["--dataset=tiny", "--epochs", "3"])
+    assert "settings are --key=value" in capsys.readouterr().err
