@@ -178,7 +178,7 @@ class Retrieval(nn.Module):
 
     @torch.no_grad()
     def top_k(self, preference: Tensor, items: Tensor, k: int, excluded: Tensor | None = None,
-              history: Tensor | None = None, chunk: int = 65536) -> tuple[Tensor, Tensor]:
+              history: Tensor | None = None, chunk: int = 8192) -> tuple[Tensor, Tensor]:
         """The K best items in bounded memory: the catalogue passes in chunks, the best so far are kept.
 
         Args:
@@ -200,8 +200,7 @@ class Retrieval(nn.Module):
                 inside = (excluded >= start) & (excluded < start + part.shape[1])
                 row = torch.arange(n, device=part.device)[:, None].expand_as(excluded)[inside]
                 part[row, excluded[inside] - start] = -torch.inf
-            numbers = torch.arange(start, start + part.shape[1], device=part.device).expand(n, -1)
-            merged = torch.cat([best, part], 1)
-            best, chosen = merged.topk(min(k, merged.shape[1]), dim=1)
-            which = torch.cat([which, numbers], 1).gather(1, chosen)
+            found, place = part.topk(min(k, part.shape[1]), dim=1)  # of the chunk alone: copying it would cost as much
+            best, chosen = torch.cat([best, found], 1).topk(k, dim=1)
+            which = torch.cat([which, place + start], 1).gather(1, chosen)
         return best, which.masked_fill(best == -torch.inf, 0)
