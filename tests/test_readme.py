@@ -51,3 +51,24 @@ def test_settings_named_in_the_readme_exist(setting):
 
     folders = properties_folders()
     assert setting in {**general_settings(folders)[0], **find_model("ContRec", folders).settings}
+
+
+def test_tables_are_those_of_the_result_files():
+    import readme
+
+    assert readme.BLOCK.search(README), "the README quotes no results"
+    assert readme.with_tables(README) == README, "python benchmarks/readme.py writes them anew"
+
+
+def test_tables_follow_the_results(tmp_path):
+    import readme
+    from test_benchmarks import write_result
+
+    write_result(tmp_path / "tiny", "ContRec", 1, [1, 1, 2, 1, 3, 1])
+    text = "before\n<!-- accuracy: tiny -->\nold\n<!-- end -->\nafter"
+    written = readme.with_tables(text, tmp_path)
+    assert "old" not in written and "| ContRec | 1 |" in written
+    assert written.startswith("before\n<!-- accuracy: tiny -->\n| model") and written.endswith("|\n<!-- end -->\nafter")
+    assert readme.with_tables(written, tmp_path) == written
+    with pytest.raises(ValueError, match="choose one of"):
+        readme.with_tables("<!-- beauty: tiny -->\n<!-- end -->", tmp_path)
