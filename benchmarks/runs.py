@@ -99,7 +99,7 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
                *(["--resume", str(started[-1].resolve())] if started else []), "--", *arguments]
     tail: list[str] = []
     with subprocess.Popen(command, cwd=run.work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
-        with open(run.work / "output.txt", "a") as output:
+        with open(run.work / "output.txt", "a", buffering=1) as output:
             for line in child.stdout:
                 output.write(line)
                 line = _COLOR.sub("", line)
