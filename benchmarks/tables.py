@@ -4,12 +4,13 @@ benchmarks.tables
 From result files to Markdown: the table of one folder, its paired tests, and what its cards do not share.
 """
 
-import statistics
 from pathlib import Path
+from statistics import mean
 from typing import Any, Callable, Iterable, NamedTuple
 
 import numpy as np
 
+from markdown import four, head, line, same, seconds, spread
 from runs import Result, load
 from significance import compare, holm, mean_over_seeds
 
@@ -38,7 +39,7 @@ class Row(NamedTuple):
     @property
     def validation(self) -> float:
         """Mean of the best validation score over seeds: rows are ordered and chosen by this, never by the test."""
-        return statistics.mean(self.values(lambda content: content["best_valid_score"]))
+        return mean(self.values(lambda content: content["best_valid_score"]))
 
 
 def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:
@@ -78,32 +79,32 @@ def mismatches(table: list[Row]) -> dict[str, list[str]]:
 def accuracy_table(table: list[Row]) -> str:
     """Accuracy of every row: mean over seeds, deviation of NDCG@10 and HR@10."""
     odd = mismatches(table)
-    lines = _head("model", "seeds", "L", "valid NDCG@10", "NDCG@10", "HR@10", "MRR@10", "NDCG@5", "HR@5", "NDCG@20", "HR@20",
-                  "NDCG@10 / HR@10, seen masked")
+    lines = head("model", "seeds", "L", "valid NDCG@10", "NDCG@10", "HR@10", "MRR@10", "NDCG@5", "HR@5", "NDCG@20", "HR@20",
+                 "NDCG@10 / HR@10, seen masked")
     for row in table:
-        means = {metric: _mean(row.metric(metric)) for metric in METRICS}
-        lines.append(_line(
-            row.name + (" †" if row.name in odd else ""), len(row.results), _same(row.values(_history)),
-            _four(row.validation), _spread(row.metric("ndcg@10"), bold=True), _spread(row.metric("hit@10")),
-            *(_four(means[metric]) for metric in ("mrr@10", "ndcg@5", "hit@5", "ndcg@20", "hit@20")),
-            " / ".join(_four(_mean(row.metric(metric, "test_result_seen_masked"))) for metric in ("ndcg@10", "hit@10"))))
+        means = {metric: mean(row.metric(metric)) for metric in METRICS}
+        lines.append(line(
+            row.name + (" †" if row.name in odd else ""), len(row.results), same(row.values(_history)),
+            four(row.validation), spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")),
+            *(four(means[metric]) for metric in ("mrr@10", "ndcg@5", "hit@5", "ndcg@20", "hit@20")),
+            " / ".join(four(mean(row.metric(metric, "test_result_seen_masked"))) for metric in ("ndcg@10", "hit@10"))))
     lines += [f"\n† {name}: another {', '.join(keys)} than {table[0].name}; not comparable" for name, keys in odd.items()]
     return "\n".join(lines)
 
 
 def cost_table(table: list[Row]) -> str:
     """Time and memory of every row, means over seeds; core-seconds are processor time of training and validation."""
-    lines = _head("model", "core-s an epoch", "core-s to best epoch", "epochs", "s a run", "test users/s", "peak MiB",
-                  "parameters", "device", "commit")
+    lines = head("model", "core-s an epoch", "core-s to best epoch", "epochs", "s a run", "test users/s", "peak MiB",
+                 "parameters", "device", "commit")
     for row in table:
         card = [result.content["card"] for result in row.results]
-        lines.append(_line(
-            row.name, _seconds(row.values(_epoch)), _seconds(row.values(seconds_to_best)),
-            _same(row.values(lambda content: content["epochs"])),
-            _seconds(row.values(lambda content: content["seconds"]["training"])),
-            f"{_mean([c['test_users_per_second'] for c in card]):,.0f}",
+        lines.append(line(
+            row.name, seconds(row.values(epoch_seconds)), seconds(row.values(seconds_to_best)),
+            same(row.values(lambda content: content["epochs"])),
+            seconds(row.values(lambda content: content["seconds"]["training"])),
+            f"{mean([c['test_users_per_second'] for c in card]):,.0f}",
             f"{max(c['peak_memory_mib'] for c in card):,}", f"{card[0]['parameters']:,}",
-            _same([c["device"] for c in card]), _same([c["commit"] for c in card])))
+            same([c["device"] for c in card]), same([c["commit"] for c in card])))
     return "\n".join(lines)
 
 
@@ -116,9 +117,9 @@ def test_table(table: list[Row], k: int = 10) -> str:
     users = np.sort(baseline.results[0].ranks["user"])
     reference = mean_over_seeds([result.ranks for result in baseline.results], users, k)
     compared = [compare(mean_over_seeds([result.ranks for result in row.results], users, k), reference) for row in others]
-    lines = _head(f"against {baseline.name}", f"NDCG@{k} difference", "95 % interval", "relative", "p (Wilcoxon, Holm)")
+    lines = head(f"against {baseline.name}", f"NDCG@{k} difference", "95 % interval", "relative", "p (Wilcoxon, Holm)")
     for row, found, p_value in zip(others, compared, holm([found.p_value for found in compared])):
-        lines.append(_line(row.name, f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}",
+        lines.append(line(row.name, f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}",
                            f"{found.difference / reference.mean():+.1%}", f"{p_value:.2g}"))
     return "\n".join(lines)
 
@@ -144,45 +145,11 @@ def report(folder: Path, names: Iterable[str] | None = None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _epoch(content):
+def epoch_seconds(content: dict) -> float | None:
+    """Core-seconds of an epoch with its validation; None for RecBole's own training loops."""
     curve = content["curve"]
     return curve[-1]["core_seconds"] / len(curve) if curve else None
 
 
 def _history(content):
     return content["card"]["max_history"] or "all"
-
-
-def _head(*columns):
-    return [_line(*columns), _line(*["---"] * len(columns))]
-
-
-def _line(*cells):
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def _mean(values):
-    return statistics.mean(values)
-
-
-def _four(value):
-    return f"{value:.4f}".removeprefix("0")
-
-
-def _spread(values, bold=False):
-    mean = f"**{_four(_mean(values))}**" if bold else _four(_mean(values))
-    return f"{mean} ± {_four(statistics.stdev(values))}" if len(values) > 1 else mean
-
-
-def _same(values):
-    """The value, or the range of several."""
-    distinct = sorted(set(values), key=str)
-    if all(isinstance(value, (int, float)) for value in distinct) and len(distinct) > 1:
-        return f"{min(distinct)} to {max(distinct)}"
-    return ", ".join(map(str, distinct))
-
-
-def _seconds(values):
-    if None in values:
-        return ""
-    return f"{_mean(values):,.0f}" if _mean(values) >= 100 else f"{_mean(values):.1f}"

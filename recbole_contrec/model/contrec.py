@@ -216,8 +216,9 @@ class ContRec(Windowed, SequentialRecommender):
             prompt = self._read(item_seq[rows, :longest], interaction[self.USER_ID][rows])       # [b, S, D]
             condition[rows] = self.backbone.state_at(prompt, self.prompt.position_after(length[rows]))
         generator = torch.Generator(condition.device).manual_seed(self.config["seed"])
-        return self.head.sample(condition, self.config["diffusion_steps"], self.config["diffusion_samples"],
-                                eta=self.config["sampling_noise"], generator=generator, common_noise=True)
+        return self.head.sample(
+            condition, self.config["diffusion_steps"], self.config["diffusion_samples"], float(self.config["guidance"]),
+            self.config["sampling_noise"], generator, common_noise=True)
 
     def _read(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """Prompt vectors [B, S, D] of histories [B, L] and users [B]."""

@@ -1,0 +1,101 @@
+"""
+benchmarks.dial_report
+######################
+From the record of :mod:`benchmarks.dial` to a Markdown table and a picture.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from markdown import four, head, line
+
+ORDER = ("guidance", "sampling_noise", "samples", "steps")
+
+
+def report(content: dict[str, Any]) -> str:
+    """The README of a record."""
+    card, records = content["card"], content["points"]
+    commits = ", ".join(sorted({str(record["commit"]) for record in records}))
+    devices = "; ".join(sorted({record["device"] for record in records}))
+    return "\n".join([
+        f"# {card['dataset']}: speed and accuracy of the diffusion head",
+        "",
+        f"{card['model']}, seed {card['seed']}, trained once and ranked with every setting; {card['users']:,} users, "
+        f"{card['items']:,} items, {card['ranking']['test']} ranking, seen items "
+        f"{'masked' if card['seen_items_masked'] else 'not masked'}. Measured on {devices}, commit {commits}.",
+        "",
+        table(records),
+        "",
+        "Bold: no faster setting is as accurate on validation. One step draws no fresh noise, so it stands in the "
+        "table once, under sampling noise 0. One step with one sample is the mean estimate."]) + "\n"
+
+
+def table(records: list[dict]) -> str:
+    """A line a point; those of the front in bold."""
+    best = front(records)
+    lines = head("guidance", "sampling noise", "samples", "steps", "valid NDCG@10", "test NDCG@10", "valid users/s",
+                 "test users/s")
+    for record in sorted(records, key=lambda record: [record[key] for key in ORDER]):
+        where = [f"{record[key]:g}" for key in ORDER]
+        if "valid" not in record:
+            lines.append(line(*where, f"skipped: about {record['estimated_seconds']:,.0f} s", "", "", ""))
+            continue
+        valid, test = record["valid"], record["test"]
+        accuracy = four(valid["ndcg@10"])
+        lines.append(line(*where, f"**{accuracy}**" if record in best else accuracy, four(test["ndcg@10"]),
+                           f"{valid['users_per_second']:,.0f}", f"{test['users_per_second']:,.0f}"))
+    return "\n".join(lines)
+
+
+def front(records: list[dict]) -> list[dict]:
+    """Measured points than which no faster one is as accurate on validation, the fastest first."""
+    found, highest = [], float("-inf")
+    for record in sorted((record for record in records if "valid" in record),
+                         key=lambda record: (-record["valid"]["users_per_second"], -record["valid"]["ndcg@10"])):
+        if record["valid"]["ndcg@10"] > highest:
+            found.append(record)
+            highest = record["valid"]["ndcg@10"]
+    return found
+
+
+def draw(content: dict[str, Any], path: Path) -> Path:
+    """Accuracy over speed, both on validation: a line a number of samples, a panel a guidance and sampling noise."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    records = [record for record in content["points"] if "valid" in record]
+    guidance = sorted({record["guidance"] for record in records}) or [0.0]
+    # One step is recorded under noise 0 alone, but belongs to every panel.
+    noises = sorted({record["sampling_noise"] for record in records if record["steps"] > 1}) or [0.0]
+    size = 1 + 5 * len(noises), 0.5 + 3.8 * len(guidance)
+    figure, panels = pyplot.subplots(len(guidance), len(noises), figsize=size, sharex=True, sharey=True, squeeze=False,
+                                     layout="constrained")
+    for weight, row in zip(guidance, panels):
+        for noise, axes in zip(noises, row):
+            shown = [record for record in records if record["guidance"] == weight
+                     and (record["sampling_noise"] == noise or record["steps"] == 1)]
+            _draw_panel(axes, shown, sorted({record["samples"] for record in records}))
+            axes.set_title(f"guidance {weight:g}, sampling noise {noise:g}", fontsize=9)
+    panels[0][0].legend(frameon=False, fontsize=8)
+    card = content["card"]
+    figure.suptitle(f"{card['dataset']}: {card['model']} on validation, points labelled with steps", fontsize=10)
+    figure.supxlabel("users ranked a second (whole catalogue)", fontsize=10)
+    figure.supylabel("NDCG@10", fontsize=10)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return path
+
+
+def _draw_panel(axes, records, samples):
+    for number, count in enumerate(samples):
+        line = sorted((record for record in records if record["samples"] == count), key=lambda record: record["steps"])
+        speed = [record["valid"]["users_per_second"] for record in line]
+        score = [record["valid"]["ndcg@10"] for record in line]
+        axes.plot(speed, score, "o-", color=f"C{number}", ms=4, lw=1.2, label=f"{count} sample{'s' * (count > 1)}")
+        for record, x, y in zip(line, speed, score):
+            axes.annotate(str(record["steps"]), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.set_xscale("log")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
