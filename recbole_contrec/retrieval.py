@@ -81,38 +81,48 @@ class Retrieval(nn.Module):
         label_smoothing: of the ranking loss.
         repeat_rate: share of targets that stand in their history already; the repeat bias starts at its log odds. None
             for no bias: histories are then ignored.
+        text_bonus: pi of the hybrid retrieval of DeftRec and ContRec (Qu et al., arXiv 2504.12007): the similarity of
+            an item that agrees with a generated text is multiplied by 1 + pi. The caller says which items agree.
     """
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
 
     def __init__(self, similarity: str = "cosine", temperature: float = 0.05, label_smoothing: float = 0.0,
-                 repeat_rate: float | None = None):
+                 repeat_rate: float | None = None, text_bonus: float = 0.0):
         super().__init__()
+        if text_bonus < 0:
+            raise ValueError(f"text_bonus={text_bonus}: an item that agrees with the text must not lose by it")
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity={similarity!r}: choose one of {', '.join(SIMILARITIES)}")
         self.similarity = similarity
         self.label_smoothing = label_smoothing
+        self.text_bonus = text_bonus
         if similarity == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
         self.register_parameter("repeat_bias", bias)
 
-    def scores(self, preference: Tensor, items: Tensor, history: Tensor | None = None, first: int = 0) -> Tensor:
+    def scores(self, preference: Tensor, items: Tensor, history: Tensor | None = None, first: int = 0,
+               agreeing: Tensor | None = None) -> Tensor:
         """Similarity of each preference to each item.
 
         Args:
             preference: [n, d], or samples [M, n, d].
             items: [N, d], the items ``first``, ``first + 1``, ...
             history: item numbers [n, L] that get the repeat bias, 0 = none.
+            agreeing: item numbers [n, A] that get the text bonus, 0 = none.
 
         Returns:
             Tensor: a fresh writable [n, N].
         """
         scores = self._similarities(preference, items)
+        # once each, also for an item that is named twice
+        if agreeing is not None:
+            named = _places(agreeing, first, len(items))
+            scores[named] = scores[named] * (1 + self.text_bonus)
         if self.repeat_bias is not None and history is not None:
-            row, place = ((history >= max(first, 1)) & (history < first + len(items))).nonzero(as_tuple=True)
-            column = history[row, place] - first
-            scores[row, column] = scores[row, column] + self.repeat_bias  # once, also for an item seen twice
+            named = _places(history, first, len(items))
+            scores[named] = scores[named] + self.repeat_bias
         return scores
 
     def _similarities(self, preference: Tensor, items: Tensor) -> Tensor:
@@ -157,17 +167,19 @@ class Retrieval(nn.Module):
         return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
 
     def paired_scores(self, preference: Tensor, items: Tensor, numbers: Tensor | None = None,
-                      history: Tensor | None = None) -> Tensor:
+                      history: Tensor | None = None, agreeing: Tensor | None = None) -> Tensor:
         """Score of the i-th item for the i-th preference: [n, d] or [M, n, d], and [n, d] -> [n].
 
         Args:
-            numbers: of the items [n], to find them in ``history`` [n, L].
+            numbers: of the items [n], to find them in ``history`` [n, L] and ``agreeing`` [n, A].
         """
         if self.similarity == "cosine":
             preference, items = self._scaled(preference), F.normalize(items, dim=-1)
         similarity = (preference * items).sum(-1)  # [n] or [M, n]
         if preference.dim() == 3:
             similarity = similarity.logsumexp(0) - math.log(len(similarity))
+        if agreeing is not None:
+            similarity = similarity * (1 + self.text_bonus * (agreeing == numbers[:, None]).any(1))
         if self.repeat_bias is not None and history is not None:
             similarity = similarity + self.repeat_bias * (history == numbers[:, None]).any(1)
         return similarity
@@ -178,7 +190,8 @@ class Retrieval(nn.Module):
 
     @torch.no_grad()
     def top_k(self, preference: Tensor, items: Tensor, k: int, excluded: Tensor | None = None,
-              history: Tensor | None = None, chunk: int = 8192) -> tuple[Tensor, Tensor]:
+              history: Tensor | None = None, chunk: int = 8192,
+              agreeing: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The K best items in bounded memory: the catalogue passes in chunks, the best so far are kept.
 
         Args:
@@ -186,6 +199,7 @@ class Retrieval(nn.Module):
             items: [N, d]; row 0 is the padding and never returned.
             excluded: item numbers [n, E] that may not be returned, 0 = none.
             history: item numbers [n, L] that get the repeat bias, 0 = none.
+            agreeing: item numbers [n, A] that get the text bonus, 0 = none.
 
         Returns:
             tuple: scores [n, k] and item numbers [n, k], best first; where fewer than k items are left, the
@@ -195,7 +209,7 @@ class Retrieval(nn.Module):
         best = preference.new_full((n, k), -torch.inf)
         which = torch.zeros(n, k, dtype=torch.long, device=preference.device)
         for start in range(1, len(items), chunk):
-            part = self.scores(preference, items[start:start + chunk], history, start)  # [n, <= chunk]
+            part = self.scores(preference, items[start:start + chunk], history, start, agreeing)  # [n, <= chunk]
             if excluded is not None:
                 inside = (excluded >= start) & (excluded < start + part.shape[1])
                 row = torch.arange(n, device=part.device)[:, None].expand_as(excluded)[inside]
@@ -204,3 +218,9 @@ class Retrieval(nn.Module):
             best, chosen = torch.cat([best, found], 1).topk(k, dim=1)
             which = torch.cat([which, place + start], 1).gather(1, chosen)
         return best, which.masked_fill(best == -torch.inf, 0)
+
+
+def _places(numbers: Tensor, first: int, n_items: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of item numbers [n, L], 0 = none, in scores of the items ``first .. first + n_items - 1``."""
+    row, place = ((numbers >= max(first, 1)) & (numbers < first + n_items)).nonzero(as_tuple=True)
+    return row, numbers[row, place] - first

@@ -6,14 +6,18 @@ Axes: `n` flat positions, `d` width of an item vector, `D` width of a condition,
 `M` samples.
 """
 from .denoiser import Denoised, Denoiser
-from .head import DiffusionHead, HeadLoss
-from .losses import DISPERSIVE_KINDS, dispersive_loss
+from .head import OBJECTIVES, ContrastiveLoss, DiffusionHead, HeadLoss
+from .losses import CONTRASTS, DISPERSIVE_KINDS, Contrast, dispersive_loss
 from .schedule import PREDICTIONS, SCHEDULES, NoiseSchedule
 
 __all__ = [
+    "CONTRASTS",
     "DISPERSIVE_KINDS",
+    "OBJECTIVES",
     "PREDICTIONS",
     "SCHEDULES",
+    "Contrast",
+    "ContrastiveLoss",
     "Denoised",
     "Denoiser",
     "DiffusionHead",

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .denoiser import Denoiser
-from .losses import DISPERSIVE_KINDS, dispersive_loss
+from .losses import DISPERSIVE_KINDS, Contrast, dispersive_loss
 from .schedule import NoiseSchedule, check_prediction, gaussian
+
+OBJECTIVES = ("denoising", "regression")
 
 MAX_ROWS = 65_536                   # samples x conditions denoised at once: bounds the memory of `sample`
 
@@ -17,11 +19,23 @@ class HeadLoss(NamedTuple):
     dispersive: Tensor              # scalar, not yet weighted; zero when switched off
 
 
+class ContrastiveLoss(NamedTuple):
+    regression: Tensor              # scalar, mean squared error of the targets
+    contrast: Tensor                # scalar, not yet weighted
+    dispersive: Tensor              # scalar, not yet weighted; zero when switched off
+
+
+class Answer(NamedTuple):
+    output: Tensor                  # [..., n, d]      of the denoiser
+    wanted: Tensor                  # broadcasts with it
+    hidden: Tensor                  # [..., n, width]
+
+
 class DiffusionHead(nn.Module):
     """Owns everything about noise, as MAR's `DiffLoss` does (Li et al., 2024, arXiv 2406.11838, section 3.2).
 
-    Three uses: `loss` fits the distribution of the target, `estimate` is what a ranking loss is applied to, and
-    `sample` draws. The target is expected at about unit size a coordinate.
+    Three uses: `loss` fits the distribution of the target (`contrastive_loss` also tells it from negatives), `estimate`
+    is what a ranking loss is applied to, and `sample` draws. The target is expected at about unit size a coordinate.
 
     Args:
         d: width of an item vector.
@@ -39,6 +53,8 @@ class DiffusionHead(nn.Module):
         noise_draws: levels and draws of noise a target is trained on in each step (MAR's `diffusion_batch_mul`).
         dispersive: a kind of dispersive loss (arXiv 2506.09027), or None.
         dispersive_temperature: of its InfoNCE kinds.
+        objective: ``denoising``, or ``regression`` of the target on the condition alone: no noise, nothing to sample.
+        contrast: what `contrastive_loss` does with negatives.
 
     Raises:
         ValueError: an argument out of its range, in one line that names the range.
@@ -60,6 +76,8 @@ class DiffusionHead(nn.Module):
         noise_draws=1,
         dispersive=None,
         dispersive_temperature=0.5,
+        objective="denoising",
+        contrast=Contrast(),
     ):
         super().__init__()
         for name, size in dict(
@@ -74,8 +92,10 @@ class DiffusionHead(nn.Module):
             f"dispersive must be None or one of {', '.join(DISPERSIVE_KINDS)}, not {dispersive!r}",
         )
         _check(dispersive_temperature > 0, f"dispersive_temperature must be positive, not {dispersive_temperature!r}")
+        _check(objective in OBJECTIVES, f"objective must be one of {', '.join(OBJECTIVES)}, not {objective!r}")
 
         self.d, self.condition_size = d, condition_size
+        self.objective, self.contrast = objective, contrast
         self.prediction, self.guidance = prediction, guidance
         self.condition_dropout, self.noise_draws = condition_dropout, noise_draws
         self.dispersive, self.dispersive_temperature = dispersive, dispersive_temperature
@@ -98,21 +118,42 @@ class DiffusionHead(nn.Module):
         Returns:
             HeadLoss: two scalars.
         """
-        self._check_condition(condition)
-        n = len(condition)
-        _check(n > 0, "the loss needs at least one row")
-        _check(target.shape == (n, self.d), f"target must be [{n}, {self.d}], not {list(target.shape)}")
+        self._check_rows(condition, target)
+        x0 = target.detach().expand(self.noise_draws, *target.shape)                 # [draws, n, d]
+        output, wanted, hidden = self._answer(condition, x0)
+        regression = F.mse_loss(output, wanted)
+        return HeadLoss(regression, self._spread(hidden, regression))
 
-        x0 = target.detach().expand(self.noise_draws, n, self.d)                     # [draws, n, d]
-        t = torch.randint(self.schedule.levels, x0.shape[:2], device=x0.device)      # [draws, n]
-        eps = torch.randn_like(x0)
-        x_t = self.schedule.add_noise(x0, eps, t)                                    # [draws, n, d]
-        output, hidden = self._denoise(x_t, t, self._drop_condition(condition))
-        regression = F.mse_loss(output, self.schedule.target(x0, eps, t, self.prediction))
-        if self.dispersive is None:
-            return HeadLoss(regression, regression.new_zeros(()))
-        # one draw only: copies of one condition have no reason to lie apart
-        return HeadLoss(regression, dispersive_loss(hidden[0], self.dispersive, self.dispersive_temperature))
+    def contrastive_loss(self, condition, target, negatives):
+        r"""The regression of `loss`, and the contrast of its errors with those of negatives, which pass through the
+        head under the same condition and at the same noise level.
+
+        With s what the head predicts (x0, noise or v) and its target, the errors of target and negatives are
+
+        .. math:: e^\pm = \|s(x_0^\pm, \epsilon^\pm, t) - s_\theta(x_t^\pm, t, c)\|^2 / d
+
+        and `Contrast` has their loss and its sources. Targets and negatives are detached, as in `loss`.
+
+        Args:
+            condition: [n, D].
+            target: [n, d], clean vectors.
+            negatives: [n, R, d], clean vectors, R of each target.
+
+        Returns:
+            ContrastiveLoss: three scalars.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        self._check_rows(condition, target)
+        right = negatives.dim() == 3 and negatives.shape[1] > 0 and negatives[:, 0].shape == target.shape
+        _check(right, f"negatives must be [{len(target)}, R, {self.d}], not {list(negatives.shape)}")
+        x0 = torch.cat([target[None], negatives.transpose(0, 1)]).detach()           # [1 + R, n, d]
+        x0 = x0[:, None].expand(-1, self.noise_draws, -1, -1)                        # [1 + R, draws, n, d]
+        output, wanted, hidden = self._answer(condition, x0, self.contrast.same_noise)
+        error = (output - wanted).square().mean(-1)                                  # [1 + R, draws, n]
+        regression = error[0].mean()
+        return ContrastiveLoss(regression, self.contrast(error[0], error[1:]), self._spread(hidden[0], regression))
 
     def estimate(self, condition):
         """The clean vector seen from pure noise, [n, D] -> [n, d], with gradient: the place for a ranking loss.
@@ -125,6 +166,29 @@ class DiffusionHead(nn.Module):
         if self.training:
             x_t = torch.randn_like(x_t)
         return self._predict_x0(x_t, self._level(self.schedule.levels - 1), condition)
+
+    def _answer(self, condition, x0, same_noise=False):
+        """What the denoiser answers to noisy copies of clean vectors [..., draws, n, d], and what it should.
+
+        Levels and conditions are shared along the axes in front of the draws; so is the noise, where asked for.
+        """
+        if self.objective == "regression":
+            x_t, t = self._clean_like(condition), self._level(self.schedule.levels - 1)
+            output, hidden = self._denoise(x_t, t, self._drop_condition(condition))  # [n, d], [n, width]
+            output = self.schedule.to_x0(x_t, output, t, self.prediction)
+            return Answer(output.expand_as(x0), x0, hidden.expand(*x0.shape[:-1], -1))
+        t = torch.randint(self.schedule.levels, x0.shape[-3:-1], device=x0.device)   # [draws, n]
+        eps = torch.randn_like(x0[0] if same_noise else x0)
+        x_t = self.schedule.add_noise(x0, eps, t)                                    # [..., draws, n, d]
+        output, hidden = self._denoise(x_t, t, self._drop_condition(condition))
+        return Answer(output, self.schedule.target(x0, eps, t, self.prediction), hidden)
+
+    def _spread(self, hidden, like):
+        """The dispersive loss of hidden layers [draws, n, width]."""
+        if self.dispersive is None:
+            return like.new_zeros(())
+        # one draw only: copies of one condition have no reason to lie apart
+        return dispersive_loss(hidden[0], self.dispersive, self.dispersive_temperature)
 
     @torch.no_grad()
     def sample(self, condition, steps, samples, guidance=None, eta=0.0, generator=None, common_noise=False):
@@ -212,6 +276,12 @@ class DiffusionHead(nn.Module):
     def _check_guidance(self, guidance):
         _check(guidance >= 0, f"guidance must be 0 (off) or positive, not {guidance!r}")
         _check(guidance == 0 or self.none is not None, "guidance needs a head trained with condition_dropout > 0")
+
+    def _check_rows(self, condition, target):
+        self._check_condition(condition)
+        n = len(condition)
+        _check(n > 0, "the loss needs at least one row")
+        _check(target.shape == (n, self.d), f"target must be [{n}, {self.d}], not {list(target.shape)}")
 
     def _check_condition(self, condition):
         right = condition.dim() == 2 and condition.shape[1] == self.condition_size

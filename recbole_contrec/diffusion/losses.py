@@ -1,10 +1,14 @@
-"""Dispersive loss: the repulsive half of a contrastive loss, which needs no positive pairs."""
+"""What the head minimises beside the regression: the dispersive loss, the repulsive half of a contrastive loss, which
+needs no positive pairs, and the contrast with negatives."""
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 DISPERSIVE_KINDS = ("infonce_l2", "infonce_cosine", "hinge", "covariance")
+
+CONTRASTS = ("bpr", "hinge")
 
 HINGE_MARGIN = 1.0                  # mean squared difference a coordinate from which two rows count as apart
 
@@ -71,3 +75,46 @@ def _covariance(z):
     correlation = z.T @ z / len(z)                                                   # [w, w]
     off_diagonal = correlation - torch.diag(correlation.diagonal())
     return off_diagonal.square().sum() / z.shape[1]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    r"""How far the errors of negatives :math:`e^-` shall lie above the error of the target :math:`e^+`.
+
+    DeftRec (Qu et al., 2025, arXiv 2504.12007v1) pulls the noise predicted for the target to the true noise and
+    pushes that of a negative away from it; PreferDiff (Liu et al., ICLR 2025) does so with the clean vectors.
+
+    - ``bpr``: :math:`\mathbb{E}[-\log \sigma(\gamma (e^- - e^+))]`, both papers
+    - ``hinge``: :math:`\mathbb{E}[\max(0, m - (e^- - e^+))]`
+
+    A pair is one draw of noise for one target and one negative. The code released with DeftRec takes the sigmoid
+    once, of the mean errors of a batch: there, targets that lose to their negatives hide behind the others.
+
+    Args:
+        kind: one of ``CONTRASTS``.
+        scale: :math:`\gamma` of ``bpr``.
+        margin: m of ``hinge``, in mean squared errors a coordinate.
+        same_noise: target and negatives get one draw of noise, as in DeftRec, or each its own, as in PreferDiff.
+
+    Raises:
+        ValueError: unknown kind, or a scale or margin that is not positive.
+    """
+
+    kind: str = "bpr"
+    scale: float = 1.0
+    margin: float = 1.0
+    same_noise: bool = True
+
+    def __post_init__(self):
+        if self.kind not in CONTRASTS:
+            raise ValueError(f"contrast must be one of {', '.join(CONTRASTS)}, not {self.kind!r}")
+        for name in ("scale", "margin"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"the {name} of a contrast must be positive, not {getattr(self, name)!r}")
+
+    def __call__(self, positive, negative):
+        """Errors of targets [...] and of R negatives of each [R, ...] -> scalar."""
+        lead = negative - positive                                                   # [R, ...]
+        if self.kind == "bpr":
+            return F.softplus(-self.scale * lead).mean()
+        return (self.margin - lead).clamp(min=0).mean()

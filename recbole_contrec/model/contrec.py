@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
 from recbole_contrec.data.vectors import check_source, collaborative_vectors, source_content
 from recbole_contrec.diffusion import DiffusionHead
-from recbole_contrec.model.windowed import Windowed, repeat_rate
+from recbole_contrec.model.windowed import Targets, Windowed, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
 from recbole_contrec.tokenizer import SigmaVAE, fit_tokenizer, health_report, split_rows
@@ -79,13 +79,7 @@ class ContRec(Windowed, SequentialRecommender):
                              config["item_positions"], self.max_seq_length)
         self.backbone = CausalDecoder(hidden_size, config["n_layers"], config["n_heads"], self.prompt.max_positions,
                                       config["dropout"], config["inner_size"])
-        self.head = DiffusionHead(
-            d=size, condition_size=hidden_size, width=config["head_width"], depth=config["head_depth"],
-            dropout=config["head_dropout"], schedule=config["noise_schedule"], levels=config["noise_levels"],
-            prediction=config["prediction"], guidance=float(config["guidance"]),
-            condition_dropout=config["condition_dropout"], noise_draws=config["noise_draws"],
-            dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
-            dispersive_temperature=config["dispersive_temperature"])
+        self.head = self._new_head()
         self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
                                    repeat_rate(dataset.histories) if config["repeat_bias"] else None)
 
@@ -99,6 +93,16 @@ class ContRec(Windowed, SequentialRecommender):
                              config["token_mask_ratio"], config["token_sigma"], config["tokenizer_dropout"],
                              config["tokenizer"])
         return tokenizer.requires_grad_(False).eval()
+
+    def _new_head(self, **settings):
+        config = self.config
+        return DiffusionHead(
+            d=config["vector_size"], condition_size=config["hidden_size"], width=config["head_width"],
+            depth=config["head_depth"], dropout=config["head_dropout"], schedule=config["noise_schedule"],
+            levels=config["noise_levels"], prediction=config["prediction"], guidance=float(config["guidance"]),
+            condition_dropout=config["condition_dropout"], noise_draws=config["noise_draws"],
+            dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
+            dispersive_temperature=config["dispersive_temperature"], **settings)
 
     def train(self, mode=True):
         super().train(mode)
@@ -171,18 +175,11 @@ class ContRec(Windowed, SequentialRecommender):
 
     def calculate_loss(self, interaction) -> ContRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
-        user = interaction[self.USER_ID]
-        targets = self._states_with_targets(interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))
-        condition, target = targets.states, targets.items                         # [n, D], [n]
-        table = self.item_vectors.weight                                          # [N, d]
-        ranking = regression = dispersive = condition.new_zeros(())
+        targets = self._targets(interaction)
+        regression = dispersive = targets.states.new_zeros(())
         if self.config["regression_weight"] or self.config["dispersive_weight"]:
-            regression, dispersive = self.head.loss(condition, self._unit_scale(table[target]))
-        if self.config["ranking_weight"]:
-            ranking = self.retrieval.ranking_loss(self.head.estimate(condition), table, target,
-                                                  self.config["ranking_negatives"],
-                                                  targets.histories() if self.config["repeat_bias"] else None)
-        return ContRecLoss(self.config["ranking_weight"] * ranking, self.config["regression_weight"] * regression,
+            regression, dispersive = self.head.loss(targets.states, self._unit_scale(self.item_vectors(targets.items)))
+        return ContRecLoss(self._ranking(targets), self.config["regression_weight"] * regression,
                            self.config["dispersive_weight"] * dispersive)
 
     def predict(self, interaction) -> Tensor:
@@ -214,11 +211,29 @@ class ContRec(Windowed, SequentialRecommender):
         for rows in length_groups(length):
             longest = int(length[rows[0]])
             prompt = self._read(item_seq[rows, :longest], interaction[self.USER_ID][rows])       # [b, S, D]
-            condition[rows] = self.backbone.state_at(prompt, self.prompt.position_after(length[rows]))
+            condition[rows] = self._state_after(prompt, length[rows])             # [b, D]
         generator = torch.Generator(condition.device).manual_seed(self.config["seed"])
         return self.head.sample(
             condition, self.config["diffusion_steps"], self.config["diffusion_samples"], float(self.config["guidance"]),
             self.config["sampling_noise"], generator, common_noise=True)
+
+    def _targets(self, interaction) -> Targets:
+        """The targets of a batch with what :meth:`forward` gives before each."""
+        user = interaction[self.USER_ID]
+        return self._states_with_targets(interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))
+
+    def _ranking(self, targets: Targets) -> Tensor:
+        """The ranking loss, weighted."""
+        weight = self.config["ranking_weight"]
+        if not weight:
+            return targets.states.new_zeros(())
+        history = targets.histories() if self.config["repeat_bias"] else None
+        return weight * self.retrieval.ranking_loss(self.head.estimate(targets.states), self.item_vectors.weight,
+                                                    targets.items, self.config["ranking_negatives"], history)
+
+    def _state_after(self, prompt: Tensor, length: Tensor) -> Tensor:
+        """What :meth:`forward` gives after the last item: prompts [b, S, D] of ``length`` items [b] -> [b, D]."""
+        return self.backbone.state_at(prompt, self.prompt.position_after(length))
 
     def _read(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """Prompt vectors [B, S, D] of histories [B, L] and users [B]."""
