@@ -9,7 +9,9 @@ One alphabet of axes is used in every shape comment of this package:
 ``B``  rows of a batch
 ``L``  history length
 ``K``  tokens of an item or a user
+``C``  codes of a codebook
 ``S``  prompt length
+``P``  positions of an encoder-decoder's answer
 ``D``  width of the language model
 ``d``  width of an item vector
 ``U``  users, row 0 is padding

@@ -64,6 +64,30 @@ class CatalogueCrossEntropy(torch.autograd.Function):
                 None if bias_grad is None else bias_grad * upstream)
 
 
+def pairwise_cosine_loss(preference: Tensor, items: Tensor, target: Tensor, margin: float = 0.0) -> Tensor:
+    """Draw the next item nearer and push one other item away (TokenRec, https://arxiv.org/abs/2406.10450):
+    ``1 - cos(y, q+) + max(0, cos(y, q-) - margin)``.
+
+    Args:
+        preference: y, [n, d].
+        items: [N, d]; row 0 is the padding and never drawn.
+        target: item numbers [n]; q- is drawn uniformly among the others, one a target.
+        margin: cosine up to which the other item may stay.
+
+    Returns:
+        Tensor: scalar, the mean over targets.
+
+    Raises:
+        ValueError: there is no other item.
+    """
+    if len(items) < 3:
+        raise ValueError("the pairwise loss needs a catalogue of at least two items")
+    other = torch.randint(1, len(items) - 1, target.shape, device=target.device)
+    other = other + (other >= target)  # 1 .. N - 1 without the target
+    near, far = (F.cosine_similarity(preference, items[numbers], dim=-1) for numbers in (target, other))
+    return (1 - near + (far - margin).clamp_min(0)).mean()
+
+
 class Retrieval(nn.Module):
     """Similarity between preference vectors and item vectors, with a learned temperature.
 

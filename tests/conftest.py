@@ -10,13 +10,9 @@ TINY = ["--epochs=2", "--MAX_ITEM_LIST_LENGTH=10", "--train_batch_size=256", "--
         "--use_gpu=False", "--stopping_step=10"]
 TINY_CONTREC = TINY + ["--hidden_size=16", "--vector_size=16", "--token_size=16", "--head_width=16", "--n_layers=1",
                        "--inner_size=32", "--tokenizer_epochs=3", "--tokenizer_hidden_size=16"]
-
-OF_CONTREC = {"ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"}  # models that take these arguments
-
-
-def tiny_arguments(model):
-    """Arguments that make a model tiny."""
-    return TINY_CONTREC if model in OF_CONTREC else TINY
+TINY_TOKENREC = [argument for argument in TINY_CONTREC if not argument.startswith("--head_width")]
+TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
+           **dict.fromkeys(("TokenRec", "TokenRec-paper"), TINY_TOKENREC)}
 
 
 def changed(defaults, arguments):
@@ -63,7 +59,7 @@ def config_of(tiny):
     def build(model="ContRec", *arguments):
         from recbole_contrec.config import Config
 
-        defaults = [*tiny_arguments(model), f"--data_path={tiny}"]
+        defaults = [*TINY_OF.get(model, TINY), f"--data_path={tiny}"]
         return Config(model, "tiny", arguments=changed(defaults, arguments))
     return build
 
@@ -86,6 +82,6 @@ def run_tiny(tiny):
     def start(model="ContRec", *arguments, **options):
         from recbole_contrec.quick_start import run
 
-        defaults = [*tiny_arguments(model), f"--data_path={tiny}"]
+        defaults = [*TINY_OF.get(model, TINY), f"--data_path={tiny}"]
         return run(model, "tiny", arguments=changed(defaults, arguments), **options)
     return start

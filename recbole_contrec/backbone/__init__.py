@@ -2,10 +2,14 @@
 recbole_contrec.backbone
 ########################
 The language model that reads tokens: :class:`~recbole_contrec.backbone.prompt.Prompt` decides which
-vector stands where, :class:`~recbole_contrec.backbone.decoder.CausalDecoder` turns the vectors into states.
+vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says the instruction in several ways, and
+:class:`~recbole_contrec.backbone.decoder.CausalDecoder` or
+:class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` turns the vectors into states.
 """
 
 from recbole_contrec.backbone.decoder import CausalDecoder, length_groups
+from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
 from recbole_contrec.backbone.prompt import Prompt
+from recbole_contrec.backbone.wording import Wordings
 
-__all__ = ["CausalDecoder", "Prompt", "length_groups"]
+__all__ = ["CausalDecoder", "EncoderDecoder", "Prompt", "Wordings", "length_groups"]

@@ -7,6 +7,8 @@ The one place that decides which vector goes to which position of the prompt.
 import torch
 from torch import Tensor, nn
 
+from recbole_contrec.backbone.wording import Wordings
+
 
 class Prompt(nn.Module):
     """``[instruction | user tokens | tokens of item 1 | tokens of item 2 | ...]``, and the way back.
@@ -19,18 +21,21 @@ class Prompt(nn.Module):
         item_positions: ``"one"`` adds an item's K tokens up into one position (the additive K-way form, S = L);
             ``"each"`` gives every token a position of its own (S = K L), as in the paper.
         max_items: longest history (L).
+        wordings: an instruction in words, behind the learned vectors; None for none.
     """
 
     def __init__(self, hidden_size: int, instruction_length: int, n_user_tokens: int, n_item_tokens: int,
-                 item_positions: str, max_items: int):
+                 item_positions: str, max_items: int, wordings: Wordings | None = None):
         super().__init__()
         if item_positions not in ("one", "each"):
             raise ValueError(f"item_positions={item_positions!r}: choose 'one' or 'each'")
         self.n_user_tokens = n_user_tokens
         self.positions_per_item = n_item_tokens if item_positions == "each" else 1
         self.instruction = nn.Parameter(0.02 * torch.randn(instruction_length, hidden_size))
+        self.wordings = wordings
 
-        self.prefix_length = instruction_length + n_user_tokens
+        words = 0 if wordings is None else wordings.length
+        self.prefix_length = instruction_length + words + n_user_tokens
         self.max_positions = self.prefix_length + self.positions_per_item * max_items
 
     def forward(self, user_tokens: Tensor | None, item_tokens: Tensor) -> Tensor:
@@ -48,10 +53,12 @@ class Prompt(nn.Module):
             items = item_tokens.sum(2)  # [B, L, D]
         else:
             items = item_tokens.reshape(batch, -1, width)  # [B, L K, D]
-        parts = [self.instruction.expand(batch, -1, -1), items]
+        parts = [self.instruction.expand(batch, -1, -1)]
+        if self.wordings is not None:
+            parts.append(self.wordings(batch))
         if self.n_user_tokens:
-            parts.insert(1, user_tokens)
-        return torch.cat(parts, dim=1)  # [B, S, D]
+            parts.append(user_tokens)
+        return torch.cat([*parts, items], dim=1)  # [B, S, D]
 
     def states_after_items(self, states: Tensor) -> Tensor:
         """The state that has seen item 1..l completely, for every l.

@@ -113,6 +113,8 @@ class WindowDataset(SequentialDataset):
         self._aug_presets()
         self._check_field("uid_field", "time_field")
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        if self.config["first_n"]:
+            self._keep_first(self.config["first_n"])
         users, first, counts = np.unique(self.inter_feat[self.uid_field].numpy(), return_index=True,
                                          return_counts=True)
         items = self.inter_feat[self.iid_field].numpy()
@@ -121,6 +123,12 @@ class WindowDataset(SequentialDataset):
         keep = np.arange(len(items)) - np.repeat(first, counts) < np.repeat(lengths, counts)
         self.borders = np.append(first, len(items))  # of the whole histories in `inter_feat`
         self.histories = Histories(items[keep], np.concatenate([[0], np.cumsum(lengths)]), users)
+
+    def _keep_first(self, count: int) -> None:
+        """Forget all but the first interactions of every user, as some published results do."""
+        users = self.inter_feat[self.uid_field].numpy()  # sorted
+        number = np.arange(len(users)) - np.searchsorted(users, users)
+        self.inter_feat = self.inter_feat[torch.from_numpy(number < count)]
 
     def _held_out_targets(self) -> tuple[np.ndarray, np.ndarray]:
         """Places of the validation and test targets in ``inter_feat``, users in RecBole's order."""

@@ -11,16 +11,16 @@ from typing import Iterator, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
-from recbole_contrec.data.vectors import check_source, collaborative_vectors, source_content
+from recbole_contrec.backbone import CausalDecoder, Prompt
+from recbole_contrec.data.vectors import check_source
 from recbole_contrec.diffusion import DiffusionHead
-from recbole_contrec.model.windowed import Targets, Windowed, repeat_rate
+from recbole_contrec.model.generative import GenerativeRecommender
+from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
-from recbole_contrec.tokenizer import SigmaVAE, fit_tokenizer, health_report, split_rows
+from recbole_contrec.tokenizer import SigmaVAE, health_report
 
 
 class ContRecLoss(NamedTuple):
@@ -31,7 +31,7 @@ class ContRecLoss(NamedTuple):
     dispersive: Tensor
 
 
-class ContRec(Windowed, SequentialRecommender):
+class ContRec(GenerativeRecommender):
     r"""ContRec reads users and items as continuous tokens and generates the next preference by diffusion.
 
     A sigma-VAE turns collaborative vectors into K continuous tokens a user and an item; a causal language model
@@ -104,25 +104,15 @@ class ContRec(Windowed, SequentialRecommender):
             dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
             dispersive_temperature=config["dispersive_temperature"], **settings)
 
-    def train(self, mode=True):
-        super().train(mode)
-        self.item_tokenizer.eval()  # frozen: neither masked nor noisy where it only translates
-        if self.user_tokenizer is not None:
-            self.user_tokenizer.eval()
-        return self
-
     # stages before training
 
     def stages(self, dataset) -> Iterator[Stage]:
         """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
         vectors = {}
-        keys = ["item_vectors", "vector_size", "seed"]
-        keys += ["lightgcn_epochs"] if self.config["item_vectors"] == "lightgcn" else []
-        source = {**self._pick(*keys), "content": source_content(self.config["item_vectors"])}
-        yield Stage("item vectors", source,
-                    lambda report: StageResult(collaborative_vectors(self.config, dataset, report)._asdict(), {}),
-                    vectors.update)
-        self._accept_vectors(vectors)
+        yield self._vector_stage(dataset, vectors)
+        self._start_item_vectors(vectors["items"])
+        if self.user_tokenizer is not None:
+            self.user_vectors.copy_(vectors["users"])
 
         tokenizer_keys = self._pick(
             "tokenizer", "token_size", "tokenizer_hidden_size", "token_mask_ratio", "token_sigma", "token_mean_weight",
@@ -140,33 +130,11 @@ class ContRec(Windowed, SequentialRecommender):
                         lambda report: self._fit_tokenizer(self.user_tokenizer, vectors["users"], report),
                         self.user_tokenizer.load_state_dict)
 
-    def _pick(self, *keys):
-        return {key: self.config[key] for key in keys}
-
-    @torch.no_grad()
-    def _accept_vectors(self, vectors):
-        if self.user_tokenizer is not None:
-            self.user_vectors.copy_(vectors["users"])
-        if self.config["item_vectors_init"] == "vectors":
-            self.item_vectors.weight.copy_(vectors["items"])
-            if self.config["train_item_vectors"]:  # small, so that training can still turn them
-                self.item_vectors.weight.mul_(0.02)
-
     def _fit_tokenizer(self, tokenizer, vectors, report) -> StageResult:
-        config = self.config
-        vectors = vectors.to(self.device)
-        tokenizer.requires_grad_(True)
-        fitted = fit_tokenizer(
-            tokenizer, vectors, epochs=config["tokenizer_epochs"], batch_size=config["tokenizer_batch_size"],
-            learning_rate=config["tokenizer_learning_rate"], mean_weight=config["token_mean_weight"],
-            twins_weight=config["token_twins_weight"], seed=config["seed"],
-            on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"))
-        tokenizer.requires_grad_(False).eval()
-        held_out = split_rows(vectors, 0.1, config["seed"]).held_out
-        health = health_report(tokenizer, vectors, held_out).as_dict()
-        return StageResult(tokenizer.state_dict(), {"epochs": fitted.epochs_run, **health})
+        return self._fit(tokenizer, vectors, report, health_report, mean_weight=self.config["token_mean_weight"],
+                         twins_weight=self.config["token_twins_weight"])
 
-    # RecBole's four methods
+    # RecBole's methods, beside those of the base class
 
     def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """States after every item [B, L, D] for histories [B, L] padded at the end and users [B]."""
@@ -182,45 +150,17 @@ class ContRec(Windowed, SequentialRecommender):
         return ContRecLoss(self._ranking(targets), self.config["regression_weight"] * regression,
                            self.config["dispersive_weight"] * dispersive)
 
-    def predict(self, interaction) -> Tensor:
-        """Score of one item a row [B]."""
-        preference = self.generate(interaction)                                   # [M, B, d]
-        item = interaction[self.ITEM_ID]                                          # [B]
-        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, interaction[self.ITEM_SEQ])
-
-    def full_sort_predict(self, interaction) -> Tensor:
-        """Scores of the whole catalogue [B, N], fresh and writable."""
-        return self.retrieval.scores(self.generate(interaction), self.item_vectors.weight, interaction[self.ITEM_SEQ])
-
     # beyond RecBole's contract
-
-    def top_k(self, interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
-
-        Args:
-            excluded: item numbers [B, E] not to be returned, 0 = none.
-        """
-        return self.retrieval.top_k(self.generate(interaction), self.item_vectors.weight, k, excluded,
-                                    interaction[self.ITEM_SEQ])
 
     @torch.no_grad()
     def generate(self, interaction) -> Tensor:
         """Sampled preference vectors [M, B, d] for the histories of a batch."""
-        item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        condition = item_seq.new_zeros(len(length), self.config["hidden_size"], dtype=torch.float32)
-        for rows in length_groups(length):
-            longest = int(length[rows[0]])
-            prompt = self._read(item_seq[rows, :longest], interaction[self.USER_ID][rows])       # [b, S, D]
-            condition[rows] = self._state_after(prompt, length[rows])             # [b, D]
+        condition = self._last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
+                                      interaction[self.USER_ID])                 # [B, D]
         generator = torch.Generator(condition.device).manual_seed(self.config["seed"])
         return self.head.sample(
             condition, self.config["diffusion_steps"], self.config["diffusion_samples"], float(self.config["guidance"]),
             self.config["sampling_noise"], generator, common_noise=True)
-
-    def _targets(self, interaction) -> Targets:
-        """The targets of a batch with what :meth:`forward` gives before each."""
-        user = interaction[self.USER_ID]
-        return self._states_with_targets(interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))
 
     def _ranking(self, targets: Targets) -> Tensor:
         """The ranking loss, weighted."""
@@ -231,24 +171,12 @@ class ContRec(Windowed, SequentialRecommender):
         return weight * self.retrieval.ranking_loss(self.head.estimate(targets.states), self.item_vectors.weight,
                                                     targets.items, self.config["ranking_negatives"], history)
 
-    def _state_after(self, prompt: Tensor, length: Tensor) -> Tensor:
-        """What :meth:`forward` gives after the last item: prompts [b, S, D] of ``length`` items [b] -> [b, D]."""
-        return self.backbone.state_at(prompt, self.prompt.position_after(length))
-
-    def _read(self, item_seq: Tensor, user: Tensor) -> Tensor:
-        """Prompt vectors [B, S, D] of histories [B, L] and users [B]."""
-        return self.prompt(self._read_users(user), self._read_items(item_seq))
-
     def _read_items(self, items: Tensor) -> Tensor:
         """What the language model reads for some items: [B, L] -> [B, L, K, D]."""
         tokens = self.item_tokens(items).unflatten(-1, (self.config["item_tokens"], -1))   # [B, L, K, token_size]
         if self.training and self.config["token_noise"]:
             tokens = self._noisy(tokens)
-        read = self.item_adapter(tokens)                                          # [B, L, K, D]
-        if self.config["item_identity"]:
-            identity = self.identity_adapter(self.item_vectors(items) * self.item_vectors.embedding_dim ** 0.5)  # [B, L, D]
-            read = torch.cat([read[:, :, :1] + identity[:, :, None], read[:, :, 1:]], dim=2)
-        return read
+        return self._with_identity(self.item_adapter(tokens), items)              # [B, L, K, D]
 
     def _read_users(self, users: Tensor) -> Tensor | None:
         """Tokens of some users [B, K, D]; unknown users, and some known ones in training, get the learned stand-in."""

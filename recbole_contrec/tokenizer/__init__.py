@@ -6,6 +6,8 @@ Knows torch, numpy and scipy only. The way through it::
     model = SigmaVAE(d=64)
     fit_tokenizer(model, vectors, mean_weight=0.01, twins_weight=0.0)
     tokens = model.encode(vectors)                                                     # [N, K, D]
+
+:class:`SigmaVAE` gives continuous tokens, :class:`MaskedVQ` numbers of codes; both are fitted by the same loop.
 """
 
 from .collaborative import (
@@ -18,18 +20,36 @@ from .collaborative import (
     svd_vectors,
 )
 from .fit import FitReport, Split, fit_tokenizer, reconstruction_error, split_rows
-from .report import TokenizerHealth, health_report
+from .masked_vq import (
+    MaskedVQ,
+    Quantized,
+    QuantizerLoss,
+    collision_rate,
+    default_codes,
+    distinct_codes,
+    encode_rows,
+)
+from .report import CodeHealth, TokenizerHealth, code_report, health_report
 from .sigma_vae import SigmaVAE, Tokenized, TokenizerLoss, twins_redundancy
 
 __all__ = [
+    "CodeHealth",
     "CollaborativeVectors",
     "FitReport",
     "LoadedVectors",
+    "MaskedVQ",
+    "Quantized",
+    "QuantizerLoss",
     "SigmaVAE",
     "Split",
     "Tokenized",
     "TokenizerHealth",
     "TokenizerLoss",
+    "code_report",
+    "collision_rate",
+    "default_codes",
+    "distinct_codes",
+    "encode_rows",
     "fit_tokenizer",
     "health_report",
     "history_means",

@@ -7,17 +7,28 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .collaborative import seen_rows
-from .sigma_vae import SigmaVAE, TokenizerLoss
+from .sigma_vae import TokenizerLoss
 
 DEFAULT_STEPS = 1500
 EVALUATION_ROWS = 8192
+
+
+class Tokenizer(Protocol):
+    """What a module needs to be fitted here; tokenizers with codebooks also have ``start_codebooks(x [n, d])``, called
+    once with the rows to train on."""
+
+    def __call__(self, x: Tensor) -> NamedTuple:
+        """[n, d] -> anything with a ``reconstruction`` [n, d]."""
+
+    def loss(self, x: Tensor, **weights: float) -> TokenizerLoss | tuple:
+        """Weighted scalar terms, the first one ``reconstruction``."""
 
 
 class Split(NamedTuple):
@@ -50,19 +61,18 @@ def split_rows(vectors: Tensor, held_out: float, seed: int) -> Split:
 
 
 def fit_tokenizer(
-    model: SigmaVAE,
+    model: nn.Module,
     vectors: Tensor,
     *,
     epochs: int | None = None,
     batch_size: int = 512,
     learning_rate: float = 5e-3,
     weight_decay: float = 1e-3,
-    mean_weight: float,
-    twins_weight: float,
     held_out: float = 0.1,
     patience: int = 20,
     seed: int = 0,
     on_epoch: Callable[[int, int, float, float], None] | None = None,
+    **weights: float,
 ) -> FitReport:
     """Train ``model`` and leave it in eval mode with the weights of the best epoch.
 
@@ -73,13 +83,13 @@ def fit_tokenizer(
     as it was.
 
     Args:
-        model: the tokenizer; the table is moved to its device.
+        model: a :class:`Tokenizer`; the table is moved to its device.
         vectors: [n, d] float32; row 0 and rows of zeros are left out.
         epochs: None takes what about 1,500 steps need, between 20 and 200: a small table needs many epochs, and a
             large one sees enough batches in a few.
-        mean_weight, twins_weight: weights of the terms of ``SigmaVAE.loss``.
         held_out: share of rows kept for early stopping, at least one row.
         on_epoch: called as ``on_epoch(epoch, epochs, train_loss, held_out_error)`` after every epoch.
+        weights: of the terms of ``model.loss``, by its names (``mean_weight=0.01``).
 
     Raises:
         FloatingPointError: a term of the loss, or the held-out error, is NaN or infinite.
@@ -101,8 +111,10 @@ def fit_tokenizer(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
+        if hasattr(model, "start_codebooks"):
+            model.start_codebooks(train)
         for epoch in range(1, epochs + 1):
-            terms = _train_epoch(model, optimizer, train, batch_size, order, mean_weight, twins_weight)
+            terms = _train_epoch(model, optimizer, train, batch_size, order, weights)
             decay.step()
             error = reconstruction_error(model, unseen)
             _check_finite(terms, error, epoch)
@@ -121,7 +133,7 @@ def fit_tokenizer(
 
 
 @torch.no_grad()
-def reconstruction_error(model: SigmaVAE, x: Tensor) -> float:
+def reconstruction_error(model: nn.Module, x: Tensor) -> float:
     """Mean squared error of rows ``x`` [n, d] in eval mode (no mask, no noise); the model's mode is left as it was."""
     was_training = model.training
     model.eval()
@@ -130,22 +142,23 @@ def reconstruction_error(model: SigmaVAE, x: Tensor) -> float:
     return float(total) / x.numel()
 
 
-def _train_epoch(model, optimizer, train, batch_size, order, mean_weight, twins_weight) -> TokenizerLoss:
+def _train_epoch(model, optimizer, train, batch_size, order, weights) -> NamedTuple:
     """One pass over ``train`` [rows, d]; returns the mean of every term as a float."""
     model.train()
     # Batches of nearly one size: a last batch of a few rows would give the twins term meaningless correlations.
     batches = torch.randperm(len(train), generator=order).to(train.device).chunk(math.ceil(len(train) / batch_size))
-    totals = torch.zeros(len(TokenizerLoss._fields), device=train.device)
+    totals = 0
     for batch in batches:
-        terms = model.loss(train[batch], mean_weight, twins_weight)
+        terms = model.loss(train[batch], **weights)
         optimizer.zero_grad()
         sum(terms).backward()
         optimizer.step()
-        totals += torch.stack(terms).detach()  # stays on the device: a float here would wait for the GPU every step
-    return TokenizerLoss(*(totals / len(batches)).tolist())
+        # Stays on the device: a float here would wait for the GPU every step.
+        totals = totals + torch.stack(terms).detach()
+    return type(terms)(*(totals / len(batches)).tolist())
 
 
-def _check_finite(terms: TokenizerLoss, error: float, epoch: int) -> None:
+def _check_finite(terms: NamedTuple, error: float, epoch: int) -> None:
     for name, value in [*terms._asdict().items(), ("held-out error", error)]:
         if not math.isfinite(value):
             raise FloatingPointError(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .collaborative import seen_rows
+from .masked_vq import MaskedVQ, collision_rate, encode_rows
 from .sigma_vae import SigmaVAE
 
 CHUNK = 4096
@@ -54,6 +55,40 @@ class TokenizerHealth(NamedTuple):
         return self._asdict()
 
 
+class CodeHealth(NamedTuple):
+    """Health of a tokenizer with codebooks on a table of vectors.
+
+    Attributes:
+        rows: rows that carry a vector.
+        unexplained_train, unexplained_held_out: as in :class:`TokenizerHealth`, of what the nearest codes decode to.
+        codes: codes of a codebook (C).
+        codes_in_use: share of the codes that some row has, a codebook.
+        perplexity: exp of the entropy of the codes over rows, as a share of C, a codebook; 1 if all are used alike.
+        collisions: share of rows whose whole tuple of nearest codes another row has, too.
+        identical_rows: share of rows whose vector another row has, too: no encoder can tell these apart. Items that one
+            and the same user was the only one to meet are such rows.
+        neighbour_overlap: share of a row's nearest neighbours (cosine of vectors) that are also among its nearest
+            by the cosine of its concatenated codewords.
+        neighbours, queries: how many neighbours, of how many rows, ``neighbour_overlap`` counts.
+    """
+
+    rows: int
+    unexplained_train: float
+    unexplained_held_out: float | None
+    codes: int
+    codes_in_use: list[float]
+    perplexity: list[float]
+    collisions: float
+    identical_rows: float
+    neighbour_overlap: float
+    neighbours: int
+    queries: int
+
+    def as_dict(self) -> dict[str, float | int | list | None]:
+        """Plain numbers, for JSON."""
+        return self._asdict()
+
+
 @torch.no_grad()
 def health_report(
     model: SigmaVAE,
@@ -74,30 +109,19 @@ def health_report(
     Raises:
         ValueError: fewer than two rows with a vector.
     """
-    rows = seen_rows(vectors).nonzero().squeeze(1)  # [n]
-    n = len(rows)
-    if n < 2:
-        raise ValueError(f"a health report needs at least two rows with a vector, and the table has {n}")
-    is_held_out = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
-    if held_out_rows is not None:
-        is_held_out[held_out_rows.to(vectors.device)] = True
-    was_training, device = model.training, next(model.parameters()).device
+    table = _Table.of(vectors, held_out_rows, next(model.parameters()).device, sample, seed)
+    n, device, queries, picked = len(table.rows), table.device, table.queries, table.picked
+    was_training = model.training
     model.eval()
-
-    center = vectors[rows].mean(dim=0).to(device)  # [d]
-    picked = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:sample]  # [q]
-    queries = vectors[rows[picked.to(rows.device)]].to(device)  # [q, d]
     errors = _Errors(device)
     moments = _Moments(model.n_tokens * model.token_size, device)
     k = min(neighbours, n - 1)
-    by_vector = _Neighbours(queries, picked.to(device), k)
-    by_token = _Neighbours(model.encode(queries).flatten(1), picked.to(device), k)
+    by_vector = _Neighbours(queries, picked, k)
+    by_token = _Neighbours(model.encode(queries).flatten(1), picked, k)
 
-    for start in range(0, n, CHUNK):
-        part = rows[start : start + CHUNK]
-        x = vectors[part].to(device)  # [c, d]
+    for start, x, is_held_out in table.chunks():  # [c, d], [c]
         means = model.encode(x)  # [c, K, D]
-        errors.add(x, model.decode(means), center, is_held_out[part].to(device))
+        errors.add(x, model.decode(means), table.center, is_held_out)
         moments.add(means.flatten(1))
         by_vector.add(x, start)
         by_token.add(means.flatten(1), start)
@@ -105,7 +129,6 @@ def health_report(
 
     variance, correlation = moments.finish()  # [K * D], [K * D, K * D]
     agreement, overall = _between_tokens(variance, correlation, model.n_tokens)
-    kept = (by_vector.rows[:, :, None] == by_token.rows[:, None, :]).any(dim=2)  # [q, k]
     unexplained = errors.finish()
     return TokenizerHealth(
         rows=n,
@@ -116,10 +139,104 @@ def health_report(
         token_scale=float(variance.mean().sqrt()),
         token_agreement=agreement,
         token_correlation=overall,
-        neighbour_overlap=float(kept.double().mean()),
+        neighbour_overlap=by_vector.overlap(by_token),
         neighbours=k,
         queries=len(picked),
     )
+
+
+@torch.no_grad()
+def code_report(
+    model: MaskedVQ,
+    vectors: Tensor,
+    held_out_rows: Tensor | None = None,
+    neighbours: int = 10,
+    sample: int = 2000,
+    seed: int = 0,
+) -> CodeHealth:
+    """Measure a tokenizer with codebooks; arguments and errors are those of ``health_report``."""
+    table = _Table.of(vectors, held_out_rows, next(model.parameters()).device, sample, seed)
+    was_training = model.training
+    model.eval()
+    errors = _Errors(table.device)
+    k = min(neighbours, len(table.rows) - 1)
+    by_vector = _Neighbours(table.queries, table.picked, k)
+    by_token = _Neighbours(model.tokens(model.encode(table.queries)).flatten(1), table.picked, k)
+    for start, x, is_held_out in table.chunks():  # [c, d], [c]
+        tokens = model.tokens(model.encode(x))  # [c, K, D]
+        errors.add(x, model.decode(tokens), table.center, is_held_out)
+        by_vector.add(x, start)
+        by_token.add(tokens.flatten(1), start)
+    codes = encode_rows(model, vectors)[table.rows.cpu()]  # [n, K]
+    model.train(was_training)
+
+    unexplained = errors.finish()
+    used, perplexity = _use_of_codes(codes, model.codes)
+    return CodeHealth(
+        rows=len(table.rows),
+        unexplained_train=unexplained[0],
+        unexplained_held_out=unexplained[1] if held_out_rows is not None else None,
+        codes=model.codes,
+        codes_in_use=used,
+        perplexity=perplexity,
+        collisions=collision_rate(codes),
+        identical_rows=collision_rate(vectors[table.rows]),
+        neighbour_overlap=by_vector.overlap(by_token),
+        neighbours=k,
+        queries=len(table.picked),
+    )
+
+
+def _use_of_codes(codes: Tensor, n_codes: int) -> tuple[list[float], list[float]]:
+    """Share of the codes in use and perplexity over C, for each of the K columns of ``codes`` [n, K]."""
+    used, perplexity = [], []
+    for column in codes.T:
+        counts = torch.bincount(column, minlength=n_codes).double()  # [C]
+        share = counts[counts > 0] / len(column)
+        used.append(round(len(share) / n_codes, 4))
+        perplexity.append(round(float((-(share * share.log()).sum()).exp()) / n_codes, 4))
+    return used, perplexity
+
+
+class _Table(NamedTuple):
+    """The rows of a table that carry a vector, and some of them as queries.
+
+    Attributes:
+        vectors: [N, d], where the caller keeps it.
+        rows: numbers of the rows with a vector [n].
+        held_out: [N] bool.
+        center: mean vector [d], on ``device`` like the two that follow.
+        queries: [q, d].
+        picked: places of the queries in ``rows`` [q].
+        device: of the tokenizer.
+    """
+
+    vectors: Tensor
+    rows: Tensor
+    held_out: Tensor
+    center: Tensor
+    queries: Tensor
+    picked: Tensor
+    device: torch.device
+
+    @classmethod
+    def of(cls, vectors: Tensor, held_out_rows: Tensor | None, device, sample: int, seed: int) -> "_Table":
+        rows = seen_rows(vectors).nonzero().squeeze(1)  # [n]
+        n = len(rows)
+        if n < 2:
+            raise ValueError(f"a health report needs at least two rows with a vector, and the table has {n}")
+        held_out = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
+        if held_out_rows is not None:
+            held_out[held_out_rows.to(vectors.device)] = True
+        picked = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:sample]  # [q]
+        queries = vectors[rows[picked.to(rows.device)]].to(device)  # [q, d]
+        return cls(vectors, rows, held_out, vectors[rows].mean(dim=0).to(device), queries, picked.to(device), device)
+
+    def chunks(self):
+        """Place of the first row in ``rows``, vectors [c, d] and which of them are held out [c], chunk by chunk."""
+        for start in range(0, len(self.rows), CHUNK):
+            part = self.rows[start : start + CHUNK]
+            yield start, self.vectors[part].to(self.device), self.held_out[part].to(self.device)
 
 
 class _Errors:
@@ -174,6 +291,10 @@ class _Neighbours:
         scores = torch.cat([self.scores, scores], dim=1)  # [q, k + c]
         self.scores, best = scores.topk(self.k, dim=1)  # [q, k]
         self.rows = torch.cat([self.rows, rows], dim=1).gather(1, best)  # [q, k]
+
+    def overlap(self, other: "_Neighbours") -> float:
+        """Share of these neighbours that are also the other's."""
+        return float((self.rows[:, :, None] == other.rows[:, None, :]).any(dim=2).double().mean())
 
 
 def _between_tokens(variance: Tensor, correlation: Tensor, n_tokens: int) -> tuple[float, float]:

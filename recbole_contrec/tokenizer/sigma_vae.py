@@ -90,21 +90,8 @@ class SigmaVAE(nn.Module):
         self.mask_ratio, self.sigma, self.variant = mask_ratio, sigma, variant
 
         outputs = 2 * token_size if variant == "plain" else token_size  # mean, and log variance
-        self.encoders = nn.Sequential(
-            ParallelLinear(n_tokens, d, hidden_size),
-            # No gain and offset here: nn.LayerNorm would share them among the K encoders.
-            nn.LayerNorm(hidden_size, elementwise_affine=False),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            ParallelLinear(n_tokens, hidden_size, outputs),
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(token_size, hidden_size),
-            nn.LayerNorm(hidden_size),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_size, d),
-        )
+        self.encoders = parallel_encoders(n_tokens, d, hidden_size, outputs, dropout)
+        self.decoder = token_decoder(token_size, hidden_size, d, dropout)
 
     def forward(self, x: Tensor) -> Tokenized:
         """[n, d] -> tokens, means, reconstruction. Tokens carry noise in training; in eval mode they are the means."""
@@ -160,14 +147,44 @@ class SigmaVAE(nn.Module):
         if x.dim() != 2 or x.shape[1] != self.d:
             raise ValueError(f"the tokenizer reads vectors [n, {self.d}], not {list(x.shape)}")
         if self.training and self.mask_ratio > 0:
-            # Not rescaled by 1 / (1 - rho) as dropout would: for standardised input a zero is the mean, and
-            # the identity stays the best map for columns that do not predict each other.
-            x = x * (torch.rand_like(x) >= self.mask_ratio)
+            x = masked(x, self.mask_ratio)
         out = self.encoders(x.expand(self.n_tokens, -1, -1)).transpose(0, 1)  # [n, K, D] or [n, K, 2D]
         if self.variant != "plain":
             return out, None
         means, log_variance = out.chunk(2, dim=-1)
         return means, log_variance
+
+
+def parallel_encoders(n_tokens: int, d: int, hidden_size: int, outputs: int, dropout: float) -> nn.Sequential:
+    """K two-layer encoders without shared weights, [K, n, d] -> [K, n, outputs]."""
+    return nn.Sequential(
+        ParallelLinear(n_tokens, d, hidden_size),
+        # No gain and offset here: nn.LayerNorm would share them among the K encoders.
+        nn.LayerNorm(hidden_size, elementwise_affine=False),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        ParallelLinear(n_tokens, hidden_size, outputs),
+    )
+
+
+def token_decoder(token_size: int, hidden_size: int, d: int, dropout: float) -> nn.Sequential:
+    """The one decoder behind the mean of the K tokens, [n, D] -> [n, d]."""
+    return nn.Sequential(
+        nn.Linear(token_size, hidden_size),
+        nn.LayerNorm(hidden_size),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_size, d),
+    )
+
+
+def masked(x: Tensor, ratio: float) -> Tensor:
+    """A copy of ``x`` with about this share of its elements set to zero, one draw an element.
+
+    Not rescaled by 1 / (1 - rho) as dropout would: for standardised input a zero is the mean, and the identity stays
+    the best map for columns that do not predict each other.
+    """
+    return x * (torch.rand_like(x) >= ratio)
 
 
 class ParallelLinear(nn.Module):

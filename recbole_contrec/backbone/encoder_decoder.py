@@ -1,0 +1,64 @@
+"""
+recbole_contrec.backbone.encoder_decoder
+########################################
+A T5 fed with vectors instead of words, built from a transformers configuration and read in one pass.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class EncoderDecoder(nn.Module):
+    """A compact T5 (Raffel et al. 2020, https://arxiv.org/abs/1910.10683) without word tables, trained from scratch.
+
+    The encoder reads a prompt in both directions; the decoder reads P learned vectors, the beginning of an answer that
+    never changes, and its P states are the model's own answer. One pass, no generated word, no cache, no beam: the
+    generative retrieval of TokenRec (https://arxiv.org/abs/2406.10450). Unlike a causal decoder it gives one answer a
+    prompt, so every training target costs a pass of its own.
+
+    ``transformer`` is a plain ``T5Model`` with nothing added inside: a pretrained one of the same width fits in its
+    place.
+
+    Args:
+        hidden_size: width of inputs and states (D).
+        n_layers: number of blocks of the encoder, and of the decoder.
+        n_heads: attention heads; must divide ``hidden_size``.
+        answer_length: vectors that the decoder reads (P).
+        dropout: on inputs, attention and the output of each sub-layer.
+        intermediate_size: width of the feed-forward layers; 4 D if not given.
+
+    Raises:
+        ValueError: ``n_heads`` does not divide ``hidden_size``.
+    """
+
+    def __init__(self, hidden_size: int, n_layers: int, n_heads: int, answer_length: int, dropout: float = 0.0,
+                 intermediate_size: int | None = None):
+        super().__init__()
+        if hidden_size % n_heads:
+            raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
+        from transformers import T5Config, T5Model  # slow import, needed by this class only
+
+        self.transformer = T5Model(T5Config(
+            vocab_size=1, d_model=hidden_size, d_kv=hidden_size // n_heads, d_ff=intermediate_size or 4 * hidden_size,
+            num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads, dropout_rate=dropout,
+            feed_forward_proj="relu", use_cache=False))
+        # The prompt gives vectors, never word numbers; what is left has no word table.
+        del self.transformer.shared, self.transformer.encoder.embed_tokens, self.transformer.decoder.embed_tokens
+        self.answer = nn.Parameter(0.2 * torch.randn(answer_length, hidden_size))
+
+    def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
+        """States of the answer.
+
+        Args:
+            inputs: prompt vectors [B, S, D], padded at the end.
+            length: real positions of every row [B].
+
+        Returns:
+            Tensor: final states [B, P, D] of the decoder.
+        """
+        visible = torch.arange(inputs.shape[1], device=inputs.device) < length[:, None]      # [B, S]
+        answer = self.answer.expand(len(inputs), -1, -1)                          # [B, P, D]
+        encoded = self.transformer.encoder(inputs_embeds=inputs, attention_mask=visible.long())
+        return self.transformer.decoder(
+            inputs_embeds=answer, encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=visible.long(), use_cache=False).last_hidden_state

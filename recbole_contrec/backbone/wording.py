@@ -1,0 +1,63 @@
+"""
+recbole_contrec.backbone.wording
+################################
+Instructions in words. All wordings share one small vocabulary of learned word vectors, so one that is kept for testing
+is new to the model as a sentence, not as words (TokenRec, section on unseen prompts, https://arxiv.org/abs/2406.10450).
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Wordings(nn.Module):
+    """Several wordings of one instruction: in training one drawn for every row, in eval mode the one held out.
+
+    Shorter wordings are filled up in front with one learned blank, so that all rows keep one layout.
+
+    Args:
+        wordings: sentences to train with; case and punctuation do not count.
+        held_out: the sentence of eval mode, made of words of ``wordings``; None for the first of these.
+        hidden_size: width of a word vector (D).
+
+    Attributes:
+        length: words of an instruction (I).
+
+    Raises:
+        ValueError: no wording, one without words, a held-out one that is trained or has a word of its own.
+    """
+
+    BLANK = 0
+
+    def __init__(self, wordings: Sequence[str], held_out: str | None, hidden_size: int):
+        super().__init__()
+        sentences = [words_of(text) for text in wordings]
+        if not sentences or not all(sentences):
+            raise ValueError("wordings: name at least one sentence, each with at least one word")
+        tested = sentences[0] if held_out is None else words_of(held_out)
+        vocabulary = sorted({word for sentence in sentences for word in sentence})
+        if unknown := [word for word in tested if word not in vocabulary]:
+            raise ValueError(f"held_out_wording: no wording of the training has the words {', '.join(unknown)}")
+        if not tested or held_out is not None and tested in sentences:
+            raise ValueError(f"held_out_wording={held_out!r} must have words, and not those of a training wording")
+        self.length = max(map(len, [*sentences, tested]))
+        self.vectors = nn.Embedding(1 + len(vocabulary), hidden_size)
+        nn.init.normal_(self.vectors.weight, std=0.02)
+        number = {word: place for place, word in enumerate(vocabulary, 1)}
+        rows = [[self.BLANK] * (self.length - len(sentence)) + [number[word] for word in sentence]
+                for sentence in [*sentences, tested]]
+        self.register_buffer("numbers", torch.tensor(rows), persistent=False)     # [wordings + 1, I], tested one last
+
+    def forward(self, batch: int) -> Tensor:
+        """Word vectors [B, I, D] of one wording a row."""
+        if not self.training:
+            return self.vectors(self.numbers[-1]).expand(batch, -1, -1)
+        drawn = torch.randint(len(self.numbers) - 1, (batch,), device=self.numbers.device)
+        return self.vectors(self.numbers[drawn])                                  # [B, I, D]
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return re.findall(r"\w+", text.lower())

@@ -1,0 +1,127 @@
+"""
+recbole_contrec.model.generative
+################################
+What every model shares that reads users and items as tokens, generates a preference vector and retrieves by it.
+"""
+
+from typing import Callable
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor
+
+from recbole_contrec.backbone import length_groups
+from recbole_contrec.data.vectors import collaborative_vectors, source_content
+from recbole_contrec.model.windowed import Targets, Windowed
+from recbole_contrec.stages import Report, Stage, StageResult
+from recbole_contrec.tokenizer import fit_tokenizer, split_rows
+
+
+class GenerativeRecommender(Windowed, SequentialRecommender):
+    """Base class: the stages before training, the way from a history to a state, and RecBole's methods for scores.
+
+    An heir sets ``config``, ``item_tokenizer``, ``user_tokenizer`` (or None), ``item_vectors``, ``identity_adapter``,
+    ``prompt``, ``backbone`` and ``retrieval``, and defines ``stages``, ``calculate_loss``, ``generate``,
+    ``_read_items`` and ``_read_users``.
+    """
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.item_tokenizer.eval()  # frozen: neither masked nor noisy where it only translates
+        if self.user_tokenizer is not None:
+            self.user_tokenizer.eval()
+        return self
+
+    # stages before training
+
+    def _vector_stage(self, dataset, vectors: dict[str, Tensor]) -> Stage:
+        """The stage that fills ``vectors`` with ``users`` [U, d] and ``items`` [N, d]."""
+        keys = ["item_vectors", "vector_size", "seed"]
+        keys += ["lightgcn_epochs"] if self.config["item_vectors"] == "lightgcn" else []
+        source = {**self._pick(*keys), "content": source_content(self.config["item_vectors"])}
+        return Stage("item vectors", source,
+                     lambda report: StageResult(collaborative_vectors(self.config, dataset, report)._asdict(), {}),
+                     vectors.update)
+
+    def _pick(self, *keys):
+        return {key: self.config[key] for key in keys}
+
+    @torch.no_grad()
+    def _start_item_vectors(self, vectors: Tensor) -> None:
+        """Put the retrieval space at the collaborative vectors [N, d], where the settings want that."""
+        if self.config["item_vectors_init"] == "vectors":
+            self.item_vectors.weight.copy_(vectors)
+            if self.config["train_item_vectors"]:  # small, so that training can still turn them
+                self.item_vectors.weight.mul_(0.02)
+
+    def _fit(self, tokenizer, vectors: Tensor, report: Report, health: Callable, **weights: float) -> StageResult:
+        """Train a tokenizer on ``vectors`` and freeze it.
+
+        Args:
+            health: called as ``health(tokenizer, vectors, held_out_rows)``; its ``as_dict()`` is reported.
+            weights: of the terms of the tokenizer's loss.
+        """
+        config = self.config
+        vectors = vectors.to(self.device)
+        tokenizer.requires_grad_(True)
+        fitted = fit_tokenizer(
+            tokenizer, vectors, epochs=config["tokenizer_epochs"], batch_size=config["tokenizer_batch_size"],
+            learning_rate=config["tokenizer_learning_rate"], seed=config["seed"],
+            on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"), **weights)
+        tokenizer.requires_grad_(False).eval()
+        held_out = split_rows(vectors, 0.1, config["seed"]).held_out
+        return StageResult(tokenizer.state_dict(),
+                           {"epochs": fitted.epochs_run, **health(tokenizer, vectors, held_out).as_dict()})
+
+    # from a history to a state
+
+    def _read(self, item_seq: Tensor, user: Tensor) -> Tensor:
+        """Prompt vectors [B, S, D] of histories [B, L] and users [B]."""
+        return self.prompt(self._read_users(user), self._read_items(item_seq))
+
+    def _with_identity(self, read: Tensor, items: Tensor) -> Tensor:
+        """Add the learned vector of every item [B, L] to its first token in ``read`` [B, L, K, D]."""
+        if not self.config["item_identity"]:
+            return read
+        identity = self.identity_adapter(self.item_vectors(items) * self.item_vectors.embedding_dim ** 0.5)  # [B, L, D]
+        return torch.cat([read[:, :, :1] + identity[:, :, None], read[:, :, 1:]], dim=2)
+
+    def _last_states(self, item_seq: Tensor, length: Tensor, user: Tensor) -> Tensor:
+        """The state after the last item of histories [B, L] of some length [B], [B, ...]; rows of similar length are
+        computed together."""
+        states, order = [], length_groups(length)
+        for rows in order:
+            longest = int(length[rows[0]])
+            prompt = self._read(item_seq[rows, :longest], user[rows])             # [b, S, D]
+            states.append(self._state_after(prompt, length[rows]))
+        return torch.cat(states)[torch.cat(order).argsort()]
+
+    def _state_after(self, prompt: Tensor, length: Tensor) -> Tensor:
+        """The state after the last item: prompts [b, S, D] of ``length`` items [b] -> [b, ...]."""
+        return self.backbone.state_at(prompt, self.prompt.position_after(length))
+
+    def _targets(self, interaction) -> Targets:
+        """The targets of a batch with what ``forward`` gives before each."""
+        user = interaction[self.USER_ID]
+        return self._states_with_targets(interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))
+
+    # scores
+
+    def predict(self, interaction) -> Tensor:
+        """Score of one item a row [B]."""
+        preference = self.generate(interaction)                                   # [B, d] or [M, B, d]
+        item = interaction[self.ITEM_ID]                                          # [B]
+        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, interaction[self.ITEM_SEQ])
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """Scores of the whole catalogue [B, N], fresh and writable."""
+        return self.retrieval.scores(self.generate(interaction), self.item_vectors.weight, interaction[self.ITEM_SEQ])
+
+    def top_k(self, interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
+
+        Args:
+            excluded: item numbers [B, E] not to be returned, 0 = none.
+        """
+        return self.retrieval.top_k(self.generate(interaction), self.item_vectors.weight, k, excluded,
+                                    interaction[self.ITEM_SEQ])

@@ -1,0 +1,289 @@
+r"""
+recbole_contrec.model.tokenrec
+################################################
+
+Reference:
+    Haohao Qu et al. "TokenRec: Learning to Tokenize ID for LLM-based Generative Recommendations." in IEEE TKDE 2025.
+    https://arxiv.org/abs/2406.10450
+"""
+
+from typing import Iterator, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recbole_contrec.backbone import CausalDecoder, EncoderDecoder, Prompt, Wordings
+from recbole_contrec.data.vectors import check_source
+from recbole_contrec.model.generative import GenerativeRecommender
+from recbole_contrec.model.windowed import Targets, repeat_rate
+from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
+from recbole_contrec.stages import Stage, StageResult
+from recbole_contrec.tokenizer import (
+    MaskedVQ,
+    code_report,
+    collision_rate,
+    default_codes,
+    distinct_codes,
+    encode_rows,
+    seen_rows,
+)
+
+
+class TokenRecLoss(NamedTuple):
+    """Weighted terms; the trainer minimises their sum and logs each by its name."""
+
+    ranking: Tensor
+    pairwise: Tensor
+
+
+class TokenRec(GenerativeRecommender):
+    r"""TokenRec reads users and items as discrete codes and generates the next preference in one pass.
+
+    A masked vector quantiser turns collaborative vectors into K codes a user and an item; each code is a new word of a
+    language model, which reads an instruction in one of several wordings, the user's codes and the history; its states
+    are projected to the space of the item vectors, and similarity to these ranks the catalogue: nothing is decoded word
+    by word, and there is no beam.
+
+    NOTE:
+        What the paper leaves open or what ranks badly as published is decided in ``properties/model/TokenRec.yaml``
+        (ranks best) and ``TokenRec-paper.yaml`` (the recipe as far as it is known); both say where and why.
+        The wording stands in front of the codes instead of around them, so that one pass trains every position.
+
+    Axes: B batch, L history length, K tokens, C codes, P states of an answer, D width of the language model,
+    d width of an item vector, N items, n targets of a batch.
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        check_source(config["item_vectors"])
+        _check_settings(config)
+        self.config = config
+        self.n_users = dataset.num(self.USER_ID)
+        hidden_size, size = config["hidden_size"], config["vector_size"]
+        n_tokens, n_user_tokens = config["item_tokens"], config["user_tokens"]
+
+        # tokenizers, filled by the stages and frozen; the codes that they gave
+        self.item_tokenizer = self._new_tokenizer(n_tokens, self.n_items - 1)
+        self.item_codes = CodeTable(self.n_items, n_tokens, self.item_tokenizer.codes, hidden_size)
+        self.user_tokenizer = self._new_tokenizer(n_user_tokens, self.n_users - 1) if n_user_tokens else None
+        if self.user_tokenizer is not None:
+            self.user_codes = CodeTable(self.n_users, n_user_tokens, self.user_tokenizer.codes, hidden_size)
+
+        # item vectors: the space in which preferences are generated and retrieved
+        self.item_vectors = nn.Embedding(self.n_items, size)
+        self.item_vectors.weight.requires_grad_(config["train_item_vectors"])
+        # of one width, the vectors are read as they are: what is retrieved and what is read stay tied
+        self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if size != hidden_size else nn.Identity()
+
+        # language model and the way to a preference
+        wordings = None
+        if config["wordings"]:
+            wordings = Wordings(config["wordings"], config["held_out_wording"], hidden_size)
+        self.prompt = Prompt(hidden_size, 0, n_user_tokens, n_tokens, config["item_positions"], self.max_seq_length,
+                             wordings)
+        self.causal = config["backbone"] == "causal"  # every position of a window then has a state of its own
+        self.backbone = self._new_backbone()
+        answer_size = hidden_size if self.causal else hidden_size * config["answer_length"]
+        self.projection = projection(answer_size, config["projection_size"], size, config["dropout"])
+        self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
+                                   repeat_rate(dataset.histories) if config["repeat_bias"] else None)
+
+        # parameters initialization
+        nn.init.normal_(self.item_vectors.weight, std=0.02)
+
+    def _new_tokenizer(self, n_tokens, rows):
+        config = self.config
+        codes = config["codes"] or default_codes(rows)
+        if codes > rows:
+            raise ValueError(f"codes={codes}: a codebook cannot have more codes than the table has rows ({rows})")
+        tokenizer = MaskedVQ(config["vector_size"], n_tokens, codes, config["token_size"],
+                             config["tokenizer_hidden_size"], config["token_mask_ratio"], config["tokenizer_dropout"],
+                             config["code_restart"], config["code_gradient"])
+        return tokenizer.requires_grad_(False).eval()
+
+    def _new_backbone(self):
+        config = self.config
+        sizes = config["hidden_size"], config["n_layers"], config["n_heads"]
+        if self.causal:
+            return CausalDecoder(*sizes, self.prompt.max_positions, config["dropout"], config["inner_size"])
+        return EncoderDecoder(*sizes, config["answer_length"], config["dropout"], config["inner_size"])
+
+    # stages before training
+
+    def stages(self, dataset) -> Iterator[Stage]:
+        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
+        vectors = {}
+        yield self._vector_stage(dataset, vectors)
+        self._start_item_vectors(vectors["items"])
+        yield self._code_stage("item", self.item_tokenizer, self.item_codes, vectors["items"])
+        if self.user_tokenizer is not None:
+            yield self._code_stage("user", self.user_tokenizer, self.user_codes, vectors["users"])
+
+    def _code_stage(self, name: str, tokenizer: MaskedVQ, table: "CodeTable", vectors: Tensor) -> Stage:
+        """Fit a tokenizer to ``vectors`` [rows, d] and keep the codes that it gives them."""
+        keys = ("token_size", "tokenizer_hidden_size", "tokenizer_dropout", "token_mask_ratio", "codebook_weight",
+                "commitment_weight", "code_restart", "code_gradient", "distinct_codes", "tokenizer_epochs",
+                "tokenizer_batch_size", "tokenizer_learning_rate", "seed")
+        settings = {**self._pick(*keys), "tokenizer": "masked VQ", "tokens": tokenizer.n_tokens,
+                    "codes": tokenizer.codes}
+
+        def build(report) -> StageResult:
+            result = self._fit(tokenizer, vectors, report, code_report, codebook_weight=self.config["codebook_weight"],
+                               commitment_weight=self.config["commitment_weight"])
+            codes = (distinct_codes if self.config["distinct_codes"] else encode_rows)(tokenizer, vectors)
+            left = collision_rate(codes[seen_rows(vectors)])
+            return StageResult({**result.tensors, "codes of rows": codes}, {**result.report, "collisions_left": left})
+
+        def accept(tensors: dict[str, Tensor]) -> None:
+            weights = {key: tensor for key, tensor in tensors.items() if key != "codes of rows"}
+            tokenizer.load_state_dict(weights)
+            table.codes.copy_(tensors["codes of rows"])
+
+        return Stage(f"{name} tokenizer", settings, build, accept)
+
+    # RecBole's methods, beside those of the base class
+
+    def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
+        """States after every item [B, L, D] for histories [B, L] padded at the end and users [B]. With the causal
+        backbone alone: T5 gives one answer a history."""
+        states = self.backbone(self._read(item_seq, user))                        # [B, S, D]
+        return self.prompt.states_after_items(states)                             # [B, L, D]
+
+    def calculate_loss(self, interaction) -> TokenRecLoss:
+        """Mean loss over the targets of a batch: every position of a window with the causal backbone, the last one and
+        some drawn ones with T5, or the one of RecBole's own rows."""
+        targets = self._targets(interaction)
+        preference = self.projection(targets.states)                              # [n, d]
+        table, config = self.item_vectors.weight, self.config                     # [N, d]
+        ranking = pairwise = preference.new_zeros(())
+        if config["ranking_weight"]:
+            ranking = self.retrieval.ranking_loss(preference, table, targets.items, config["ranking_negatives"],
+                                                  targets.histories() if config["repeat_bias"] else None)
+        if config["pairwise_weight"]:
+            pairwise = pairwise_cosine_loss(preference, table, targets.items, config["pairwise_margin"])
+        return TokenRecLoss(config["ranking_weight"] * ranking, config["pairwise_weight"] * pairwise)
+
+    # beyond RecBole's contract
+
+    @torch.no_grad()
+    def generate(self, interaction) -> Tensor:
+        """Preference vectors [B, d] for the histories of a batch."""
+        return self.projection(self._last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
+                                                 interaction[self.USER_ID]))
+
+    def count_targets(self, interaction) -> int:
+        """Targets of a training batch."""
+        counts = (super()._next_items(interaction) > 0).sum(1)                    # [B]
+        return int((counts if self.causal else counts.clamp(max=1 + self.config["sampled_prefixes"])).sum())
+
+    def _next_items(self, interaction) -> Tensor:
+        next_items = super()._next_items(interaction)                             # [B, L]
+        return next_items if self.causal else some_targets(next_items, self.config["sampled_prefixes"])
+
+    def _targets(self, interaction) -> Targets:
+        """All targets of a batch and the states before them."""
+        if self.causal:
+            return super()._targets(interaction)
+        user = interaction[self.USER_ID]
+        item_seq, next_items = interaction[self.ITEM_SEQ], self._next_items(interaction)      # [B, L]
+        row, place = (next_items > 0).nonzero(as_tuple=True)                      # [n]
+        targets = Targets(None, next_items[row, place], item_seq, row, place)
+        prefixes = targets.histories()                                            # [n, L]
+        if self.config["shuffle_history"]:
+            prefixes = shuffled(prefixes)
+        return targets._replace(states=self._last_states(prefixes, place + 1, user[row]))    # [n, P D]
+
+    def _state_after(self, prompt: Tensor, length: Tensor) -> Tensor:
+        if self.causal:
+            return super()._state_after(prompt, length)                           # [b, D]
+        return self.backbone(prompt, self.prompt.position_after(length) + 1).flatten(1)       # [b, P D]
+
+    def _read_items(self, items: Tensor) -> Tensor:
+        """What the language model reads for some items: [B, L] -> [B, L, K, D]."""
+        return self._with_identity(self.item_codes(items), items)
+
+    def _read_users(self, users: Tensor) -> Tensor | None:
+        """Tokens of some users [B, K, D]; unknown users, and some known ones in training, get the learned stand-in."""
+        if self.user_tokenizer is None:
+            return None
+        hidden = None
+        if self.training:
+            # The codes of a training user were computed from his training targets as well; reading them every
+            # time, the model would learn to look the answer up instead of reading the history.
+            hidden = torch.rand(len(users), device=users.device) < self.config["user_token_dropout"]
+        return self.user_codes(users, hidden)
+
+
+class CodeTable(nn.Module):
+    """The codes of users or items, and the learned word vector of every code.
+
+    A row without a vector has no codes; it reads one stand-in, learned like a code, in each of its K places.
+
+    Args:
+        rows: users or items, row 0 for the padding.
+        n_tokens: K.
+        codes: codes of a codebook (C); the number C is the stand-in.
+        hidden_size: D.
+    """
+
+    def __init__(self, rows: int, n_tokens: int, codes: int, hidden_size: int):
+        super().__init__()
+        self.stand_in = codes
+        self.register_buffer("codes", torch.full((rows, n_tokens), codes))
+        self.register_buffer("first", torch.arange(n_tokens) * (codes + 1), persistent=False)  # of each codebook [K]
+        self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
+        nn.init.normal_(self.words.weight, std=0.1)  # K of them add up to the size of the item vectors beside them
+
+    def forward(self, numbers: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Word vectors [..., K, D] of users or items [...]; of the stand-in where ``hidden`` [...] is true."""
+        codes = self.codes[numbers]                                               # [..., K]
+        if hidden is not None:
+            codes = codes.masked_fill(hidden[..., None], self.stand_in)
+        return self.words(codes + self.first)
+
+
+def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Module:
+    """From states to preference vectors: one hidden layer of this width, or a linear map where it is 0."""
+    if not width:
+        return nn.Linear(inputs, outputs)
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, outputs))
+
+
+def some_targets(next_items: Tensor, sampled: int) -> Tensor:
+    """The last target of every row [B, L] and up to this many drawn ones; the others are 0."""
+    is_target = next_items > 0
+    place = torch.arange(next_items.shape[1], device=next_items.device)
+    last = (place * is_target).amax(1, keepdim=True)                              # [B, 1]
+    chance = torch.rand(next_items.shape, device=next_items.device).masked_fill(~is_target, -1.0)
+    chance.scatter_(1, last, 2.0)
+    chosen = chance.topk(min(1 + sampled, next_items.shape[1])).indices
+    return next_items * torch.zeros_like(is_target).scatter_(1, chosen, True)
+
+
+def shuffled(item_seq: Tensor) -> Tensor:
+    """Histories [n, L] with the items of each row in random order, the padding still at the end."""
+    order = torch.rand(item_seq.shape, device=item_seq.device).masked_fill(item_seq == 0, 2.0).argsort(1)
+    return item_seq.gather(1, order)
+
+
+def _check_settings(config) -> None:
+    """Settings that would be ignored, or train nothing.
+
+    Raises:
+        ValueError: names the settings.
+    """
+    if not config["ranking_weight"] and not config["pairwise_weight"]:
+        raise ValueError("ranking_weight and pairwise_weight are both 0: nothing would be learned")
+    if config["pairwise_weight"] and config["similarity"] != "cosine":
+        raise ValueError(f"pairwise_weight trains a cosine: similarity={config['similarity']} cannot retrieve by it")
+    if config["repeat_bias"] and not config["ranking_weight"]:
+        raise ValueError("repeat_bias is learned by the ranking loss: it needs ranking_weight above 0")
+    if config["shuffle_history"] and config["backbone"] == "causal":
+        raise ValueError("shuffle_history needs backbone=t5: in one causal pass every item is also the next target")
+    if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
+        raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
+    if config["held_out_wording"] and not config["wordings"]:
+        raise ValueError("held_out_wording needs wordings to learn its words from")

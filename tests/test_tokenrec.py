@@ -1,0 +1,333 @@
+"""TokenRec inside RecBole: losses over windows equal losses over prefixes, padding is inert, scores are as agreed."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recbole_contrec.data.windows import NEXT_PREFIX
+from recbole_contrec.model.tokenrec import CodeTable, shuffled, some_targets
+from recbole_contrec.retrieval import pairwise_cosine_loss
+
+STILL = ["--dropout=0", "--user_token_dropout=0", "--window_context=0", "--wordings=['what comes next']",
+         "--held_out_wording=~"]
+T5 = ["--backbone=t5", "--sampled_prefixes=1000"]  # all targets of these windows
+
+
+@pytest.fixture
+def ready(assembled):
+    """A function (*arguments, model="TokenRec") -> LoadedRun whose stages are done."""
+    def build(*arguments, model="TokenRec"):
+        loaded = assembled(model, *arguments)
+        loaded.trainer._run_stages(loaded.data.train, False)
+        return loaded
+    return build
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize("arguments", [(), ("--item_positions=each",), ("--user_tokens=0", "--wordings=[]"),
+                                       ("--projection_size=8",), T5, (*T5, "--item_positions=each")])
+def test_window_loss_equals_prefix_loss(ready, config_of, arguments):
+    from recbole.data import create_dataset, data_preparation
+
+    loaded = ready("--MAX_ITEM_LIST_LENGTH=30", "--train_batch_size=100000", *STILL, *arguments)
+    model = loaded.model.double().train()
+    rows_config = config_of("SASRec", "--MAX_ITEM_LIST_LENGTH=30")  # RecBole's own rows, one target each
+    rows = data_preparation(rows_config, create_dataset(rows_config))[0]
+    (windows,) = list(loaded.data.train)
+    window_loss = model.calculate_loss(windows).ranking
+    total, count = 0.0, 0
+    for batch in rows:
+        total += model.calculate_loss(batch).ranking * len(batch)
+        count += len(batch)
+    assert count == loaded.data.train.n_targets == model.count_targets(windows)
+    assert window_loss.item() == pytest.approx((total / count).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["causal", "t5"])
+def test_padding_gets_no_gradient_and_changes_no_loss(ready, backbone):
+    loaded = ready(*STILL, f"--backbone={backbone}", "--sampled_prefixes=1000", "--repeat_bias=False")
+    model = loaded.model.double().train()
+    batch = max(loaded.data.train, key=lambda batch: batch["item_id_list"].numel())
+    read = []
+
+    def keep(items, original=model._read_items):
+        vectors = original(items)
+        vectors.retain_grad()
+        read.append((items, vectors))
+        return vectors
+
+    model._read_items = keep
+    loss = model.calculate_loss(batch).ranking
+    loss.backward()
+    items = torch.cat([items.flatten() for items, _ in read])
+    gradient = torch.cat([vectors.grad.abs().sum((2, 3)).flatten() for _, vectors in read])
+    assert (items == 0).any()
+    assert (gradient[items == 0] == 0).all() and (gradient[items > 0] > 0).all()
+    del model._read_items
+    with torch.no_grad():  # whatever the padding reads
+        model.item_codes.words.weight[model.item_codes.first + model.item_codes.stand_in] += 10
+        model.item_vectors.weight[0] += 10
+        torch.testing.assert_close(model.calculate_loss(batch).ranking, loss)
+
+
+def test_loss_terms_have_names_and_weights(ready):
+    def terms(*weights):
+        model = ready(*STILL, "--repeat_bias=False", *weights).model.train()
+        torch.manual_seed(0)
+        return model.calculate_loss(next(iter(ready().data.train)))
+
+    both, other = terms("--pairwise_weight=0.5"), terms("--ranking_weight=0.25", "--pairwise_weight=1.5")
+    assert both._fields == ("ranking", "pairwise") and all(term > 0 for term in both)
+    torch.testing.assert_close(other.ranking, both.ranking * 0.25)
+    torch.testing.assert_close(other.pairwise, both.pairwise * 3)
+    assert terms().pairwise == 0
+
+
+def test_pairwise_loss_against_torch(monkeypatch):
+    torch.manual_seed(0)
+    items, preference = torch.randn(9, 6), torch.randn(200, 6)
+    target = torch.randint(1, 9, (200,))
+    drawn = []
+
+    def randint(low, high, *rest, original=torch.randint, **options):
+        assert (low, high) == (1, 8)
+        drawn.append(original(low, high, *rest, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "randint", randint)
+    loss = pairwise_cosine_loss(preference, items, target, margin=0.2)
+    other = drawn[0] + (drawn[0] >= target)
+    assert (other != target).all() and other.unique().tolist() == [*range(1, 9)]
+    near = F.cosine_embedding_loss(preference, items[target], torch.ones(200))
+    far = F.cosine_embedding_loss(preference, items[other], -torch.ones(200), margin=0.2)
+    torch.testing.assert_close(loss, near + far)
+    with pytest.raises(ValueError, match="at least two items"):
+        pairwise_cosine_loss(preference, items[:2], target)
+
+
+# --------------------------------------------------------------------------------------- what T5 trains on
+
+
+def test_some_targets_are_the_last_and_drawn_ones():
+    torch.manual_seed(0)
+    next_items = torch.tensor([[0, 3, 4, 5, 6, 0], [7, 0, 0, 0, 0, 0], [0, 0, 2, 3, 0, 0], [1, 2, 3, 4, 5, 6]])
+    seen = torch.zeros(next_items.shape)
+    for _ in range(200):
+        chosen = some_targets(next_items, 2)
+        assert ((chosen == next_items) | (chosen == 0)).all()
+        assert (chosen > 0).sum(1).tolist() == [3, 1, 2, 3]
+        seen += chosen > 0
+    assert (seen[[0, 1, 2, 3], [4, 0, 3, 5]] == 200).all()  # the last one always
+    assert (seen[3, :5] - 80).abs().max() < 30  # the others alike
+    assert (some_targets(next_items, 0) > 0).sum(1).tolist() == [1] * 4
+    torch.testing.assert_close(some_targets(next_items, 99), next_items)
+
+
+def test_targets_are_counted_as_they_are_drawn(ready):
+    loaded = ready("--backbone=t5", "--sampled_prefixes=2")
+    batch = next(iter(loaded.data.train))
+    drawn = len(loaded.model.train()._targets(batch).items)
+    whole = int((batch[NEXT_PREFIX + "item_id_list"] > 0).sum())
+    assert loaded.model.count_targets(batch) == drawn < whole
+
+
+def test_shuffling_keeps_the_items_of_a_history():
+    torch.manual_seed(0)
+    item_seq = torch.tensor([[5, 6, 7, 8, 0, 0], [3, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]])
+    mixed = torch.stack([shuffled(item_seq) for _ in range(50)])
+    assert ((mixed > 0) == (item_seq > 0)).all()
+    assert torch.equal(mixed.sort(2).values[0], mixed.sort(2).values[-1])
+    assert len(mixed[:, 2].unique(dim=0)) > 40 and (mixed[:, 0, 0] == 5).float().mean() < 0.5
+
+
+def test_histories_are_shuffled_in_training_only(ready):
+    loaded = ready(*STILL, *T5, "--shuffle_history=True")
+    model, batch = loaded.model.train(), next(iter(loaded.data.train))
+    first, second = model.calculate_loss(batch).ranking, model.calculate_loss(batch).ranking
+    assert first != second
+    model.config["shuffle_history"] = False
+    torch.testing.assert_close(model.calculate_loss(batch).ranking, model.calculate_loss(batch).ranking)
+    rows = next(iter(loaded.data.test))[0]
+    model.config["shuffle_history"] = True
+    torch.testing.assert_close(model.eval().full_sort_predict(rows), model.full_sort_predict(rows))
+
+
+# -------------------------------------------------------------------------------------------------------------- codes
+
+
+def test_codes_are_those_of_the_tokenizers(ready):
+    from recbole_contrec.tokenizer import collision_rate, encode_rows, svd_vectors, standardise
+
+    loaded = ready("--distinct_codes=False")
+    dataset = loaded.data.train.dataset
+    users, items = dataset.histories.pairs()
+    vectors = svd_vectors(users, items, dataset.user_num, dataset.item_num, 16, seed=2020)
+    for side, rows in (("item", vectors.items), ("user", vectors.users)):
+        table, tokenizer = getattr(loaded.model, f"{side}_codes"), getattr(loaded.model, f"{side}_tokenizer")
+        assert torch.equal(table.codes, encode_rows(tokenizer, standardise(rows)))
+        assert (table.codes[0] == tokenizer.codes).all() and tokenizer.codes == 8  # four rows a code, at least
+        report = loaded.trainer.stages[f"{side} tokenizer"].report
+        assert report["collisions"] == report["collisions_left"]
+        assert min(report["codes_in_use"]) > 0.5 and min(report["perplexity"]) > 0.4
+    distinct = ready().model.item_codes.codes
+    assert collision_rate(distinct[distinct[:, 0] < 8]) == 0
+
+
+def test_a_code_is_one_word_wherever_it_stands():
+    torch.manual_seed(0)
+    table = CodeTable(5, 2, 3, 4)
+    table.codes.copy_(torch.tensor([[3, 3], [0, 1], [0, 2], [1, 1], [1, 0]]))
+    words = table(torch.tensor([[1, 2], [3, 0]]))
+    assert words.shape == (2, 2, 2, 4)
+    assert torch.equal(words[0, 0, 0], words[0, 1, 0]) and torch.equal(words[0, 0, 1], words[1, 0, 1])
+    assert not torch.equal(words[0, 0, 0], words[0, 0, 1])
+    assert torch.equal(table(torch.tensor([4]), torch.tensor([True])), table(torch.tensor([0])))
+    everything = table(torch.arange(5)).flatten(0, 1).unique(dim=0)
+    assert len(everything) == 2 + 3 + 2  # codes 0 and 1, codes 0, 1 and 2, two stand-ins
+
+
+def test_user_codes_matter_and_unknown_users_have_a_stand_in(ready):
+    loaded = ready("--user_token_dropout=1.0")
+    model = loaded.model.eval()
+    rows = next(iter(loaded.data.test))[0]
+    known = model.full_sort_predict(rows)
+    nobody = torch.zeros_like(rows["user_id"])
+    in_training = model.train()._read_users(rows["user_id"])
+    torch.testing.assert_close(in_training, model._read_users(nobody))  # all of them dropped
+    rows["user_id"] = nobody
+    unknown = model.eval().full_sort_predict(rows)
+    assert torch.isfinite(unknown).all() and not torch.allclose(known, unknown)
+
+
+def test_the_held_out_wording_is_read_in_evaluation_only(ready):
+    loaded = ready("--dropout=0", "--user_token_dropout=0")
+    model, batch = loaded.model, next(iter(loaded.data.train))
+    assert model.train().calculate_loss(batch).ranking != model.calculate_loss(batch).ranking  # drawn wordings
+    tested = set(model.prompt.wordings.numbers[-1].tolist())
+    read = []
+    words = model.prompt.wordings.vectors
+    words.register_forward_hook(lambda _, inputs, __: read.append(set(inputs[0].flatten().tolist())))
+    model.eval().full_sort_predict(next(iter(loaded.data.test))[0])
+    assert read and all(numbers == tested for numbers in read)
+
+
+@pytest.mark.parametrize("arguments", [(), T5])
+def test_tokenizers_are_frozen_and_the_rest_learns(ready, arguments):
+    model = (loaded := ready(*arguments)).model.train()
+    assert not model.item_tokenizer.training and not model.user_tokenizer.training
+    sum(model.calculate_loss(next(iter(loaded.data.train)))).backward()
+    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert without == set()
+    assert frozen and all(name.split(".")[0] in ("item_tokenizer", "user_tokenizer") for name in frozen)
+
+
+# ------------------------------------------------------------------------------------------------------------- scores
+
+
+@pytest.mark.parametrize("arguments", [(), ("--backbone=t5",)])
+def test_scores_keep_the_contract(ready, arguments):
+    """Fresh and writable, equal to predict, to the best K and to the scores of each row alone."""
+    loaded = ready(*arguments)
+    model = loaded.model.eval()
+    rows = next(iter(loaded.data.test))[0]
+    first = model.full_sort_predict(rows)
+    first[:, 0] = -torch.inf  # as RecBole's trainer does
+    second = model.full_sort_predict(rows)
+    assert second.shape == (len(rows), model.n_items) and torch.isfinite(second).all()
+    torch.testing.assert_close(first[:, 1:], second[:, 1:])
+    torch.testing.assert_close(model.predict(rows), second.gather(1, rows["item_id"][:, None]).squeeze(1))
+    best, items = model.top_k(rows, 5)
+    wanted, numbers = first.topk(5, dim=1)
+    torch.testing.assert_close(best, wanted)
+    assert torch.equal(items, numbers)
+    alone = torch.cat([model.full_sort_predict(rows[row:row + 1]) for row in range(len(rows))])
+    torch.testing.assert_close(second, alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--codes=4", "--code_gradient=rotation", "--code_restart=0"), ("--item_tokens=1", "--user_tokens=2"),
+    ("--item_positions=each",), ("--similarity=inner", "--item_vectors_init=vectors"), ("--item_identity=False",),
+    ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--ranking_negatives=20",), ("--window_context=3",),
+    ("--pairwise_weight=1", "--pairwise_margin=0.1"), ("--user_tokens=0",), ("--vector_size=12", "--projection_size=8"),
+    ("--backbone=t5", "--item_positions=each", "--shuffle_history=True", "--answer_length=2", "--sampled_prefixes=0"),
+    ("--wordings=[]", "--held_out_wording=~"), ("--first_n=6", "--item_vectors=lightgcn", "--lightgcn_epochs=1")])
+def test_every_switch_runs(ready, arguments):
+    """One training step and one ranking with every part switched."""
+    loaded = ready(*arguments)
+    model = loaded.model.train()
+    loss = sum(model.calculate_loss(next(iter(loaded.data.train))))
+    loss.backward()
+    assert torch.isfinite(loss)
+    scores = model.eval().full_sort_predict(next(iter(loaded.data.test))[0])
+    assert torch.isfinite(scores).all() and scores.std() > 0
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"), (("--codes=50",), "more codes than the table has rows"),
+    (("--ranking_weight=0", "--repeat_bias=False"), "nothing would be learned"),
+    (("--ranking_weight=0", "--pairwise_weight=1"), "repeat_bias"), (("--shuffle_history=True",), "backbone=t5"),
+    (("--pairwise_weight=1", "--similarity=inner"), "cannot retrieve by it"),
+    (("--train_item_vectors=False",), "item_vectors_init=vectors"), (("--held_out_wording=buy this",), "the words buy"),
+    (("--wordings=[]",), "held_out_wording"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
+    (("--backbone=bert",), "one of causal, t5"), (("--first_n=3",), "at least 4"),
+    (("--code=3",), "did you mean codes")])
+def test_settings_that_do_not_go_together_leave_nothing_behind(config_of, workplace, arguments, words):
+    from recbole_contrec.data.loading import load_data
+    from recbole_contrec.errors import UserError
+    from recbole_contrec.quick_start import assemble
+
+    with pytest.raises(UserError, match=words):
+        config = config_of("TokenRec", *arguments)
+        assemble(config, load_data(config))
+    assert not (workplace / "log").exists() and not (workplace / "saved").exists()
+
+
+def test_the_published_setting_reads_first_interactions_only(config_of):
+    from recbole_contrec.data.loading import load_data
+
+    whole, cut = (load_data(config_of("TokenRec", f"--first_n={n}")) for n in ("~", 8))
+    start, stop = whole.train.histories.offsets[:-1], whole.train.histories.offsets[1:]
+    test, valid, shortened = (
+        dict(zip(part.dataset.inter_feat["user_id"].tolist(), part.dataset.inter_feat["item_id"].tolist()))
+        for part in (whole.test, whole.valid, cut.test))
+    assert cut.test.dataset.inter_feat["item_length"].max() == 7
+    assert cut.train.dataset.item_num == whole.train.dataset.item_num
+    for user, first, last in zip(whole.train.histories.users.tolist(), start, stop):
+        items = [*whole.train.histories.items[first:last].tolist(), *filter(None, [valid.get(user)]), test[user]]
+        assert shortened[user] == items[:8][-1]
+    lengths = (cut.train.histories.offsets[1:] - cut.train.histories.offsets[:-1])
+    assert lengths.max() == 6 and len(lengths) == len(start)
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("arguments", [(), ("--backbone=t5", "--sampled_prefixes=10", "--epochs=25", "--eval_step=25")])
+def test_it_learns(run_tiny, arguments):
+    trained = run_tiny("TokenRec", "--epochs=15", "--eval_step=15", "--learning_rate=0.02", "--train_batch_size=64",
+                       "--dropout=0", *arguments)
+    assert trained["test_result"]["hit@5"] > 0.6  # 60 items; popularity reaches a sixth of that
+
+
+def test_equal_seeds_give_equal_runs(run_tiny):
+    first, second = (run_tiny("TokenRec", f"--checkpoint_dir={folder}") for folder in "ab")
+    assert first["test_result"] == second["test_result"] and first["best_valid_result"] == second["best_valid_result"]
+    assert first["card"]["first_interactions_only"] is None
+
+
+def test_the_recipe_of_the_paper_runs_and_ranks(run_tiny):
+    result = run_tiny("TokenRec-paper", "--epochs=1", "--lightgcn_epochs=2", "--first_n=9")
+    assert result["card"]["first_interactions_only"] == 9 and result["test_result"]["hit@20"] > 0
+
+
+def test_a_checkpoint_recommends_to_known_and_new_people(run_tiny):
+    from recbole_contrec import load_data_and_model, recommend
+
+    result = run_tiny("TokenRec", "--epochs=1")
+    loaded = load_data_and_model(result["checkpoint"])
+    assert (loaded.model.item_codes.codes[1:] < loaded.model.item_codes.stand_in).any()  # codes come with the weights
+    table = recommend(loaded, users=["u3", "u5"], histories=[["i1", "i2"]], k=4)
+    assert len(table) == 12 and table["item_id"].notna().all()

@@ -1,0 +1,62 @@
+"""Wordings share their words; the one held out is new as a sentence only."""
+
+import pytest
+import torch
+
+from recbole_contrec.backbone import Prompt, Wordings
+
+TRAINED = ["Suggest the next item", "what comes next", "the user likes what?"]
+
+
+@pytest.fixture
+def wordings():
+    torch.manual_seed(0)
+    return Wordings(TRAINED, "what item next", 8)
+
+
+def sentence(wordings, *words):
+    vocabulary = sorted({word for text in TRAINED for word in text.lower().strip("?").split()})
+    return wordings.vectors.weight[[1 + vocabulary.index(word) if word else 0 for word in words]]
+
+
+def test_every_row_draws_a_wording_in_training(wordings):
+    drawn = wordings.train()(300)
+    assert drawn.shape == (300, 4, 8) and wordings.length == 4
+    known = torch.stack([sentence(wordings, "suggest", "the", "next", "item"),
+                         sentence(wordings, "", "what", "comes", "next"),  # a blank in front of a shorter one
+                         sentence(wordings, "the", "user", "likes", "what")])
+    which = (drawn[:, None] == known).all((2, 3))
+    assert (which.sum(1) == 1).all() and (which.sum(0) > 50).all()
+
+
+def test_eval_mode_reads_the_held_out_wording(wordings):
+    read = wordings.eval()(5)
+    torch.testing.assert_close(read, sentence(wordings, "", "what", "item", "next").expand(5, -1, -1))
+    first = Wordings(TRAINED, None, 8).eval()
+    torch.testing.assert_close(first(1)[0], sentence(first, "suggest", "the", "next", "item"))
+
+
+def test_the_held_out_wording_learns_from_the_others(wordings):
+    wordings.train()(50).square().sum().backward()
+    gradient = wordings.vectors.weight.grad[wordings.numbers[-1]]
+    assert (gradient.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("trained, held_out, message", [
+    (TRAINED, "what comes after", "has the words after"), (TRAINED, "?", "must have words"),
+    (TRAINED, "What comes next!", "not those of a training wording"), ([], None, "at least one sentence"),
+    (["!"], None, "at least one word")])
+def test_wordings_that_make_no_sense(trained, held_out, message):
+    with pytest.raises(ValueError, match=message):
+        Wordings(trained, held_out, 8)
+
+
+def test_wordings_stand_in_front_of_the_user(wordings):
+    prompt = Prompt(8, 2, 3, 2, "one", max_items=5, wordings=wordings).eval()
+    users, items = torch.randn(2, 3, 8), torch.randn(2, 5, 2, 8)
+    laid_out = prompt(users, items)
+    assert laid_out.shape == (2, prompt.max_positions, 8) == (2, 2 + 4 + 3 + 5, 8)
+    torch.testing.assert_close(laid_out[:, 2:6], wordings(2))
+    torch.testing.assert_close(laid_out[:, 6:9], users)
+    torch.testing.assert_close(prompt.states_after_items(laid_out), items.sum(2))
+    assert prompt.position_after(torch.tensor([1])).item() == 9
