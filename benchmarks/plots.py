@@ -54,6 +54,8 @@ def _training(axes, table):
 
 def _evaluation(axes, table):
     """Test NDCG@10 over users a second, a point a model."""
+    from matplotlib.ticker import LogLocator
+
     for row in table:
         speed = _mean(row.values(lambda content: content["card"]["test_users_per_second"]))
         score = _mean(row.metric("ndcg@10"))
@@ -61,8 +63,11 @@ def _evaluation(axes, table):
         axes.annotate(row.name, (speed, score), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel="users ranked a second (test, whole catalogue)", ylabel="NDCG@10 on test",
              title=f"{_data(table)}: accuracy against evaluation speed (gray: baselines)")
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0.15)
+    axes.set_ylim(0, 1.15 * max(_mean(row.metric("ndcg@10")) for row in table))
+    axes.margins(x=0.2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter("")
 
 
 def _mean(values):
