@@ -19,7 +19,7 @@ METRICS = ("ndcg@10", "hit@10", "mrr@10", "ndcg@5", "hit@5", "mrr@5", "ndcg@20",
 # Facts of the card that every row of a table must share. The length of history is each model's own choice and has a
 # column; versions, commit and device do not change what is measured, only how fast.
 SHARED = ("dataset", "users", "items", "interactions", "core_filter", "split", "order", "ranking", "seen_items_masked",
-          "targets", "valid_metric")
+          "first_interactions_only", "targets", "valid_metric")
 
 
 class Row(NamedTuple):
@@ -73,7 +73,7 @@ def mismatches(table: list[Row]) -> dict[str, list[str]]:
     wanted = table[0].results[0].content["card"]
     return {row.name: different for row in table
             if (different := [key for key in SHARED
-                              if any(result.content["card"][key] != wanted[key] for result in row.results)])}
+                              if any(result.content["card"].get(key) != wanted.get(key) for result in row.results)])}
 
 
 def accuracy_table(table: list[Row]) -> str:

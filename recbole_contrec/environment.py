@@ -50,16 +50,20 @@ def device_name(device) -> str:
 
 def peak_memory() -> int:
     """Largest resident memory of this process so far, in bytes."""
+    # Not getrusage where the kernel has VmHWM: its figure survives exec, so that a child starts with its parent's peak.
     status = Path("/proc/self/status")
-    if status.is_file():  # not getrusage there: its figure survives exec, so that a child starts with its parent's peak
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    lines = status.read_text().splitlines() if status.is_file() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     if sys.platform == "win32":
         import psutil
 
         return psutil.Process().memory_info().peak_wset
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
 def peak_gpu_memory(device) -> int | None:

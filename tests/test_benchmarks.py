@@ -88,6 +88,12 @@ def test_another_card_is_marked_and_never_the_baseline(folder):
     assert tables.best_baseline(table).name == "SASRec"
 
 
+def test_shortened_histories_are_marked(folder):
+    write_result(folder, "TokenRec", 1, [1] * 6, score=0.05, first_interactions_only=100)
+    odd = tables.mismatches(tables.rows(folder, ["ContRec", "TokenRec"]))
+    assert odd == {"TokenRec": ["first_interactions_only"]}
+
+
 def test_the_paired_test_is_against_the_best_baseline(folder):
     text = tables.test_table(tables.rows(folder, ["ContRec", "SASRec"]))
     contrec = significance.ndcg(np.array([1, 1, 2, 1, 3, 1]), 0).mean()

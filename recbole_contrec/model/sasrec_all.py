@@ -32,6 +32,7 @@ class SASRecAll(Windowed, SASRec):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
+        self.config = config
         self.catalogue = Retrieval("inner", repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None)
 
     def states(self, item_seq: Tensor) -> Tensor:
@@ -44,8 +45,9 @@ class SASRecAll(Windowed, SASRec):
     def calculate_loss(self, interaction) -> SASRecAllLoss:
         """Mean cross entropy of the next item over the targets of a batch, as SASRec computes it for its one."""
         targets = self._states_with_targets(interaction, lambda item_seq, rows: self.states(item_seq))
+        history = targets.histories() if self.config["repeat_bias"] else None
         return SASRecAllLoss(self.catalogue.ranking_loss(targets.states, self.item_embedding.weight, targets.items,
-                                                         history=targets.histories()))
+                                                         history=history))
 
     def predict(self, interaction) -> Tensor:
         """Score of one item a row [B]."""
