@@ -33,7 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         if failed:
             print(*failed, sep="\n", file=sys.stderr)
             return 1
-    text = report(folder)
+    try:
+        text = report(folder)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     (folder / "README.md").write_text(f"# {given.dataset}\n\n{text}")
     pictures = draw(rows(folder), folder)
     print(text)

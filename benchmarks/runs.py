@@ -107,6 +107,7 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
                 if found := _EPOCH.search(line):
                     on_epoch(int(found[1]), float(found[2]))
     if child.returncode:
+        _forget_unstarted(run)
         raise RuntimeError(f"{run} failed with exit code {child.returncode}:\n{''.join(tail)}")
     _keep(run)
 
@@ -119,6 +120,16 @@ def load(folder: Path) -> dict[str, list[Result]]:
             rows.setdefault(path.parent.name, []).append(
                 Result(path.parent.name, json.loads(path.read_text()), dict(ranks)))
     return rows
+
+
+def _forget_unstarted(run: Run) -> None:
+    """Leave nothing of a run that failed before its first checkpoint, such as one with a misspelt setting."""
+    if any(run.work.glob("saved/*/last.safetensors")):
+        return
+    shutil.rmtree(run.work)
+    for folder in (run.work.parent, run.folder):
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _keep(run: Run) -> None:

@@ -155,6 +155,12 @@ def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys)
     assert compare_script.main(["--models", "ContRec", "--dataset=tiny", f"--data_path={tiny}", "--output=other", "--seeds=1",
                                 "--dropuot=0.1"]) == 1
     assert "unknown setting dropuot" in capsys.readouterr().err
+    assert not list((workplace / "other").rglob("*"))
+
+
+def test_tables_of_nothing_say_so(tmp_path, capsys):
+    assert compare_script.main(["--dataset=nosuch", "--tables-only", f"--output={tmp_path}"]) == 1
+    assert "holds no finished run" in capsys.readouterr().err
 
 
 def test_settings_without_a_value_are_refused(capsys):
