@@ -37,6 +37,7 @@ class Run:
         folder: of the table that the run belongs to.
         name: of the row; the model's if not given.
         settings: further arguments, ``("--dropout=0.2",)``.
+        tested: whether test results are kept; without them the run can only serve to choose.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Run:
     folder: Path
     name: str | None = None
     settings: tuple[str, ...] = ()
+    tested: bool = True
 
     @property
     def result(self) -> Path:
@@ -72,7 +74,8 @@ class Result:
     Attributes:
         name: of the row.
         content: the JSON file.
-        ranks: ``user`` [n], ``rank`` [n] (1 is best) and ``ties`` [n] of the test items; see ``evaluation.py``.
+        ranks: ``user`` [n], ``rank`` [n] (1 is best) and ``ties`` [n] of the test items; see ``evaluation.py``. Empty for
+            a run whose test results are not kept.
     """
 
     name: str
@@ -116,9 +119,11 @@ def load(folder: Path) -> dict[str, list[Result]]:
     """The finished runs of a table by row, each list in order of seeds."""
     rows: dict[str, list[Result]] = {}
     for path in sorted(Path(folder).glob("*/seed*.json")):
-        with np.load(path.with_suffix(".npz")) as ranks:
-            rows.setdefault(path.parent.name, []).append(
-                Result(path.parent.name, json.loads(path.read_text()), dict(ranks)))
+        result = Result(path.parent.name, json.loads(path.read_text()), {})
+        if path.with_suffix(".npz").exists():
+            with np.load(path.with_suffix(".npz")) as ranks:
+                result.ranks.update(ranks)
+        rows.setdefault(path.parent.name, []).append(result)
     return rows
 
 
@@ -137,13 +142,20 @@ def _keep(run: Run) -> None:
     content = json.loads((run.work / "result.json").read_text())
     content.pop("checkpoint")
     content["settings"] = {key: value for key, value in content["settings"].items() if key not in PATHS}
-    with np.load(next(run.work.glob("saved/*/test_ranks.npz"))) as ranks:
-        np.savez_compressed(run.result.with_suffix(".npz"), user=ranks["user"], rank=ranks["rank"].astype(np.int32),
-                            ties=ranks["ties"].astype(np.int32))
+    if run.tested:
+        _keep_ranks(run)
+    else:
+        content = {key: value for key, value in content.items() if not key.startswith("test_")}
     part = run.result.with_suffix(".part")
     part.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(part, run.result)
     shutil.rmtree(run.work)
+
+
+def _keep_ranks(run: Run) -> None:
+    with np.load(next(run.work.glob("saved/*/test_ranks.npz"))) as ranks:
+        np.savez_compressed(run.result.with_suffix(".npz"), user=ranks["user"], rank=ranks["rank"].astype(np.int32),
+                            ties=ranks["ties"].astype(np.int32))
 
 
 # the child process
