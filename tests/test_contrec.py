@@ -165,7 +165,7 @@ def test_top_k_equals_the_full_ranking(ready):
 
 
 def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):
-    loaded = ready()
+    loaded = ready("--fold_in=False")
     model = loaded.model.eval()
     rows = next(iter(loaded.data.test))[0]
     known = model.full_sort_predict(rows)
@@ -175,7 +175,7 @@ def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):
     with torch.no_grad():
         model.unknown_user.add_(1)
     assert not torch.allclose(model.full_sort_predict(rows), unknown)
-    assert torch.equal(model._read_users(rows["user_id"][:1]), model.user_adapter(model.unknown_user)[None])
+    assert torch.equal(model._read_users(rows["user_id"][:1], rows["item_id_list"][:1]), model.user_adapter(model.unknown_user)[None])
 
 
 def test_a_held_out_pair_changes_no_vector_and_no_token(workplace, assembled):

@@ -183,19 +183,19 @@ def test_a_code_is_one_word_wherever_it_stands():
     assert words.shape == (2, 2, 2, 4)
     assert torch.equal(words[0, 0, 0], words[0, 1, 0]) and torch.equal(words[0, 0, 1], words[1, 0, 1])
     assert not torch.equal(words[0, 0, 0], words[0, 0, 1])
-    assert torch.equal(table(torch.tensor([4]), torch.tensor([True])), table(torch.tensor([0])))
+    assert torch.equal(table.read(torch.tensor([[3, 3]])), table(torch.tensor([0])))
     everything = table(torch.arange(5)).flatten(0, 1).unique(dim=0)
     assert len(everything) == 2 + 3 + 2  # codes 0 and 1, codes 0, 1 and 2, two stand-ins
 
 
 def test_user_codes_matter_and_unknown_users_have_a_stand_in(ready):
-    loaded = ready("--user_token_dropout=1.0")
+    loaded = ready("--user_token_dropout=1.0", "--fold_in=False")
     model = loaded.model.eval()
     rows = next(iter(loaded.data.test))[0]
     known = model.full_sort_predict(rows)
     nobody = torch.zeros_like(rows["user_id"])
-    in_training = model.train()._read_users(rows["user_id"])
-    torch.testing.assert_close(in_training, model._read_users(nobody))  # all of them dropped
+    in_training = model.train()._read_users(rows["user_id"], rows["item_id_list"])
+    torch.testing.assert_close(in_training, model._read_users(nobody, rows["item_id_list"]))  # all of them dropped
     rows["user_id"] = nobody
     unknown = model.eval().full_sort_predict(rows)
     assert torch.isfinite(unknown).all() and not torch.allclose(known, unknown)

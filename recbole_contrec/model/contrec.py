@@ -60,6 +60,7 @@ class ContRec(GenerativeRecommender):
         # tokenizers; filled by the stages and frozen, like the vectors they were trained on
         self.item_tokenizer = self._new_tokenizer(n_tokens)
         self.user_tokenizer = self._new_tokenizer(n_user_tokens) if n_user_tokens else None
+        self.user_fold_in = self._new_user_fold_in()
         if self.user_tokenizer is not None:
             self.register_buffer("user_vectors", torch.zeros(self.n_users, size))
             self.unknown_user = nn.Parameter(torch.zeros(n_user_tokens, config["token_size"]))
@@ -178,11 +179,15 @@ class ContRec(GenerativeRecommender):
             tokens = self._noisy(tokens)
         return self._with_identity(self.item_adapter(tokens), items)              # [B, L, K, D]
 
-    def _read_users(self, users: Tensor) -> Tensor | None:
-        """Tokens of some users [B, K, D]; unknown users, and some known ones in training, get the learned stand-in."""
+    def _read_users(self, users: Tensor, item_seq: Tensor) -> Tensor | None:
+        """Tokens of some users [B, K, D] with histories [B, L]. Users who were not in training are folded in; where
+        nothing of their history is known, and for some users in training, the tokens are the learned stand-in."""
         if self.user_tokenizer is None:
             return None
         vectors = self.user_vectors[users]                                        # [B, d]
+        if self.user_fold_in is not None and not self.training:
+            new = (vectors == 0).all(1)
+            vectors[new] = self.user_fold_in(item_seq[new])
         tokens = self.user_tokenizer.encode(vectors)                              # [B, K, token_size]
         hidden = (vectors == 0).all(1)
         if self.training:

@@ -14,15 +14,15 @@ from recbole_contrec.backbone import length_groups
 from recbole_contrec.data.vectors import collaborative_vectors, source_content
 from recbole_contrec.model.windowed import Targets, Windowed
 from recbole_contrec.stages import Report, Stage, StageResult
-from recbole_contrec.tokenizer import fit_tokenizer, split_rows
+from recbole_contrec.tokenizer import FoldIn, fit_tokenizer, split_rows
 
 
 class GenerativeRecommender(Windowed, SequentialRecommender):
     """Base class: the stages before training, the way from a history to a state, and RecBole's methods for scores.
 
-    An heir sets ``config``, ``item_tokenizer``, ``user_tokenizer`` (or None), ``item_vectors``, ``identity_adapter``,
-    ``prompt``, ``backbone`` and ``retrieval``, and defines ``stages``, ``calculate_loss``, ``generate``,
-    ``_read_items`` and ``_read_users``.
+    An heir sets ``config``, ``item_tokenizer``, ``user_tokenizer`` and ``user_fold_in`` (or None), ``item_vectors``,
+    ``identity_adapter``, ``prompt``, ``backbone`` and ``retrieval``, and defines ``stages``, ``calculate_loss``,
+    ``generate``, ``_read_items`` and ``_read_users``.
     """
 
     def train(self, mode=True):
@@ -35,13 +35,23 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
     # stages before training
 
     def _vector_stage(self, dataset, vectors: dict[str, Tensor]) -> Stage:
-        """The stage that fills ``vectors`` with ``users`` [U, d] and ``items`` [N, d]."""
+        """The stage that fills ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
+        def accept(tensors: dict[str, Tensor]) -> None:
+            vectors.update(tensors)
+            if self.user_fold_in is not None:
+                self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
+
         keys = ["item_vectors", "vector_size", "seed"]
         keys += ["lightgcn_epochs"] if self.config["item_vectors"] == "lightgcn" else []
         source = {**self._pick(*keys), "content": source_content(self.config["item_vectors"])}
         return Stage("item vectors", source,
                      lambda report: StageResult(collaborative_vectors(self.config, dataset, report)._asdict(), {}),
-                     vectors.update)
+                     accept)
+
+    def _new_user_fold_in(self) -> FoldIn | None:
+        """For users without a training history; None where the model reads no users, or shall not tell them apart."""
+        wanted = self.config["user_tokens"] and self.config["fold_in"]
+        return FoldIn(self.n_items, self.config["vector_size"]) if wanted else None
 
     def _pick(self, *keys):
         return {key: self.config[key] for key in keys}
@@ -77,7 +87,7 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
 
     def _read(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """Prompt vectors [B, S, D] of histories [B, L] and users [B]."""
-        return self.prompt(self._read_users(user), self._read_items(item_seq))
+        return self.prompt(self._read_users(user, item_seq), self._read_items(item_seq))
 
     def _with_identity(self, read: Tensor, items: Tensor) -> Tensor:
         """Add the learned vector of every item [B, L] to its first token in ``read`` [B, L, K, D]."""

@@ -69,6 +69,7 @@ class TokenRec(GenerativeRecommender):
         self.item_tokenizer = self._new_tokenizer(n_tokens, self.n_items - 1)
         self.item_codes = CodeTable(self.n_items, n_tokens, self.item_tokenizer.codes, hidden_size)
         self.user_tokenizer = self._new_tokenizer(n_user_tokens, self.n_users - 1) if n_user_tokens else None
+        self.user_fold_in = self._new_user_fold_in()
         if self.user_tokenizer is not None:
             self.user_codes = CodeTable(self.n_users, n_user_tokens, self.user_tokenizer.codes, hidden_size)
 
@@ -205,16 +206,22 @@ class TokenRec(GenerativeRecommender):
         """What the language model reads for some items: [B, L] -> [B, L, K, D]."""
         return self._with_identity(self.item_codes(items), items)
 
-    def _read_users(self, users: Tensor) -> Tensor | None:
-        """Tokens of some users [B, K, D]; unknown users, and some known ones in training, get the learned stand-in."""
+    def _read_users(self, users: Tensor, item_seq: Tensor) -> Tensor | None:
+        """Tokens of some users [B, K, D] with histories [B, L]. Users who were not in training are folded in; where
+        nothing of their history is known, and for some users in training, the tokens are the learned stand-in."""
         if self.user_tokenizer is None:
             return None
-        hidden = None
+        codes = self.user_codes.codes[users]                                      # [B, K]
         if self.training:
             # The codes of a training user were computed from his training targets as well; reading them every
             # time, the model would learn to look the answer up instead of reading the history.
             hidden = torch.rand(len(users), device=users.device) < self.config["user_token_dropout"]
-        return self.user_codes(users, hidden)
+            codes = codes.masked_fill(hidden[:, None], self.user_codes.stand_in)
+        elif self.user_fold_in is not None:
+            vectors = self.user_fold_in(item_seq)                                 # [B, d]
+            new = (codes[:, 0] == self.user_codes.stand_in) & (vectors != 0).any(1)
+            codes[new] = self.user_tokenizer.encode(vectors[new])
+        return self.user_codes.read(codes)
 
 
 class CodeTable(nn.Module):
@@ -237,11 +244,12 @@ class CodeTable(nn.Module):
         self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
         nn.init.normal_(self.words.weight, std=0.1)  # K of them add up to the size of the item vectors beside them
 
-    def forward(self, numbers: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Word vectors [..., K, D] of users or items [...]; of the stand-in where ``hidden`` [...] is true."""
-        codes = self.codes[numbers]                                               # [..., K]
-        if hidden is not None:
-            codes = codes.masked_fill(hidden[..., None], self.stand_in)
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Word vectors [..., K, D] of users or items [...]."""
+        return self.read(self.codes[numbers])
+
+    def read(self, codes: Tensor) -> Tensor:
+        """Word vectors [..., K, D] of codes [..., K]."""
         return self.words(codes + self.first)
 
 

@@ -20,6 +20,7 @@ from .collaborative import (
     svd_vectors,
 )
 from .fit import FitReport, Split, fit_tokenizer, reconstruction_error, split_rows
+from .fold_in import FoldIn
 from .masked_vq import (
     MaskedVQ,
     Quantized,
@@ -36,6 +37,7 @@ __all__ = [
     "CodeHealth",
     "CollaborativeVectors",
     "FitReport",
+    "FoldIn",
     "LoadedVectors",
     "MaskedVQ",
     "Quantized",
