@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_model, recommend
+from recbole_contrec.data.vectors import collaborative_vectors
+from recbole_contrec.errors import UserError
 from recbole_contrec.tokenizer import FoldIn, history_means, standardise, svd_vectors
 
 USERS, ITEMS, SIZE = 60, 40, 8
@@ -90,3 +93,89 @@ def test_folding_in_can_be_left_out(assembled, model):
     nobody, sequences = torch.zeros(2, dtype=torch.long), torch.tensor([[3, 4, 5], [6, 7, 8]])
     tokens = loaded.model.eval()._read_users(nobody, sequences)
     assert torch.equal(tokens[0], tokens[1])
+
+
+# items
+
+MODELS = ("ContRec", "DeftRec", "TokenRec")
+
+
+@pytest.fixture
+def trained(run_tiny):
+    """A function model -> LoadedRun of a short run."""
+    def build(model="ContRec", *arguments):
+        return load_data_and_model(run_tiny(model, *arguments)["checkpoint"])
+    return build
+
+
+def users_of_item(loaded, number):
+    """Names of the users who had the item in training."""
+    users, items = loaded.data.train.dataset.histories.pairs()
+    return loaded.data.dataset.id2token("user_id", np.unique(users[items == number])).tolist()
+
+
+def tokens_of(loaded, *items):
+    """What the language model reads for some items, without their learned vectors."""
+    model = loaded.model
+    numbers = torch.tensor([loaded.data.dataset.field2token_id["item_id"][item] for item in items])
+    return model.item_codes.codes[numbers] if hasattr(model, "item_codes") else model.item_tokens.weight[numbers]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_item_with_the_users_of_another_gets_its_tokens_and_is_recommended(trained, model):
+    loaded = trained(model, "--epochs=5", "--learning_rate=0.01")
+    before = recommend(loaded, k=5)
+    fold_in_interactions(loaded, {"twin of i7": users_of_item(loaded, loaded.data.dataset.field2token_id["item_id"]["i7"])})
+    twin, original = tokens_of(loaded, "twin of i7", "i7")
+    torch.testing.assert_close(twin, original, atol=1e-3, rtol=0)
+    batch = next(iter(loaded.data.test))[0]
+    scores = loaded.model.full_sort_predict(batch)
+    assert scores.shape[1] == loaded.data.dataset.item_num == loaded.model.n_items
+    after = recommend(loaded, k=loaded.data.dataset.item_num)
+    assert set(after.item_id) >= set(before.item_id) | {"twin of i7"}
+    kept = after[after.item_id != "twin of i7"].groupby("user_id").head(5)
+    assert kept.item_id.tolist() == before.item_id.tolist()  # the known items keep their order
+    assert recommend(loaded, histories=[["twin of i7", "i8"]], k=3).item_id.nunique() == 3
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_item_is_folded_in_by_its_text(trained, model, tiny):
+    loaded = trained(model)
+    assert fold_in_texts(loaded, {"new": "Title of 7 odd kind", "other": "Title of 30 even kind"}) == ["new", "other"]
+    known = collaborative_vectors(loaded.config, loaded.data.train.dataset, lambda *_: None).items
+    assert loaded.data.dataset.item_num == loaded.model.n_items == len(known)
+    numbers = loaded.data.dataset.field2token_id["item_id"]
+    vectors = torch.nn.functional.normalize(loaded.model.item_vectors.weight, dim=1)
+    assert torch.isfinite(vectors).all() and vectors[numbers["new"]].any()
+    assert not torch.equal(*tokens_of(loaded, "new", "other"))
+
+
+def test_words_lead_to_the_items_that_have_them(tiny, assembled):
+    """Texts that say where on the circle an item stands: a text between two items gives a vector between theirs."""
+    rows = ["item_id:token\ttitle:token_seq"] + [f"i{item}\tplace{item // 6} near{item // 6 + 1}" for item in range(60)]
+    (tiny / "tiny" / "tiny.item").write_text("\n".join(rows) + "\n")
+    loaded = assembled("ContRec", "--item_vectors_init=vectors", "--train_item_vectors=False")
+    loaded.trainer._run_stages(loaded.data.train, False)
+    fold_in_texts(loaded, {"new": "place3 near4"})
+    vectors = torch.nn.functional.normalize(loaded.model.item_vectors.weight.detach(), dim=1)
+    similar = vectors[:-1] @ vectors[-1]
+    numbers = loaded.data.dataset.field2token_id["item_id"]
+    of_place = {place: np.mean([float(similar[numbers[f"i{item}"]]) for item in range(6 * place, 6 * place + 6)])
+                for place in range(10)}
+    assert max(of_place, key=of_place.get) == 3 and of_place[3] > 0.5
+
+
+def test_what_cannot_be_folded_in_is_refused(trained):
+    loaded = trained()
+    for users_of, message in (({"new": ["u1", "nobody"]}, "there is no user 'nobody'"), ({"i7": ["u1"]}, "was in training"),
+                              ({"new": []}, "none of its users")):
+        with pytest.raises(UserError, match=message):
+            fold_in_interactions(loaded, users_of)
+    with pytest.raises(UserError, match="was in training"):
+        fold_in_texts(loaded, {"i7": "words"})
+    loaded.data.dataset.item_texts = {}
+    with pytest.raises(UserError, match="no item texts"):
+        fold_in_texts(loaded)
+    assert loaded.model.n_items == loaded.data.dataset.item_num
+    with pytest.raises(UserError, match="SASRec has no tokens"):
+        fold_in_texts(trained("SASRec"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, Prompt
 from recbole_contrec.data.vectors import check_source
 from recbole_contrec.diffusion import DiffusionHead
-from recbole_contrec.model.generative import GenerativeRecommender
+from recbole_contrec.model.generative import GenerativeRecommender, lengthen
 from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
@@ -122,10 +122,7 @@ class ContRec(GenerativeRecommender):
         yield Stage("item tokenizer", {**tokenizer_keys, "tokens": self.config["item_tokens"]},
                     lambda report: self._fit_tokenizer(self.item_tokenizer, vectors["items"], report),
                     self.item_tokenizer.load_state_dict)
-        with torch.no_grad():
-            tokens = self.item_tokenizer.encode(vectors["items"].to(self.device))  # [N, K, token_size]
-            self.item_tokens.weight.copy_(tokens.flatten(1))
-            self.item_tokens.weight[0] = 0
+        self._set_item_tokens(torch.arange(self.n_items, device=self.device), vectors["items"].to(self.device))
         if self.user_tokenizer is not None:
             yield Stage("user tokenizer", {**tokenizer_keys, "tokens": self.config["user_tokens"]},
                         lambda report: self._fit_tokenizer(self.user_tokenizer, vectors["users"], report),
@@ -153,6 +150,10 @@ class ContRec(GenerativeRecommender):
 
     # beyond RecBole's contract
 
+    def add_items(self, count: int) -> None:
+        super().add_items(count)
+        lengthen(self.item_tokens, count)
+
     @torch.no_grad()
     def generate(self, interaction) -> Tensor:
         """Sampled preference vectors [M, B, d] for the histories of a batch."""
@@ -178,6 +179,12 @@ class ContRec(GenerativeRecommender):
         if self.training and self.config["token_noise"]:
             tokens = self._noisy(tokens)
         return self._with_identity(self.item_adapter(tokens), items)              # [B, L, K, D]
+
+    @torch.no_grad()
+    def _set_item_tokens(self, items: Tensor, vectors: Tensor) -> None:
+        """Tokens of some items [m] from their vectors [m, d]."""
+        tokens = self.item_tokenizer.encode(vectors)                              # [m, K, token_size]
+        self.item_tokens.weight[items] = tokens.flatten(1) * (items > 0)[:, None]
 
     def _read_users(self, users: Tensor, item_seq: Tensor) -> Tensor | None:
         """Tokens of some users [B, K, D] with histories [B, L]. Users who were not in training are folded in; where

@@ -7,8 +7,9 @@ What every model shares that reads users and items as tokens, generates a prefer
 from typing import Callable
 
 import torch
+import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_contrec.backbone import length_groups
 from recbole_contrec.data.vectors import collaborative_vectors, source_content
@@ -22,7 +23,7 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
 
     An heir sets ``config``, ``item_tokenizer``, ``user_tokenizer`` and ``user_fold_in`` (or None), ``item_vectors``,
     ``identity_adapter``, ``prompt``, ``backbone`` and ``retrieval``, and defines ``stages``, ``calculate_loss``,
-    ``generate``, ``_read_items`` and ``_read_users``.
+    ``generate``, ``_read_items``, ``_read_users`` and ``_set_item_tokens``.
     """
 
     def train(self, mode=True):
@@ -135,3 +136,47 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
         """
         return self.retrieval.top_k(self.generate(interaction), self.item_vectors.weight, k, excluded,
                                     interaction[self.ITEM_SEQ])
+
+    # items that were not in training
+
+    @torch.no_grad()
+    def add_items(self, count: int) -> None:
+        """Room for more items at the end of every table; their rows are zero."""
+        self.n_items += count
+        lengthen(self.item_vectors, count)
+        if self.user_fold_in is not None:
+            features = self.user_fold_in.features
+            self.user_fold_in.features = torch.cat([features, features.new_zeros(count, features.shape[1])])
+
+    @torch.no_grad()
+    def fold_in_items(self, items: Tensor, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> None:
+        """Tokens and retrieval vectors of items that were not in training.
+
+        Their vectors in the retrieval space come from the linear map that fits best from the collaborative vectors of
+        the known items to theirs, at the mean length of theirs.
+
+        Args:
+            items: internal numbers [m].
+            vectors: collaborative vectors [m, d] of these items.
+            known_vectors: collaborative vectors [N, d] of all items before this call.
+            known: which of them were in training [N].
+        """
+        items, vectors = items.to(self.device), vectors.to(self.device)
+        retrieval = self.item_vectors.weight[:len(known)][known.to(self.device)]  # [n, d]
+        inputs = _with_one(known_vectors[known].to(self.device))                  # [n, d + 1]
+        solution = torch.linalg.lstsq(inputs, retrieval, driver="gelsd" if inputs.is_cpu else None).solution
+        found = F.normalize(_with_one(vectors) @ solution, dim=-1) * retrieval.norm(dim=-1).mean()
+        self.item_vectors.weight[items] = found
+        self._set_item_tokens(items, vectors)
+
+
+@torch.no_grad()
+def lengthen(table: nn.Embedding, count: int) -> None:
+    """Add rows of zeros to a table."""
+    rows = table.weight.new_zeros(count, table.embedding_dim)
+    table.weight = nn.Parameter(torch.cat([table.weight, rows]), requires_grad=table.weight.requires_grad)
+    table.num_embeddings += count
+
+
+def _with_one(vectors: Tensor) -> Tensor:
+    return torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)

@@ -175,6 +175,15 @@ class TokenRec(GenerativeRecommender):
         return self.projection(self._last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
                                                  interaction[self.USER_ID]))
 
+    def add_items(self, count: int) -> None:
+        super().add_items(count)
+        rows = self.item_codes.codes.new_full((count, self.config["item_tokens"]), self.item_codes.stand_in)
+        self.item_codes.codes = torch.cat([self.item_codes.codes, rows])
+
+    def _set_item_tokens(self, items: Tensor, vectors: Tensor) -> None:
+        """Codes of some items [m] from their vectors [m, d]."""
+        self.item_codes.codes[items] = self.item_tokenizer.encode(vectors)
+
     def count_targets(self, interaction) -> int:
         """Targets of a training batch."""
         counts = (super()._next_items(interaction) > 0).sum(1)                    # [B]
