@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Callable
 
@@ -38,6 +39,9 @@ class Run:
         name: of the row; the model's if not given.
         settings: further arguments, ``("--dropout=0.2",)``.
         tested: whether test results are kept; without them the run can only serve to choose.
+        properties: a further folder of ``model/*.yaml``.
+        measure: ``module:function`` of this folder, called with the trained run (``LoadedRun``); what it returns becomes
+            ``measured`` of the result.
     """
 
     model: str
@@ -47,6 +51,8 @@ class Run:
     name: str | None = None
     settings: tuple[str, ...] = ()
     tested: bool = True
+    properties: Path | None = None
+    measure: str | None = None
 
     @property
     def result(self) -> Path:
@@ -99,7 +105,9 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
     arguments = [f"--model={run.model}", f"--dataset={run.dataset}", f"--seed={run.seed}", "--show_progress=False",
                  *([f"--data_path={Path(data_path).resolve()}"] if data_path else []), *run.settings]
     command = [sys.executable, str(Path(__file__).resolve()), "--work", str(run.work.resolve()),
-               *(["--resume", str(started[-1].resolve())] if started else []), "--", *arguments]
+               *(["--resume", str(started[-1].resolve())] if started else []),
+               *(["--properties", str(run.properties.resolve())] if run.properties else []),
+               *(["--measure", run.measure] if run.measure else []), "--", *arguments]
     tail: list[str] = []
     with subprocess.Popen(command, cwd=run.work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         with open(run.work / "output.txt", "a", buffering=1) as output:
@@ -169,15 +177,22 @@ def _child(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--resume")
+    parser.add_argument("--properties")
+    parser.add_argument("--measure")
     parser.add_argument("settings", nargs="*")
     given = parser.parse_args(arguments)
     values = dict(argument[2:].split("=", 1) for argument in given.settings)
     result = run(values.pop("model"), values.pop("dataset"), resume=given.resume,
-                 arguments=[f"--{key}={value}" for key, value in values.items()] + [f"--checkpoint_dir={given.work / 'saved'}"])
-    loaded = load_data_and_model(result["checkpoint"], arguments=["--mask_seen=True"])
+                 properties=given.properties, arguments=[f"--{key}={value}" for key, value in values.items()]
+                 + [f"--checkpoint_dir={given.work / 'saved'}"])
+    loaded = load_data_and_model(result["checkpoint"], ["--mask_seen=True"], given.properties)
     loaded.trainer.eval_collector.data_collect(loaded.data.train)
     masked = loaded.trainer.evaluate(loaded.data.test, load_best_model=False)
     result["test_result_seen_masked"] = {name: float(value) for name, value in masked.items()}
+    if given.measure:
+        module, _, function = given.measure.partition(":")
+        loaded = load_data_and_model(result["checkpoint"], properties=given.properties)
+        result["measured"] = getattr(import_module(module), function)(loaded)
     write_json(given.work / "result.json", result)
 
 

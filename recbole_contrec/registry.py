@@ -9,6 +9,8 @@ A model is a file ``properties/model/<Name>.yaml``. Four keys are for the regist
 - ``model_class: package.module:Class``, and likewise ``dataset_class`` and ``trainer_class``;
 - ``extends: Other`` takes over settings and classes of another model.
 
+A file that names a class may declare new settings, which the class reads; any other may only change known ones.
+
 A file with neither ``model_class`` nor ``extends`` changes defaults of the model of the same name that the next
 folder, or RecBole, has.
 """
@@ -228,7 +230,7 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
         values = {key: setting.default for key, setting in settings.items() if setting.source}
     for path in chain:
         special = {key: line.default for key, line in read_settings(path).items() if key in CLASS_KEYS}
-        changes.update(overlay(settings, path, "model_class" in special, also=general))
+        changes.update(overlay(settings, path, bool(special), also=general))
         classes.update({key: (text, path) for key, text in special.items()})
     loaded = {key: _load_from(path, key, text) for key, (text, path) in classes.items()}
     loaded.setdefault("model_class", _recbole_model_class(recbole_name) if recbole_name else None)

@@ -99,6 +99,15 @@ def test_svd_knows_only_the_pairs_it_is_given():
     assert not torch.allclose(before.items, leaked.items, atol=1e-4)  # so a leak would have shown
 
 
+def test_what_has_no_interaction_has_no_vector():
+    """Exactly none: rounding errors would pass for a vector."""
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(1, 30, 200), rng.integers(1, 20, 200)
+    found = svd_vectors(users[items != 7], items[items != 7], 32, 20, 6)
+    assert not found.items[7].any() and not found.users[31].any()
+    assert found.items[6].any() and found.users[29].any()
+
+
 @pytest.mark.parametrize(
     "users, items, message",
     [

@@ -66,6 +66,8 @@ def svd_vectors(users, items, n_users: int, n_items: int, size: int, seed: int =
 
     left, values, right = _leading_singular_vectors(normalised, min(size, min(matrix.shape) - 1), seed)
     root = np.sqrt(values)
+    # Where nothing is known the decomposition leaves rounding errors, which would pass for a vector.
+    left, right = left * (scale_users > 0)[:, None], right * (scale_items > 0)[:, None]
     return CollaborativeVectors(_table(left * root, size), _table(right * root, size))
 
 

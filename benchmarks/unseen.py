@@ -1,0 +1,244 @@
+"""
+benchmarks.unseen
+#################
+Users and items that nobody has seen in training: how well they are served when they are folded in.
+
+    python benchmarks/unseen.py --dataset=ml-100k --hold=users --models ContRec DeftRec TokenRec SASRecAll-repeat
+    python benchmarks/unseen.py --dataset=ml-100k --hold=items --models ContRec DeftRec TokenRec
+
+``--hold=users`` keeps a share of the users out of all training and compares their test rank with that of the others; of
+the same users, the table shows what a model that was trained on them reached, where ``compare.py`` left such a run.
+``--hold=items`` keeps a share of the items out, folds them in from their first ``--early`` interactions and from their
+texts, and counts how often one that is a test item enters the first 20. Finished runs are kept and never repeated.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import numpy as np
+
+from compare import FIRST_SEED, run_all
+from markdown import four, head, line
+from runs import RESULTS, Result, Run, load
+from significance import ndcg
+
+TOP = 20
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is missing, then write the table; 0, or 1 if a run failed."""
+    given = _parse(arguments)
+    folder = given.output / f"{given.dataset}-unseen-{given.hold}"
+    settings = (f"--hold={given.hold}", f"--hold_share={given.share}", f"--early={given.early}", *given.settings)
+    write_properties(folder / "properties", given.models, given.dataset)
+    runs = [Run(f"{model}-held-out", given.dataset, seed, folder, model, settings, measure="unseen:measure",
+                properties=folder / "properties")
+            for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models]
+    failed = run_all(runs, given.data_path)
+    remove_properties(folder / "properties")
+    rows = load(folder)
+    if rows:
+        table = users_table if given.hold == "users" else items_table
+        text = f"# {given.dataset}: {given.hold} held out\n\n" + table(rows, load(given.output / given.dataset)) + "\n"
+        (folder / "README.md").write_text(text)
+        print(text)
+    print(*failed, sep="\n", end="", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def write_properties(folder: Path, models: list[str], dataset: str) -> None:
+    """YAML files of models that read :class:`held_out.HeldOutDataset`, with what the model wants otherwise on the data."""
+    from recbole_contrec.registry import properties_folders, tuned_files
+
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    for model in models:
+        tuned = "".join(path.read_text() for path in tuned_files(model, dataset, properties_folders()))
+        (folder / "model" / f"{model}-held-out.yaml").write_text(
+            f"extends: {model}\ndataset_class: held_out:HeldOutDataset\n"
+            "hold: users        # (str; one of: users, items) What is kept out of training.\n"
+            "hold_share: 0.05   # (float; >= 0) How many of them.\n"
+            f"early: 10          # (int; >= 1) Interactions from which a new item is folded in.\n{tuned}")
+
+
+def remove_properties(folder: Path) -> None:
+    """Take :func:`write_properties` back."""
+    for path in folder.glob("model/*.yaml"):
+        path.unlink()
+    (folder / "model").rmdir()
+    folder.rmdir()
+
+
+# in the process of a run
+
+
+class Ranks(NamedTuple):
+    """Of every test target: user, item, rank (1 is best) and how many other items tie with it, arrays [n]."""
+
+    users: np.ndarray
+    items: np.ndarray
+    ranks: np.ndarray
+    ties: np.ndarray
+
+    def metrics(self, chosen: np.ndarray) -> dict[str, float]:
+        """Mean metrics over some targets [n] (bool), and their number."""
+        gains = ndcg(self.ranks[chosen], self.ties[chosen])
+        return {"targets": int(chosen.sum()), "ndcg@10": float(gains.mean()), "hit@10": float((gains > 0).mean()),
+                f"hit@{TOP}": float((ndcg(self.ranks[chosen], self.ties[chosen], TOP) > 0).mean())}
+
+
+def measure(loaded) -> dict:
+    """What a finished run says about the users or items that it has not seen."""
+    removed = loaded.data.train.dataset.removed
+    return (measure_users if removed.kind == "users" else measure_items)(loaded, removed)
+
+
+def measure_users(loaded, removed) -> dict:
+    """Held-out users against the others; folded in, with the learned stand-in, and ranked by popularity."""
+    found = {"model": rank_targets(loaded, loaded.model.full_sort_predict), "popularity": by_popularity(loaded)}
+    if getattr(loaded.model, "user_fold_in", None) is not None:
+        loaded.model.user_fold_in.map.zero_()  # gives no vector: new users read the stand-in
+        found["stand-in"] = rank_targets(loaded, loaded.model.full_sort_predict)
+    dataset = loaded.data.dataset
+    names = dataset.id2token(dataset.uid_field, removed.numbers)
+    return {"held_out": list(map(str, names)),
+            **{name: {"held out": ranks.metrics(np.isin(ranks.users, removed.numbers)),
+                      "others": ranks.metrics(~np.isin(ranks.users, removed.numbers))} for name, ranks in found.items()}}
+
+
+def measure_items(loaded, removed) -> dict:
+    """Test targets that are held-out items, and the others: not folded in, folded in both ways, and by popularity."""
+    import copy
+
+    from recbole_contrec import fold_in_interactions, fold_in_texts
+
+    early = [removed.items[:place].tolist().count(item) < loaded.config["early"]
+             for place, item in enumerate(removed.items)]
+    users, items = removed.users[early], removed.items[early]
+    found = {"popularity": by_popularity(loaded, items), "as it is": rank_targets(loaded, loaded.model.full_sort_predict)}
+    if hasattr(loaded.model, "fold_in_items"):
+        dataset = loaded.data.dataset
+        name = dataset.field2id_token
+        users_of = {}
+        for user, item in zip(users, items):
+            users_of.setdefault(str(name[dataset.iid_field][item]), []).append(str(name[dataset.uid_field][user]))
+        weights = copy.deepcopy(loaded.model.state_dict())
+        fold_in_interactions(loaded, users_of)
+        found["interactions"] = rank_targets(loaded, loaded.model.full_sort_predict)
+        if dataset.item_texts:
+            loaded.model.load_state_dict(weights)
+            fold_in_texts(loaded)
+            found["texts"] = rank_targets(loaded, loaded.model.full_sort_predict)
+    return {"held_out": len(removed.numbers), "chance": TOP / (loaded.data.dataset.item_num - 1),
+            **{name: {"held out": ranks.metrics(np.isin(ranks.items, removed.numbers)),
+                      "others": ranks.metrics(~np.isin(ranks.items, removed.numbers))} for name, ranks in found.items()}}
+
+
+def rank_targets(loaded, scores_of) -> Ranks:
+    """Rank every test target by scores [B, N] of a batch of RecBole's rows."""
+    import torch
+
+    columns = []
+    with torch.no_grad():
+        for interaction, _, _, target in loaded.data.test:
+            scores = scores_of(interaction.to(loaded.config["device"])).view(len(target), -1)[:, 1:].cpu()
+            own = scores.gather(1, target[:, None] - 1)
+            columns.append((interaction[loaded.config["USER_ID_FIELD"]].cpu(), target, 1 + (scores > own).sum(1),
+                            (scores == own).sum(1) - 1))
+    return Ranks(*(torch.cat(column).numpy() for column in zip(*columns)))
+
+
+def by_popularity(loaded, further_items=()) -> Ranks:
+    """Rank by the number of training interactions, and of further ones."""
+    import torch
+
+    items = np.concatenate([loaded.data.train.dataset.histories.items, np.asarray(further_items, dtype=np.int64)])
+    counts = torch.from_numpy(np.bincount(items, minlength=loaded.data.dataset.item_num)).float()
+    return rank_targets(loaded, lambda interaction: counts.expand(len(interaction), -1))
+
+
+# tables
+
+
+def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]]) -> str:
+    """NDCG@10 of held-out users beside that of the others, and of the same users in runs that were trained on them."""
+    lines = head("model", "seeds", "held-out users", "NDCG@10 held out", "with the stand-in", "the same users, in training",
+                 "relative", "NDCG@10 of the others", "HR@10 held out", "HR@10 of the others", "popularity, held out")
+    for name, results in rows.items():
+        found = [result.content["measured"] for result in results]
+        ours = _mean(found, "model", "held out", "ndcg@10")
+        stand_in = four(_mean(found, "stand-in", "held out", "ndcg@10")) if "stand-in" in found[0] else ""
+        seen = _in_training(results, trained.get(name, []))
+        lines.append(line(
+            name, len(results), sum(part["model"]["held out"]["targets"] for part in found), f"**{four(ours)}**", stand_in,
+            *((four(seen), f"{ours / seen - 1:+.1%}") if seen else ("", "")),
+            *(four(_mean(found, "model", group, metric)) for group, metric in (
+                ("others", "ndcg@10"), ("held out", "hit@10"), ("others", "hit@10"))),
+            four(_mean(found, "popularity", "held out", "ndcg@10"))))
+    return "\n".join(lines)
+
+
+def items_table(rows: dict[str, list[Result]], _trained) -> str:
+    """How often a held-out item that is a test target enters the top 20, by every way of folding in."""
+    lines = head("model", "seeds", "targets that are held-out items", "items from", f"HR@{TOP} of these", "NDCG@10 of these",
+                 f"HR@{TOP} by chance", f"HR@{TOP} by popularity", "NDCG@10 of the other targets")
+    for name, results in rows.items():
+        found = [result.content["measured"] for result in results]
+        for way in ("interactions", "texts", "as it is"):
+            if way not in found[0]:
+                continue
+            lines.append(line(
+                name, len(results), sum(part[way]["held out"]["targets"] for part in found), way,
+                f"**{four(_mean(found, way, 'held out', f'hit@{TOP}'))}**", four(_mean(found, way, "held out", "ndcg@10")),
+                four(mean(part["chance"] for part in found)),
+                four(_mean(found, "popularity", "held out", f"hit@{TOP}")), four(_mean(found, way, "others", "ndcg@10"))))
+    return "\n".join(lines)
+
+
+def _mean(found: list[dict], *path: str) -> float:
+    """Mean over seeds of a number that lies at some path, each seed weighted by its targets."""
+    total = weight = 0
+    for part in found:
+        for key in path[:-1]:
+            part = part[key]
+        total, weight = total + part[path[-1]] * part["targets"], weight + part["targets"]
+    return total / weight
+
+
+def _in_training(results: list[Result], trained: list[Result]) -> float | None:
+    """NDCG@10 that the same users had in runs of the same seeds that were trained on them; None without such runs."""
+    of_seed = {result.content["card"]["seed"]: result for result in trained}
+    values = []
+    for result in results:
+        if (seed := result.content["card"]["seed"]) not in of_seed:
+            return None
+        ranks = of_seed[seed].ranks
+        chosen = np.isin(ranks["user"], result.content["measured"]["held_out"])
+        values.append(ndcg(ranks["rank"][chosen], ranks["ties"][chosen]))
+    return float(np.concatenate(values).mean())
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+    parser.add_argument("--models", nargs="+", default=["ContRec", "DeftRec", "TokenRec", "SASRecAll-repeat"],
+                        help="models that train on windows")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--hold", choices=("users", "items"), required=True)
+    parser.add_argument("--share", type=float, default=0.05, help="of the users or items that is held out")
+    parser.add_argument("--early", type=int, default=10, help="interactions from which a held-out item is folded in")
+    parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
+    parser.add_argument("--seeds", type=int, default=1, help=f"number of seeds, from {FIRST_SEED} on; each draws anew")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
+    given, settings = parser.parse_known_args(arguments)
+    odd = [argument for argument in settings if not argument.startswith("--") or "=" not in argument]
+    if odd:
+        parser.error(f"{', '.join(odd)}: settings are --key=value")
+    given.settings = tuple(settings)
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main())
