@@ -14,6 +14,36 @@ TINY_TOKENREC = [argument for argument in TINY_CONTREC if not argument.startswit
 TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
            **dict.fromkeys(("TokenRec", "TokenRec-paper"), TINY_TOKENREC)}
 
+# Nothing drawn in the forward pass but the noise of a head, for which there is NoNoise.
+STILL_CONTREC = ("--dropout=0", "--token_noise=False", "--user_token_dropout=0", "--window_context=0", "--regression_weight=0")
+STILL_TOKENREC = ("--dropout=0", "--user_token_dropout=0", "--window_context=0", "--wordings=['what comes next']",
+                  "--held_out_wording=~")
+STILL_OF = {"ContRec": STILL_CONTREC, "DeftRec": (*STILL_CONTREC, "--contrastive_weight=0"), "TokenRec": STILL_TOKENREC}
+
+
+class NoNoise:
+    """The head's estimate without its draw of noise, so that two ways to the same loss can be compared; nothing for a
+    model without a head."""
+
+    def __init__(self, model):
+        self.head = getattr(model, "head", None)
+
+    def __enter__(self):
+        if self.head is not None:
+            self.estimate = self.head.estimate
+            self.head.estimate = self._estimate
+
+    def _estimate(self, condition):
+        self.head.eval()
+        try:
+            return self.estimate(condition)
+        finally:
+            self.head.train()
+
+    def __exit__(self, *_):
+        if self.head is not None:
+            self.head.estimate = self.estimate
+
 
 def changed(defaults, arguments):
     """Arguments over default ones."""
@@ -73,6 +103,16 @@ def assembled(config_of):
 
         config = config_of(model, *arguments)
         return assemble(config, load_data(config))
+    return build
+
+
+@pytest.fixture
+def staged(assembled):
+    """A function (model, *arguments) -> LoadedRun whose stages are done: tokens are there, nothing else is trained."""
+    def build(model="ContRec", *arguments):
+        loaded = assembled(model, *arguments)
+        loaded.trainer._run_stages(loaded.data.train, False)
+        return loaded
     return build
 
 

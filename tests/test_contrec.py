@@ -1,81 +1,18 @@
-"""ContRec inside RecBole: losses over windows equal losses over prefixes, padding is inert, scores keep the contract."""
+"""ContRec: what its losses teach, what it reads of users and items, and what comes of its settings."""
+
+from functools import partial
 
 import pytest
 import torch
 
+from conftest import STILL_CONTREC as STILL
 from recbole_contrec.data.windows import NEXT_PREFIX
-
-STILL = ["--dropout=0", "--token_noise=False", "--user_token_dropout=0", "--window_context=0", "--regression_weight=0"]
-
-
-class NoNoise:
-    """The head's estimate without its draw of noise, so that two ways to the same loss can be compared."""
-
-    def __init__(self, model):
-        self.head = model.head
-        self.estimate = model.head.estimate
-
-    def __enter__(self):
-        def estimate(condition):
-            self.head.eval()
-            try:
-                return self.estimate(condition)
-            finally:
-                self.head.train()
-        self.head.estimate = estimate
-
-    def __exit__(self, *_):
-        self.head.estimate = self.estimate
 
 
 @pytest.fixture
-def ready(assembled):
-    """A function (*arguments) -> LoadedRun whose stages are done."""
-    def build(*arguments):
-        loaded = assembled("ContRec", *arguments)
-        loaded.trainer._run_stages(loaded.data.train, False)
-        return loaded
-    return build
-
-
-@pytest.mark.parametrize("arguments", [(), ("--item_positions=each",), ("--user_tokens=0", "--instruction_length=0")])
-def test_window_loss_equals_prefix_loss(ready, config_of, arguments):
-    from recbole.data import create_dataset, data_preparation
-
-    loaded = ready("--MAX_ITEM_LIST_LENGTH=30", "--train_batch_size=100000", *STILL, *arguments)
-    model = loaded.model.double().train()
-    rows_config = config_of("SASRec", "--MAX_ITEM_LIST_LENGTH=30")  # RecBole's own rows, one target each
-    rows = data_preparation(rows_config, create_dataset(rows_config))[0]
-    with NoNoise(model):
-        (windows,) = list(loaded.data.train)
-        window_loss = model.calculate_loss(windows).ranking
-        total, count = 0.0, 0
-        for batch in rows:
-            total += model.calculate_loss(batch).ranking * len(batch)
-            count += len(batch)
-    assert count == loaded.data.train.n_targets
-    assert window_loss.item() == pytest.approx((total / count).item(), abs=1e-5)
-
-
-def test_padding_gets_no_gradient_and_changes_no_loss(ready):
-    loaded = ready(*STILL)
-    model = loaded.model.double().train()
-    batch = max(loaded.data.train, key=lambda batch: batch["item_id_list"].numel())
-    read = []
-
-    def keep(items, original=model._read_items):
-        vectors = original(items)
-        vectors.retain_grad()
-        read.append((items, vectors))
-        return vectors
-
-    model._read_items = keep
-    with NoNoise(model):
-        model.calculate_loss(batch).ranking.backward()
-    items = torch.cat([items.flatten() for items, _ in read])
-    gradient = torch.cat([vectors.grad.abs().sum((2, 3)).flatten() for _, vectors in read])
-    assert (items == 0).any()
-    assert (gradient[items == 0] == 0).all() and (gradient[items > 0] > 0).all()
+def ready(staged):
+    """A function (*arguments) -> LoadedRun of a ContRec whose stages are done."""
+    return partial(staged, "ContRec")
 
 
 def test_every_loss_term_has_a_name_and_its_weight(ready):
@@ -115,53 +52,6 @@ def _condition_and_target(model, batch):
     condition, target, *_ = model._states_with_targets(
         batch, lambda item_seq, rows: model.forward(item_seq, batch["user_id"][rows]))
     return condition, model._unit_scale(model.item_vectors.weight[target])
-
-
-def test_tokenizers_are_frozen_and_the_rest_learns(ready):
-    loaded = ready("--dispersive_weight=0.5", "--condition_dropout=0.5")
-    model = loaded.model.train()
-    assert not model.item_tokenizer.training and not model.user_tokenizer.training
-    sum(model.calculate_loss(next(iter(loaded.data.train)))).backward()
-    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert without == set()
-    assert all(name.split(".")[0] in ("item_tokenizer", "user_tokenizer", "item_tokens") for name in frozen)
-
-
-def test_scores_are_fresh_writable_and_equal_to_predict(ready):
-    loaded = ready()
-    model = loaded.model.eval()
-    rows = next(iter(loaded.data.test))[0]
-    first = model.full_sort_predict(rows)
-    first[:, 0] = -torch.inf  # as RecBole's trainer does
-    second = model.full_sort_predict(rows)
-    assert second.shape == (len(rows), model.n_items) and torch.isfinite(second).all()
-    torch.testing.assert_close(first[:, 1:], second[:, 1:])
-    own = model.predict(rows)
-    torch.testing.assert_close(own, second.gather(1, rows["item_id"][:, None]).squeeze(1))
-
-
-@pytest.mark.parametrize("arguments", [(), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3",
-                                            "--sampling_noise=1.0")])
-def test_scores_do_not_depend_on_the_rest_of_the_batch(ready, arguments):
-    loaded = ready(*arguments)
-    model = loaded.model.eval()
-    rows = next(iter(loaded.data.test))[0]
-    together = model.full_sort_predict(rows)
-    alone = torch.cat([model.full_sort_predict(rows[row:row + 1]) for row in range(len(rows))])
-    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
-
-
-def test_top_k_equals_the_full_ranking(ready):
-    loaded = ready()
-    model = loaded.model.eval()
-    rows = next(iter(loaded.data.test))[0]
-    scores = model.full_sort_predict(rows)
-    scores[:, 0] = -torch.inf
-    best, items = model.top_k(rows, 5)
-    wanted, numbers = scores.topk(5, dim=1)
-    torch.testing.assert_close(best, wanted)
-    assert torch.equal(items, numbers)
 
 
 def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):
@@ -217,40 +107,6 @@ def test_a_held_out_pair_changes_no_vector_and_no_token(workplace, assembled):
 
 def _test_items(loaded):
     return loaded.data.test.dataset.inter_feat["item_id"]
-
-
-@pytest.mark.parametrize("arguments", [
-    ("--tokenizer=plain",), ("--tokenizer=deterministic", "--token_noise=False"), ("--item_tokens=1",),
-    ("--noise_levels=10", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0"),
-    ("--guidance=2", "--condition_dropout=0.1"), ("--similarity=inner", "--item_vectors_init=vectors"),
-    ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--item_identity=False", "--train_item_tokens=True"),
-    ("--prediction=noise",), ("--prediction=v", "--noise_schedule=exp"), ("--ranking_negatives=20",),
-    ("--dispersive_weight=0.25", "--dispersive_loss=covariance"), ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
-    ("--user_tokens=0",), ("--window_context=3",)])
-def test_every_switch_runs(ready, arguments):
-    """One training step and one ranking with every part switched."""
-    loaded = ready(*arguments)
-    model = loaded.model.train()
-    loss = sum(model.calculate_loss(next(iter(loaded.data.train))))
-    loss.backward()
-    assert torch.isfinite(loss)
-    scores = model.eval().full_sort_predict(next(iter(loaded.data.test))[0])
-    assert torch.isfinite(scores).all() and scores.std() > 0
-
-
-@pytest.mark.parametrize("argument, words", [
-    ("--n_heads=3", "n_heads=3 must divide hidden_size=16"), ("--diffusion_steps=500", "noise_levels=200"),
-    ("--guidance=2.0", "condition_dropout"), ("--item_vectors=lightgnc", "did you mean lightgcn"),
-    ("--item_vectors=missing.npy", "neither a file nor one of svd, lightgcn")])
-def test_settings_that_do_not_go_together_leave_nothing_behind(config_of, workplace, argument, words):
-    from recbole_contrec.data.loading import load_data
-    from recbole_contrec.errors import UserError
-    from recbole_contrec.quick_start import assemble
-
-    config = config_of("ContRec", argument)
-    with pytest.raises(UserError, match=words):
-        assemble(config, load_data(config))
-    assert not (workplace / "log").exists() and not (workplace / "saved").exists()
 
 
 def test_vectors_from_a_file_are_aligned_by_item_token(ready, workplace):

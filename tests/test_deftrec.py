@@ -1,14 +1,15 @@
 """DeftRec: the contrast with negatives against plain computations, what may be a negative, the running condition."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_contrec import STILL, NoNoise
 
+from conftest import STILL_CONTREC as STILL, NoNoise
 from recbole_contrec.diffusion import PREDICTIONS, Contrast, DiffusionHead
 from recbole_contrec.negatives import SOURCES, NegativeSampler
-from recbole_contrec.retrieval import Retrieval
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +18,9 @@ def seed():
 
 
 @pytest.fixture
-def ready(assembled):
-    """A function (*arguments) -> LoadedRun whose stages are done."""
-    def build(*arguments):
-        loaded = assembled("DeftRec", *arguments)
-        loaded.trainer._run_stages(loaded.data.train, False)
-        return loaded
-    return build
+def ready(staged):
+    """A function (*arguments) -> LoadedRun of a DeftRec whose stages are done."""
+    return partial(staged, "DeftRec")
 
 
 # the contrast
@@ -260,27 +257,6 @@ def test_one_negative_is_the_mean_of_those_apart(ready):
 # losses of the model
 
 
-@pytest.mark.parametrize("arguments", [("--condition=mean",), ("--condition=last",), ("--item_positions=each",),
-                                       ("--user_tokens=0", "--instruction_length=0")])
-def test_window_loss_equals_prefix_loss(ready, config_of, arguments):
-    from recbole.data import create_dataset, data_preparation
-
-    still = [*STILL, "--contrastive_weight=0"]
-    loaded = ready("--MAX_ITEM_LIST_LENGTH=30", "--train_batch_size=100000", *still, *arguments)
-    model = loaded.model.double().train()
-    rows_config = config_of("SASRec", "--MAX_ITEM_LIST_LENGTH=30")  # RecBole's own rows, one target each
-    rows = data_preparation(rows_config, create_dataset(rows_config))[0]
-    with NoNoise(model):
-        (windows,) = list(loaded.data.train)
-        window_loss = model.calculate_loss(windows).ranking
-        total, count = 0.0, 0
-        for batch in rows:
-            total += model.calculate_loss(batch).ranking * len(batch)
-            count += len(batch)
-    assert count == loaded.data.train.n_targets
-    assert window_loss.item() == pytest.approx((total / count).item(), abs=1e-5)
-
-
 def test_plain_regression_and_contrast_over_windows_equal_those_over_prefixes(ready, config_of):
     """Without noise the whole objective can be compared; every target gets the same negative here."""
     from recbole.data import create_dataset, data_preparation
@@ -360,129 +336,13 @@ def test_targets_and_negatives_teach_the_item_vectors_through_ranking_alone(read
     assert model.item_vectors.weight.grad.abs().sum() > 0
 
 
-def test_tokenizers_are_frozen_and_the_rest_learns(ready):
-    loaded = ready("--condition_dropout=0.5")
-    model = loaded.model.train()
-    assert model.item_tokenizer.variant == "deterministic" and model.item_tokenizer.mask_ratio > 0
-    assert not model.item_tokenizer.training and not model.user_tokenizer.training
-    sum(model.calculate_loss(next(iter(loaded.data.train)))).backward()
-    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert without == set()
-    assert all(name.split(".")[0] in ("item_tokenizer", "user_tokenizer", "item_tokens") for name in frozen)
-
-
 def test_negatives_leave_no_trace_in_a_checkpoint(ready):
     with_negatives, without = ready().model, ready("--contrastive_weight=0").model
     assert with_negatives.negatives is not None and without.negatives is None
     assert with_negatives.state_dict().keys() == without.state_dict().keys()
 
 
-# scores
-
-
-def test_scores_are_fresh_writable_and_equal_to_predict(ready):
-    loaded = ready()
-    model = loaded.model.eval()
-    rows = next(iter(loaded.data.test))[0]
-    first = model.full_sort_predict(rows)
-    first[:, 0] = -torch.inf  # as RecBole's trainer does
-    second = model.full_sort_predict(rows)
-    assert second.shape == (len(rows), model.n_items) and torch.isfinite(second).all()
-    torch.testing.assert_close(first[:, 1:], second[:, 1:])
-    own = model.predict(rows)
-    torch.testing.assert_close(own, second.gather(1, rows["item_id"][:, None]).squeeze(1))
-
-
-@pytest.mark.parametrize("arguments", [(), ("--condition=mean",), ("--noise_levels=20", "--diffusion_steps=5",
-                                                                   "--diffusion_samples=3", "--sampling_noise=1.0")])
-def test_scores_do_not_depend_on_the_rest_of_the_batch(ready, arguments):
-    loaded = ready(*arguments)
-    model = loaded.model.eval()
-    rows = next(iter(loaded.data.test))[0]
-    together = model.full_sort_predict(rows)
-    alone = torch.cat([model.full_sort_predict(rows[row:row + 1]) for row in range(len(rows))])
-    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
-
-
-def test_top_k_equals_the_full_ranking(ready):
-    loaded = ready()
-    model = loaded.model.eval()
-    rows = next(iter(loaded.data.test))[0]
-    scores = model.full_sort_predict(rows)
-    scores[:, 0] = -torch.inf
-    best, items = model.top_k(rows, 5)
-    wanted, numbers = scores.topk(5, dim=1)
-    torch.testing.assert_close(best, wanted)
-    assert torch.equal(items, numbers)
-
-
-@pytest.mark.parametrize("similarity", ["cosine", "inner"])
-def test_items_that_agree_with_the_text_get_one_plus_pi(similarity):
-    """The seam for the text half of the retrieval, in every kind of score and beside the repeat bias."""
-    preference, items = torch.randn(6, 8), torch.randn(31, 8)
-    agreeing = torch.tensor([[3, 9, 3], [30, 0, 0], [0, 0, 0]] * 2)
-    history, target = torch.randint(0, 31, (6, 4)), torch.tensor([9, 30, 4, 1, 1, 1])
-    retrieval = Retrieval(similarity, repeat_rate=0.1, text_bonus=0.1)
-    factor = torch.ones(6, 31).scatter(1, agreeing, 1.1)
-    factor[:, 0] = 1
-    seen = torch.zeros(6, 31).scatter(1, history, 1.0)
-    seen[:, 0] = 0
-    wanted = retrieval.scores(preference, items) * factor + retrieval.repeat_bias * seen
-    torch.testing.assert_close(retrieval.scores(preference, items, history, agreeing=agreeing), wanted)
-    torch.testing.assert_close(retrieval.paired_scores(preference, items[target], target, history, agreeing),
-                               wanted.gather(1, target[:, None])[:, 0])
-    for chunk in (1, 4, 100):
-        best, numbers = retrieval.top_k(preference, items, 5, history=history, chunk=chunk, agreeing=agreeing)
-        expected, order = wanted[:, 1:].topk(5, dim=1)
-        torch.testing.assert_close(best, expected)
-        assert torch.equal(numbers, order + 1)
-    with pytest.raises(ValueError, match="text_bonus=-0.1"):
-        Retrieval(text_bonus=-0.1)
-
-
-# switches and runs
-
-
-@pytest.mark.parametrize("arguments", [
-    ("--contrastive_weight=0",), ("--token_mask_ratio=0",), ("--item_tokens=1", "--user_tokens=1"),
-    ("--objective=regression",), ("--objective=regression", "--ranking_weight=0", "--contrastive_weight=0"),
-    ("--condition=mean",), ("--prediction=x0",), ("--prediction=v", "--noise_schedule=linear"),
-    ("--negative_source=popularity",), ("--negative_source=batch", "--negative_vector=apart"),
-    ("--negative_noise=independent",), ("--contrastive_loss=hinge", "--contrastive_margin=0.5"),
-    ("--negatives_per_target=1", "--noise_draws=3"), ("--regression_weight=0",),
-    ("--tokenizer=sigma", "--token_noise=True"), ("--guidance=2", "--condition_dropout=0.1"),
-    ("--similarity=inner", "--item_vectors_init=vectors"),
-    ("--train_item_vectors=False", "--item_vectors_init=vectors", "--ranking_weight=0"), ("--dispersive_weight=0.1",),
-    ("--noise_levels=10", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0"), ("--user_tokens=0",),
-    ("--ranking_negatives=20",), ("--window_context=3",), ("--item_vectors=lightgcn", "--lightgcn_epochs=1")])
-def test_every_switch_runs(ready, arguments):
-    """One training step and one ranking with every part switched."""
-    loaded = ready(*arguments)
-    model = loaded.model.train()
-    loss = sum(model.calculate_loss(next(iter(loaded.data.train))))
-    loss.backward()
-    assert torch.isfinite(loss)
-    scores = model.eval().full_sort_predict(next(iter(loaded.data.test))[0])
-    assert torch.isfinite(scores).all() and scores.std() > 0
-
-
-@pytest.mark.parametrize("arguments, words", [
-    (("--negative_sorce=batch",), "did you mean negative_source"), (("--negative_source=popular",), "popularity"),
-    (("--contrastive_scale=0",), "contrastive_scale"), (("--negatives_per_target=0",), "negatives_per_target"),
-    (("--condition=first",), "condition"), (("--diffusion_steps=500",), "noise_levels=200"),
-    (("--objective=regression", "--diffusion_steps=5"), "regression draws no noise: leave diffusion_steps at 1, not 5"),
-    (("--objective=regression", "--diffusion_samples=2"), "leave diffusion_samples at 1, not 2"),
-    (("--objective=regression", "--negative_noise=independent"), "leave negative_noise at same, not independent")])
-def test_settings_that_do_not_go_together_leave_nothing_behind(config_of, workplace, arguments, words):
-    from recbole_contrec.data.loading import load_data
-    from recbole_contrec.errors import UserError
-    from recbole_contrec.quick_start import assemble
-
-    with pytest.raises(UserError, match=words):
-        config = config_of("DeftRec", *arguments)
-        assemble(config, load_data(config))
-    assert not (workplace / "log").exists() and not (workplace / "saved").exists()
+# runs
 
 
 def test_a_run_learns_and_its_checkpoint_gives_its_scores_back(run_tiny):

@@ -67,10 +67,9 @@ def test_vectors_that_are_no_svd_are_fitted_closely(pairs):
 
 
 @pytest.mark.parametrize("model", ["ContRec", "DeftRec", "TokenRec"])
-def test_a_new_user_with_a_training_history_reads_the_tokens_of_its_user(assembled, model):
+def test_a_new_user_with_a_training_history_reads_the_tokens_of_its_user(staged, model):
     """With a width of 16 the history of a training user, folded in, is that user."""
-    loaded = assembled(model)
-    loaded.trainer._run_stages(loaded.data.train, False)
+    loaded = staged(model)
     recommender = loaded.model.eval()
     histories = loaded.data.train.histories
     users = torch.from_numpy(histories.users[:20])
@@ -87,9 +86,8 @@ def test_a_new_user_with_a_training_history_reads_the_tokens_of_its_user(assembl
 
 
 @pytest.mark.parametrize("model", ["ContRec", "TokenRec"])
-def test_folding_in_can_be_left_out(assembled, model):
-    loaded = assembled(model, "--fold_in=False")
-    loaded.trainer._run_stages(loaded.data.train, False)
+def test_folding_in_can_be_left_out(staged, model):
+    loaded = staged(model, "--fold_in=False")
     nobody, sequences = torch.zeros(2, dtype=torch.long), torch.tensor([[3, 4, 5], [6, 7, 8]])
     tokens = loaded.model.eval()._read_users(nobody, sequences)
     assert torch.equal(tokens[0], tokens[1])
@@ -150,12 +148,11 @@ def test_an_item_is_folded_in_by_its_text(trained, model, tiny):
     assert not torch.equal(*tokens_of(loaded, "new", "other"))
 
 
-def test_words_lead_to_the_items_that_have_them(tiny, assembled):
+def test_words_lead_to_the_items_that_have_them(tiny, staged):
     """Texts that say where on the circle an item stands: a text between two items gives a vector between theirs."""
     rows = ["item_id:token\ttitle:token_seq"] + [f"i{item}\tplace{item // 6} near{item // 6 + 1}" for item in range(60)]
     (tiny / "tiny" / "tiny.item").write_text("\n".join(rows) + "\n")
-    loaded = assembled("ContRec", "--item_vectors_init=vectors", "--train_item_vectors=False")
-    loaded.trainer._run_stages(loaded.data.train, False)
+    loaded = staged("ContRec", "--item_vectors_init=vectors", "--train_item_vectors=False")
     fold_in_texts(loaded, {"new": "place3 near4"})
     vectors = torch.nn.functional.normalize(loaded.model.item_vectors.weight.detach(), dim=1)
     similar = vectors[:-1] @ vectors[-1]

@@ -171,3 +171,27 @@ def test_the_bias_learns_how_often_people_return():
 def test_unknown_similarity_names_the_choices():
     with pytest.raises(ValueError, match="cosine, inner"):
         Retrieval("dot")
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "inner"])
+def test_items_that_agree_with_the_text_get_one_plus_pi(similarity):
+    """The seam for the text half of the retrieval, in every kind of score and beside the repeat bias."""
+    preference, items = torch.randn(6, 8), torch.randn(31, 8)
+    agreeing = torch.tensor([[3, 9, 3], [30, 0, 0], [0, 0, 0]] * 2)
+    history, target = torch.randint(0, 31, (6, 4)), torch.tensor([9, 30, 4, 1, 1, 1])
+    retrieval = Retrieval(similarity, repeat_rate=0.1, text_bonus=0.1)
+    factor = torch.ones(6, 31).scatter(1, agreeing, 1.1)
+    factor[:, 0] = 1
+    seen = torch.zeros(6, 31).scatter(1, history, 1.0)
+    seen[:, 0] = 0
+    wanted = retrieval.scores(preference, items) * factor + retrieval.repeat_bias * seen
+    torch.testing.assert_close(retrieval.scores(preference, items, history, agreeing=agreeing), wanted)
+    torch.testing.assert_close(retrieval.paired_scores(preference, items[target], target, history, agreeing),
+                               wanted.gather(1, target[:, None])[:, 0])
+    for chunk in (1, 4, 100):
+        best, numbers = retrieval.top_k(preference, items, 5, history=history, chunk=chunk, agreeing=agreeing)
+        expected, order = wanted[:, 1:].topk(5, dim=1)
+        torch.testing.assert_close(best, expected)
+        assert torch.equal(numbers, order + 1)
+    with pytest.raises(ValueError, match="text_bonus=-0.1"):
+        Retrieval(text_bonus=-0.1)

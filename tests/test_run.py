@@ -15,7 +15,7 @@ import torch
 from conftest import TINY_CONTREC, changed, write_atomic_files
 from recbole_contrec import checkpoint
 from recbole_contrec.errors import UserError
-from recbole_contrec.quick_start import load_data_and_model, run
+from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.recommendation import recommend, whole_histories
 
 

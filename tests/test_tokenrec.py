@@ -1,75 +1,26 @@
-"""TokenRec inside RecBole: losses over windows equal losses over prefixes, padding is inert, scores are as agreed."""
+"""TokenRec: its losses, what T5 trains on, its codes, what it reads, and runs."""
+
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from conftest import STILL_TOKENREC as STILL
 from recbole_contrec.data.windows import NEXT_PREFIX
 from recbole_contrec.model.tokenrec import CodeTable, shuffled, some_targets
 from recbole_contrec.retrieval import pairwise_cosine_loss
 
-STILL = ["--dropout=0", "--user_token_dropout=0", "--window_context=0", "--wordings=['what comes next']",
-         "--held_out_wording=~"]
 T5 = ["--backbone=t5", "--sampled_prefixes=1000"]  # all targets of these windows
 
 
 @pytest.fixture
-def ready(assembled):
-    """A function (*arguments, model="TokenRec") -> LoadedRun whose stages are done."""
-    def build(*arguments, model="TokenRec"):
-        loaded = assembled(model, *arguments)
-        loaded.trainer._run_stages(loaded.data.train, False)
-        return loaded
-    return build
+def ready(staged):
+    """A function (*arguments) -> LoadedRun of a TokenRec whose stages are done."""
+    return partial(staged, "TokenRec")
 
 
-# ------------------------------------------------------------------------------------------------------------- losses
-
-
-@pytest.mark.parametrize("arguments", [(), ("--item_positions=each",), ("--user_tokens=0", "--wordings=[]"),
-                                       ("--projection_size=8",), T5, (*T5, "--item_positions=each")])
-def test_window_loss_equals_prefix_loss(ready, config_of, arguments):
-    from recbole.data import create_dataset, data_preparation
-
-    loaded = ready("--MAX_ITEM_LIST_LENGTH=30", "--train_batch_size=100000", *STILL, *arguments)
-    model = loaded.model.double().train()
-    rows_config = config_of("SASRec", "--MAX_ITEM_LIST_LENGTH=30")  # RecBole's own rows, one target each
-    rows = data_preparation(rows_config, create_dataset(rows_config))[0]
-    (windows,) = list(loaded.data.train)
-    window_loss = model.calculate_loss(windows).ranking
-    total, count = 0.0, 0
-    for batch in rows:
-        total += model.calculate_loss(batch).ranking * len(batch)
-        count += len(batch)
-    assert count == loaded.data.train.n_targets == model.count_targets(windows)
-    assert window_loss.item() == pytest.approx((total / count).item(), abs=1e-5)
-
-
-@pytest.mark.parametrize("backbone", ["causal", "t5"])
-def test_padding_gets_no_gradient_and_changes_no_loss(ready, backbone):
-    loaded = ready(*STILL, f"--backbone={backbone}", "--sampled_prefixes=1000", "--repeat_bias=False")
-    model = loaded.model.double().train()
-    batch = max(loaded.data.train, key=lambda batch: batch["item_id_list"].numel())
-    read = []
-
-    def keep(items, original=model._read_items):
-        vectors = original(items)
-        vectors.retain_grad()
-        read.append((items, vectors))
-        return vectors
-
-    model._read_items = keep
-    loss = model.calculate_loss(batch).ranking
-    loss.backward()
-    items = torch.cat([items.flatten() for items, _ in read])
-    gradient = torch.cat([vectors.grad.abs().sum((2, 3)).flatten() for _, vectors in read])
-    assert (items == 0).any()
-    assert (gradient[items == 0] == 0).all() and (gradient[items > 0] > 0).all()
-    del model._read_items
-    with torch.no_grad():  # whatever the padding reads
-        model.item_codes.words.weight[model.item_codes.first + model.item_codes.stand_in] += 10
-        model.item_vectors.weight[0] += 10
-        torch.testing.assert_close(model.calculate_loss(batch).ranking, loss)
+# losses
 
 
 def test_loss_terms_have_names_and_weights(ready):
@@ -107,7 +58,7 @@ def test_pairwise_loss_against_torch(monkeypatch):
         pairwise_cosine_loss(preference, items[:2], target)
 
 
-# --------------------------------------------------------------------------------------- what T5 trains on
+# what T5 trains on
 
 
 def test_some_targets_are_the_last_and_drawn_ones():
@@ -154,7 +105,7 @@ def test_histories_are_shuffled_in_training_only(ready):
     torch.testing.assert_close(model.eval().full_sort_predict(rows), model.full_sort_predict(rows))
 
 
-# -------------------------------------------------------------------------------------------------------------- codes
+# codes
 
 
 def test_codes_are_those_of_the_tokenizers(ready):
@@ -213,76 +164,7 @@ def test_the_held_out_wording_is_read_in_evaluation_only(ready):
     assert read and all(numbers == tested for numbers in read)
 
 
-@pytest.mark.parametrize("arguments", [(), T5])
-def test_tokenizers_are_frozen_and_the_rest_learns(ready, arguments):
-    model = (loaded := ready(*arguments)).model.train()
-    assert not model.item_tokenizer.training and not model.user_tokenizer.training
-    sum(model.calculate_loss(next(iter(loaded.data.train)))).backward()
-    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert without == set()
-    assert frozen and all(name.split(".")[0] in ("item_tokenizer", "user_tokenizer") for name in frozen)
-
-
-# ------------------------------------------------------------------------------------------------------------- scores
-
-
-@pytest.mark.parametrize("arguments", [(), ("--backbone=t5",)])
-def test_scores_keep_the_contract(ready, arguments):
-    """Fresh and writable, equal to predict, to the best K and to the scores of each row alone."""
-    loaded = ready(*arguments)
-    model = loaded.model.eval()
-    rows = next(iter(loaded.data.test))[0]
-    first = model.full_sort_predict(rows)
-    first[:, 0] = -torch.inf  # as RecBole's trainer does
-    second = model.full_sort_predict(rows)
-    assert second.shape == (len(rows), model.n_items) and torch.isfinite(second).all()
-    torch.testing.assert_close(first[:, 1:], second[:, 1:])
-    torch.testing.assert_close(model.predict(rows), second.gather(1, rows["item_id"][:, None]).squeeze(1))
-    best, items = model.top_k(rows, 5)
-    wanted, numbers = first.topk(5, dim=1)
-    torch.testing.assert_close(best, wanted)
-    assert torch.equal(items, numbers)
-    alone = torch.cat([model.full_sort_predict(rows[row:row + 1]) for row in range(len(rows))])
-    torch.testing.assert_close(second, alone, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("arguments", [
-    ("--codes=4", "--code_gradient=rotation", "--code_restart=0"), ("--item_tokens=1", "--user_tokens=2"),
-    ("--item_positions=each",), ("--similarity=inner", "--item_vectors_init=vectors"), ("--item_identity=False",),
-    ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--ranking_negatives=20",), ("--window_context=3",),
-    ("--pairwise_weight=1", "--pairwise_margin=0.1"), ("--user_tokens=0",), ("--vector_size=12", "--projection_size=8"),
-    ("--backbone=t5", "--item_positions=each", "--shuffle_history=True", "--answer_length=2", "--sampled_prefixes=0"),
-    ("--wordings=[]", "--held_out_wording=~"), ("--first_n=6", "--item_vectors=lightgcn", "--lightgcn_epochs=1")])
-def test_every_switch_runs(ready, arguments):
-    """One training step and one ranking with every part switched."""
-    loaded = ready(*arguments)
-    model = loaded.model.train()
-    loss = sum(model.calculate_loss(next(iter(loaded.data.train))))
-    loss.backward()
-    assert torch.isfinite(loss)
-    scores = model.eval().full_sort_predict(next(iter(loaded.data.test))[0])
-    assert torch.isfinite(scores).all() and scores.std() > 0
-
-
-@pytest.mark.parametrize("arguments, words", [
-    (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"), (("--codes=50",), "more codes than the table has rows"),
-    (("--ranking_weight=0", "--repeat_bias=False"), "nothing would be learned"),
-    (("--ranking_weight=0", "--pairwise_weight=1"), "repeat_bias"), (("--shuffle_history=True",), "backbone=t5"),
-    (("--pairwise_weight=1", "--similarity=inner"), "cannot retrieve by it"),
-    (("--train_item_vectors=False",), "item_vectors_init=vectors"), (("--held_out_wording=buy this",), "the words buy"),
-    (("--wordings=[]",), "held_out_wording"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
-    (("--backbone=bert",), "one of causal, t5"), (("--first_n=3",), "at least 4"),
-    (("--code=3",), "did you mean codes")])
-def test_settings_that_do_not_go_together_leave_nothing_behind(config_of, workplace, arguments, words):
-    from recbole_contrec.data.loading import load_data
-    from recbole_contrec.errors import UserError
-    from recbole_contrec.quick_start import assemble
-
-    with pytest.raises(UserError, match=words):
-        config = config_of("TokenRec", *arguments)
-        assemble(config, load_data(config))
-    assert not (workplace / "log").exists() and not (workplace / "saved").exists()
+# histories
 
 
 def test_the_published_setting_reads_first_interactions_only(config_of):
@@ -302,7 +184,7 @@ def test_the_published_setting_reads_first_interactions_only(config_of):
     assert lengths.max() == 6 and len(lengths) == len(start)
 
 
-# ---------------------------------------------------------------------------------------------------------------- runs
+# runs
 
 
 @pytest.mark.parametrize("arguments", [(), ("--backbone=t5", "--sampled_prefixes=10", "--epochs=25", "--eval_step=25")])

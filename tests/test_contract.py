@@ -1,0 +1,194 @@
+"""What every generative model of this package keeps to: losses over windows equal losses over prefixes, padding is inert,
+scores are as RecBole's evaluator takes them, every switch runs, and settings that do not go together are refused."""
+
+import pytest
+import torch
+
+from conftest import STILL_OF, NoNoise
+
+T5 = ("--backbone=t5", "--sampled_prefixes=1000")  # all targets of these windows
+
+SCORED = {
+    "ContRec": [(), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0")],
+    "DeftRec": [(), ("--condition=mean",), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3",
+                                            "--sampling_noise=1.0")],
+    "TokenRec": [(), ("--backbone=t5",)],
+}
+WINDOWED = {
+    "ContRec": [(), ("--item_positions=each",), ("--user_tokens=0", "--instruction_length=0")],
+    "DeftRec": [("--condition=mean",), ("--condition=last",), ("--item_positions=each",),
+                ("--user_tokens=0", "--instruction_length=0")],
+    "TokenRec": [(), ("--item_positions=each",), ("--user_tokens=0", "--wordings=[]"), ("--projection_size=8",), T5,
+                 (*T5, "--item_positions=each")],
+}
+LEARNING = {"ContRec": [("--dispersive_weight=0.5", "--condition_dropout=0.5")], "DeftRec": [("--condition_dropout=0.5",)],
+            "TokenRec": [(), T5]}
+SWITCHED = {
+    "ContRec": [
+        ("--tokenizer=plain",), ("--tokenizer=deterministic", "--token_noise=False"), ("--item_tokens=1",),
+        ("--noise_levels=10", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0"),
+        ("--guidance=2", "--condition_dropout=0.1"), ("--similarity=inner", "--item_vectors_init=vectors"),
+        ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--item_identity=False", "--train_item_tokens=True"),
+        ("--prediction=noise",), ("--prediction=v", "--noise_schedule=exp"), ("--ranking_negatives=20",),
+        ("--dispersive_weight=0.25", "--dispersive_loss=covariance"), ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
+        ("--user_tokens=0",), ("--window_context=3",)],
+    "DeftRec": [
+        ("--contrastive_weight=0",), ("--token_mask_ratio=0",), ("--item_tokens=1", "--user_tokens=1"),
+        ("--objective=regression",), ("--objective=regression", "--ranking_weight=0", "--contrastive_weight=0"),
+        ("--condition=mean",), ("--prediction=x0",), ("--prediction=v", "--noise_schedule=linear"),
+        ("--negative_source=popularity",), ("--negative_source=batch", "--negative_vector=apart"),
+        ("--negative_noise=independent",), ("--contrastive_loss=hinge", "--contrastive_margin=0.5"),
+        ("--negatives_per_target=1", "--noise_draws=3"), ("--regression_weight=0",),
+        ("--tokenizer=sigma", "--token_noise=True"), ("--guidance=2", "--condition_dropout=0.1"),
+        ("--train_item_vectors=False", "--item_vectors_init=vectors", "--ranking_weight=0"), ("--dispersive_weight=0.1",),
+        ("--user_tokens=0",), ("--ranking_negatives=20",), ("--window_context=3",)],
+    "TokenRec": [
+        ("--codes=4", "--code_gradient=rotation", "--code_restart=0"), ("--item_tokens=1", "--user_tokens=2"),
+        ("--item_positions=each",), ("--similarity=inner", "--item_vectors_init=vectors"), ("--item_identity=False",),
+        ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--ranking_negatives=20",), ("--window_context=3",),
+        ("--pairwise_weight=1", "--pairwise_margin=0.1"), ("--user_tokens=0",), ("--vector_size=12", "--projection_size=8"),
+        ("--backbone=t5", "--item_positions=each", "--shuffle_history=True", "--answer_length=2", "--sampled_prefixes=0"),
+        ("--wordings=[]", "--held_out_wording=~"), ("--first_n=6", "--item_vectors=lightgcn", "--lightgcn_epochs=1")],
+}
+REFUSED = {
+    "ContRec": [
+        (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"), (("--diffusion_steps=500",), "noise_levels=200"),
+        (("--guidance=2.0",), "condition_dropout"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
+        (("--item_vectors=missing.npy",), "neither a file nor one of svd, lightgcn")],
+    "DeftRec": [
+        (("--negative_sorce=batch",), "did you mean negative_source"), (("--negative_source=popular",), "popularity"),
+        (("--contrastive_scale=0",), "contrastive_scale"), (("--negatives_per_target=0",), "negatives_per_target"),
+        (("--condition=first",), "condition"), (("--diffusion_steps=500",), "noise_levels=200"),
+        (("--objective=regression", "--diffusion_steps=5"), "regression draws no noise: leave diffusion_steps at 1, not 5"),
+        (("--objective=regression", "--diffusion_samples=2"), "leave diffusion_samples at 1, not 2"),
+        (("--objective=regression", "--negative_noise=independent"), "leave negative_noise at same, not independent")],
+    "TokenRec": [
+        (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"), (("--codes=50",), "more codes than the table has rows"),
+        (("--ranking_weight=0", "--repeat_bias=False"), "nothing would be learned"),
+        (("--ranking_weight=0", "--pairwise_weight=1"), "repeat_bias"), (("--shuffle_history=True",), "backbone=t5"),
+        (("--pairwise_weight=1", "--similarity=inner"), "cannot retrieve by it"),
+        (("--train_item_vectors=False",), "item_vectors_init=vectors"), (("--held_out_wording=buy this",), "the words buy"),
+        (("--wordings=[]",), "held_out_wording"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
+        (("--backbone=bert",), "one of causal, t5"), (("--first_n=3",), "at least 4"), (("--code=3",), "did you mean codes")],
+}
+
+
+def each(table):
+    """Parameters (model, case) of a table model -> cases."""
+    return [pytest.param(model, case, id=f"{model} {' '.join(map(str, case))}") for model, cases in table.items()
+            for case in cases]
+
+
+# losses
+
+
+@pytest.mark.parametrize("model, arguments", each(WINDOWED))
+def test_window_loss_equals_prefix_loss(staged, config_of, model, arguments):
+    from recbole.data import create_dataset, data_preparation
+
+    loaded = staged(model, "--MAX_ITEM_LIST_LENGTH=30", "--train_batch_size=100000", *STILL_OF[model], *arguments)
+    recommender = loaded.model.double().train()
+    rows_config = config_of("SASRec", "--MAX_ITEM_LIST_LENGTH=30")  # RecBole's own rows, one target each
+    rows = data_preparation(rows_config, create_dataset(rows_config))[0]
+    with NoNoise(recommender):
+        (windows,) = list(loaded.data.train)
+        window_loss = recommender.calculate_loss(windows).ranking
+        total, count = 0.0, 0
+        for batch in rows:
+            total += recommender.calculate_loss(batch).ranking * len(batch)
+            count += len(batch)
+    assert count == loaded.data.train.n_targets == recommender.count_targets(windows)
+    assert window_loss.item() == pytest.approx((total / count).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("model, arguments", each({**dict.fromkeys(("ContRec", "DeftRec"), [()]), "TokenRec": [(), T5]}))
+def test_padding_gets_no_gradient_and_changes_no_loss(staged, model, arguments):
+    loaded = staged(model, *STILL_OF[model], *arguments, "--repeat_bias=False")
+    recommender = loaded.model.double().train()
+    batch = max(loaded.data.train, key=lambda batch: batch["item_id_list"].numel())
+    read = []
+
+    def keep(items, original=recommender._read_items):
+        vectors = original(items)
+        vectors.retain_grad()
+        read.append((items, vectors))
+        return vectors
+
+    recommender._read_items = keep
+    with NoNoise(recommender):
+        loss = recommender.calculate_loss(batch).ranking
+        loss.backward()
+        items = torch.cat([items.flatten() for items, _ in read])
+        gradient = torch.cat([vectors.grad.abs().sum((2, 3)).flatten() for _, vectors in read])
+        assert (items == 0).any()
+        assert (gradient[items == 0] == 0).all() and (gradient[items > 0] > 0).all()
+        recommender._read_items = lambda items: read_otherwise(keep(items), items)
+        torch.testing.assert_close(recommender.calculate_loss(batch).ranking, loss)
+
+
+def read_otherwise(vectors, items):
+    """Something else in the places of the padding."""
+    return vectors + 10 * (items == 0)[..., None, None]
+
+
+@pytest.mark.parametrize("model, arguments", each(LEARNING))
+def test_tokenizers_are_frozen_and_the_rest_learns(staged, model, arguments):
+    loaded = staged(model, *arguments)
+    recommender = loaded.model.train()
+    assert not recommender.item_tokenizer.training and not recommender.user_tokenizer.training
+    sum(recommender.calculate_loss(next(iter(loaded.data.train)))).backward()
+    trained = {name: parameter.grad for name, parameter in recommender.named_parameters() if parameter.requires_grad}
+    frozen = {name for name, parameter in recommender.named_parameters() if not parameter.requires_grad}
+    assert not [name for name, gradient in trained.items() if gradient is None]
+    assert frozen and {name.split(".")[0] for name in frozen} <= {"item_tokenizer", "user_tokenizer", "item_tokens"}
+
+
+# scores
+
+
+@pytest.mark.parametrize("model, arguments", each(SCORED))
+def test_scores_keep_the_contract(staged, model, arguments):
+    """Fresh and writable, equal to ``predict``, to the best K and to the scores of each row alone."""
+    loaded = staged(model, *arguments)
+    recommender = loaded.model.eval()
+    rows = next(iter(loaded.data.test))[0]
+    first = recommender.full_sort_predict(rows)
+    first[:, 0] = -torch.inf  # as RecBole's trainer does
+    second = recommender.full_sort_predict(rows)
+    assert second.shape == (len(rows), recommender.n_items) and torch.isfinite(second).all()
+    torch.testing.assert_close(first[:, 1:], second[:, 1:])
+    torch.testing.assert_close(recommender.predict(rows), second.gather(1, rows["item_id"][:, None]).squeeze(1))
+    best, items = recommender.top_k(rows, 5)
+    wanted, numbers = first.topk(5, dim=1)
+    torch.testing.assert_close(best, wanted)
+    assert torch.equal(items, numbers)
+    alone = torch.cat([recommender.full_sort_predict(rows[row:row + 1]) for row in range(len(rows))])
+    torch.testing.assert_close(second, alone, atol=1e-4, rtol=1e-4)
+
+
+# settings
+
+
+@pytest.mark.parametrize("model, arguments", each(SWITCHED))
+def test_every_switch_runs(staged, model, arguments):
+    """One training step and one ranking with every part switched."""
+    loaded = staged(model, *arguments)
+    recommender = loaded.model.train()
+    loss = sum(recommender.calculate_loss(next(iter(loaded.data.train))))
+    loss.backward()
+    assert torch.isfinite(loss)
+    scores = recommender.eval().full_sort_predict(next(iter(loaded.data.test))[0])
+    assert torch.isfinite(scores).all() and scores.std() > 0
+
+
+@pytest.mark.parametrize("model, case", each(REFUSED))
+def test_settings_that_do_not_go_together_leave_nothing_behind(config_of, workplace, model, case):
+    from recbole_contrec.data.loading import load_data
+    from recbole_contrec.errors import UserError
+    from recbole_contrec.quick_start import assemble
+
+    arguments, words = case
+    with pytest.raises(UserError, match=words):
+        config = config_of(model, *arguments)
+        assemble(config, load_data(config))
+    assert not (workplace / "log").exists() and not (workplace / "saved").exists()
