@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ablate_report import draw, report
-from compare import FIRST_SEED, run_all
-from runs import RESULTS, Run
+from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
+from runs import Run
 
 RANDOM_VECTORS = "random_vectors.npy"  # in the working folder of a run, where it is found without a path of the machine
 
@@ -90,15 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, then write table and picture of what is there; 0, or 1 if a run failed."""
     from recbole_contrec import UserError
 
-    given, settings = _parse(arguments)
-    if given.list:
-        print(listing())
-        return 0
+    given = _parse(arguments)
     folder = given.output / f"{given.dataset}-ablation"
     failed = []
     try:
         if not given.tables_only:
-            runs = [Run(variant.model, given.dataset, seed, folder, variant.name, settings_of(variant, settings))
+            runs = [Run(variant.model, given.dataset, seed, folder, variant.name, settings_of(variant, given.settings))
                     for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for variant in given.variants]
             write_random_vectors([run for run in runs if not run.finished], given.data_path)
             failed = run_all(runs, given.data_path)
@@ -165,25 +162,23 @@ def _items(run, data_path):
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
-    parser.add_argument("--list", action="store_true", help="print the variants")
+    parser = common_parser(__doc__)
+    parser.add_argument("--list", action=_List, nargs=0, help="print the variants")
     parser.add_argument("--variants", nargs="+", choices=[variant.name for variant in VARIANTS], metavar="NAME",
                         help="those to run beside the shipped settings (all)")
-    parser.add_argument("--dataset")
-    parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
-    parser.add_argument("--seeds", type=int, default=3, help=f"number of seeds, from {FIRST_SEED} on")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
     parser.add_argument("--tables-only", action="store_true", help="no runs, only table and picture of what is there")
-    given, settings = parser.parse_known_args(arguments)
-    odd = [argument for argument in settings if not argument.startswith("--") or "=" not in argument]
-    if odd:
-        parser.error(f"{', '.join(odd)}: settings are --key=value")
-    if not given.dataset and not given.list:
-        parser.error("name a data set, --dataset=NAME")
+    given = parse_with_settings(parser, arguments)
     given.variants = [variant for variant in VARIANTS
                       if variant is SHIPPED or not given.variants or variant.name in given.variants]
-    return given, tuple(settings)
+    return given
+
+
+class _List(argparse.Action):
+    """Like ``--help``: prints, and asks for no other option."""
+
+    def __call__(self, parser, *_):
+        print(listing())
+        parser.exit()
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ FIRST_SEED = 2020
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, then write tables and pictures; 0, or 1 if a run failed."""
-    given, settings = _parse(arguments)
+    given = _parse(arguments)
     folder = given.output / given.dataset
     if not given.tables_only:
-        failed = run_all([Run(model, given.dataset, seed, folder, settings=settings)
+        failed = run_all([Run(model, given.dataset, seed, folder, settings=given.settings)
                           for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models], given.data_path)
         if failed:
             print(*failed, sep="\n", file=sys.stderr)
@@ -65,19 +65,32 @@ def run_all(runs: list[Run], data_path: str | None) -> list[str]:
     return failed
 
 
-def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec"])
+def common_parser(description: str, seeds: int = 3) -> argparse.ArgumentParser:
+    """The options that every script over several runs has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
-    parser.add_argument("--seeds", type=int, default=3, help=f"number of seeds, from {FIRST_SEED} on")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds, from {FIRST_SEED} on")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
-    parser.add_argument("--tables-only", action="store_true", help="no runs, only tables and pictures of what is there")
-    given, settings = parser.parse_known_args(arguments)
-    odd = [argument for argument in settings if not argument.startswith("--") or "=" not in argument]
+    return parser
+
+
+def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Options, and as ``settings`` whatever else has the form ``--key=value``."""
+    given, rest = parser.parse_known_args(arguments)
+    odd = [argument for argument in rest if not argument.startswith("--") or "=" not in argument]
     if odd:
         parser.error(f"{', '.join(odd)}: settings are --key=value")
-    return given, tuple(settings)
+    given.settings = tuple(rest)
+    return given
+
+
+def _parse(arguments):
+    parser = common_parser(__doc__)
+    parser.add_argument("--models", nargs="+", default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec"])
+    parser.add_argument("--tables-only", action="store_true", help="no runs, only tables and pictures of what is there")
+    return parse_with_settings(parser, arguments)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ never repeated. Test results are not kept: a grid is there to choose, and only v
 ``OUTPUT/DATASET-grid/MODEL/``.
 """
 
-import argparse
 import sys
 from pathlib import Path
+from statistics import mean
 
 import yaml
 
-from compare import FIRST_SEED, run_all
-from markdown import four, head, line, seconds
-from runs import RESULTS, Result, Run, load
+from compare import FIRST_SEED, common_parser, run_all
+from markdown import head, line, same, seconds, spread
+from runs import Result, Run, load
 from tables import epoch_seconds
 
 GRIDS = Path(__file__).parent / "grids"
@@ -33,11 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     folder = given.output / f"{given.dataset}-grid" / given.model
-    failed = run_all([Run(given.model, given.dataset, given.seed, folder, name_of(point), settings_of(point), tested=False)
-                      for point in points], given.data_path)
+    failed = run_all([Run(given.model, given.dataset, seed, folder, name_of(point), settings_of(point), tested=False)
+                      for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for point in points], given.data_path)
     found = load(folder)
     if found:
-        text = table(points, found, given.seed)
+        text = table(points, found)
         (folder / "README.md").write_text(f"# {given.model} on {given.dataset}, validation\n\n{text}\n")
         print(text)
     print(*failed, sep="\n", end="", file=sys.stderr)
@@ -69,29 +69,26 @@ def name_of(point: dict) -> str:
     return ",".join(f"{key}={value}" for key, value in point.items())
 
 
-def table(points: list[dict], found: dict[str, list[Result]], seed: int) -> str:
-    """The finished lines, the best first."""
-    rows = [(point, result.content) for point in points for result in found.get(name_of(point), [])
-            if result.content["card"]["seed"] == seed]
-    rows.sort(key=lambda row: -row[1]["best_valid_result"]["ndcg@10"])
-    lines = head(*points[0], "valid NDCG@10", "HR@10", "best epoch", "epochs", "core-s an epoch")
-    for point, content in rows:
-        valid = content["best_valid_result"]
-        lines.append(line(*point.values(), four(valid["ndcg@10"]), four(valid["hit@10"]), content["best_epoch"],
-                          content["epochs"], seconds([epoch_seconds(content)])))
-    commits = sorted({content["card"]["commit"] for _, content in rows})
-    return "\n".join(lines) + f"\n\nSeed {seed}, commit {', '.join(commits)}."
+def table(points: list[dict], found: dict[str, list[Result]]) -> str:
+    """The finished lines, the best first; means over seeds."""
+    rows = [(point, [result.content for result in results]) for point in points
+            if (results := found.get(name_of(point)))]
+    rows.sort(key=lambda row: -mean(content["best_valid_result"]["ndcg@10"] for content in row[1]))
+    lines = head(*points[0], "seeds", "valid NDCG@10", "HR@10", "best epoch", "epochs", "core-s an epoch")
+    for point, contents in rows:
+        lines.append(line(
+            *point.values(), len(contents),
+            *(spread([content["best_valid_result"][metric] for content in contents]) for metric in ("ndcg@10", "hit@10")),
+            *(same([content[key] for content in contents]) for key in ("best_epoch", "epochs")),
+            seconds([epoch_seconds(content) for content in contents])))
+    commits = same([content["card"]["commit"] for _, contents in rows for content in contents])
+    return "\n".join(lines) + f"\n\nCommit {commits}."
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
+    parser = common_parser(__doc__, seeds=1)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
     parser.add_argument("--grid", type=Path, help="another file of settings (benchmarks/grids/MODEL_on_DATASET.yaml)")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
     return parser.parse_args(arguments)
 
 

@@ -12,7 +12,6 @@ the same users, the table shows what a model that was trained on them reached, w
 texts, and counts how often one that is a test item enters the first 20. Finished runs are kept and never repeated.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from statistics import mean
@@ -20,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compare import FIRST_SEED, run_all
+from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
 from markdown import four, head, line
-from runs import RESULTS, Result, Run, load
+from runs import Result, Run, load
 from significance import ndcg
 
 TOP = 20
@@ -221,23 +220,13 @@ def _in_training(results: list[Result], trained: list[Result]) -> float | None:
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
+    parser = common_parser(__doc__, seeds=1)  # each seed holds out others
     parser.add_argument("--models", nargs="+", default=["ContRec", "DeftRec", "TokenRec", "SASRecAll-repeat"],
                         help="models that train on windows")
-    parser.add_argument("--dataset", required=True)
     parser.add_argument("--hold", choices=("users", "items"), required=True)
     parser.add_argument("--share", type=float, default=0.05, help="of the users or items that is held out")
     parser.add_argument("--early", type=int, default=10, help="interactions from which a held-out item is folded in")
-    parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
-    parser.add_argument("--seeds", type=int, default=1, help=f"number of seeds, from {FIRST_SEED} on; each draws anew")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
-    given, settings = parser.parse_known_args(arguments)
-    odd = [argument for argument in settings if not argument.startswith("--") or "=" not in argument]
-    if odd:
-        parser.error(f"{', '.join(odd)}: settings are --key=value")
-    given.settings = tuple(settings)
-    return given
+    return parse_with_settings(parser, arguments)
 
 
 if __name__ == "__main__":
