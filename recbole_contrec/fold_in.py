@@ -9,14 +9,14 @@ from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from recbole_contrec.data.vectors import collaborative_vectors
+from recbole_contrec.data.text import joined, tfidf
+from recbole_contrec.data.vectors import user_and_item_vectors
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.quick_start import LoadedRun
-from recbole_contrec.tokenizer import CollaborativeVectors, FoldIn, seen_rows
+from recbole_contrec.tokenizer import CollaborativeVectors, FoldIn
 
 
 def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]]) -> None:
@@ -67,7 +67,7 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
     dataset = loaded.data.dataset
     if not dataset.item_texts:
         raise UserError(f"{loaded.config['dataset']!r} has no item texts (a .item file with a token_seq column)")
-    all_texts = [" ".join(parts) for parts in zip(*dataset.item_texts.values())]  # [N]
+    all_texts = joined(dataset.item_texts)                                        # [N]
     if texts is None:
         names = dataset.field2id_token[dataset.iid_field]
         texts = {str(names[row]): all_texts[row] for row in range(1, len(all_texts))
@@ -75,7 +75,7 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
     if not texts:
         return []
     rows = known.items.nonzero().squeeze(1).tolist()
-    vectoriser = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+    vectoriser = tfidf()
     inputs = vectoriser.fit_transform([all_texts[row] for row in rows])
     regression = Ridge(alpha=1.0).fit(inputs, known.vectors.items[rows].numpy())
     vectors = torch.from_numpy(regression.predict(vectoriser.transform(list(texts.values()))).astype(np.float32))
@@ -95,8 +95,10 @@ class _Known(NamedTuple):
         if not hasattr(loaded.model, "fold_in_items"):
             raise UserError(f"{loaded.config['model']} has no tokens: it cannot read items that were not in training")
         dataset = loaded.data.train.dataset
-        vectors = collaborative_vectors(loaded.config, dataset, lambda *_: None)
-        return cls(dataset.histories.pairs(), vectors, seen_rows(vectors.items))
+        vectors = user_and_item_vectors(loaded.config, dataset, lambda *_: None)
+        items = torch.zeros(len(vectors.items), dtype=torch.bool)
+        items[dataset.histories.items] = True
+        return cls(dataset.histories.pairs(), vectors, items)
 
 
 def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor) -> None:

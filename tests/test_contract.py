@@ -31,7 +31,7 @@ SWITCHED = {
         ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--item_identity=False", "--train_item_tokens=True"),
         ("--prediction=noise",), ("--prediction=v", "--noise_schedule=exp"), ("--ranking_negatives=20",),
         ("--dispersive_weight=0.25", "--dispersive_loss=covariance"), ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
-        ("--user_tokens=0",), ("--window_context=3",)],
+        ("--user_tokens=0",), ("--window_context=3",), ("--item_vectors=svd+text",), ("--item_vectors=text",)],
     "DeftRec": [
         ("--contrastive_weight=0",), ("--token_mask_ratio=0",), ("--item_tokens=1", "--user_tokens=1"),
         ("--objective=regression",), ("--objective=regression", "--ranking_weight=0", "--contrastive_weight=0"),
@@ -54,7 +54,9 @@ REFUSED = {
     "ContRec": [
         (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"), (("--diffusion_steps=500",), "noise_levels=200"),
         (("--guidance=2.0",), "condition_dropout"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
-        (("--item_vectors=missing.npy",), "neither a file nor one of svd, lightgcn")],
+        (("--item_vectors=missing.npy",), "neither a file nor one of svd, lightgcn"),
+        (("--item_vectors=svd+text", "--vector_size=15"), "share vector_size=15 evenly"),
+        (("--item_vectors=svd+svd",), "different parts")],
     "DeftRec": [
         (("--negative_sorce=batch",), "did you mean negative_source"), (("--negative_source=popular",), "popularity"),
         (("--contrastive_scale=0",), "contrastive_scale"), (("--negatives_per_target=0",), "negatives_per_target"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_model, recommend
-from recbole_contrec.data.vectors import collaborative_vectors
+from recbole_contrec.data.vectors import user_and_item_vectors
 from recbole_contrec.errors import UserError
 from recbole_contrec.tokenizer import FoldIn, history_means, standardise, svd_vectors
 
@@ -140,7 +140,7 @@ def test_an_item_with_the_users_of_another_gets_its_tokens_and_is_recommended(tr
 def test_an_item_is_folded_in_by_its_text(trained, model, tiny):
     loaded = trained(model)
     assert fold_in_texts(loaded, {"new": "Title of 7 odd kind", "other": "Title of 30 even kind"}) == ["new", "other"]
-    known = collaborative_vectors(loaded.config, loaded.data.train.dataset, lambda *_: None).items
+    known = user_and_item_vectors(loaded.config, loaded.data.train.dataset, lambda *_: None).items
     assert loaded.data.dataset.item_num == loaded.model.n_items == len(known)
     numbers = loaded.data.dataset.field2token_id["item_id"]
     vectors = torch.nn.functional.normalize(loaded.model.item_vectors.weight, dim=1)

@@ -13,13 +13,15 @@ def blocks(language):
 
 
 def test_python_example_on_the_bundled_data(workplace):
-    (code,) = blocks("python")
+    first, new_people_and_items = blocks("python")
     names = {}
-    exec(code, names)
+    exec(first, names)
     table = names["table"]
     assert table["user_id"].tolist() == ["196"] * 5 + ["186"] * 5 and table["movie_title"].str.len().gt(0).all()
     assert names["result"]["card"]["interactions"] == 100_000
     assert names["result"]["test_result"]["ndcg@10"] > 0.02  # one epoch; popularity alone reaches less
+    exec(new_people_and_items, names)
+    assert len(names["table"]) == 5 and names["loaded"].data.dataset.item_num == 1 + 1682 + 2
 
 
 def test_yaml_examples_register_models(tiny, workplace):

@@ -43,12 +43,12 @@ def load_data(config) -> RunData:
         if len(dataset.inter_feat) == 0:
             raise _filtering_error("no interaction is left", config)
         _refuse_short_histories(dataset)
+        dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field])  # its parts share them
         prepare = _window_loaders if isinstance(dataset, WindowDataset) else data_preparation
         loaders = prepare(config, dataset)
     if max(config["topk"]) >= dataset.item_num:
         raise UserError(f"topk={config['topk']} asks for more items than the catalogue of {config['dataset']!r} has "
                         f"({dataset.item_num - 1})")
-    dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field])
     return RunData(dataset, *loaders)
 
 

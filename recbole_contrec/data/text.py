@@ -10,6 +10,7 @@ import csv
 from pathlib import Path
 
 import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recbole_contrec.data.headers import read_header
 from recbole_contrec.errors import UserError, did_you_mean
@@ -50,3 +51,13 @@ def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
         raise UserError(f"{path.name} has no column {item_field!r}; it has {', '.join(columns)}")
     table = table.drop_duplicates(item_field).set_index(item_field).reindex(item_tokens).fillna("")
     return {name: table[name].tolist() for name in fields}
+
+
+def joined(texts: dict[str, list[str]]) -> list[str]:
+    """All fields of :func:`read_item_texts` as one text an item."""
+    return [" ".join(filter(None, fields)) for fields in zip(*texts.values())]
+
+
+def tfidf() -> TfidfVectorizer:
+    """Words and pairs of words of item texts, weighted; not fitted yet."""
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))

@@ -1,68 +1,115 @@
 """
 recbole_contrec.data.vectors
 ############################
-Collaborative vectors of users and items: what the tokenizers turn into tokens. They come from training
-interactions only; no validation or test item of anybody has a say in them.
+Vectors of users and items: what the tokenizers turn into tokens. They come from training interactions and from texts of
+the items; no validation or test item of anybody has a say in them.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from recbole.model.general_recommender import LightGCN
+from sklearn.decomposition import TruncatedSVD
+from sklearn.preprocessing import normalize
 
+from recbole_contrec.data.text import joined, tfidf
 from recbole_contrec.data.windows import WindowDataset
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.stages import Report
 from recbole_contrec.tokenizer import CollaborativeVectors, history_means, load_vectors, standardise, svd_vectors
 
-METHODS = ("svd", "lightgcn")
+METHODS = ("svd", "lightgcn", "text")
 
 
-def collaborative_vectors(config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
+def user_and_item_vectors(config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
     """Vectors of about unit variance a coordinate, rows by internal number, row 0 (padding) zero.
 
     Args:
-        config: reads ``item_vectors`` (``svd``, ``lightgcn`` or the path of a ``.npy`` file keyed by item token),
-            ``vector_size``, ``lightgcn_epochs``, ``seed``.
+        config: reads ``item_vectors`` (``svd``, ``lightgcn``, ``text``, two of them as ``svd+text``, which share the width,
+            or the path of a ``.npy`` file keyed by item token), ``vector_size``, ``lightgcn_epochs``, ``seed``.
         dataset: its training histories are the only interactions used.
         report: called as the work goes on.
 
     Raises:
-        UserError: the file cannot be used; says why.
+        UserError: the file cannot be used, or there are no texts; says why.
     """
     source, size = config["item_vectors"], config["vector_size"]
-    users, items = dataset.histories.pairs()
-    if source == "svd":
-        vectors = svd_vectors(users, items, dataset.user_num, dataset.item_num, size, seed=config["seed"])
-    elif source == "lightgcn":
-        vectors = _lightgcn_vectors(config, dataset, report)
-    else:
-        item_vectors = _vectors_from_file(source, size, dataset)
-        vectors = CollaborativeVectors(history_means(users, items, item_vectors, dataset.user_num), item_vectors)
-    return CollaborativeVectors(standardise(vectors.users), standardise(vectors.items))
+    methods = methods_of(source)
+    if not methods:
+        return _standardised(_with_history_means(_vectors_from_file(source, size, dataset), dataset))
+    parts = [_standardised(_vectors_by(method, size // len(methods), config, dataset, report)) for method in methods]
+    return CollaborativeVectors(*(torch.cat(columns, dim=1) for columns in zip(*parts)))
 
 
-def check_source(source: str) -> None:
-    """Stop before anything is trained where ``item_vectors`` names neither a method nor a file.
+def methods_of(source: str) -> list[str]:
+    """The methods that ``item_vectors`` names; none where it names a file."""
+    names = source.split("+")
+    return names if set(names) <= set(METHODS) else []
+
+
+def check_source(source: str, size: int) -> None:
+    """Stop before anything is trained where ``item_vectors`` names neither methods nor a file.
 
     Raises:
-        UserError: names the nearest method.
+        UserError: names the nearest method, or says that ``size`` (``vector_size``) cannot be shared.
     """
-    if source not in METHODS and not Path(source).is_file():
+    methods = methods_of(source)
+    if not methods and not Path(source).is_file():
         raise UserError(f"item_vectors={source}: neither a file nor one of "
                         f"{', '.join(METHODS)}{did_you_mean(source, METHODS)}")
+    if len(set(methods)) < len(methods) or methods and size % len(methods):
+        raise UserError(f"item_vectors={source}: {len(methods)} different parts must share vector_size={size} evenly")
 
 
-def source_content(source: str) -> str | None:
-    """Hash of the files behind ``item_vectors``, so that changed files are not mistaken for the old ones."""
-    if source in METHODS:
-        return None
+def source_content(source: str, dataset: WindowDataset) -> str | None:
+    """Hash of the files or texts behind ``item_vectors``, so that changed ones are not mistaken for the old ones."""
+    methods = methods_of(source)
+    if methods:
+        return hashlib.sha256("\0".join(joined(dataset.item_texts)).encode()).hexdigest() if "text" in methods else None
     path = Path(source)
     digest = hashlib.sha256(path.read_bytes())
     for beside in sorted(path.parent.glob(f"{path.stem}.tokens*")):
         digest.update(beside.read_bytes())
     return digest.hexdigest()
+
+
+def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
+    if method == "svd":
+        return svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=config["seed"])
+    if method == "lightgcn":
+        return _lightgcn_vectors(size, config, dataset, report)
+    if not dataset.item_texts:
+        raise UserError(f"item_vectors={config['item_vectors']}: {config['dataset']!r} has no item texts (a .item file with "
+                        "token_seq columns)")
+    return _with_history_means(text_vectors(joined(dataset.item_texts), size, config["seed"]), dataset)
+
+
+def text_vectors(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
+    """Latent semantic analysis: truncated SVD of the TF-IDF of texts, rows of unit length.
+
+    Args:
+        texts: N of them; an empty one gets a row of zeros.
+        size: d; columns beyond the rank are zero.
+
+    Returns:
+        [N, d] float32.
+    """
+    matrix = tfidf().fit_transform(texts)                                         # [N, words]
+    rank = min(size, *(side - 1 for side in matrix.shape))
+    reduced = normalize(TruncatedSVD(rank, random_state=seed).fit_transform(matrix))
+    vectors = torch.zeros(len(texts), size)
+    vectors[:, :rank] = torch.from_numpy(reduced)
+    return vectors
+
+
+def _standardised(vectors: CollaborativeVectors) -> CollaborativeVectors:
+    return CollaborativeVectors(standardise(vectors.users), standardise(vectors.items))
+
+
+def _with_history_means(items: torch.Tensor, dataset: WindowDataset) -> CollaborativeVectors:
+    return CollaborativeVectors(history_means(*dataset.histories.pairs(), items, dataset.user_num), items)
 
 
 def _vectors_from_file(path: str, size: int, dataset: WindowDataset) -> torch.Tensor:
@@ -76,12 +123,12 @@ def _vectors_from_file(path: str, size: int, dataset: WindowDataset) -> torch.Te
     return loaded.vectors
 
 
-def _lightgcn_vectors(config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
+def _lightgcn_vectors(size: int, config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
     """RecBole's LightGCN, trained with BPR on the training pairs; its propagated vectors, not its layer-0 tables."""
     batch_size, epochs = 4096, config["lightgcn_epochs"]
     settings = {"USER_ID_FIELD": config["USER_ID_FIELD"], "ITEM_ID_FIELD": config["ITEM_ID_FIELD"],
                 "NEG_PREFIX": config["NEG_PREFIX"], "device": config["device"],
-                "embedding_size": config["vector_size"], "n_layers": 2, "reg_weight": 1e-5, "require_pow": False}
+                "embedding_size": size, "n_layers": 2, "reg_weight": 1e-5, "require_pow": False}
     users, items = (torch.from_numpy(column) for column in dataset.histories.pairs())
     # The caller's random state stays as it is, so that a stage found on disk changes nothing later.
     with torch.random.fork_rng():

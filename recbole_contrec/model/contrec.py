@@ -48,7 +48,7 @@ class ContRec(GenerativeRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        check_source(config["item_vectors"])
+        check_source(config["item_vectors"], config["vector_size"])
         if config["diffusion_steps"] > config["noise_levels"]:
             raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
                              f"noise_levels={config['noise_levels']} has")

@@ -12,7 +12,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import length_groups
-from recbole_contrec.data.vectors import collaborative_vectors, source_content
+from recbole_contrec.data.vectors import methods_of, source_content, user_and_item_vectors
 from recbole_contrec.model.windowed import Targets, Windowed
 from recbole_contrec.stages import Report, Stage, StageResult
 from recbole_contrec.tokenizer import FoldIn, fit_tokenizer, split_rows
@@ -43,10 +43,10 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
                 self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
 
         keys = ["item_vectors", "vector_size", "seed"]
-        keys += ["lightgcn_epochs"] if self.config["item_vectors"] == "lightgcn" else []
-        source = {**self._pick(*keys), "content": source_content(self.config["item_vectors"])}
+        keys += ["lightgcn_epochs"] if "lightgcn" in methods_of(self.config["item_vectors"]) else []
+        source = {**self._pick(*keys), "content": source_content(self.config["item_vectors"], dataset)}
         return Stage("item vectors", source,
-                     lambda report: StageResult(collaborative_vectors(self.config, dataset, report)._asdict(), {}),
+                     lambda report: StageResult(user_and_item_vectors(self.config, dataset, report)._asdict(), {}),
                      accept)
 
     def _new_user_fold_in(self) -> FoldIn | None:

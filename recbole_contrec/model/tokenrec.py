@@ -58,7 +58,7 @@ class TokenRec(GenerativeRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        check_source(config["item_vectors"])
+        check_source(config["item_vectors"], config["vector_size"])
         _check_settings(config)
         self.config = config
         self.n_users = dataset.num(self.USER_ID)
