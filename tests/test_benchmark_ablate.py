@@ -12,8 +12,8 @@ import compare
 import runs
 import significance
 import tables
-from ablate import SHIPPED, VARIANTS, Variant
 from conftest import TINY_CONTREC
+from variants import ABLATIONS, SHIPPED, Variant
 
 THREE = (Variant("shipped", "as it is"), Variant("worse", "without a part"), Variant("absent", "never run"))
 
@@ -42,35 +42,38 @@ def folder(tmp_path):
 # variants
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_every_variant_is_accepted_and_changes_what_it_names(config_of, variant):
-    config, default = config_of(variant.model, *ablate.settings_of(variant, ())), config_of(variant.model)
+@pytest.mark.parametrize("model, variant", [pytest.param(model, variant, id=f"{model} {variant.name}")
+                                            for model, variants in ABLATIONS.items() for variant in variants])
+def test_every_variant_is_accepted_and_changes_what_it_names(config_of, model, variant):
+    model = variant.model or model
+    config, default = config_of(model, *ablate.settings_of(variant, ())), config_of(model)
     keys = [setting.partition("=")[0] for setting in variant.settings]
     assert [key for key in keys if config[key] == default[key]] == []
     assert variant.meaning and variant.name == variant.name.replace("/", "").strip()
 
 
-def test_every_variant_differs_from_every_other():
-    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
-    assert len({(variant.model, variant.settings) for variant in VARIANTS}) == len(VARIANTS)
-    assert not SHIPPED.settings and SHIPPED.name == "shipped"
+@pytest.mark.parametrize("variants", ABLATIONS.values(), ids=ABLATIONS)
+def test_every_variant_differs_from_every_other(variants):
+    assert len({variant.name for variant in variants}) == len(variants)
+    assert len({(variant.model, variant.settings) for variant in variants}) == len(variants)
+    assert variants[0] is SHIPPED and not SHIPPED.settings
 
 
 def test_a_variant_has_the_last_word_and_a_control_takes_what_it_knows():
     further = ("--vector_size=16", "--epochs=2", "--repeat_bias=False", "--vector_szie=1")
     assert ablate.settings_of(SHIPPED, further) == further
-    control = next(variant for variant in VARIANTS if variant.name == "SASRecAll-repeat-bias")
+    control = next(variant for variant in ABLATIONS["ContRec"] if variant.name == "SASRecAll-repeat-bias")
     assert ablate.settings_of(control, further) == ("--epochs=2", "--repeat_bias=False", "--repeat_bias=True")
 
 
 def test_variants_are_listed_and_chosen_by_name(capsys):
-    with pytest.raises(SystemExit) as ended:
-        ablate.main(["--list"])
-    assert not ended.value.code
-    assert len(capsys.readouterr().out.splitlines()) == len(VARIANTS)
-    given = ablate._parse(["--dataset=tiny", "--variants", "user-tokens-0"])
+    assert ablate.main(["--model=DeftRec", "--dataset=tiny", "--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(ABLATIONS["DeftRec"])
+    given = ablate._parse(["--model=ContRec", "--dataset=tiny", "--variants", "user-tokens-0"])
     assert [variant.name for variant in given.variants] == ["shipped", "user-tokens-0"]
-    for arguments in ([], ["--dataset=tiny", "--variants", "user-tokns-0"], ["--dataset=tiny", "--epochs", "3"]):
+    for arguments in ([], ["--dataset=tiny"], ["--model=SASRec", "--dataset=tiny"],
+                      ["--model=ContRec", "--dataset=tiny", "--variants", "negatives-off"],
+                      ["--model=ContRec", "--dataset=tiny", "--epochs", "3"]):
         with pytest.raises(SystemExit):
             ablate.main(arguments)
 
@@ -144,7 +147,7 @@ def test_from_runs_to_table_and_picture(tiny, workplace, monkeypatch, capsys):
         runs._keep(run)
 
     def run_ablation(*arguments):
-        return ablate.main(["--dataset=tiny", f"--data_path={tiny}", f"--output={workplace / 'results'}", "--seeds=1",
+        return ablate.main(["--model=ContRec", "--dataset=tiny", f"--data_path={tiny}", f"--output={workplace / 'results'}", "--seeds=1",
                             *TINY_CONTREC, *arguments])
 
     monkeypatch.setattr(compare, "execute", execute)
@@ -152,10 +155,10 @@ def test_from_runs_to_table_and_picture(tiny, workplace, monkeypatch, capsys):
     assert run_ablation("--variants", "SASRecAll", "vectors-random") == 0
     assert executed == ["shipped", "vectors-random", "SASRecAll"] and set(os.listdir(workplace)) - before == {"results"}
     assert list(vectors) == ["vectors-random"] and vectors["vectors-random"].shape == (60, 16)
-    folder = workplace / "results" / "tiny-ablation"
+    folder = workplace / "results" / "tiny-ablation-ContRec"
     stored = json.loads((folder / "vectors-random" / "seed2020.json").read_text())
     assert stored["settings"]["item_vectors"] == "random_vectors.npy" and str(workplace) not in json.dumps(stored)
-    assert (folder / "README.md").read_text() == ablate_report.report(folder, VARIANTS)
+    assert (folder / "README.md").read_text() == ablate_report.report(folder, ABLATIONS["ContRec"])
     assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
     assert "| SASRecAll | control" in capsys.readouterr().out
 
