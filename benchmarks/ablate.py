@@ -23,6 +23,7 @@ from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
 from runs import Run
 from variants import ABLATIONS, RANDOM_VECTORS, SHIPPED, Variant
 
+
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, then write table and picture of what is there; 0, or 1 if a run failed."""
     from recbole_contrec import UserError

@@ -16,6 +16,8 @@ from significance import compare, holm, mean_over_seeds
 
 METRICS = ("ndcg@10", "hit@10", "mrr@10", "ndcg@5", "hit@5", "mrr@5", "ndcg@20", "hit@20", "mrr@20")
 
+GOAL = "SASRec"  # the model whose best validation score, of its worst seed, every other one has to reach
+
 # Facts of the card that every row of a table must share. The length of history is each model's own choice and has a
 # column; versions, commit and device do not change what is measured, only how fast.
 SHARED = ("dataset", "users", "items", "interactions", "core_filter", "split", "order", "ranking", "seen_items_masked",
@@ -94,12 +96,14 @@ def accuracy_table(table: list[Row]) -> str:
 
 def cost_table(table: list[Row]) -> str:
     """Time and memory of every row, means over seeds; core-seconds are processor time of training and validation."""
-    lines = head("model", "core-s an epoch", "core-s to best epoch", "epochs", "s a run", "test users/s", "peak MiB",
-                 "parameters", "device", "commit")
+    goal = min((score for row in table if row.name == GOAL for score in row.values(lambda content: content["best_valid_score"])), default=None)
+    lines = head("model", "core-s an epoch", "core-s to best epoch", *([f"core-s to {GOAL}'s best, {four(goal)}"] if goal else []), "epochs",
+                 "s a run", "test users/s", "peak MiB", "parameters", "device", "commit")
     for row in table:
         card = [result.content["card"] for result in row.results]
+        reached = [seconds(row.values(lambda content: seconds_to_reach(content, goal)))] if goal else []
         lines.append(line(
-            row.name, seconds(row.values(epoch_seconds)), seconds(row.values(seconds_to_best)),
+            row.name, seconds(row.values(epoch_seconds)), seconds(row.values(seconds_to_best)), *reached,
             same(row.values(lambda content: content["epochs"])),
             seconds(row.values(lambda content: content["seconds"]["training"])),
             f"{mean([c['test_users_per_second'] for c in card]):,.0f}",
@@ -130,8 +134,9 @@ def seconds_to_best(content: dict) -> float | None:
 
 
 def seconds_to_reach(content: dict, score: float) -> float | None:
-    """Core-seconds until validation first gave ``score``; None if it never did."""
-    return next((point["core_seconds"] for point in content["curve"] if point["score"] >= score), None)
+    """Core-seconds until validation first gave ``score``, the stages before training included; None if it never did."""
+    before = sum(stage["seconds"] for stage in content["stages"].values())
+    return next((before + point["core_seconds"] for point in content["curve"] if point["score"] >= score), None)
 
 
 def report(folder: Path, names: Iterable[str] | None = None) -> str:

@@ -53,7 +53,7 @@ def write_result(folder, name, seed, ranks, model="ContRec", score=0.1, masked=F
     content = {
         "best_valid_score": score, "best_epoch": 1, "epochs": 3, "test_result": metrics, "test_result_seen_masked": metrics,
         "curve": [{"epoch": epoch, "seconds": 1.0, "core_seconds": 10.0 * (epoch + 1), "score": score * (epoch + 1) / 2} for epoch in range(3)],
-        "seconds": {"training": 111.0},
+        "seconds": {"training": 111.0}, "stages": {"item vectors": {"seconds": 2.0}},
         "card": {**dict.fromkeys(tables.SHARED), "model": model, "dataset": "tiny", "max_history": 50, "seed": seed,
                  "seen_items_masked": masked, "test_users_per_second": 1234.5, "peak_memory_mib": 700, "parameters": 9999,
                  "device": "cpu, 1 threads", "commit": "abc", "valid_metric": "NDCG@10", **card}}
@@ -78,7 +78,11 @@ def test_rows_are_ordered_by_validation_and_their_means_are_right(folder):
     assert [row.name for row in tables.rows(folder)][0] == "BPR"
     line = tables.accuracy_table(table).splitlines()[2]
     assert line.startswith("| ContRec | 2 | 50 | .2000 | **.2150** ± .0071 | .2150 ± .0071 |")
-    assert "| 10.0 | 20.0 | 3 | 111 | 1,234 | 700 | 9,999 |" in tables.cost_table(table)
+    costs = tables.cost_table(table).splitlines()
+    assert "core-s to SASRec's best, .1000" in costs[0]
+    assert costs[2].startswith("| ContRec | 10.0 | 20.0 | 12.0 | 3 | 111 | 1,234 | 700 | 9,999 |")  # .1 in its first epoch
+    assert costs[3].startswith("| SASRec | 10.0 | 20.0 | 22.0 |")
+    assert "to SASRec's best" not in tables.cost_table(table[:1])
 
 
 def test_another_card_is_marked_and_never_the_baseline(folder):
@@ -104,7 +108,7 @@ def test_the_paired_test_is_against_the_best_baseline(folder):
 
 def test_seconds_until_a_score_is_reached(folder):
     content = tables.rows(folder, ["ContRec"])[0].results[0].content
-    assert tables.seconds_to_reach(content, 0.15) == 20 and tables.seconds_to_reach(content, 0.5) is None
+    assert tables.seconds_to_reach(content, 0.15) == 2 + 20 and tables.seconds_to_reach(content, 0.5) is None
     assert tables.seconds_to_best(content) == 20
 
 
