@@ -108,7 +108,6 @@ def _parse(arguments):
     parser.add_argument("--model", choices=ABLATIONS, required=True)
     parser.add_argument("--list", action="store_true", help="print the variants")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="those to run beside the shipped settings (all)")
-    parser.add_argument("--tables-only", action="store_true", help="no runs, only table and picture of what is there")
     given = parse_with_settings(parser, arguments)
     names = [variant.name for variant in ABLATIONS[given.model]]
     if unknown := set(given.variants or ()) - set(names):

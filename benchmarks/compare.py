@@ -51,7 +51,9 @@ def run_all(runs: list[Run], data_path: str | None) -> list[str]:
     Returns:
         list: messages of the runs that failed; the others are done nevertheless.
     """
-    failed = []
+    failed: list[str] = []
+    if not runs:
+        return failed
     with tqdm(runs, unit="run", dynamic_ncols=True) as bar:
         for run in bar:
             def show(epoch, score, run=run):
@@ -73,6 +75,7 @@ def common_parser(description: str, seeds: int = 3) -> argparse.ArgumentParser:
     parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
     parser.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds, from {FIRST_SEED} on")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
+    parser.add_argument("--tables-only", action="store_true", help="no runs, only tables and pictures of what is there")
     return parser
 
 
@@ -89,7 +92,6 @@ def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | 
 def _parse(arguments):
     parser = common_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec"])
-    parser.add_argument("--tables-only", action="store_true", help="no runs, only tables and pictures of what is there")
     return parse_with_settings(parser, arguments)
 
 

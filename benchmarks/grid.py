@@ -33,8 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     folder = given.output / f"{given.dataset}-grid" / given.model
-    failed = run_all([Run(given.model, given.dataset, seed, folder, name_of(point), settings_of(point), tested=False)
-                      for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for point in points], given.data_path)
+    runs = [Run(given.model, given.dataset, seed, folder, name_of(point), settings_of(point), tested=False)
+            for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for point in points]
+    failed = run_all([] if given.tables_only else runs, given.data_path)
     found = load(folder)
     if found:
         text = table(points, found)

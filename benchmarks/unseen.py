@@ -32,12 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-unseen-{given.hold}"
     settings = (f"--hold={given.hold}", f"--hold_share={given.share}", f"--early={given.early}", *given.settings)
-    write_properties(folder / "properties", given.models, given.dataset)
     runs = [Run(f"{model}-held-out", given.dataset, seed, folder, model, settings, measure="unseen:measure",
                 properties=folder / "properties")
             for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models]
-    failed = run_all(runs, given.data_path)
-    remove_properties(folder / "properties")
+    failed = []
+    if not given.tables_only:
+        write_properties(folder / "properties", given.models, given.dataset)
+        failed = run_all(runs, given.data_path)
+        remove_properties(folder / "properties")
     rows = load(folder)
     if rows:
         table = users_table if given.hold == "users" else items_table
