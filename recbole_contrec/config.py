@@ -15,8 +15,6 @@ the YAML files of the user and of this package stand over RecBole's. Unlike RecB
 """
 
 import logging
-import re
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -49,16 +47,20 @@ compat.require_recbole()
 compat.apply()
 
 from recbole.config import Config as RecBoleConfig  # noqa: E402  (the repairs and the friendly error come first)
-from recbole.evaluator import metric_types  # noqa: E402
-from recbole.evaluator import metrics as metric_classes  # noqa: E402
-from recbole.utils import EvaluatorType, InputType, ModelType  # noqa: E402
+from recbole.utils import InputType, ModelType  # noqa: E402
+
+from recbole_contrec.checks import (  # noqa: E402
+    PARTS,
+    check_interval,
+    check_metrics,
+    check_parts,
+    measures_clicks,
+    recbole_checks,
+)
 
 logger = logging.getLogger("recbole_contrec")
 
 PROTOCOL = ("eval_args", "metrics", "topk", "valid_metric")
-_PARTS = {  # what may stand inside the two dictionaries that RecBole reads without a word about other keys
-    "eval_args": {"split": None, "group_by": ("user", "none", None), "order": ("TO", "RO"), "mode": None},
-    "train_neg_sample_args": dict.fromkeys(("distribution", "sample_num", "alpha", "dynamic", "candidate_num"))}
 _FEATURE_TYPES = (ModelType.CONTEXT, ModelType.KNOWLEDGE, ModelType.DECISIONTREE)
 _FEATURE_KEYS = ("selected_features", "item_attribute")  # GRU4RecF, SASRecF, FDSA and S3Rec read item columns
 
@@ -180,7 +182,7 @@ class Config(RecBoleConfig):
         YAML says, and the protocol of models that predict clicks (AUC, LogLoss) rather than rank."""
         own = {key for key in self.entry.values if key not in self.entry.changes}
         metrics = self.internal_config_dict["metrics"]
-        clicks = any(metric_types.get(name.lower()) == EvaluatorType.VALUE for name in metrics)
+        clicks = any(measures_clicks(name) for name in metrics)
         return own.union(PROTOCOL if clicks else ())
 
     def _wants_item_columns(self) -> bool:
@@ -231,10 +233,10 @@ class Config(RecBoleConfig):
         protocol = self.internal_config_dict["eval_args"]
         final = super()._get_final_config_dict()
         final["eval_args"] = {**protocol, **final["eval_args"]}
-        for key, parts in _PARTS.items():
-            _check_parts(key, final.get(key), parts)
+        for key in PARTS:
+            check_parts(key, final.get(key))
         for key in ("user_inter_num_interval", "item_inter_num_interval"):
-            _check_interval(key, final.get(key))
+            check_interval(key, final.get(key))
         self._set_default_negatives(final)
         self._record = {key: deepcopy(value) for key, value in final.items() if key != "MODEL_TYPE"}
         return final
@@ -268,16 +270,16 @@ class Config(RecBoleConfig):
         final["train_neg_sample_args"] = None
 
     def _set_default_parameters(self):
-        _check_metrics(self.final_config_dict)
-        with _recbole_checks():
+        check_metrics(self.final_config_dict)
+        with recbole_checks():
             super()._set_default_parameters()
 
     def _set_train_neg_sample_args(self):
-        with _recbole_checks():
+        with recbole_checks():
             super()._set_train_neg_sample_args()
 
     def _set_eval_neg_sample_args(self, phase):
-        with _recbole_checks():
+        with recbole_checks():
             super()._set_eval_neg_sample_args(phase)
 
     def _check_columns(self):
@@ -331,55 +333,6 @@ class Config(RecBoleConfig):
             value = self._record.get(key, self[key])
             lines.append(f"  {key}={show(value)}  {getattr(setting, 'meaning', '')} ({where})".replace("   ", "  "))
         return "\n".join(lines)
-
-
-# RecBole's checks, in a user's words
-
-
-@contextmanager
-def _recbole_checks():
-    """A complaint of RecBole about settings, as a UserError."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"RecBole: {error.args[0] if error.args else type(error).__name__}") from error
-
-
-def _check_parts(key, value, parts):
-    for part, content in value.items() if isinstance(value, dict) else ():
-        if part not in parts:
-            raise UserError(f"{key}: unknown part {part}{did_you_mean(part, parts)}; it has {', '.join(parts)}")
-        if parts[part] and content not in parts[part]:
-            raise UserError(f"{key}: {part}={show(content)} must be one of {', '.join(map(show, parts[part]))}")
-
-
-def _check_interval(key, value):
-    """RecBole only logs an interval that it cannot read, and filters nothing."""
-    number = r"\s*[-+]?(?:inf|\d+(?:\.\d+)?)\s*"
-    if value and not re.fullmatch(rf"(?:[\[(]{number},{number}[\])];?)+", str(value)):
-        raise UserError(f"{key}={show(value)}: write an interval such as [5,inf) or (0,100]")
-
-
-def _check_metrics(final):
-    """Metric names, and the metric by which the best epoch is chosen: RecBole would find out after an epoch.
-
-    Raises:
-        UserError: an unknown metric (with the nearest), or a ``valid_metric`` that is not computed.
-    """
-    metrics = [final["metrics"]] if isinstance(final["metrics"], str) else final["metrics"]
-    names = [name for name in dir(metric_classes) if name.lower() in metric_types]
-    chosen, _, cut = final["valid_metric"].partition("@")
-    for metric in (*metrics, chosen):
-        if metric.lower() not in metric_types:
-            raise UserError(f"there is no metric {metric!r}{did_you_mean(metric, names)}; there are {', '.join(names)}")
-    if chosen.lower() not in [metric.lower() for metric in metrics]:
-        raise UserError(f"valid_metric={final['valid_metric']} is not computed: add {chosen} to metrics, which is "
-                        f"{metrics}, or set --valid_metric to one of them")
-    topk = [final["topk"]] if isinstance(final["topk"], int) else final["topk"] or []
-    ranking = metric_types[chosen.lower()] == EvaluatorType.RANKING
-    if ranking and chosen.lower() not in ("gauc",) and cut not in map(str, topk):
-        raise UserError(f"valid_metric={final['valid_metric']} needs a cut-off of topk, which is {topk}: for instance "
-                        f"--valid_metric={chosen}@{topk[-1] if topk else 10}")
 
 
 # small helpers
