@@ -18,6 +18,7 @@ One alphabet of axes is used in every shape comment of this package:
 ``N``  items, row 0 is padding
 ``T``  noise levels
 ``M``  samples of a preference
+``W``  beams of a search
 ``V``  text vocabulary
 ``n``  a flat list of positions or rows
 =====  ==========================================

@@ -1,0 +1,75 @@
+"""
+recbole_contrec.decoding.trie
+#############################
+Which tuples of codes are items: a prefix tree on tensors, in memory that grows with items and not with nodes times codes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Children(NamedTuple):
+    """The children of some nodes; F is the most that any node of their level has.
+
+    Attributes:
+        nodes: numbers of the children in the next level [..., F].
+        codes: the codes that lead to them [..., F].
+        real: false behind a node's last child [..., F].
+    """
+
+    nodes: Tensor
+    codes: Tensor
+    real: Tensor
+
+
+class _Level(NamedTuple):
+    """Edges below a level, in order of their upper node."""
+
+    first: Tensor       # [nodes + 1]  the edges of node i are first[i] .. first[i + 1] - 1
+    codes: Tensor       # [edges]      edge j leads to node j of the next level
+    widest: int         # F
+
+
+class CodeTrie:
+    """A prefix tree of the items' codes. Level 0 holds the root, node 0; level K a leaf for every item.
+
+    Args:
+        codes: [N, K]. Row 0 is the padding; an item with a number outside ``0 .. n_codes - 1`` has no codes. Both are
+            left out.
+        n_codes: codes of a level (C).
+
+    Attributes:
+        depth: K.
+        items: item number of every leaf.
+
+    Raises:
+        ValueError: two items have the same codes, or none has any.
+    """
+
+    def __init__(self, codes: Tensor, n_codes: int):
+        items = ((codes >= 0) & (codes < n_codes)).all(1).nonzero().squeeze(1)    # [n]
+        items = items[items > 0]
+        if not len(items):
+            raise ValueError("no item has codes")
+        self.depth = codes.shape[1]
+        self._levels = []
+        node, n_nodes = torch.zeros_like(items), 1                                # [n], of every item
+        for code in codes[items].T.long():
+            # In order of (node, code) the children of a node stand together, and their places number the next level.
+            edges, child = (node * n_codes + code).unique(return_inverse=True)
+            first = torch.searchsorted(edges, torch.arange(n_nodes + 1, device=edges.device) * n_codes)
+            self._levels.append(_Level(first, edges % n_codes, int(first.diff().max())))
+            node, n_nodes = child, len(edges)
+        if n_nodes < len(items):
+            raise ValueError(f"{len(items)} items have only {n_nodes} different tuples of codes")
+        self.items = torch.empty_like(items).scatter_(0, node, items)
+
+    def children(self, level: int, nodes: Tensor) -> Children:
+        """The children of some nodes [...] of a level."""
+        first, codes, widest = self._levels[level]
+        place = first[nodes][..., None] + torch.arange(widest, device=nodes.device)     # [..., F]
+        real = place < first[nodes + 1][..., None]
+        place = place.clamp(max=len(codes) - 1)
+        return Children(place, codes[place], real)

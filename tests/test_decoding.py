@@ -1,0 +1,119 @@
+"""The trie against prefixes in a Python dictionary, the beam against lists and against everything there is."""
+
+import pytest
+import torch
+
+from recbole_contrec.decoding import CodeTrie, beam_search
+
+C = 6
+
+
+def random_codes(n_items, depth=3, seed=0):
+    """Codes [1 + n_items, K] of distinct tuples; the padding has those of item 1."""
+    drawn = torch.randperm(C ** depth, generator=torch.Generator().manual_seed(seed))[:n_items]
+    codes = torch.stack([drawn // C ** level % C for level in range(depth)], dim=1)
+    return torch.cat([codes[:1], codes])
+
+
+class TableModel:
+    """Log-probabilities of every code after every prefix, from tables [B, C, ..., C] of growing depth."""
+
+    def __init__(self, batch, depth=3):
+        torch.manual_seed(1)
+        self.tables = [torch.randn(batch, *[C] * level, C).log_softmax(-1) for level in range(depth)]
+        self.prefix = torch.zeros(batch, 1, 0, dtype=torch.long)                  # [B, w, level]
+
+    def __call__(self, codes, parents):
+        if codes is not None:
+            kept = self.prefix.gather(1, parents[..., None].expand(-1, -1, self.prefix.shape[2]))
+            self.prefix = torch.cat([kept, codes[..., None]], dim=2)
+        rows = torch.arange(len(self.prefix))[:, None]
+        return self.tables[self.prefix.shape[2]][(rows, *self.prefix.unbind(2))].expand(*self.prefix.shape[:2], C)
+
+    def score(self, row, prefix):
+        """Log-probability of a prefix, a plain sum."""
+        return sum(float(self.tables[level][(row, *prefix[:level + 1])]) for level in range(len(prefix)))
+
+
+def beam_of_lists(model, row, codes, width, excluded=()):
+    """Scores and items as lists, by sets of prefixes."""
+    tuples = {tuple(row): item for item, row in enumerate(codes.tolist()) if item}
+    alive = [()]
+    for level in range(1, codes.shape[1] + 1):
+        grown = {prefix[:level] for prefix in tuples if prefix[:level - 1] in alive}
+        if level == codes.shape[1]:
+            grown = {prefix for prefix in grown if tuples[prefix] not in excluded}
+        alive = sorted(grown, key=lambda prefix: -model.score(row, prefix))[:width]
+    return [model.score(row, prefix) for prefix in alive], [tuples[prefix] for prefix in alive]
+
+
+@pytest.mark.parametrize("n_items, depth", [(100, 3), (1, 3), (5, 1), (36, 2)])
+def test_trie_has_the_prefixes_of_the_items(n_items, depth):
+    codes = random_codes(n_items, depth)
+    codes = torch.cat([codes, torch.full((1, depth), C)])  # an item without codes
+    trie = CodeTrie(codes, C)
+    prefixes = {(): 0}
+    for level in range(depth):
+        children = trie.children(level, torch.tensor(list(prefixes.values())))
+        found = {prefix + (int(code),): int(node)
+                 for row, prefix in enumerate(prefixes)
+                 for node, code in zip(children.nodes[row][children.real[row]], children.codes[row][children.real[row]])}
+        assert set(found) == {tuple(row[:level + 1]) for row in codes[1:-1].tolist()}
+        assert sorted(found.values()) == [*range(len(found))]
+        prefixes = found
+    assert all(trie.items[leaf] == codes[1:].tolist().index([*prefix]) + 1 for prefix, leaf in prefixes.items())
+
+
+def test_trie_refuses_what_is_not_a_catalogue():
+    with pytest.raises(ValueError, match="3 items have only 2 different tuples"):
+        CodeTrie(torch.tensor([[0, 0], [0, 1], [1, 1], [0, 1]]), 2)
+    with pytest.raises(ValueError, match="no item has codes"):
+        CodeTrie(torch.tensor([[0, 0], [2, 2]]), 2)
+
+
+def test_trie_grows_with_items_not_with_nodes_times_codes():
+    codes = torch.randint(512, (20_000, 3), generator=torch.Generator().manual_seed(0)).unique(dim=0)
+    trie = CodeTrie(codes, 512)
+    numbers = trie.items.numel() + sum(level.first.numel() + level.codes.numel() for level in trie._levels)
+    assert numbers < 2 * codes.numel()
+
+
+@pytest.mark.parametrize("width", [1, 4, 20, 100])
+def test_beam_is_that_of_lists(width):
+    codes = random_codes(100)
+    model = TableModel(batch=5)
+    excluded = torch.tensor([[0, 0, 0], [7, 0, 7], [1, 2, 3], [100, 50, 0], [0, 0, 9]])
+    found = beam_search(CodeTrie(codes, C), width, TableModel(batch=5))
+    without = beam_search(CodeTrie(codes, C), width, TableModel(batch=5), excluded)
+    for row in range(5):
+        for beams, left_out in ((found, ()), (without, excluded[row].tolist())):
+            scores, items = beam_of_lists(model, row, codes, width, left_out)
+            missing = width - len(items)
+            assert beams.items[row].tolist() == items + [0] * missing
+            torch.testing.assert_close(beams.log_probs[row], torch.tensor(scores + [-torch.inf] * missing))
+
+
+def test_a_beam_as_wide_as_the_catalogue_finds_the_best():
+    codes = random_codes(100)
+    model = TableModel(batch=2)
+    found = beam_search(CodeTrie(codes, C), 100, TableModel(batch=2))
+    for row in range(2):
+        scores = torch.tensor([model.score(row, prefix) for prefix in codes[1:].tolist()])
+        torch.testing.assert_close(found.log_probs[row], scores.sort(descending=True).values)
+        assert torch.equal(found.items[row], scores.argsort(descending=True) + 1)
+
+
+def test_ties_are_different_items():
+    codes = random_codes(30)
+    found = beam_search(CodeTrie(codes, C), 12, lambda codes, parents: torch.zeros(
+        (2, 1 if codes is None else codes.shape[1], C)))
+    assert (found.log_probs == 0).all() and all(len(set(row)) == 12 and min(row) > 0 for row in found.items.tolist())
+
+
+def test_fewer_items_than_beams():
+    codes = random_codes(3)
+    found = beam_search(CodeTrie(codes, C), 5, TableModel(batch=2), torch.tensor([[0], [2]]))
+    assert found.items[:, 3:].eq(0).all() and found.log_probs[:, 3:].eq(-torch.inf).all()
+    assert sorted(found.items[0].tolist()) == [0, 0, 1, 2, 3] and sorted(found.items[1].tolist()) == [0, 0, 0, 1, 3]
+    nothing = beam_search(CodeTrie(codes, C), 2, TableModel(batch=2), torch.tensor([[1, 2, 3], [0, 0, 0]]))
+    assert nothing.items[0].tolist() == [0, 0] and nothing.items[1].gt(0).all()
