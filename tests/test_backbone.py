@@ -65,6 +65,26 @@ def test_one_state_a_row_equals_the_whole_pass(n_layers):
     torch.testing.assert_close(decoder.state_at(inputs, last), decoder(inputs)[torch.arange(5), last])
 
 
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_stepping_in_branches_equals_reading_every_branch_again(n_layers):
+    """Prompts of several lengths; branches that go on from one parent, from another, and from none."""
+    torch.manual_seed(0)
+    decoder = CausalDecoder(8, n_layers, n_heads=2, max_positions=12, dropout=0.5).double().eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    inputs, last = torch.randn(3, 9, 8, dtype=torch.float64), torch.tensor([8, 0, 5])
+    state, memory = decoder.start(inputs, last, room=2 + 4 + 3)
+    torch.testing.assert_close(state, decoder.state_at(inputs, last))
+    branches = [[inputs[row, :last[row] + 1]] for row in range(3)]
+    for parents in ([[0, 0]] * 3, [[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], [[3, 2, 0], [0, 1, 2], [1, 1, 3]]):
+        read = torch.randn(3, len(parents[0]), 8, dtype=torch.float64)
+        states, memory = decoder.step(memory, read, torch.tensor(parents))
+        branches = [[torch.cat([branches[row][parent], own[None]]) for parent, own in zip(parents[row], read[row])]
+                    for row in range(3)]
+        again = torch.stack([torch.stack([decoder(branch[None])[0, -1] for branch in row]) for row in branches])
+        torch.testing.assert_close(states, again)
+
+
 def test_order_matters(decoder):
     inputs = torch.randn(1, 4, 8, dtype=torch.float64)
     assert not torch.allclose(decoder(inputs)[:, -1], decoder(inputs[:, [1, 0, 2, 3]])[:, -1])

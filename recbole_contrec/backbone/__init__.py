@@ -7,9 +7,9 @@ vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says th
 :class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` turns the vectors into states.
 """
 
-from recbole_contrec.backbone.decoder import CausalDecoder, length_groups
+from recbole_contrec.backbone.decoder import CausalDecoder, Memory, length_groups
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
 from recbole_contrec.backbone.prompt import Prompt
 from recbole_contrec.backbone.wording import Wordings
 
-__all__ = ["CausalDecoder", "EncoderDecoder", "Prompt", "Wordings", "length_groups"]
+__all__ = ["CausalDecoder", "EncoderDecoder", "Memory", "Prompt", "Wordings", "length_groups"]

@@ -4,9 +4,29 @@ recbole_contrec.backbone.decoder
 A causal transformer fed with vectors instead of words, built from a transformers configuration.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Memory(NamedTuple):
+    """What branches remember of their prompt and of the steps since.
+
+    The branches of a row are places beside each other that share all keys; a mask says which of these each one sees. So
+    the prompt is never copied for a branch, and a branch that goes on from another takes over its row of the mask.
+
+    Attributes:
+        keys, values: of every block, [B, heads, S + room, D / heads]; ``step`` writes into the room.
+        seen: which of the places written so far a branch sees [B, W, S].
+        position: of the next step [B].
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    seen: Tensor
+    position: Tensor
 
 
 class CausalDecoder(nn.Module):
@@ -77,22 +97,81 @@ class CausalDecoder(nn.Module):
             hidden = block(hidden)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden           # a tuple in older transformers
         visible = positions <= last[:, None]                                      # [B, S]
-        own = hidden[torch.arange(len(last), device=last.device), last]           # [B, D]
-        own = own + self._attend_from(final.attn, final.ln_1(own), final.ln_1(hidden), visible)
-        own = own + final.mlp(final.ln_2(own))
-        return self.transformer.ln_f(own)
+        own = hidden[torch.arange(len(last), device=last.device), last][:, None]  # [B, 1, D]
+        keys, values = self._keys_and_values(final, hidden)
+        own = self._block_from(final, own, keys, values, visible[:, None, None])
+        return self.transformer.ln_f(own).squeeze(1)
+
+    @torch.no_grad()
+    def start(self, inputs: Tensor, last: Tensor, room: int) -> tuple[Tensor, Memory]:
+        """:meth:`state_at`, and what is needed to go on from there.
+
+        Args:
+            inputs: prompt vectors [B, S, D], padded at the end.
+            last: the position to go on from [B].
+            room: positions that the steps to come write, all branches together.
+
+        Returns:
+            tuple: final states [B, D], and a memory with one branch a row.
+        """
+        positions = self._positions(inputs)
+        hidden = inputs + self.transformer.wpe(positions)                         # [B, S, D]
+        visible = positions <= last[:, None]                                      # [B, S]
+        memory = Memory([], [], visible[:, None], last + 1)
+        for number, block in enumerate(self.transformer.h, 1):
+            keys, values = self._keys_and_values(block, hidden)                   # [B, heads, S, D / heads] each
+            if number < len(self.transformer.h):
+                hidden = self._block_from(block, hidden, keys, values)
+            else:  # nothing reads the final block's other states
+                own = hidden[torch.arange(len(last), device=last.device), last][:, None]    # [B, 1, D]
+                hidden = self._block_from(block, own, keys, values, visible[:, None, None])
+            memory.keys.append(F.pad(keys, (0, 0, 0, room)))
+            memory.values.append(F.pad(values, (0, 0, 0, room)))
+        return self.transformer.ln_f(hidden).squeeze(1), memory
+
+    @torch.no_grad()
+    def step(self, memory: Memory, inputs: Tensor, parents: Tensor) -> tuple[Tensor, Memory]:
+        """One more position for W branches a row.
+
+        Args:
+            memory: of :meth:`start` or of the step before; its keys and values are written to.
+            inputs: what the branches read [B, W, D].
+            parents: the branch that each of them goes on from [B, W].
+
+        Returns:
+            tuple: final states [B, W, D], and the memory of the W branches.
+        """
+        batch, width, _ = inputs.shape
+        before = memory.seen.shape[2]
+        seen = memory.seen.gather(1, parents[..., None].expand(-1, -1, before))   # [B, W, S]
+        own = torch.eye(width, dtype=torch.bool, device=seen.device).expand(batch, -1, -1)
+        seen = torch.cat([seen, own], dim=2)                                      # [B, W, S + W]
+        hidden = inputs + self.transformer.wpe(memory.position)[:, None]          # [B, W, D]
+        for block, keys, values in zip(self.transformer.h, memory.keys, memory.values):
+            keys, values = keys[:, :, :before + width], values[:, :, :before + width]
+            keys[:, :, before:], values[:, :, before:] = self._keys_and_values(block, hidden)
+            hidden = self._block_from(block, hidden, keys, values, seen[:, None])
+        return self.transformer.ln_f(hidden), memory._replace(seen=seen, position=memory.position + 1)
 
     @staticmethod
-    def _attend_from(attention, own: Tensor, normed: Tensor, visible: Tensor) -> Tensor:
-        """Self-attention of one position a row, [B, D], to the visible ones [B, S] of ``normed`` [B, S, D]."""
-        width = own.shape[-1]
-        weight, bias = attention.c_attn.weight, attention.c_attn.bias             # [D, 3 D], [3 D]: query, key, value
-        query = torch.addmm(bias[:width], own, weight[:, :width])                 # [B, D]
-        key, value = (normed @ weight[:, width:] + bias[width:]).chunk(2, dim=-1)   # [B, S, D] each
-        query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-                             for part in (query[:, None], key, value))            # [B, heads, 1 or S, D / heads]
-        seen = F.scaled_dot_product_attention(query, key, value, visible[:, None, None])    # [B, heads, 1, D / heads]
-        return attention.c_proj(seen.flatten(1))
+    def _keys_and_values(block, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What a block's attention sees of ``hidden`` [B, S, D]: [B, heads, S, D / heads] each."""
+        attention, width = block.attn, hidden.shape[-1]
+        weight, bias = attention.c_attn.weight[:, width:], attention.c_attn.bias[width:]    # of query, key, value
+        both = (block.ln_1(hidden) @ weight + bias).chunk(2, dim=-1)              # [B, S, D] each
+        return tuple(part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both)
+
+    @staticmethod
+    def _block_from(block, own: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, 1 or W, S] says of the keys
+        and values [B, heads, S, D / heads]; without a mask they are all S positions, each with its past."""
+        attention, width = block.attn, own.shape[-1]
+        weight, bias = attention.c_attn.weight[:, :width], attention.c_attn.bias[:width]    # of query, key, value
+        query = torch.addmm(bias, block.ln_1(own).flatten(0, 1), weight).view_as(own)
+        query = query.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)    # [B, heads, W, D / heads]
+        found = F.scaled_dot_product_attention(query, keys, values, mask, is_causal=mask is None)
+        own = own + attention.c_proj(found.transpose(1, 2).flatten(2))            # [B, W, D]
+        return own + block.mlp(block.ln_2(own))
 
     def _positions(self, inputs: Tensor) -> Tensor:
         """0..S-1, [S]."""
