@@ -12,7 +12,7 @@ TINY_CONTREC = TINY + ["--hidden_size=16", "--vector_size=16", "--token_size=16"
                        "--inner_size=32", "--tokenizer_epochs=3", "--tokenizer_hidden_size=16"]
 TINY_TOKENREC = [argument for argument in TINY_CONTREC if not argument.startswith("--head_width")]
 TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
-           **dict.fromkeys(("TokenRec", "TokenRec-paper"), TINY_TOKENREC)}
+           **dict.fromkeys(("TokenRec", "TokenRec-paper", "TokenRec-beam"), TINY_TOKENREC)}
 
 # Nothing drawn in the forward pass but the noise of a head, for which there is NoNoise.
 STILL_CONTREC = ("--dropout=0", "--token_noise=False", "--user_token_dropout=0", "--window_context=0", "--regression_weight=0")

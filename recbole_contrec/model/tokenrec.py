@@ -79,18 +79,11 @@ class TokenRec(GenerativeRecommender):
         # of one width, the vectors are read as they are: what is retrieved and what is read stay tied
         self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if size != hidden_size else nn.Identity()
 
-        # language model and the way to a preference
-        wordings = None
-        if config["wordings"]:
-            wordings = Wordings(config["wordings"], config["held_out_wording"], hidden_size)
-        self.prompt = Prompt(hidden_size, 0, n_user_tokens, n_tokens, config["item_positions"], self.max_seq_length,
-                             wordings)
+        # language model and the way to the next item
+        self.prompt = self._new_prompt(self.max_seq_length)
         self.causal = config["backbone"] == "causal"  # every position of a window then has a state of its own
         self.backbone = self._new_backbone()
-        answer_size = hidden_size if self.causal else hidden_size * config["answer_length"]
-        self.projection = projection(answer_size, config["projection_size"], size, config["dropout"])
-        self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
-                                   repeat_rate(dataset.histories) if config["repeat_bias"] else None)
+        self._add_head(dataset)
 
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
@@ -105,12 +98,26 @@ class TokenRec(GenerativeRecommender):
                              config["code_restart"], config["code_gradient"])
         return tokenizer.requires_grad_(False).eval()
 
+    def _new_prompt(self, max_items):
+        config, wordings = self.config, None
+        if config["wordings"]:
+            wordings = Wordings(config["wordings"], config["held_out_wording"], config["hidden_size"])
+        return Prompt(config["hidden_size"], 0, config["user_tokens"], config["item_tokens"], config["item_positions"],
+                      max_items, wordings)
+
     def _new_backbone(self):
         config = self.config
         sizes = config["hidden_size"], config["n_layers"], config["n_heads"]
         if self.causal:
             return CausalDecoder(*sizes, self.prompt.max_positions, config["dropout"], config["inner_size"])
         return EncoderDecoder(*sizes, config["answer_length"], config["dropout"], config["inner_size"])
+
+    def _add_head(self, dataset):
+        config = self.config
+        answer_size = config["hidden_size"] * (1 if self.causal else config["answer_length"])
+        self.projection = projection(answer_size, config["projection_size"], config["vector_size"], config["dropout"])
+        self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
+                                   repeat_rate(dataset.histories) if config["repeat_bias"] else None)
 
     # stages before training
 
@@ -260,6 +267,10 @@ class CodeTable(nn.Module):
     def read(self, codes: Tensor) -> Tensor:
         """Word vectors [..., K, D] of codes [..., K]."""
         return self.words(codes + self.first)
+
+    def read(self, codes: Tensor, level: int) -> Tensor:
+        """Word vectors [..., D] of codes [...] of one codebook."""
+        return self.words(codes + self.first[level])
 
 
 def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Module:
