@@ -1,0 +1,159 @@
+"""
+benchmarks.beam
+###############
+What retrieval in one pass is worth: TokenRec beside the same codes and decoder that write the next item by beam search.
+
+    python benchmarks/beam.py --dataset=ml-100k
+    python benchmarks/compare.py --dataset=ml-100k --models TokenRec TokenRec-beam    # first, for accuracy beside speed
+
+All rank the same test users in one process, in turns, on the CPU. Tokenizers are fitted, other weights are as they start:
+the clock does not see them. Further ``--key=value`` settings go to every model. The result is ``OUTPUT/DATASET/beam.json``;
+where that folder holds finished runs, their accuracy stands beside the speed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, Sequence
+
+import torch
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
+
+from markdown import four, head, line  # noqa: E402
+from measuring import seconds_of, temporary_workplace  # noqa: E402
+from runs import RESULTS  # noqa: E402
+from speed import machine, rounded  # noqa: E402
+from tables import Row, load  # noqa: E402
+from recbole_contrec.config import Config  # noqa: E402
+from recbole_contrec.data.loading import load_data  # noqa: E402
+from recbole_contrec.errors import UserError  # noqa: E402
+from recbole_contrec.quick_start import LoadedRun, assemble  # noqa: E402
+from recbole_contrec.results import write_json  # noqa: E402
+
+RECORD = "beam.json"
+BASE, BEAM = "TokenRec", "TokenRec-beam"
+# The one between tells what the longer prompt costs from what the search costs.
+CONTENDERS = {BASE: (BASE,), f"{BASE}, a position a code": (BASE, "--item_positions=each"), BEAM: (BEAM,)}
+METRICS = ("ndcg@10", "hit@10")
+PARTS = {"valid": "best_valid_result", "test": "test_result"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write the record and print the table; 0, or 1 if that was not possible."""
+    options, settings = _parse(arguments)
+    folder = (options.output / options.dataset).absolute()
+    try:
+        record = {**measure(options, settings), "accuracy": accuracy(folder)}
+        write_json(folder / RECORD, rounded(record))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report(record))
+    return 0
+
+
+def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, Any]:
+    """Users a second of every contender.
+
+    Raises:
+        UserError: the models cannot be built with these settings.
+    """
+    torch.set_num_threads(options.threads)
+    facts = {"dataset": options.dataset, "machine": machine(options), "settings": list(settings)}
+    settings = [*settings, "--use_gpu=False", "--show_progress=False",
+                *([f"--data_path={options.data_path.absolute()}"] if options.data_path else [])]
+    width = [f"--beam_size={options.beam_size}"] if options.beam_size else []
+    with temporary_workplace():
+        runs = {name: _prepared(model, options.dataset, [*settings, *own, *(width if model == BEAM else [])])
+                for name, (model, *own) in CONTENDERS.items()}
+        batches = {name: [batch[0] for batch in run.data.test] for name, run in runs.items()}
+        seconds = {name: [] for name in runs}
+        turns = [(turn, name) for turn in range(1 + options.rounds) for name in runs]  # the first one warms up
+        for turn, name in tqdm(turns, desc="ranking", ncols=100):
+            taken = seconds_of(lambda: rank(runs[name], batches[name]))
+            seconds[name] += [taken] if turn else []
+    config, users = runs[BEAM].config, sum(map(len, batches[BEAM]))
+    return {**facts, "users": users, "batch_size": config["eval_batch_size"], "history": config["MAX_ITEM_LIST_LENGTH"],
+            "items": runs[BEAM].model.n_items - 1, "item_tokens": config["item_tokens"],
+            "codes": runs[BEAM].model.item_tokenizer.codes, "beam_size": config["beam_size"],
+            "rows": [row(name, users, seconds) for name in runs]}
+
+
+def _prepared(model: str, dataset: str, arguments: list[str]) -> LoadedRun:
+    """A model in eval mode, its stages finished; what one model has fitted, the next finds on disk."""
+    config = Config(model, dataset, arguments=arguments)
+    loaded = assemble(config, load_data(config))
+    loaded.trainer._begin(loaded.data.train, False)
+    loaded.model.eval()
+    return loaded
+
+
+@torch.no_grad()
+def rank(run: LoadedRun, batches: list) -> None:
+    """The best items of every user, as RecBole's evaluation takes them."""
+    for batch in batches:
+        scores = run.model.full_sort_predict(batch)                               # [B, N]
+        scores[:, 0] = -torch.inf
+        scores.topk(max(run.config["topk"]))
+
+
+def row(name: str, users: int, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """The medians of one contender over rounds, and its time as a multiple of TokenRec's round by round."""
+    own = seconds[name]
+    ratios = [taken / base for taken, base in zip(own, seconds[BASE], strict=True)]
+    return {"name": name, "users_a_second": median(users / taken for taken in own), "seconds": own,
+            "times_slower": median(ratios), "times_slower_range": [min(ratios), max(ratios)]}
+
+
+def accuracy(folder: Path) -> dict[str, dict[str, Any]]:
+    """Means over the seeds of finished runs of both models; empty where one has none."""
+    found = load(folder)
+    if not {BASE, BEAM} <= found.keys():
+        return {}
+    rows = [Row(name, found[name]) for name in (BASE, BEAM)]
+    return {row.name: {"seeds": len(row.results), **{
+        part: {metric: mean(row.metric(metric, key)) for metric in METRICS} for part, key in PARTS.items()}}
+        for row in rows}
+
+
+def report(record: dict[str, Any]) -> str:
+    """The record as a Markdown table."""
+    known = record["accuracy"]
+    lines = head("model", "test users/s", "times slower", *(
+        ["seeds", "valid NDCG@10", "valid HR@10", "NDCG@10", "HR@10"] if known else []))
+    for row in record["rows"]:
+        low, high = row["times_slower_range"]
+        cells = [row["name"], f"{row['users_a_second']:,.0f}", f"{row['times_slower']:.3g} ({low:.3g} to {high:.3g})"]
+        if own := known.get(row["name"]):
+            cells += [own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS)]
+        lines.append(line(*cells, *[""] * (8 - len(cells) if known else 0)))
+    threads = record["machine"]["threads"]
+    lines.append(f"\n{record['dataset']}: {record['users']:,} users, batches of {record['batch_size']}, L = "
+                 f"{record['history']}, {record['items']:,} items of {record['item_tokens']} codes of {record['codes']}, "
+                 f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
+                 f"of {len(record['rows'][0]['seconds'])} rounds.")
+    return "\n".join(lines)
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--data_path", type=Path, help="folder of data sets that RecBole does not ship")
+    parser.add_argument("--beam_size", type=int, help="another than TokenRec-beam's own")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the median counts (5)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
+    options, settings = parser.parse_known_args(arguments)
+    if min(options.rounds, options.threads) < 1:
+        parser.error("--rounds and --threads are at least 1")
+    if odd := [argument for argument in settings if not argument.startswith("--") or "=" not in argument]:
+        parser.error(f"{', '.join(odd)}: settings are --key=value")
+    return options, settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())
