@@ -119,7 +119,7 @@ def measure_items(loaded, removed) -> dict:
              for place, item in enumerate(removed.items)]
     users, items = removed.users[early], removed.items[early]
     found = {"popularity": by_popularity(loaded, items), "as it is": rank_targets(loaded, loaded.model.full_sort_predict)}
-    if hasattr(loaded.model, "fold_in_items"):
+    if getattr(loaded.model, "folds_items_in", False):
         dataset = loaded.data.dataset
         name = dataset.field2id_token
         users_of = {}

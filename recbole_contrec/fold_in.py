@@ -92,8 +92,8 @@ class _Known(NamedTuple):
 
     @classmethod
     def of(cls, loaded: LoadedRun) -> "_Known":
-        if not hasattr(loaded.model, "fold_in_items"):
-            raise UserError(f"{loaded.config['model']} has no tokens: it cannot read items that were not in training")
+        if not getattr(loaded.model, "folds_items_in", False):
+            raise UserError(f"{loaded.config['model']} cannot fold in items that were not in training")
         dataset = loaded.data.train.dataset
         vectors = user_and_item_vectors(loaded.config, dataset, lambda *_: None)
         items = torch.zeros(len(vectors.items), dtype=torch.bool)

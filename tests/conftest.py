@@ -18,7 +18,8 @@ TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-pape
 STILL_CONTREC = ("--dropout=0", "--token_noise=False", "--user_token_dropout=0", "--window_context=0", "--regression_weight=0")
 STILL_TOKENREC = ("--dropout=0", "--user_token_dropout=0", "--window_context=0", "--wordings=['what comes next']",
                   "--held_out_wording=~")
-STILL_OF = {"ContRec": STILL_CONTREC, "DeftRec": (*STILL_CONTREC, "--contrastive_weight=0"), "TokenRec": STILL_TOKENREC}
+STILL_OF = {"ContRec": STILL_CONTREC, "DeftRec": (*STILL_CONTREC, "--contrastive_weight=0"), "TokenRec": STILL_TOKENREC,
+            "TokenRec-beam": STILL_TOKENREC}
 
 
 class NoNoise:

@@ -20,9 +20,10 @@ WINDOWED = {
                 ("--user_tokens=0", "--instruction_length=0")],
     "TokenRec": [(), ("--item_positions=each",), ("--user_tokens=0", "--wordings=[]"), ("--projection_size=8",), T5,
                  (*T5, "--item_positions=each")],
+    "TokenRec-beam": [(), ("--item_identity=False", "--user_tokens=0", "--wordings=[]")],
 }
 LEARNING = {"ContRec": [("--dispersive_weight=0.5", "--condition_dropout=0.5")], "DeftRec": [("--condition_dropout=0.5",)],
-            "TokenRec": [(), T5]}
+            "TokenRec": [(), T5], "TokenRec-beam": [(), ("--item_identity=False",)]}
 SWITCHED = {
     "ContRec": [
         ("--tokenizer=plain",), ("--tokenizer=deterministic", "--token_noise=False"), ("--item_tokens=1",),
@@ -75,6 +76,9 @@ REFUSED = {
 }
 
 
+FROZEN = {"item_tokenizer", "user_tokenizer", "item_tokens"}
+
+
 def each(table):
     """Parameters (model, case) of a table model -> cases."""
     return [pytest.param(model, case, id=f"{model} {' '.join(map(str, case))}") for model, cases in table.items()
@@ -94,10 +98,10 @@ def test_window_loss_equals_prefix_loss(staged, config_of, model, arguments):
     rows = data_preparation(rows_config, create_dataset(rows_config))[0]
     with NoNoise(recommender):
         (windows,) = list(loaded.data.train)
-        window_loss = recommender.calculate_loss(windows).ranking
+        window_loss = recommender.calculate_loss(windows)[0]
         total, count = 0.0, 0
         for batch in rows:
-            total += recommender.calculate_loss(batch).ranking * len(batch)
+            total += recommender.calculate_loss(batch)[0] * len(batch)
             count += len(batch)
     assert count == loaded.data.train.n_targets == recommender.count_targets(windows)
     assert window_loss.item() == pytest.approx((total / count).item(), abs=1e-5)
@@ -142,7 +146,7 @@ def test_tokenizers_are_frozen_and_the_rest_learns(staged, model, arguments):
     trained = {name: parameter.grad for name, parameter in recommender.named_parameters() if parameter.requires_grad}
     frozen = {name for name, parameter in recommender.named_parameters() if not parameter.requires_grad}
     assert not [name for name, gradient in trained.items() if gradient is None]
-    assert frozen and {name.split(".")[0] for name in frozen} <= {"item_tokenizer", "user_tokenizer", "item_tokens"}
+    assert frozen and {name.split(".")[0] for name in frozen} <= FROZEN | ({"item_vectors"} if "beam" in model else set())
 
 
 # scores

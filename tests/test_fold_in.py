@@ -174,5 +174,6 @@ def test_what_cannot_be_folded_in_is_refused(trained):
     with pytest.raises(UserError, match="no item texts"):
         fold_in_texts(loaded)
     assert loaded.model.n_items == loaded.data.dataset.item_num
-    with pytest.raises(UserError, match="SASRec has no tokens"):
-        fold_in_texts(trained("SASRec"))
+    for model in ("SASRec", "TokenRec-beam"):
+        with pytest.raises(UserError, match=f"{model} cannot fold in items"):
+            fold_in_texts(trained(model))

@@ -26,6 +26,8 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
     ``generate``, ``_read_items``, ``_read_users`` and ``_set_item_tokens``.
     """
 
+    folds_items_in = True  # whether items that were not in training can be added
+
     def train(self, mode=True):
         super().train(mode)
         self.item_tokenizer.eval()  # frozen: neither masked nor noisy where it only translates

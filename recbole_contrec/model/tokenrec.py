@@ -268,7 +268,7 @@ class CodeTable(nn.Module):
         """Word vectors [..., K, D] of codes [..., K]."""
         return self.words(codes + self.first)
 
-    def read(self, codes: Tensor, level: int) -> Tensor:
+    def read_level(self, codes: Tensor, level: int) -> Tensor:
         """Word vectors [..., D] of codes [...] of one codebook."""
         return self.words(codes + self.first[level])
 

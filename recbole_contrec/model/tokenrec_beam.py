@@ -53,6 +53,8 @@ class TokenRecBeam(TokenRec):
         ValueError: settings that do not go together.
     """
 
+    folds_items_in = False  # a new item could share its codes with a known one
+
     def __init__(self, config, dataset):
         for key, value in _NEEDED.items():
             if config[key] != value:
@@ -200,7 +202,7 @@ class _Writer:
 
     def __call__(self, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         if codes is not None:
-            read = self.model.item_codes.read(codes, self.level)                  # [b, w, D]
+            read = self.model.item_codes.read_level(codes, self.level)                  # [b, w, D]
             self.states, self.memory = self.model.backbone.step(self.memory, read, parents)
             self.level += 1
         return self.model.code_heads[self.level](self.states).log_softmax(-1)     # [b, w, C]
