@@ -7,7 +7,7 @@ What retrieval in one pass is worth: TokenRec beside the same codes and decoder 
     python benchmarks/compare.py --dataset=ml-100k --models TokenRec TokenRec-beam    # first, for accuracy beside speed
 
 All rank the same test users in one process, in turns, on the CPU. Tokenizers are fitted, other weights are as they start:
-the clock does not see them. Further ``--key=value`` settings go to every model. The result is ``OUTPUT/DATASET/beam.json``;
+the clock does not see them. The same search is also timed as it is commonly written, by transformers' ``generate``. Further ``--key=value`` settings go to every model. The result is ``OUTPUT/DATASET/beam.json``;
 where that folder holds finished runs, their accuracy stands beside the speed.
 """
 
@@ -23,6 +23,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
 
+from beam_generate import GenerateScheme  # noqa: E402
 from markdown import four, head, line  # noqa: E402
 from measuring import seconds_of, temporary_workplace  # noqa: E402
 from runs import RESULTS  # noqa: E402
@@ -38,6 +39,7 @@ RECORD = "beam.json"
 BASE, BEAM = "TokenRec", "TokenRec-beam"
 # The one between tells what the longer prompt costs from what the search costs.
 CONTENDERS = {BASE: (BASE,), f"{BASE}, a position a code": (BASE, "--item_positions=each"), BEAM: (BEAM,)}
+COMMON = "the same search by transformers' generate"
 METRICS = ("ndcg@10", "hit@10")
 PARTS = {"valid": "best_valid_result", "test": "test_result"}
 
@@ -76,11 +78,16 @@ def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, A
         for turn, name in tqdm(turns, desc="ranking", ncols=100):
             taken = seconds_of(lambda: rank(runs[name], batches[name]))
             seconds[name] += [taken] if turn else []
+        few = batches[BEAM][0][:options.generate_users]
+        scheme = GenerateScheme(runs[BEAM].model, runs[BEAM].config["beam_size"])
+        generate = [seconds_of(lambda: scheme.items(few)) for _ in range(2)][-1]
     config, users = runs[BEAM].config, sum(map(len, batches[BEAM]))
+    rows = [row(name, users, seconds) for name in runs]
+    rows.append(generate_row(len(few), generate, rows[0]))
     return {**facts, "users": users, "batch_size": config["eval_batch_size"], "history": config["MAX_ITEM_LIST_LENGTH"],
             "items": runs[BEAM].model.n_items - 1, "item_tokens": config["item_tokens"],
             "codes": runs[BEAM].model.item_tokenizer.codes, "beam_size": config["beam_size"],
-            "rows": [row(name, users, seconds) for name in runs]}
+            "rows": rows}
 
 
 def _prepared(model: str, dataset: str, arguments: list[str]) -> LoadedRun:
@@ -107,6 +114,14 @@ def row(name: str, users: int, seconds: dict[str, list[float]]) -> dict[str, Any
     ratios = [taken / base for taken, base in zip(own, seconds[BASE], strict=True)]
     return {"name": name, "users_a_second": median(users / taken for taken in own), "seconds": own,
             "times_slower": median(ratios), "times_slower_range": [min(ratios), max(ratios)]}
+
+
+def generate_row(users: int, seconds: float, base: dict[str, Any]) -> dict[str, Any]:
+    """One timing of :class:`~beam_generate.GenerateScheme` on fewer users, against TokenRec's users a second."""
+    speed = users / seconds
+    slower = base["users_a_second"] / speed
+    return {"name": COMMON, "users_a_second": speed, "seconds": [seconds], "users": users, "times_slower": slower,
+            "times_slower_range": [slower, slower]}
 
 
 def accuracy(folder: Path) -> dict[str, dict[str, Any]]:
@@ -146,6 +161,7 @@ def _parse(arguments):
     parser.add_argument("--beam_size", type=int, help="another than TokenRec-beam's own")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median counts (5)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
+    parser.add_argument("--generate_users", type=int, default=128, help="users for transformers' generate, which is slow (128)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
     options, settings = parser.parse_known_args(arguments)
     if min(options.rounds, options.threads) < 1:

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 import beam
+from beam_generate import GenerateScheme
 from conftest import TINY_TOKENREC
 
 ROW = {"name": "TokenRec-beam", "users_a_second": 1234.5, "seconds": [1.0, 2.0], "times_slower": 20.04,
@@ -41,6 +43,16 @@ def test_accuracy_stands_beside_speed_where_both_models_have_runs(tmp_path):
     assert "| other | 1,234 | 20 (19 to 21.5) |  |  |  |  |  |" in table and "A CPU, 2 threads, median of 2 rounds" in table
 
 
+def test_generate_finds_items_and_each_once(staged):
+    loaded = staged("TokenRec-beam")
+    scheme = GenerateScheme(loaded.model.eval(), 5)
+    batch = next(iter(loaded.data.test))[0]
+    items = scheme.items(batch)
+    assert items.shape == (len(batch), 5) and (items > 0).all()
+    assert all(len(set(row)) == 5 for row in items.tolist())
+    torch.testing.assert_close(scheme.items(batch[3:4]), items[3:4])  # whatever the padding
+
+
 def test_end_to_end(tiny, tmp_path, capsys):
     settings = [argument for argument in TINY_TOKENREC if argument.split("=")[0] not in ("--show_progress", "--use_gpu")]
     arguments = ["--dataset=tiny", f"--data_path={tiny}", f"--output={tmp_path}", "--rounds=2", *settings]
@@ -48,7 +60,8 @@ def test_end_to_end(tiny, tmp_path, capsys):
     assert "did you mean dropout" in capsys.readouterr().err and not (tmp_path / "tiny").exists()
     assert beam.main([*arguments, "--beam_size=5"]) == 0
     printed, record = capsys.readouterr().out, json.loads((tmp_path / "tiny" / "beam.json").read_text())
-    assert [row["name"] for row in record["rows"]] == [*beam.CONTENDERS] and record["users"] == 40
-    assert all(len(row["seconds"]) == 2 and row["users_a_second"] > 0 for row in record["rows"])
+    assert [row["name"] for row in record["rows"]] == [*beam.CONTENDERS, beam.COMMON] and record["users"] == 40
+    assert all(len(row["seconds"]) == 2 and row["users_a_second"] > 0 for row in record["rows"][:-1])
+    assert record["rows"][-1]["users"] == 40 and record["rows"][-1]["times_slower"] > 0
     assert record["accuracy"] == {} and record["beam_size"] == 5 and str(tmp_path) not in json.dumps(record)
     assert f"| TokenRec | {record['rows'][0]['users_a_second']:,.0f} | 1 (1 to 1) |" in printed
