@@ -6,9 +6,10 @@ What retrieval in one pass is worth: TokenRec beside the same codes and decoder 
     python benchmarks/beam.py --dataset=ml-100k
     python benchmarks/compare.py --dataset=ml-100k --models TokenRec TokenRec-beam    # first, for accuracy beside speed
 
-All rank the same test users in one process, in turns, on the CPU. Tokenizers are fitted, other weights are as they start:
-the clock does not see them. The same search is also timed as it is commonly written, by transformers' ``generate``. Further ``--key=value`` settings go to every model. The result is ``OUTPUT/DATASET/beam.json``;
-where that folder holds finished runs, their accuracy stands beside the speed.
+All rank the same test users in one process, in turns, on the CPU; the same search is also timed as it is commonly written,
+by transformers' ``generate``, on fewer users. Tokenizers are fitted, other weights are as they start: the clock does not see
+them. Further ``--key=value`` settings go to every model. The result is ``OUTPUT/DATASET/beam.json``; where that folder holds
+finished runs, their accuracy stands beside the speed.
 """
 
 import argparse

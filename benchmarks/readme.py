@@ -5,20 +5,50 @@ Writes the tables of the README anew from the result files:
 
     python benchmarks/readme.py
 
-A table stands between ``<!-- accuracy: ml-100k -->`` (or ``cost``, ``test``, ``speed``, ...) and ``<!-- end -->``.
+A table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``; NAME is a folder or file of ``results/``.
 """
 
 import json
 import re
 from pathlib import Path
 
-from runs import RESULTS
+import ablate_report
+import beam
+import grid
+import unseen
+from runs import RESULTS, load
 from speed_summary import summary
 from tables import accuracy_table, cost_table, rows, test_table
+from variants import ABLATIONS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCK = re.compile(r"(?P<head><!-- (?P<kind>\w+): (?P<name>[\w.-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL)
-TABLES = {"accuracy": accuracy_table, "test": test_table, "cost": cost_table}
+BLOCK = re.compile(r"(?P<head><!-- (?P<kind>\w+): (?P<name>[\w./-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL)
+
+
+def _ablation(folder: Path) -> str:
+    variants = ABLATIONS[folder.name.rpartition("-")[2]]
+    found = ablate_report.ordered_rows(folder, variants)
+    return ablate_report.table(found, {variant.name: variant.meaning for variant in variants})
+
+
+def _beam(folder: Path) -> str:
+    record = json.loads((folder / beam.RECORD).read_text())
+    return beam.report({**record, "accuracy": beam.accuracy(folder)})
+
+
+def _grid(folder: Path) -> str:
+    dataset = folder.parent.name.removesuffix("-grid")
+    return grid.table(grid.read_points(grid.GRIDS / f"{folder.name}_on_{dataset}.yaml"), load(folder))
+
+
+def _unseen(folder: Path) -> str:
+    dataset, _, hold = folder.name.rpartition("-unseen-")
+    return unseen.TABLES[hold](load(folder), load(folder.parent / dataset))
+
+
+TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
+          "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "beam": _beam, "grid": _grid, "unseen": _unseen,
+          "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 
 
 def with_tables(text: str, results: Path = RESULTS) -> str:
@@ -31,11 +61,9 @@ def with_tables(text: str, results: Path = RESULTS) -> str:
 
 
 def _table(kind: str, name: str, results: Path) -> str:
-    if kind == "speed":
-        return summary(json.loads((results / f"{name}.json").read_text()))
     if kind not in TABLES:
-        raise ValueError(f"<!-- {kind}: {name} -->: choose one of {', '.join([*TABLES, 'speed'])}")
-    return TABLES[kind](rows(results / name))
+        raise ValueError(f"<!-- {kind}: {name} -->: choose one of {', '.join(TABLES)}")
+    return TABLES[kind](results / name)
 
 
 if __name__ == "__main__":

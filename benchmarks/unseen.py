@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         remove_properties(folder / "properties")
     rows = load(folder)
     if rows:
-        table = users_table if given.hold == "users" else items_table
-        text = f"# {given.dataset}: {given.hold} held out\n\n" + table(rows, load(given.output / given.dataset)) + "\n"
+        table = TABLES[given.hold](rows, load(given.output / given.dataset))
+        text = f"# {given.dataset}: {given.hold} held out\n\n{table}\n"
         (folder / "README.md").write_text(text)
         print(text)
     print(*failed, sep="\n", end="", file=sys.stderr)
@@ -196,6 +196,9 @@ def items_table(rows: dict[str, list[Result]], _trained) -> str:
                 four(mean(part["chance"] for part in found)),
                 four(_mean(found, "popularity", "held out", f"hit@{TOP}")), four(_mean(found, way, "others", "ndcg@10"))))
     return "\n".join(lines)
+
+
+TABLES = {"users": users_table, "items": items_table}
 
 
 def _mean(found: list[dict], *path: str) -> float:
