@@ -144,7 +144,9 @@ def report(record: dict[str, Any]) -> str:
         ["seeds", "valid NDCG@10", "valid HR@10", "NDCG@10", "HR@10"] if known else []))
     for row in record["rows"]:
         low, high = row["times_slower_range"]
-        cells = [row["name"], f"{row['users_a_second']:,.0f}", f"{row['times_slower']:.3g} ({low:.3g} to {high:.3g})"]
+        fewer = f" ({row['users']} users)" if "users" in row else ""
+        span = f" ({low:.3g} to {high:.3g})" if low < high else ""
+        cells = [row["name"] + fewer, _speed(row["users_a_second"]), f"{row['times_slower']:.3g}{span}"]
         if own := known.get(row["name"]):
             cells += [own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS)]
         lines.append(line(*cells, *[""] * (8 - len(cells) if known else 0)))
@@ -154,6 +156,10 @@ def report(record: dict[str, Any]) -> str:
                  f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
                  f"of {len(record['rows'][0]['seconds'])} rounds.")
     return "\n".join(lines)
+
+
+def _speed(users_a_second: float) -> str:
+    return f"{users_a_second:,.0f}" if users_a_second >= 10 else f"{users_a_second:.2g}"
 
 
 def _parse(arguments):

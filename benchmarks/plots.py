@@ -47,7 +47,7 @@ def _training(axes, table):
             best = seconds_to_best(result.content)
             axes.plot(best, result.content["best_valid_score"], "o", color=color, ms=4)
     metric = table[0].results[0].content["card"]["valid_metric"]
-    axes.set(xscale="log", xlabel="core-seconds of training and validation", ylabel=f"{metric} on validation",
+    axes.set(xscale="log", xlabel="core-seconds of training and validation (tokenizers not counted)", ylabel=f"{metric} on validation",
              title=f"{_data(table)}: accuracy against training time (dashed: baselines)")
     axes.legend(frameon=False, fontsize=8)
 
@@ -56,11 +56,12 @@ def _evaluation(axes, table):
     """Test NDCG@10 over users a second, a point a model."""
     from matplotlib.ticker import LogLocator
 
-    for row in table:
+    for number, row in enumerate(table):
         speed = _mean(row.values(lambda content: content["card"]["test_users_per_second"]))
         score = _mean(row.metric("ndcg@10"))
         axes.plot(speed, score, "o", color=BASELINE if is_baseline(row) else OURS)
-        axes.annotate(row.name, (speed, score), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(row.name, (speed, score), xytext=(5, 5 if number % 2 else -11), textcoords="offset points",
+                      fontsize=8)
     axes.set(xscale="log", xlabel="users ranked a second (test, whole catalogue)", ylabel="NDCG@10 on test",
              title=f"{_data(table)}: accuracy against evaluation speed (gray: baselines)")
     axes.set_ylim(0, 1.15 * max(_mean(row.metric("ndcg@10")) for row in table))
