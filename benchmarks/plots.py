@@ -47,7 +47,8 @@ def _training(axes, table):
             best = seconds_to_best(result.content)
             axes.plot(best, result.content["best_valid_score"], "o", color=color, ms=4)
     metric = table[0].results[0].content["card"]["valid_metric"]
-    axes.set(xscale="log", xlabel="core-seconds of training and validation (tokenizers not counted)", ylabel=f"{metric} on validation",
+    axes.set(xscale="log", xlabel="core-seconds of training and validation (tokenizers not counted)",
+             ylabel=f"{metric} on validation",
              title=f"{_data(table)}: accuracy against training time (dashed: baselines)")
     axes.legend(frameon=False, fontsize=8)
 

@@ -96,9 +96,10 @@ def accuracy_table(table: list[Row]) -> str:
 
 def cost_table(table: list[Row]) -> str:
     """Time and memory of every row, means over seeds; core-seconds are processor time of training and validation."""
-    goal = min((score for row in table if row.name == GOAL for score in row.values(lambda content: content["best_valid_score"])), default=None)
-    lines = head("model", "core-s an epoch", "core-s to best epoch", *([f"core-s to {GOAL}'s best, {four(goal)}"] if goal else []), "epochs",
-                 "s a run", "test users/s", "peak MiB", "parameters", "device", "commit")
+    goal = min((result.content["best_valid_score"] for row in table if row.name == GOAL for result in row.results),
+               default=None)
+    reaching = [f"core-s to {GOAL}'s best, {four(goal)}"] if goal else []
+    lines = head("model", "core-s an epoch", "core-s to best epoch", *reaching, "epochs", "s a run", "test users/s", "peak MiB", "parameters", "device", "commit")
     for row in table:
         card = [result.content["card"] for result in row.results]
         reached = [seconds(row.values(lambda content: seconds_to_reach(content, goal)))] if goal else []
