@@ -99,7 +99,8 @@ def cost_table(table: list[Row]) -> str:
     goal = min((result.content["best_valid_score"] for row in table if row.name == GOAL for result in row.results),
                default=None)
     reaching = [f"core-s to {GOAL}'s best, {four(goal)}"] if goal else []
-    lines = head("model", "core-s an epoch", "core-s to best epoch", *reaching, "epochs", "s a run", "test users/s", "peak MiB", "parameters", "device", "commit")
+    lines = head("model", "core-s an epoch", "core-s to best epoch", *reaching, "epochs", "s a run", "test users/s",
+                 "peak MiB", "parameters", "device", "commit")
     for row in table:
         card = [result.content["card"] for result in row.results]
         reached = [seconds(row.values(lambda content: seconds_to_reach(content, goal)))] if goal else []
