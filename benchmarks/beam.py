@@ -9,7 +9,8 @@ What retrieval in one pass is worth: TokenRec beside the same codes and decoder 
 All rank the same test users in one process, in turns, on the CPU; the same search is also timed as it is commonly written,
 by transformers' ``generate``, on fewer users. Tokenizers are fitted, other weights are as they start: the clock does not see
 them. Further ``--key=value`` settings go to every model. The result is ``OUTPUT/DATASET/beam.json``; where that folder holds
-finished runs, their accuracy stands beside the speed.
+finished runs, their accuracy stands beside the speed; that of TokenRec without its repeat bias, which the beam cannot have, as
+well, from the row ``TokenRec,repeat_bias=False`` (``compare.py --name``).
 """
 
 import argparse
@@ -40,6 +41,7 @@ RECORD = "beam.json"
 BASE, BEAM = "TokenRec", "TokenRec-beam"
 # The one between tells what the longer prompt costs from what the search costs.
 CONTENDERS = {BASE: (BASE,), f"{BASE}, a position a code": (BASE, "--item_positions=each"), BEAM: (BEAM,)}
+UNBIASED = f"{BASE},repeat_bias=False"  # as fast as TokenRec; the beam cannot have the bias
 COMMON = "the same search by transformers' generate"
 METRICS = ("ndcg@10", "hit@10")
 PARTS = {"valid": "best_valid_result", "test": "test_result"}
@@ -127,11 +129,11 @@ def generate_row(users: int, seconds: float, base: dict[str, Any]) -> dict[str, 
 
 
 def accuracy(folder: Path) -> dict[str, dict[str, Any]]:
-    """Means over the seeds of finished runs of both models; empty where one has none."""
+    """Means over the seeds of finished runs, by row; empty where one of the two models has none."""
     found = load(folder)
     if not {BASE, BEAM} <= found.keys():
         return {}
-    rows = [Row(name, found[name]) for name in (BASE, BEAM)]
+    rows = [Row(name, found[name]) for name in (BASE, UNBIASED, BEAM) if name in found]
     return {row.name: {"seeds": len(row.results), **{
         part: {metric: mean(row.metric(metric, key)) for metric in METRICS} for part, key in PARTS.items()}}
         for row in rows}
@@ -150,11 +152,13 @@ def report(record: dict[str, Any]) -> str:
         if own := known.get(row["name"]):
             cells += [own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS)]
         lines.append(line(*cells, *[""] * (8 - len(cells) if known else 0)))
+    if own := known.get(UNBIASED):
+        lines.append(line(UNBIASED, "", "", own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS)))
     threads = record["machine"]["threads"]
     lines.append(f"\n{record['dataset']}: {record['users']:,} users, batches of {record['batch_size']}, L = "
                  f"{record['history']}, {record['items']:,} items of {record['item_tokens']} codes of {record['codes']}, "
                  f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
-                 f"of {len(record['rows'][0]['seconds'])} rounds.")
+                 f"of {len(record['rows'][0]['seconds'])} rounds, commit {record['machine']['commit']}.")
     return "\n".join(lines)
 
 

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     folder = given.output / given.dataset
     if not given.tables_only:
-        failed = run_all([Run(model, given.dataset, seed, folder, settings=given.settings)
+        failed = run_all([Run(model, given.dataset, seed, folder, given.name, given.settings)
                           for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models], given.data_path)
         if failed:
             print(*failed, sep="\n", file=sys.stderr)
@@ -92,7 +92,11 @@ def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | 
 def _parse(arguments):
     parser = common_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec"])
-    return parse_with_settings(parser, arguments)
+    parser.add_argument("--name", help="of the row, for one model with other settings than its own (the model's)")
+    given = parse_with_settings(parser, arguments)
+    if given.name and len(given.models) != 1:
+        parser.error("--name is for one model")
+    return given
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def read_points(path: Path) -> list[dict]:
 
 def settings_of(point: dict) -> tuple[str, ...]:
     """Arguments of a line's run."""
-    return tuple(f"--{key}={value}" for key, value in point.items())
+    return tuple(f"--{key}={'~' if value is None else value}" for key, value in point.items())
 
 
 def name_of(point: dict) -> str:

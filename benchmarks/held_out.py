@@ -23,7 +23,8 @@ class Removed(NamedTuple):
 
 class HeldOutDataset(WindowDataset):
     """A :class:`~recbole_contrec.data.windows.WindowDataset` without the training interactions of a share of its users
-    or items, and without the rows of validation that are about them. The rows of the test are all there.
+    or items, without the texts of these items, and without the rows of validation that are about them. The rows of the test
+    are all there; ``whole_texts`` keeps the texts.
 
     Reads ``hold`` (``users`` or ``items``), ``hold_share`` and ``seed``, which draws them.
     """
@@ -36,6 +37,10 @@ class HeldOutDataset(WindowDataset):
         known = np.unique(entities)
         count = max(1, round(self.config["hold_share"] * len(known)))
         drawn = np.sort(np.random.default_rng(self.config["seed"]).choice(known, count, replace=False))
+        if kind == "items":
+            self.whole_texts, hidden = self.item_texts, set(drawn.tolist())
+            self.item_texts = {field: ["" if item in hidden else text for item, text in enumerate(texts)]
+                               for field, texts in self.item_texts.items()}
         out = np.isin(entities, drawn)
         order = np.argsort(self._training_times()[out], kind="stable")
         self.removed = Removed(kind, drawn, numbers[out][order], items[out][order])

@@ -6,7 +6,7 @@ Pictures of a results folder: accuracy against time, and accuracy against evalua
 
 from pathlib import Path
 
-from tables import Row, is_baseline, seconds_to_best
+from tables import Row, is_baseline, seconds_to_best, stage_seconds
 
 OURS, BASELINE = "tab:blue", "tab:gray"
 
@@ -42,12 +42,13 @@ def _training(axes, table):
             curve = result.content["curve"]
             if not curve:
                 continue  # RecBole's own training loops leave none
-            axes.plot([point["core_seconds"] for point in curve], [point["score"] for point in curve], color=color, lw=1.2,
-                      ls="--" if is_baseline(row) else "-", label=None if seed else row.name, alpha=0.8)
+            before = stage_seconds(result.content)
+            axes.plot([before + point["core_seconds"] for point in curve], [point["score"] for point in curve], color=color,
+                      lw=1.2, ls="--" if is_baseline(row) else "-", label=None if seed else row.name, alpha=0.8)
             best = seconds_to_best(result.content)
             axes.plot(best, result.content["best_valid_score"], "o", color=color, ms=4)
     metric = table[0].results[0].content["card"]["valid_metric"]
-    axes.set(xscale="log", xlabel="core-seconds of training and validation (tokenizers not counted)",
+    axes.set(xscale="log", xlabel="core-seconds of training and validation, tokenizers included",
              ylabel=f"{metric} on validation",
              title=f"{_data(table)}: accuracy against training time (dashed: baselines)")
     axes.legend(frameon=False, fontsize=8)

@@ -131,14 +131,15 @@ def test_table(table: list[Row], k: int = 10) -> str:
 
 
 def seconds_to_best(content: dict) -> float | None:
-    """Core-seconds of training and validating until the best epoch was over; None for RecBole's own training loops."""
-    return next((point["core_seconds"] for point in content["curve"] if point["epoch"] == content["best_epoch"]), None)
+    """Core-seconds until the best epoch was over, the stages before training included; None for RecBole's own training
+    loops."""
+    return next((stage_seconds(content) + point["core_seconds"] for point in content["curve"]
+                 if point["epoch"] == content["best_epoch"]), None)
 
 
 def seconds_to_reach(content: dict, score: float) -> float | None:
     """Core-seconds until validation first gave ``score``, the stages before training included; None if it never did."""
-    before = sum(stage["seconds"] for stage in content["stages"].values())
-    return next((before + point["core_seconds"] for point in content["curve"] if point["score"] >= score), None)
+    return next((stage_seconds(content) + point["core_seconds"] for point in content["curve"] if point["score"] >= score), None)
 
 
 def report(folder: Path, names: Iterable[str] | None = None) -> str:
@@ -150,6 +151,11 @@ def report(folder: Path, names: Iterable[str] | None = None) -> str:
     table = rows(folder, names)
     parts = [accuracy_table(table), test_table(table), cost_table(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def stage_seconds(content: dict) -> float:
+    """Seconds of vectors and tokenizers, which use one core."""
+    return sum(stage["seconds"] for stage in content["stages"].values())
 
 
 def epoch_seconds(content: dict) -> float | None:

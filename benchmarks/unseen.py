@@ -8,13 +8,16 @@ Users and items that nobody has seen in training: how well they are served when 
 
 ``--hold=users`` keeps a share of the users out of all training and compares their test rank with that of the others; of
 the same users, the table shows what a model that was trained on them reached, where ``compare.py`` left such a run.
-``--hold=items`` keeps a share of the items out, folds them in from their first ``--early`` interactions and from their
+``--hold=items`` keeps a share of the items out, their texts too, folds them in from their first ``--early`` interactions and from their
 texts, and counts how often one that is a test item enters the first 20. Finished runs are kept and never repeated.
 """
 
 import sys
+from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -32,14 +35,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-unseen-{given.hold}"
     settings = (f"--hold={given.hold}", f"--hold_share={given.share}", f"--early={given.early}", *given.settings)
-    runs = [Run(f"{model}-held-out", given.dataset, seed, folder, model, settings, measure="unseen:measure",
-                properties=folder / "properties")
-            for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models]
     failed = []
     if not given.tables_only:
-        write_properties(folder / "properties", given.models, given.dataset)
-        failed = run_all(runs, given.data_path)
-        remove_properties(folder / "properties")
+        with TemporaryDirectory() as place:
+            properties = Path(place) / "properties"
+            write_properties(properties, given.models)
+            failed = run_all([Run(f"{model}-held-out", given.dataset, seed, folder, model, settings,
+                                  measure="unseen:measure", properties=properties)
+                              for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models],
+                             given.data_path)
     rows = load(folder)
     if rows:
         table = TABLES[given.hold](rows, load(given.output / given.dataset))
@@ -50,26 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def write_properties(folder: Path, models: list[str], dataset: str) -> None:
-    """YAML files of models that read :class:`held_out.HeldOutDataset`, with what the model wants otherwise on the data."""
-    from recbole_contrec.registry import properties_folders, tuned_files
-
-    (folder / "model").mkdir(parents=True, exist_ok=True)
+def write_properties(folder: Path, models: list[str]) -> None:
+    """YAML files of models that read :class:`held_out.HeldOutDataset`."""
+    (folder / "model").mkdir(parents=True)
     for model in models:
-        tuned = "".join(path.read_text() for path in tuned_files(model, dataset, properties_folders()))
         (folder / "model" / f"{model}-held-out.yaml").write_text(
             f"extends: {model}\ndataset_class: held_out:HeldOutDataset\n"
             "hold: users        # (str; one of: users, items) What is kept out of training.\n"
-            "hold_share: 0.05   # (float; >= 0) How many of them.\n"
-            f"early: 10          # (int; >= 1) Interactions from which a new item is folded in.\n{tuned}")
-
-
-def remove_properties(folder: Path) -> None:
-    """Take :func:`write_properties` back."""
-    for path in folder.glob("model/*.yaml"):
-        path.unlink()
-    (folder / "model").rmdir()
-    folder.rmdir()
+            "hold_share: 0.05   # (float; 0..<1) How many of them.\n"
+            "early: 10          # (int; >= 1) Interactions from which a new item is folded in.\n")
 
 
 # in the process of a run
@@ -85,6 +78,8 @@ class Ranks(NamedTuple):
 
     def metrics(self, chosen: np.ndarray) -> dict[str, float]:
         """Mean metrics over some targets [n] (bool), and their number."""
+        if not chosen.any():
+            return {"targets": 0, "ndcg@10": 0.0, "hit@10": 0.0, f"hit@{TOP}": 0.0}
         gains = ndcg(self.ranks[chosen], self.ties[chosen])
         return {"targets": int(chosen.sum()), "ndcg@10": float(gains.mean()), "hit@10": float((gains > 0).mean()),
                 f"hit@{TOP}": float((ndcg(self.ranks[chosen], self.ties[chosen], TOP) > 0).mean())}
@@ -93,7 +88,8 @@ class Ranks(NamedTuple):
 def measure(loaded) -> dict:
     """What a finished run says about the users or items that it has not seen."""
     removed = loaded.data.train.dataset.removed
-    return (measure_users if removed.kind == "users" else measure_items)(loaded, removed)
+    found = (measure_users if removed.kind == "users" else measure_items)(loaded, removed)
+    return {**{key: loaded.config[key] for key in ("hold_share", "early")}, **found}
 
 
 def measure_users(loaded, removed) -> dict:
@@ -111,12 +107,12 @@ def measure_users(loaded, removed) -> dict:
 
 def measure_items(loaded, removed) -> dict:
     """Test targets that are held-out items, and the others: not folded in, folded in both ways, and by popularity."""
-    import copy
-
     from recbole_contrec import fold_in_interactions, fold_in_texts
 
-    early = [removed.items[:place].tolist().count(item) < loaded.config["early"]
-             for place, item in enumerate(removed.items)]
+    count, early = Counter(), []
+    for item in removed.items.tolist():
+        count[item] += 1
+        early.append(count[item] <= loaded.config["early"])
     users, items = removed.users[early], removed.items[early]
     found = {"popularity": by_popularity(loaded, items), "as it is": rank_targets(loaded, loaded.model.full_sort_predict)}
     if getattr(loaded.model, "folds_items_in", False):
@@ -125,10 +121,11 @@ def measure_items(loaded, removed) -> dict:
         users_of = {}
         for user, item in zip(users, items):
             users_of.setdefault(str(name[dataset.iid_field][item]), []).append(str(name[dataset.uid_field][user]))
-        weights = copy.deepcopy(loaded.model.state_dict())
+        weights = deepcopy(loaded.model.state_dict())
         fold_in_interactions(loaded, users_of)
         found["interactions"] = rank_targets(loaded, loaded.model.full_sort_predict)
         if dataset.item_texts:
+            dataset.item_texts = loaded.data.train.dataset.whole_texts
             loaded.model.load_state_dict(weights)
             fold_in_texts(loaded)
             found["texts"] = rank_targets(loaded, loaded.model.full_sort_predict)
@@ -178,7 +175,7 @@ def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]])
             *(four(_mean(found, "model", group, metric)) for group, metric in (
                 ("others", "ndcg@10"), ("held out", "hit@10"), ("others", "hit@10"))),
             four(_mean(found, "popularity", "held out", "ndcg@10"))))
-    return "\n".join(lines)
+    return "\n".join([*lines, f"\n{_alike(rows)}"])
 
 
 def items_table(rows: dict[str, list[Result]], _trained) -> str:
@@ -195,10 +192,24 @@ def items_table(rows: dict[str, list[Result]], _trained) -> str:
                 f"**{four(_mean(found, way, 'held out', f'hit@{TOP}'))}**", four(_mean(found, way, "held out", "ndcg@10")),
                 four(mean(part["chance"] for part in found)),
                 four(_mean(found, "popularity", "held out", f"hit@{TOP}")), four(_mean(found, way, "others", "ndcg@10"))))
-    return "\n".join(lines)
+    return "\n".join([*lines, f"\n{_alike(rows)}"])
 
 
 TABLES = {"users": users_table, "items": items_table}
+
+
+def _alike(rows: dict[str, list[Result]]) -> str:
+    """What was held out, in words.
+
+    Raises:
+        ValueError: not the same in all runs.
+    """
+    found = {(result.content["measured"]["hold_share"], result.content["measured"]["early"])
+             for results in rows.values() for result in results}
+    if len(found) > 1:
+        raise ValueError(f"runs with different --share or --early stand side by side: {found}; give another --output")
+    (share, early), = found
+    return f"{share:.0%} held out, drawn anew by every seed; items are folded in from at most {early} interactions."
 
 
 def _mean(found: list[dict], *path: str) -> float:
@@ -231,7 +242,10 @@ def _parse(arguments):
     parser.add_argument("--hold", choices=("users", "items"), required=True)
     parser.add_argument("--share", type=float, default=0.05, help="of the users or items that is held out")
     parser.add_argument("--early", type=int, default=10, help="interactions from which a held-out item is folded in")
-    return parse_with_settings(parser, arguments)
+    given = parse_with_settings(parser, arguments)
+    if not 0 < given.share < 1 or given.early < 1:
+        parser.error("--share lies between 0 and 1, and --early is at least 1")
+    return given
 
 
 if __name__ == "__main__":

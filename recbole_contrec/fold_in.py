@@ -5,7 +5,8 @@ Items that were not in training: from their first interactions or from their tex
 tokenizer and language model stay as they are. (New *users* need no call: models fold their histories in by themselves.)
 """
 
-from typing import Mapping, NamedTuple, Sequence
+from pathlib import Path
+from typing import Iterable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -13,39 +14,48 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from recbole_contrec.data.text import joined, tfidf
-from recbole_contrec.data.vectors import user_and_item_vectors
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.identity import Identity
 from recbole_contrec.quick_start import LoadedRun
+from recbole_contrec.stages import fingerprint, run_stages
 from recbole_contrec.tokenizer import CollaborativeVectors, FoldIn
+
+PADDING = "[PAD]"  # RecBole's name of row 0
 
 
 def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]]) -> None:
     """Give items vectors and tokens from the users who interacted with them since.
 
     Args:
-        loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is.
-        users_of: for every item its users. Items that the data set does not know are added to the catalogue.
+        loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is. Histories
+            stay what they are: the new item does not become part of those of its users.
+        users_of: for every item its users; those without a training interaction add nothing. Items that the data set does
+            not know are added to the catalogue.
 
     Raises:
-        UserError: a user that the data set does not know or that had no training interaction, an item that was in
-            training, or a model without tokens.
+        UserError: a user that the data set does not know, an item all of whose users had no training interaction or that
+            was in training itself, or a model that cannot take new items.
     """
-    known = _Known.of(loaded)
+    known = _known(loaded)
+    users_of = {str(item): users for item, users in users_of.items()}
+    _refuse_known(loaded, known, users_of)
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.uid_field]
     partners = torch.zeros(len(users_of), max(map(len, users_of.values()), default=0), dtype=torch.long)
-    for row, users in enumerate(users_of.values()):
+    for row, (item, users) in enumerate(users_of.items()):
+        if isinstance(users, str):
+            raise UserError(f"item {item!r}: {users!r} is one text; give a list of users")
         for place, user in enumerate(map(str, users)):
-            if user not in numbers:
+            if user not in numbers or user == PADDING:
                 raise UserError(f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}")
             partners[row, place] = numbers[user]
-    fold_in = FoldIn(dataset.user_num, known.vectors.items.shape[1])
-    users, items = known.pairs
+    users, items = dataset.histories.pairs()
+    fold_in = FoldIn(len(known.vectors.users), known.vectors.items.shape[1])
     fold_in.fit(known.vectors.items, known.vectors.users, items, users)
     vectors = fold_in(partners)                                                   # [m, d]
-    if (missing := ~vectors.any(1)).any():
-        item = list(users_of)[int(missing.nonzero()[0])]
-        raise UserError(f"item {item!r} cannot be folded in: none of its users had a training interaction")
+    for item, vector in zip(users_of, vectors):
+        if not vector.any():
+            raise UserError(f"item {item!r} cannot be folded in: none of its users had a training interaction")
     _add(loaded, known, list(users_of), vectors)
 
 
@@ -55,64 +65,85 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
 
     Args:
         loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is.
-        texts: for every item its text. None takes the items of the data set that were not in training and have one.
+        texts: for every item its text. None takes the items of the data set that were not in training and have a text
+            with at least one word that items of training have.
 
     Returns:
         list: the items.
 
     Raises:
-        UserError: the data set has no texts, an item was in training, or a model without tokens.
+        UserError: the data set has no texts, a text has no word that is known, an item was in training, or a model that
+            cannot take new items.
     """
-    known = _Known.of(loaded)
+    known = _known(loaded)
     dataset = loaded.data.dataset
     if not dataset.item_texts:
-        raise UserError(f"{loaded.config['dataset']!r} has no item texts (a .item file with a token_seq column)")
+        raise UserError(f"{loaded.config['dataset']!r} has no item texts (a .item file with text columns)")
     all_texts = joined(dataset.item_texts)                                        # [N]
-    if texts is None:
-        names = dataset.field2id_token[dataset.iid_field]
-        texts = {str(names[row]): all_texts[row] for row in range(1, len(all_texts))
-                 if not known.items[row] and all_texts[row].strip()}
-    if not texts:
-        return []
+    given = {str(item): text for item, text in texts.items()} if texts is not None else {
+        str(name): text for row, (name, text) in enumerate(zip(dataset.field2id_token[dataset.iid_field], all_texts))
+        if row and not (row < len(known.items) and known.items[row])}
+    _refuse_known(loaded, known, given)
     rows = known.items.nonzero().squeeze(1).tolist()
     vectoriser = tfidf()
-    inputs = vectoriser.fit_transform([all_texts[row] for row in rows])
-    regression = Ridge(alpha=1.0).fit(inputs, known.vectors.items[rows].numpy())
-    vectors = torch.from_numpy(regression.predict(vectoriser.transform(list(texts.values()))).astype(np.float32))
-    _add(loaded, known, list(texts), vectors)
-    return list(texts)
+    try:
+        inputs = vectoriser.fit_transform([all_texts[row] for row in rows])
+    except ValueError as error:
+        raise UserError(f"the item texts of {loaded.config['dataset']!r} hold no words to learn from") from error
+    wordless = {item for item, text in given.items() if not vectoriser.transform([text or ""]).nnz}
+    if texts is not None and wordless:
+        raise UserError(f"no word of the text of {min(wordless)!r} stands in that of an item of training")
+    given = {item: text for item, text in given.items() if item not in wordless}
+    if given:
+        regression = Ridge(alpha=1.0).fit(inputs, known.vectors.items[rows].numpy())
+        vectors = regression.predict(vectoriser.transform(list(given.values())))
+        _add(loaded, known, list(given), torch.from_numpy(vectors.astype(np.float32)))
+    return list(given)
 
 
 class _Known(NamedTuple):
-    """What training knew: pairs [n], vectors, and which items [N] had one."""
+    """What training knew: vectors of users [U, d] and items [N, d], and which items [N] had an interaction."""
 
-    pairs: tuple[np.ndarray, np.ndarray]
     vectors: CollaborativeVectors
     items: Tensor
 
-    @classmethod
-    def of(cls, loaded: LoadedRun) -> "_Known":
-        if not getattr(loaded.model, "folds_items_in", False):
-            raise UserError(f"{loaded.config['model']} cannot fold in items that were not in training")
-        dataset = loaded.data.train.dataset
-        vectors = user_and_item_vectors(loaded.config, dataset, lambda *_: None)
-        items = torch.zeros(len(vectors.items), dtype=torch.bool)
-        items[dataset.histories.items] = True
-        return cls(dataset.histories.pairs(), vectors, items)
+
+def _known(loaded: LoadedRun) -> _Known:
+    """Of a run, before anything was folded in: later calls go on from the same vectors."""
+    if loaded.known is not None:
+        return loaded.known
+    if not getattr(loaded.model, "folds_items_in", False):
+        raise UserError(f"{loaded.config['model']} cannot fold in items that were not in training")
+    dataset = loaded.data.train.dataset
+    vectors: dict[str, Tensor] = {}
+    stage = loaded.model.vector_stage(dataset, vectors)  # on disk, if the run left it there
+    data = fingerprint(*dataset.histories, texts=(Identity.of(loaded.data.dataset).items,))
+    run_stages([stage], data, Path(loaded.config["checkpoint_dir"]) / "stages")
+    items = torch.zeros(len(vectors["items"]), dtype=torch.bool)
+    items[dataset.histories.items] = True
+    loaded.known = _Known(CollaborativeVectors(vectors["users"], vectors["items"]), items)
+    return loaded.known
+
+
+def _refuse_known(loaded: LoadedRun, known: _Known, items: Iterable[str]) -> None:
+    numbers = loaded.data.dataset.field2token_id[loaded.data.dataset.iid_field]
+    for item in items:
+        row = numbers.get(item, len(known.items))
+        if item == PADDING or row < len(known.items) and known.items[row]:
+            raise UserError(f"item {item!r} was in training: only others are folded in" if row else f"{item!r} is no item")
 
 
 def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor) -> None:
     """Write the vectors [m, d] of some items into the model; what is no item yet becomes one."""
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.iid_field]
-    for item in items:
-        if item in numbers and numbers[item] < len(known.items) and known.items[numbers[item]]:
-            raise UserError(f"item {item!r} was in training: only others are folded in")
+    retrieval = loaded.model.retrieval_vectors(vectors, known.vectors.items, known.items)    # [m, d]
+    # Nothing below this line can fail over what the user gave.
     added = [item for item in items if item not in numbers]
-    first = len(numbers)
-    numbers.update(zip(added, range(first, first + len(added))))
+    numbers.update(zip(added, range(len(numbers), len(numbers) + len(added))))
     dataset.field2id_token[dataset.iid_field] = np.append(dataset.field2id_token[dataset.iid_field], added)
     for texts in dataset.item_texts.values():
         texts.extend([""] * len(added))
     loaded.model.add_items(len(added))
-    loaded.model.fold_in_items(torch.tensor([numbers[item] for item in items]), vectors, known.vectors.items, known.items)
+    loaded.model.set_items(torch.tensor([numbers[item] for item in items], dtype=torch.long), vectors, retrieval)
+    loaded.__dict__.pop("trainer", None)  # a trainer made before would hold the shorter tables

@@ -42,6 +42,7 @@ class LoadedRun:
     config: Config
     model: Any
     data: RunData
+    known: Any = None  # what training knew, once items were folded in; see fold_in.py
 
     @cached_property
     def trainer(self):

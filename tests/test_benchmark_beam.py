@@ -29,7 +29,7 @@ def test_a_row_compares_round_by_round():
 
 def test_accuracy_stands_beside_speed_where_both_models_have_runs(tmp_path):
     record = {"dataset": "tiny", "users": 40, "batch_size": 512, "history": 200, "items": 1000, "item_tokens": 3, "codes": 8,
-              "beam_size": 20, "machine": {"cpu": "A CPU", "threads": 2}, "rows": [ROW, {**ROW, "name": "other"}]}
+              "beam_size": 20, "machine": {"cpu": "A CPU", "threads": 2, "commit": "abc"}, "rows": [ROW, {**ROW, "name": "other"}]}
     write_run(tmp_path, "TokenRec", 1, 0.2, 0.1)
     assert beam.accuracy(tmp_path) == {}
     table = beam.report({**record, "accuracy": {}})
@@ -38,9 +38,12 @@ def test_accuracy_stands_beside_speed_where_both_models_have_runs(tmp_path):
     write_run(tmp_path, "TokenRec-beam", 2, 0.4, 0.1)
     known = beam.accuracy(tmp_path)
     assert known["TokenRec-beam"]["seeds"] == 2 and known["TokenRec-beam"]["valid"]["ndcg@10"] == pytest.approx(0.35)
+    write_run(tmp_path, "TokenRec,repeat_bias=False", 1, 0.1, 0.05)
+    known = beam.accuracy(tmp_path)
     table = beam.report({**record, "accuracy": known})
+    assert "| TokenRec,repeat_bias=False |  |  | 1 | .1000 | .1000 | .0500 | .0500 |" in table
     assert "| TokenRec-beam | 1,234 | 20 (19 to 21.5) | 2 | .3500 | .3500 | .1500 | .1500 |" in table
-    assert "| other | 1,234 | 20 (19 to 21.5) |  |  |  |  |  |" in table and "A CPU, 2 threads, median of 2 rounds" in table
+    assert "| other | 1,234 | 20 (19 to 21.5) |  |  |  |  |  |" in table and "A CPU, 2 threads, median of 2 rounds, commit abc." in table
 
 
 def test_generate_finds_items_and_each_once(staged):

@@ -17,7 +17,7 @@ from runs import Result
 @pytest.fixture
 def data_of(tiny, workplace):
     """A function (hold, *arguments) -> RunData with a fifth of the users or items held out."""
-    unseen.write_properties(workplace / "properties", ["ContRec"], "tiny")
+    unseen.write_properties(workplace / "properties", ["ContRec"])
 
     def build(hold, *arguments):
         return load_data(Config("ContRec-held-out", "tiny", properties=str(workplace / "properties"), arguments=[
@@ -40,6 +40,8 @@ def test_training_and_validation_know_nothing_of_what_is_held_out(data_of, confi
     targets = whole.valid.dataset.inter_feat[field].numpy()
     kept = data.valid.dataset.inter_feat[field].numpy()
     assert kept.tolist() == targets[~np.isin(targets, removed.numbers)].tolist() and len(kept) < len(targets)
+    nameless = [item for item in range(1, data.dataset.item_num) if not data.train.dataset.item_texts["title"][item]]
+    assert nameless == (removed.numbers.tolist() if hold == "items" else [])
     for name in ("user_id", "item_id", "item_id_list"):  # the test is what it was
         assert torch.equal(data.test.dataset.inter_feat[name], whole.test.dataset.inter_feat[name])
 
@@ -62,16 +64,18 @@ def test_means_weigh_seeds_by_their_targets_and_the_same_users_are_found():
     ranks = {"user": np.array(["a", "b", "c"]), "rank": np.array([1, 3, 99]), "ties": np.zeros(3, int)}
     trained = [Result("ContRec", {"card": {"seed": 1}}, ranks), Result("ContRec", {"card": {"seed": 2}}, ranks)]
 
-    def of(seed, held_out, score):
+    def of(seed, held_out, score, share=0.05):
         group = {"targets": len(held_out), "ndcg@10": score, "hit@10": score, "hit@20": score}
         parts = dict.fromkeys(("model", "popularity", "stand-in"), {"held out": group, "others": {**group, "ndcg@10": 0.5}})
-        return Result("ContRec", {"card": {"seed": seed}, "measured": {"held_out": held_out, **parts}}, {})
+        return Result("ContRec", {"card": {"seed": seed}, "measured": {"hold_share": share, "early": 10, "held_out": held_out, **parts}}, {})
 
     results = [of(1, ["a", "b"], 0.4), of(2, ["c"], 0.1)]
     line = unseen.users_table({"ContRec": results}, {"ContRec": trained}).splitlines()[2]
     assert line.startswith("| ContRec | 2 | 3 | **.3000** | .3000 | .5000 | -40.0% | .5000 |")
     alone = unseen.users_table({"ContRec": results}, {"ContRec": trained[:1]}).splitlines()[2]
     assert "| .3000 |  |  | .5000 |" in alone  # a seed has no partner
+    with pytest.raises(ValueError, match="another --output"):
+        unseen.users_table({"ContRec": [*results, of(3, ["c"], 0.1, share=0.1)]}, {})
 
 
 @pytest.mark.parametrize("hold", ["users", "items"])
@@ -90,3 +94,10 @@ def test_from_runs_to_a_table(tiny, workplace, hold, capsys):
     whole = sum(group["ndcg@10"] * group["targets"] for group in stored["measured"][same].values()) / 40
     assert whole == pytest.approx(stored["test_result"]["ndcg@10"], abs=1e-4)
     assert (folder / "README.md").read_text().split("\n\n")[1].strip() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argument", ["--share=2", "--share=0", "--early=0"])
+def test_shares_are_shares(argument, capsys):
+    with pytest.raises(SystemExit):
+        unseen.main(["--dataset=tiny", "--hold=users", argument])
+    assert "between 0 and 1" in capsys.readouterr().err

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_model, recommend
-from recbole_contrec.data.vectors import user_and_item_vectors
 from recbole_contrec.errors import UserError
 from recbole_contrec.tokenizer import FoldIn, history_means, standardise, svd_vectors
 
@@ -137,15 +136,27 @@ def test_an_item_with_the_users_of_another_gets_its_tokens_and_is_recommended(tr
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_an_item_is_folded_in_by_its_text(trained, model, tiny):
+def test_an_item_is_folded_in_by_its_text(trained, model):
     loaded = trained(model)
+    before = loaded.model.n_items
     assert fold_in_texts(loaded, {"new": "Title of 7 odd kind", "other": "Title of 30 even kind"}) == ["new", "other"]
-    known = user_and_item_vectors(loaded.config, loaded.data.train.dataset, lambda *_: None).items
-    assert loaded.data.dataset.item_num == loaded.model.n_items == len(known)
-    numbers = loaded.data.dataset.field2token_id["item_id"]
-    vectors = torch.nn.functional.normalize(loaded.model.item_vectors.weight, dim=1)
-    assert torch.isfinite(vectors).all() and vectors[numbers["new"]].any()
+    assert loaded.data.dataset.item_num == loaded.model.n_items == before + 2
+    vectors = loaded.model.item_vectors.weight
+    assert torch.isfinite(vectors).all() and vectors[before].any()
     assert not torch.equal(*tokens_of(loaded, "new", "other"))
+    assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False)["ndcg@10"] > 0
+
+
+@pytest.mark.parametrize("source", ["svd", "svd+text", "text", "lightgcn"])
+def test_items_one_after_the_other_are_folded_in_as_all_at_once(trained, source):
+    arguments = ("ContRec", f"--item_vectors={source}", "--lightgcn_epochs=2")
+    once, twice = trained(*arguments), trained(*arguments)
+    users = [users_of_item(once, 7), users_of_item(once, 20)]
+    fold_in_interactions(once, {"a": users[0], "b": users[1]})
+    fold_in_interactions(twice, {"a": users[0]})
+    fold_in_interactions(twice, {"b": users[1]})
+    torch.testing.assert_close(tokens_of(twice, "a", "b"), tokens_of(once, "a", "b"))
+    torch.testing.assert_close(twice.model.item_vectors.weight, once.model.item_vectors.weight)
 
 
 def test_words_lead_to_the_items_that_have_them(tiny, staged):
@@ -162,18 +173,31 @@ def test_words_lead_to_the_items_that_have_them(tiny, staged):
     assert max(of_place, key=of_place.get) == 3 and of_place[3] > 0.5
 
 
-def test_what_cannot_be_folded_in_is_refused(trained):
+def test_numbers_serve_as_names(trained):
     loaded = trained()
-    for users_of, message in (({"new": ["u1", "nobody"]}, "there is no user 'nobody'"), ({"i7": ["u1"]}, "was in training"),
-                              ({"new": []}, "none of its users")):
+    fold_in_interactions(loaded, {1700: users_of_item(loaded, 7)})
+    assert len(recommend(loaded, histories=[["1700", "i8"]], k=3)) == 3
+
+
+def test_what_cannot_be_folded_in_is_refused_and_changes_nothing(trained):
+    loaded = trained()
+    items = loaded.model.n_items
+    for users_of, message in (
+            ({"new": ["u1", "nobody"]}, "there is no user 'nobody'"), ({"new": ["u1", "[PAD]"]}, "there is no user"),
+            ({"i7": ["u1"]}, "was in training"), ({"[PAD]": ["u1"]}, "is no item"), ({"new": []}, "none of its users"),
+            ({"new": "u1"}, "is one text")):
         with pytest.raises(UserError, match=message):
             fold_in_interactions(loaded, users_of)
-    with pytest.raises(UserError, match="was in training"):
-        fold_in_texts(loaded, {"i7": "words"})
+    for texts, message in (({"i7": "words"}, "was in training"), ({"new": "xyz"}, "no word of the text of 'new'"),
+                           ({"new": ""}, "no word"), ({"new": None}, "no word")):
+        with pytest.raises(UserError, match=message):
+            fold_in_texts(loaded, texts)
+    fold_in_interactions(loaded, {})
+    assert fold_in_texts(loaded, {}) == []
     loaded.data.dataset.item_texts = {}
     with pytest.raises(UserError, match="no item texts"):
         fold_in_texts(loaded)
-    assert loaded.model.n_items == loaded.data.dataset.item_num
+    assert loaded.model.n_items == loaded.data.dataset.item_num == items
     for model in ("SASRec", "TokenRec-beam"):
         with pytest.raises(UserError, match=f"{model} cannot fold in items"):
             fold_in_texts(trained(model))

@@ -58,3 +58,13 @@ def test_data_without_texts_say_so(config_of, tiny, run_tiny):
     (tiny / "tiny" / "tiny.item").unlink()
     with pytest.raises(UserError, match="has no item texts"):
         run_tiny("ContRec", "--item_vectors=text")
+
+
+@pytest.mark.parametrize("texts", [["", "", ""], ["", "a b", "c"]])
+def test_texts_without_words_are_refused(texts):
+    with pytest.raises(UserError, match="hold no words"):
+        text_vectors(texts, 4, seed=0)
+
+
+def test_one_word_alone_tells_nothing_apart():
+    assert not text_vectors(["", "soap", "soap"], 4, seed=0).any()

@@ -82,7 +82,7 @@ def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: 
         return _lightgcn_vectors(size, config, dataset, report)
     if not dataset.item_texts:
         raise UserError(f"item_vectors={config['item_vectors']}: {config['dataset']!r} has no item texts (a .item file with "
-                        "token_seq columns)")
+                        "text columns)")
     return _with_history_means(text_vectors(joined(dataset.item_texts), size, config["seed"]), dataset)
 
 
@@ -95,12 +95,19 @@ def text_vectors(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
 
     Returns:
         [N, d] float32.
+
+    Raises:
+        UserError: no text holds a word.
     """
-    matrix = tfidf().fit_transform(texts)                                         # [N, words]
+    try:
+        matrix = tfidf().fit_transform(texts)                                     # [N, words]
+    except ValueError as error:
+        raise UserError("item_vectors asks for texts, and the item texts hold no words") from error
     rank = min(size, *(side - 1 for side in matrix.shape))
-    reduced = normalize(TruncatedSVD(rank, random_state=seed).fit_transform(matrix))
     vectors = torch.zeros(len(texts), size)
-    vectors[:, :rank] = torch.from_numpy(reduced)
+    if rank > 0:
+        reduced = TruncatedSVD(rank, random_state=seed).fit_transform(matrix)
+        vectors[:, :rank] = torch.from_numpy(normalize(reduced))
     return vectors
 
 

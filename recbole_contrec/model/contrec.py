@@ -110,7 +110,7 @@ class ContRec(GenerativeRecommender):
     def stages(self, dataset) -> Iterator[Stage]:
         """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
         vectors = {}
-        yield self._vector_stage(dataset, vectors)
+        yield self.vector_stage(dataset, vectors)
         self._start_item_vectors(vectors["items"])
         if self.user_tokenizer is not None:
             self.user_vectors.copy_(vectors["users"])

@@ -37,7 +37,7 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
 
     # stages before training
 
-    def _vector_stage(self, dataset, vectors: dict[str, Tensor]) -> Stage:
+    def vector_stage(self, dataset, vectors: dict[str, Tensor]) -> Stage:
         """The stage that fills ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
         def accept(tensors: dict[str, Tensor]) -> None:
             vectors.update(tensors)
@@ -151,25 +151,33 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
             self.user_fold_in.features = torch.cat([features, features.new_zeros(count, features.shape[1])])
 
     @torch.no_grad()
-    def fold_in_items(self, items: Tensor, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> None:
-        """Tokens and retrieval vectors of items that were not in training.
+    def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
+        """Vectors in the retrieval space of items that were not in training.
 
-        Their vectors in the retrieval space come from the linear map that fits best from the collaborative vectors of
-        the known items to theirs, at the mean length of theirs.
+        They come from the linear map that fits best from the collaborative vectors of the known items to theirs there, at
+        the mean length of theirs.
 
         Args:
-            items: internal numbers [m].
             vectors: collaborative vectors [m, d] of these items.
-            known_vectors: collaborative vectors [N, d] of all items before this call.
+            known_vectors: of all items of the data set that the model was trained on [N, d].
             known: which of them were in training [N].
+
+        Returns:
+            [m, d], on the CPU.
         """
-        items, vectors = items.to(self.device), vectors.to(self.device)
-        retrieval = self.item_vectors.weight[:len(known)][known.to(self.device)]  # [n, d]
-        inputs = _with_one(known_vectors[known].to(self.device))                  # [n, d + 1]
-        solution = torch.linalg.lstsq(inputs, retrieval, driver="gelsd" if inputs.is_cpu else None).solution
-        found = F.normalize(_with_one(vectors) @ solution, dim=-1) * retrieval.norm(dim=-1).mean()
-        self.item_vectors.weight[items] = found
-        self._set_item_tokens(items, vectors)
+        retrieval = self.item_vectors.weight[:len(known)].cpu()[known]            # [n, d]
+        inputs = _with_one(known_vectors[known]).double()                         # [n, d + 1]
+        # gelsd: columns beyond the rank of the vectors are zero, which the default on GPUs does not bear
+        solution = torch.linalg.lstsq(inputs, retrieval.double(), driver="gelsd").solution.float()
+        return F.normalize(_with_one(vectors) @ solution, dim=-1) * retrieval.norm(dim=-1).mean()
+
+    @torch.no_grad()
+    def set_items(self, items: Tensor, vectors: Tensor, retrieval: Tensor) -> None:
+        """Write items [m] that were not in training: tokens from their collaborative vectors [m, d], and their vectors in
+        the retrieval space [m, d]."""
+        items = items.to(self.device)
+        self.item_vectors.weight[items] = retrieval.to(self.device)
+        self._set_item_tokens(items, vectors.to(self.device))
 
 
 @torch.no_grad()

@@ -124,7 +124,7 @@ class TokenRec(GenerativeRecommender):
     def stages(self, dataset) -> Iterator[Stage]:
         """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
         vectors = {}
-        yield self._vector_stage(dataset, vectors)
+        yield self.vector_stage(dataset, vectors)
         self._start_item_vectors(vectors["items"])
         yield self._code_stage("item", self.item_tokenizer, self.item_codes, vectors["items"])
         if self.user_tokenizer is not None:
@@ -234,9 +234,10 @@ class TokenRec(GenerativeRecommender):
             hidden = torch.rand(len(users), device=users.device) < self.config["user_token_dropout"]
             codes = codes.masked_fill(hidden[:, None], self.user_codes.stand_in)
         elif self.user_fold_in is not None:
-            vectors = self.user_fold_in(item_seq)                                 # [B, d]
-            new = (codes[:, 0] == self.user_codes.stand_in) & (vectors != 0).any(1)
-            codes[new] = self.user_tokenizer.encode(vectors[new])
+            new = (codes[:, 0] == self.user_codes.stand_in).nonzero().squeeze(1)  # [n]
+            vectors = self.user_fold_in(item_seq[new])                            # [n, d]
+            some = (vectors != 0).any(1)
+            codes[new[some]] = self.user_tokenizer.encode(vectors[some])
         return self.user_codes.read(codes)
 
 

@@ -159,7 +159,8 @@ class TokenRecBeam(TokenRec):
         All others share the lowest finite number: behind every beam and tied, and still in front of what an evaluation
         masks with -inf.
         """
-        found = self.generate(interaction)
+        # What the evaluation masks anyhow must not hold places of the beam.
+        found = self.generate(interaction, excluded=interaction[self.ITEM_SEQ] if self.config["mask_seen"] else None)
         lowest = torch.finfo(found.log_probs.dtype).min
         scores = found.log_probs.new_full((len(found.items), self.n_items), lowest)
         return scores.scatter_(1, found.items, found.log_probs.clamp(min=lowest))

@@ -39,6 +39,7 @@ class FoldIn(nn.Module):
         """
         matrix = interaction_matrix(entities, partners, len(vectors), len(partner_vectors))
         degree = np.asarray(matrix.sum(axis=0)).ravel()  # [R]
+        vectors, partner_vectors = vectors.cpu(), partner_vectors.cpu()
         known = seen_rows(partner_vectors).numpy() & (degree > 0)
         scale = np.where(known, 1 / np.sqrt(np.maximum(degree, 1)), 0.0)
         features = np.column_stack([partner_vectors.numpy() * scale[:, None], scale])  # [R, d + 1]
