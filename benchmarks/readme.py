@@ -18,7 +18,7 @@ import grid
 import unseen
 from runs import RESULTS, load
 from speed_summary import summary
-from tables import accuracy_table, cost_table, rows, test_table
+from tables import accuracy_table, cost_table, is_recbole, rows, test_table
 from variants import ABLATIONS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -47,6 +47,7 @@ def _unseen(folder: Path) -> str:
 
 
 TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
+          "recbole": lambda path: test_table(rows(path), counts=is_recbole),
           "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "beam": _beam, "grid": _grid, "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 

@@ -58,16 +58,29 @@ def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:
 
 def is_baseline(row: Row) -> bool:
     """Whether a model is one of RecBole's, or the network of one under our training."""
+    return any(base.__module__.startswith("recbole.model.") and "abstract" not in base.__module__
+               for base in _model_class(row).__mro__)
+
+
+def is_recbole(row: Row) -> bool:
+    """Whether a model is one of RecBole's, trained as RecBole trains it."""
+    return _model_class(row).__module__.startswith("recbole.model.")
+
+
+def _model_class(row: Row) -> type:
     from recbole_contrec.registry import find_model, properties_folders
 
-    model = find_model(row.results[0].content["card"]["model"], properties_folders()).model_class
-    return any(base.__module__.startswith("recbole.model.") and "abstract" not in base.__module__ for base in model.__mro__)
+    return find_model(row.results[0].content["card"]["model"], properties_folders()).model_class
 
 
-def best_baseline(table: list[Row]) -> Row | None:
-    """The baseline with the highest validation score, among those measured like the first row."""
+def best_baseline(table: list[Row], counts: Callable[[Row], bool] = is_baseline) -> Row | None:
+    """The baseline with the highest validation score, among those measured like the first row.
+
+    Args:
+        counts: which rows are baselines.
+    """
     odd = mismatches(table)
-    return next((row for row in table if is_baseline(row) and row.name not in odd), None)
+    return next((row for row in table if counts(row) and row.name not in odd), None)
 
 
 def mismatches(table: list[Row]) -> dict[str, list[str]]:
@@ -114,9 +127,9 @@ def cost_table(table: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def test_table(table: list[Row], k: int = 10) -> str:
-    """Every other row against the best baseline, user by user."""
-    baseline = best_baseline(table)
+def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is_baseline) -> str:
+    """Every other row against the best baseline, user by user; ``counts`` says which rows are baselines."""
+    baseline = best_baseline(table, counts)
     others = [row for row in table if row is not baseline]
     if baseline is None or not others:
         return ""
@@ -149,7 +162,10 @@ def report(folder: Path, names: Iterable[str] | None = None) -> str:
         ValueError: there is no finished run.
     """
     table = rows(folder, names)
-    parts = [accuracy_table(table), test_table(table), cost_table(table)]
+    tests = [test_table(table)]
+    if best_baseline(table) is not best_baseline(table, is_recbole):  # else the two would be one
+        tests.append(test_table(table, counts=is_recbole))
+    parts = [accuracy_table(table), *tests, cost_table(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -106,6 +106,16 @@ def test_the_paired_test_is_against_the_best_baseline(folder):
     assert f"{contrec / sasrec - 1:+.1%}" in text
 
 
+def test_controls_and_recbole_s_own_models_are_told_apart(folder):
+    write_result(folder, "SASRecAll", 1, [2] * 6, model="SASRecAll", score=0.15)
+    table = tables.rows(folder, ["ContRec", "SASRec", "SASRecAll"])
+    assert tables.best_baseline(table).name == "SASRecAll"
+    assert tables.best_baseline(table, tables.is_recbole).name == "SASRec"
+    report = tables.report(folder, ["ContRec", "SASRec", "SASRecAll"])
+    assert "against SASRecAll |" in report and "against SASRec |" in report
+    assert tables.report(folder, ["ContRec", "SASRec"]).count("against SASRec |") == 1
+
+
 def test_seconds_until_a_score_is_reached(folder):
     content = tables.rows(folder, ["ContRec"])[0].results[0].content
     assert tables.seconds_to_reach(content, 0.15) == 2 + 20 and tables.seconds_to_reach(content, 0.5) is None
