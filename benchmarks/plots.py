@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tables import Row, is_baseline, seconds_to_best, stage_seconds
 
-OURS, BASELINE = "tab:blue", "tab:gray"
-
 
 def draw(table: list[Row], folder: Path) -> list[Path]:
     """Write ``training.png`` and ``evaluation.png`` into the folder.
@@ -24,8 +22,9 @@ def draw(table: list[Row], folder: Path) -> list[Path]:
 
     written = []
     for name, draw_into in (("training.png", _training), ("evaluation.png", _evaluation)):
-        figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(8.5, 4.5), layout="constrained")
         draw_into(axes, table)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(folder / name, dpi=120)
@@ -51,7 +50,6 @@ def _training(axes, table):
     axes.set(xscale="log", xlabel="core-seconds of training and validation, tokenizers included",
              ylabel=f"{metric} on validation",
              title=f"{_data(table)}: accuracy against training time (dashed: baselines)")
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _evaluation(axes, table):
@@ -61,11 +59,9 @@ def _evaluation(axes, table):
     for number, row in enumerate(table):
         speed = _mean(row.values(lambda content: content["card"]["test_users_per_second"]))
         score = _mean(row.metric("ndcg@10"))
-        axes.plot(speed, score, "o", color=BASELINE if is_baseline(row) else OURS)
-        axes.annotate(row.name, (speed, score), xytext=(5, 5 if number % 2 else -11), textcoords="offset points",
-                      fontsize=8)
+        axes.plot(speed, score, "s" if is_baseline(row) else "o", color=f"C{number}", label=row.name)
     axes.set(xscale="log", xlabel="users ranked a second (test, whole catalogue)", ylabel="NDCG@10 on test",
-             title=f"{_data(table)}: accuracy against evaluation speed (gray: baselines)")
+             title=f"{_data(table)}: accuracy against evaluation speed (squares: baselines)")
     axes.set_ylim(0, 1.15 * max(_mean(row.metric("ndcg@10")) for row in table))
     axes.margins(x=0.2)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
