@@ -121,10 +121,13 @@ def tokens_of(loaded, *items):
 @pytest.mark.parametrize("model", MODELS)
 def test_an_item_with_the_users_of_another_gets_its_tokens_and_is_recommended(trained, model):
     loaded = trained(model, "--epochs=5", "--learning_rate=0.01")
-    before = recommend(loaded, k=5)
+    before, trainer = recommend(loaded, k=5), loaded.trainer
+    lengths = loaded.model.item_vectors.weight[torch.from_numpy(np.unique(loaded.data.train.dataset.histories.items))].norm(dim=1)
     fold_in_interactions(loaded, {"twin of i7": users_of_item(loaded, loaded.data.dataset.field2token_id["item_id"]["i7"])})
     twin, original = tokens_of(loaded, "twin of i7", "i7")
     torch.testing.assert_close(twin, original, atol=1e-3, rtol=0)
+    torch.testing.assert_close(loaded.model.item_vectors.weight[-1].norm(), lengths.mean())
+    assert loaded.trainer is not trainer  # whose optimizer and average hold the tables of before
     batch = next(iter(loaded.data.test))[0]
     scores = loaded.model.full_sort_predict(batch)
     assert scores.shape[1] == loaded.data.dataset.item_num == loaded.model.n_items

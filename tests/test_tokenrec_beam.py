@@ -107,3 +107,12 @@ def test_it_learns_and_recommends(run_tiny):
     loaded = load_data_and_model(trained["checkpoint"])
     table = recommend(loaded, users=["u3", "u5"], histories=[["i1", "i2"]], k=25)
     assert len(table) == 75 and table["item_id"].notna().all()
+
+
+def test_what_an_evaluation_masks_holds_no_place_of_the_beam(ready):
+    loaded = ready("--mask_seen=True", "--beam_size=5")
+    rows = next(iter(loaded.data.test))[0]
+    scores = loaded.model.eval().full_sort_predict(rows)
+    found = scores > torch.finfo(scores.dtype).min
+    assert (found.sum(1) == 5).all()
+    assert not found.gather(1, rows["item_id_list"])[rows["item_id_list"] > 0].any()
