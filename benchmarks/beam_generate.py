@@ -45,7 +45,7 @@ class GenerateScheme:
             length = interaction[model.ITEM_SEQ_LEN][rows]
             prompt = model._read(interaction[model.ITEM_SEQ][rows, :int(length.max())], interaction[model.USER_ID][rows])
             written = self.network.generate(
-                **self._left_padded(prompt, model.prompt.position_after(length) + 1), max_new_tokens=self.n_tokens,
+                **self._left_padded(prompt.vectors, prompt.last(length) + 1), max_new_tokens=self.n_tokens,
                 num_beams=self.width, num_return_sequences=self.width, do_sample=False,
                 prefix_allowed_tokens_fn=lambda _, prefix: self.next_codes[tuple(prefix.tolist())])
             items = [self.item_of[tuple(path)] for path in written[:, -self.n_tokens:].tolist()]

@@ -31,7 +31,8 @@ def recommend(checkpoint: str | LoadedRun, users: Sequence[str] | None = None, h
         batch_size: users scored at once.
 
     Returns:
-        DataFrame: columns user_id, rank (from 1), item_id, score and the text fields of the items.
+        DataFrame: columns user_id, rank (from 1), item_id, score, the text fields of the items, and for a model that has
+            learned to answer what it says about each user's next item (``answer``).
 
     Raises:
         UserError: unknown user or item (names the nearest), or ``k`` below 1.
@@ -125,7 +126,16 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
              "item_id": dataset.id2token(dataset.iid_field, chosen), "score": scores.cpu().numpy()[found]}
     for field, texts in dataset.item_texts.items():
         table[f"item_{field}" if field in table else field] = [texts[item] for item in chosen]
+    if can_answer(loaded.model):
+        answers = loaded.model.answers(interaction)
+        table["answer"] = [answers[r] for r in row]
     return pd.DataFrame(table)
+
+
+def can_answer(model) -> bool:
+    """Whether a model says in words what comes next."""
+    language = getattr(model, "language", None)
+    return language is not None and language.answers is not None
 
 
 def _as_interaction(config, people) -> Interaction:

@@ -6,6 +6,7 @@ the top K of a catalogue too large to score at once.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -88,6 +89,21 @@ def pairwise_cosine_loss(preference: Tensor, items: Tensor, target: Tensor, marg
     return (1 - near + (far - margin).clamp_min(0)).mean()
 
 
+class TextEvidence(NamedTuple):
+    """What a language model says about the next item, for n preferences; either half may be None.
+
+    Attributes:
+        log_probs: log-probability of every distinct text [n, texts], and ``text_of``: the text of every item [N].
+        said: number of the category that a generated answer names [n], 0 = none, and ``category_of``: that of every
+            item [N].
+    """
+
+    log_probs: Tensor | None = None
+    text_of: Tensor | None = None
+    said: Tensor | None = None
+    category_of: Tensor | None = None
+
+
 class Retrieval(nn.Module):
     """Similarity between preference vectors and item vectors, with a learned temperature.
 
@@ -105,49 +121,57 @@ class Retrieval(nn.Module):
         label_smoothing: of the ranking loss.
         repeat_rate: share of targets that stand in their history already; the repeat bias starts at its log odds. None
             for no bias: histories are then ignored.
-        text_bonus: pi of the hybrid retrieval of DeftRec and ContRec (Qu et al., arXiv 2504.12007): the similarity of
-            an item that agrees with a generated text is multiplied by 1 + pi. The caller says which items agree.
+        text_bonus: pi of the hybrid retrieval of DeftRec and ContRec (Qu et al., arXiv 2504.12007): the similarity s of
+            an item that agrees with a generated answer becomes (1 + pi) s. Where s is negative, (1 - pi) s: nothing loses
+            by agreeing.
+        text_weight: of the log-probability of an item's text, which is added to its score.
     """
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
 
     def __init__(self, similarity: str = "cosine", temperature: float = 0.05, label_smoothing: float = 0.0,
-                 repeat_rate: float | None = None, text_bonus: float = 0.0):
+                 repeat_rate: float | None = None, text_bonus: float = 0.0, text_weight: float = 0.0):
         super().__init__()
-        if text_bonus < 0:
-            raise ValueError(f"text_bonus={text_bonus}: an item that agrees with the text must not lose by it")
+        if not 0 <= text_bonus <= 1:
+            raise ValueError(f"text_bonus={text_bonus}: an item that agrees with the text must not lose by it: 0 to 1")
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity={similarity!r}: choose one of {', '.join(SIMILARITIES)}")
         self.similarity = similarity
         self.label_smoothing = label_smoothing
-        self.text_bonus = text_bonus
+        self.text_bonus, self.text_weight = text_bonus, text_weight
         if similarity == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
         self.register_parameter("repeat_bias", bias)
 
     def scores(self, preference: Tensor, items: Tensor, history: Tensor | None = None, first: int = 0,
-               agreeing: Tensor | None = None) -> Tensor:
+               text: TextEvidence | None = None) -> Tensor:
         """Similarity of each preference to each item.
 
         Args:
             preference: [n, d], or samples [M, n, d].
             items: [N, d], the items ``first``, ``first + 1``, ...
             history: item numbers [n, L] that get the repeat bias, 0 = none.
-            agreeing: item numbers [n, A] that get the text bonus, 0 = none.
+            text: what the language model says.
 
         Returns:
             Tensor: a fresh writable [n, N].
         """
         scores = self._similarities(preference, items)
-        # once each, also for an item that is named twice
-        if agreeing is not None:
-            named = _places(agreeing, first, len(items))
-            scores[named] = scores[named] * (1 + self.text_bonus)
+        if text is not None:
+            columns = slice(first, first + len(items))
+            if text.said is not None:
+                scores += self._bonus(scores, text.category_of[columns] == text.said[:, None], text.said[:, None])
+            if text.log_probs is not None:
+                scores += self.text_weight * text.log_probs[:, text.text_of[columns]]
+        # once each, also for an item that stands in the history twice
         if self.repeat_bias is not None and history is not None:
             named = _places(history, first, len(items))
             scores[named] = scores[named] + self.repeat_bias
         return scores
+
+    def _bonus(self, scores: Tensor, agrees: Tensor, said: Tensor) -> Tensor:
+        return self.text_bonus * scores.abs() * (agrees & (said > 0))
 
     def _similarities(self, preference: Tensor, items: Tensor) -> Tensor:
         if self.similarity == "cosine":
@@ -191,19 +215,21 @@ class Retrieval(nn.Module):
         return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
 
     def paired_scores(self, preference: Tensor, items: Tensor, numbers: Tensor | None = None,
-                      history: Tensor | None = None, agreeing: Tensor | None = None) -> Tensor:
+                      history: Tensor | None = None, text: TextEvidence | None = None) -> Tensor:
         """Score of the i-th item for the i-th preference: [n, d] or [M, n, d], and [n, d] -> [n].
 
         Args:
-            numbers: of the items [n], to find them in ``history`` [n, L] and ``agreeing`` [n, A].
+            numbers: of the items [n], to find them in ``history`` [n, L] and ``text``.
         """
         if self.similarity == "cosine":
             preference, items = self._scaled(preference), F.normalize(items, dim=-1)
         similarity = (preference * items).sum(-1)  # [n] or [M, n]
         if preference.dim() == 3:
             similarity = similarity.logsumexp(0) - math.log(len(similarity))
-        if agreeing is not None:
-            similarity = similarity * (1 + self.text_bonus * (agreeing == numbers[:, None]).any(1))
+        if text is not None and text.said is not None:
+            similarity = similarity + self._bonus(similarity, text.category_of[numbers] == text.said, text.said)
+        if text is not None and text.log_probs is not None:
+            similarity = similarity + self.text_weight * text.log_probs.gather(1, text.text_of[numbers, None]).squeeze(1)
         if self.repeat_bias is not None and history is not None:
             similarity = similarity + self.repeat_bias * (history == numbers[:, None]).any(1)
         return similarity
@@ -215,7 +241,7 @@ class Retrieval(nn.Module):
     @torch.no_grad()
     def top_k(self, preference: Tensor, items: Tensor, k: int, excluded: Tensor | None = None,
               history: Tensor | None = None, chunk: int = 8192,
-              agreeing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+              text: TextEvidence | None = None) -> tuple[Tensor, Tensor]:
         """The K best items in bounded memory: the catalogue passes in chunks, the best so far are kept.
 
         Args:
@@ -223,7 +249,7 @@ class Retrieval(nn.Module):
             items: [N, d]; row 0 is the padding and never returned.
             excluded: item numbers [n, E] that may not be returned, 0 = none.
             history: item numbers [n, L] that get the repeat bias, 0 = none.
-            agreeing: item numbers [n, A] that get the text bonus, 0 = none.
+            text: what the language model says.
 
         Returns:
             tuple: scores [n, k] and item numbers [n, k], best first; where fewer than k items are left, the
@@ -233,7 +259,7 @@ class Retrieval(nn.Module):
         best = preference.new_full((n, k), -torch.inf)
         which = torch.zeros(n, k, dtype=torch.long, device=preference.device)
         for start in range(1, len(items), chunk):
-            part = self.scores(preference, items[start:start + chunk], history, start, agreeing)  # [n, <= chunk]
+            part = self.scores(preference, items[start:start + chunk], history, start, text)  # [n, <= chunk]
             if excluded is not None:
                 inside = (excluded >= start) & (excluded < start + part.shape[1])
                 row = torch.arange(n, device=part.device)[:, None].expand_as(excluded)[inside]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbole_contrec.backbone import CausalDecoder, Prompt, length_groups
+from recbole_contrec.backbone import CausalDecoder, Prompt, Words, length_groups
 
 
 def new_prompt(item_positions, n_user_tokens=2, n_item_tokens=3, instruction_length=4):
@@ -15,19 +15,39 @@ def new_prompt(item_positions, n_user_tokens=2, n_item_tokens=3, instruction_len
 def test_layout_and_way_back(item_positions, positions):
     prompt = new_prompt(item_positions)
     users, items = torch.randn(2, 2, 8), torch.randn(2, 5, 3, 8)
-    laid_out = prompt(users, items)
-    assert laid_out.shape == (2, prompt.max_positions, 8) == (2, 4 + 2 + 5 * positions, 8)
-    torch.testing.assert_close(laid_out[:, :4], prompt.instruction.expand(2, -1, -1))
-    torch.testing.assert_close(laid_out[:, 4:6], users)
-    last_of_each_item = prompt.states_after_items(laid_out)
+    layout = prompt(users, items)
+    vectors = layout.vectors
+    assert vectors.shape == (2, prompt.max_positions, 8) == (2, 4 + 2 + 5 * positions, 8)
+    torch.testing.assert_close(vectors[:, :4], prompt.instruction.expand(2, -1, -1))
+    torch.testing.assert_close(vectors[:, 4:6], users)
     wanted = items.sum(2) if item_positions == "one" else items[:, :, -1]
-    torch.testing.assert_close(last_of_each_item, wanted)
+    torch.testing.assert_close(layout.after_items(vectors), wanted)
+    length = torch.tensor([1, 4])
+    torch.testing.assert_close(vectors[torch.arange(2), layout.last(length)], wanted[torch.arange(2), length - 1])
+
+
+@pytest.mark.parametrize("item_positions, positions", [("one", 1), ("each", 3)])
+def test_words_stand_in_front_of_their_item_without_gaps(item_positions, positions):
+    torch.manual_seed(0)
+    prompt = Prompt(8, 1, 2, 3, item_positions, max_items=4, words_per_item=5)
+    assert prompt.max_positions == 1 + 2 + 4 * (5 + positions)
+    users, items, words = torch.randn(2, 2, 8), torch.randn(2, 4, 3, 8), torch.randn(2, 4, 5, 8)
+    lengths = torch.tensor([[2, 0, 5, 1], [0, 1, 0, 0]])
+    layout = prompt(users, items, Words(words, lengths))
+    for row in range(2):
+        wanted = [prompt.instruction[0], *users[row]]
+        for item in range(4):
+            wanted += [*words[row, item, :lengths[row, item]]]
+            wanted += [items[row, item].sum(0)] if positions == 1 else [*items[row, item]]
+            assert layout.ends[row, item] == len(wanted) - 1
+        torch.testing.assert_close(layout.vectors[row, :len(wanted)], torch.stack(wanted))
+    assert layout.vectors.shape[1] == 3 + 4 * positions + 8  # as long as the longest row
 
 
 def test_no_users_and_no_instruction():
     prompt = new_prompt("one", n_user_tokens=0, instruction_length=0)
     items = torch.randn(2, 5, 3, 8)
-    torch.testing.assert_close(prompt(None, items), items.sum(2))
+    torch.testing.assert_close(prompt(None, items).vectors, items.sum(2))
 
 
 def test_wrong_layout_names_the_choices():

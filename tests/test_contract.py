@@ -8,14 +8,16 @@ from conftest import STILL_OF, NoNoise
 
 T5 = ("--backbone=t5", "--sampled_prefixes=1000")  # all targets of these windows
 
+SPEAKING = ("--answer_weight=0.1", "--text_weight=0.3", "--text_bonus=0.2", "--vocabulary_size=300")
 SCORED = {
-    "ContRec": [(), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0")],
-    "DeftRec": [(), ("--condition=mean",), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3",
+    "ContRec": [(), SPEAKING, ("--prompt_text=words", "--vocabulary_size=300"), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0")],
+    "DeftRec": [(), ("--condition=mean",), (*SPEAKING, "--condition=mean"), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3",
                                             "--sampling_noise=1.0")],
     "TokenRec": [(), ("--backbone=t5",)],
 }
 WINDOWED = {
-    "ContRec": [(), ("--item_positions=each",), ("--user_tokens=0", "--instruction_length=0")],
+    "ContRec": [(), ("--item_positions=each",), ("--user_tokens=0", "--instruction_length=0"), ("--prompt_text=bag",),
+                ("--prompt_text=words",), ("--prompt_text=words", "--item_positions=each")],
     "DeftRec": [("--condition=mean",), ("--condition=last",), ("--item_positions=each",),
                 ("--user_tokens=0", "--instruction_length=0")],
     "TokenRec": [(), ("--item_positions=each",), ("--user_tokens=0", "--wordings=[]"), ("--projection_size=8",), T5,
@@ -32,7 +34,8 @@ SWITCHED = {
         ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--item_identity=False", "--train_item_tokens=True"),
         ("--prediction=noise",), ("--prediction=v", "--noise_schedule=exp"), ("--ranking_negatives=20",),
         ("--dispersive_weight=0.25", "--dispersive_loss=covariance"), ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
-        ("--user_tokens=0",), ("--window_context=3",), ("--item_vectors=svd+text",), ("--item_vectors=text",)],
+        ("--user_tokens=0",), ("--window_context=3",), ("--item_vectors=svd+text",), ("--item_vectors=text",), SPEAKING,
+        (*SPEAKING, "--prompt_text=words", "--answer_template={category}: {title}")],
     "DeftRec": [
         ("--contrastive_weight=0",), ("--token_mask_ratio=0",), ("--item_tokens=1", "--user_tokens=1"),
         ("--objective=regression",), ("--objective=regression", "--ranking_weight=0", "--contrastive_weight=0"),
@@ -42,7 +45,8 @@ SWITCHED = {
         ("--negatives_per_target=1", "--noise_draws=3"), ("--regression_weight=0",),
         ("--tokenizer=sigma", "--token_noise=True"), ("--guidance=2", "--condition_dropout=0.1"),
         ("--train_item_vectors=False", "--item_vectors_init=vectors", "--ranking_weight=0"), ("--dispersive_weight=0.1",),
-        ("--user_tokens=0",), ("--ranking_negatives=20",), ("--window_context=3",)],
+        ("--user_tokens=0",), ("--ranking_negatives=20",), ("--window_context=3",),
+        (*SPEAKING, "--prompt_text=bag")],
     "TokenRec": [
         ("--codes=4", "--code_gradient=rotation", "--code_restart=0"), ("--item_tokens=1", "--user_tokens=2"),
         ("--item_positions=each",), ("--similarity=inner", "--item_vectors_init=vectors"), ("--item_identity=False",),
@@ -57,7 +61,12 @@ REFUSED = {
         (("--guidance=2.0",), "condition_dropout"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
         (("--item_vectors=missing.npy",), "neither a file nor one of svd, lightgcn"),
         (("--item_vectors=svd+text", "--vector_size=15"), "share vector_size=15 evenly"),
-        (("--item_vectors=svd+svd",), "different parts")],
+        (("--item_vectors=svd+svd",), "different parts"), (("--text_weight=1",), "needs answers"),
+        (("--prompt_text=bag", "--item_template={titel}"), "did you mean title"),
+        (("--answer_weight=1", "--answer_template=film"), "names no part of an item"),
+        (("--answer_weight=1", "--answer_template={category"), "is no template"),
+        (("--answer_weight=1", "--category_field=gnre"), "did you mean genre"),
+        (("--prompt_text=bag", "--vocabulary_size=200"), "vocabulary_size")],
     "DeftRec": [
         (("--negative_sorce=batch",), "did you mean negative_source"), (("--negative_source=popular",), "popularity"),
         (("--contrastive_scale=0",), "contrastive_scale"), (("--negatives_per_target=0",), "negatives_per_target"),

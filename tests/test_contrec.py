@@ -19,7 +19,7 @@ def test_every_loss_term_has_a_name_and_its_weight(ready):
     loaded = ready("--dispersive_weight=0.5")
     torch.manual_seed(0)
     terms = loaded.model.train().calculate_loss(next(iter(loaded.data.train)))
-    assert terms._fields == ("ranking", "regression", "dispersive")
+    assert terms._fields == ("ranking", "regression", "dispersive", "language")
     assert all(torch.isfinite(term) for term in terms) and terms.dispersive != 0
 
 

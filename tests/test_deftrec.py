@@ -277,13 +277,12 @@ def test_plain_regression_and_contrast_over_windows_equal_those_over_prefixes(re
 
 @pytest.mark.parametrize("positions", ["one", "each"])
 def test_the_condition_is_the_normalised_running_mean(ready, positions):
-    from recbole_contrec.model.contrec import ContRec
-
     loaded = ready("--condition=mean", f"--item_positions={positions}")
     model = loaded.model.eval()
     rows = next(iter(loaded.data.test))[0]
     items, users, lengths = rows["item_id_list"], rows["user_id"], rows["item_length"]
-    states, conditions = ContRec.forward(model, items, users), model.forward(items, users)
+    prompt, conditions = model._read(items, users), model.forward(items, users)
+    states = prompt.after_items(model.backbone(prompt.vectors))
     for row, length in enumerate(lengths.tolist()):
         for place in range(length):
             mean = states[row, :place + 1].mean(0)
@@ -302,9 +301,8 @@ def test_an_answer_uses_the_condition_after_the_last_item(ready, condition, posi
     conditions = model.forward(rows["item_id_list"], rows["user_id"])[torch.arange(len(lengths)), lengths - 1]
     torch.testing.assert_close(model.generate(rows)[0], model.head.estimate(conditions), atol=1e-4, rtol=1e-4)
     if condition == "last":
-        from recbole_contrec.model.contrec import ContRec
-
-        states = ContRec.forward(model, rows["item_id_list"], rows["user_id"])[torch.arange(len(lengths)), lengths - 1]
+        prompt = model._read(rows["item_id_list"], rows["user_id"])
+        states = prompt.after_items(model.backbone(prompt.vectors))[torch.arange(len(lengths)), lengths - 1]
         torch.testing.assert_close(conditions, states / states.norm(dim=-1, keepdim=True) * 4, atol=1e-5, rtol=1e-4)
 
 
@@ -317,7 +315,7 @@ def test_a_weight_scales_its_term_and_no_other(ready, term):
         return model.calculate_loss(batch)._asdict()
 
     whole, half = terms(0.8), terms(0.4)
-    assert list(whole) == ["ranking", "regression", "contrastive", "dispersive"] and whole[term] != 0
+    assert list(whole) == ["ranking", "regression", "contrastive", "dispersive", "language"] and whole[term] != 0
     for name in whole:
         torch.testing.assert_close(half[name], whole[name] * (0.5 if name == term else 1.0))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recbole_contrec.retrieval import CatalogueCrossEntropy, Retrieval
+from recbole_contrec.retrieval import CatalogueCrossEntropy, Retrieval, TextEvidence
 
 
 @pytest.fixture
@@ -174,24 +174,28 @@ def test_unknown_similarity_names_the_choices():
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "inner"])
-def test_items_that_agree_with_the_text_get_one_plus_pi(similarity):
-    """The seam for the text half of the retrieval, in every kind of score and beside the repeat bias."""
+def test_what_is_said_enters_every_kind_of_score(similarity):
+    """Bonus and likelihood, beside the repeat bias, in whole scores, pairs and chunks."""
     preference, items = torch.randn(6, 8), torch.randn(31, 8)
-    agreeing = torch.tensor([[3, 9, 3], [30, 0, 0], [0, 0, 0]] * 2)
+    text = TextEvidence(torch.randn(6, 5), torch.randint(0, 5, (31,)), torch.tensor([1, 2, 0] * 2), torch.randint(0, 3, (31,)))
     history, target = torch.randint(0, 31, (6, 4)), torch.tensor([9, 30, 4, 1, 1, 1])
-    retrieval = Retrieval(similarity, repeat_rate=0.1, text_bonus=0.1)
-    factor = torch.ones(6, 31).scatter(1, agreeing, 1.1)
-    factor[:, 0] = 1
+    retrieval = Retrieval(similarity, repeat_rate=0.1, text_bonus=0.1, text_weight=0.7)
+    agrees = (text.category_of == text.said[:, None]) & (text.said[:, None] > 0)
+    assert agrees.any() and (text.category_of == 0).any()
     seen = torch.zeros(6, 31).scatter(1, history, 1.0)
     seen[:, 0] = 0
-    wanted = retrieval.scores(preference, items) * factor + retrieval.repeat_bias * seen
-    torch.testing.assert_close(retrieval.scores(preference, items, history, agreeing=agreeing), wanted)
-    torch.testing.assert_close(retrieval.paired_scores(preference, items[target], target, history, agreeing),
+    vectors = retrieval.scores(preference, items)
+    grown = torch.where(vectors > 0, vectors * 1.1, vectors * 0.9)  # whoever agrees gains
+    wanted = torch.where(agrees, grown, vectors) + 0.7 * text.log_probs[:, text.text_of] + retrieval.repeat_bias * seen
+    torch.testing.assert_close(retrieval.scores(preference, items, history, text=text), wanted)
+    torch.testing.assert_close(retrieval.paired_scores(preference, items[target], target, history, text),
                                wanted.gather(1, target[:, None])[:, 0])
     for chunk in (1, 4, 100):
-        best, numbers = retrieval.top_k(preference, items, 5, history=history, chunk=chunk, agreeing=agreeing)
+        best, numbers = retrieval.top_k(preference, items, 5, history=history, chunk=chunk, text=text)
         expected, order = wanted[:, 1:].topk(5, dim=1)
         torch.testing.assert_close(best, expected)
         assert torch.equal(numbers, order + 1)
+    said_only = retrieval.scores(preference, items, history, text=text._replace(log_probs=None, text_of=None))
+    torch.testing.assert_close(said_only, wanted - 0.7 * text.log_probs[:, text.text_of])
     with pytest.raises(ValueError, match="text_bonus=-0.1"):
         Retrieval(text_bonus=-0.1)

@@ -54,9 +54,10 @@ def test_wordings_that_make_no_sense(trained, held_out, message):
 def test_wordings_stand_in_front_of_the_user(wordings):
     prompt = Prompt(8, 2, 3, 2, "one", max_items=5, wordings=wordings).eval()
     users, items = torch.randn(2, 3, 8), torch.randn(2, 5, 2, 8)
-    laid_out = prompt(users, items)
+    layout = prompt(users, items)
+    laid_out = layout.vectors
     assert laid_out.shape == (2, prompt.max_positions, 8) == (2, 2 + 4 + 3 + 5, 8)
     torch.testing.assert_close(laid_out[:, 2:6], wordings(2))
     torch.testing.assert_close(laid_out[:, 6:9], users)
-    torch.testing.assert_close(prompt.states_after_items(laid_out), items.sum(2))
-    assert prompt.position_after(torch.tensor([1])).item() == 9
+    torch.testing.assert_close(layout.after_items(laid_out), items.sum(2))
+    assert layout.last(torch.tensor([1, 3])).tolist() == [9, 11]

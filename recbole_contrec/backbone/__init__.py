@@ -2,14 +2,19 @@
 recbole_contrec.backbone
 ########################
 The language model that reads tokens: :class:`~recbole_contrec.backbone.prompt.Prompt` decides which
-vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says the instruction in several ways, and
+vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says the instruction in several ways,
 :class:`~recbole_contrec.backbone.decoder.CausalDecoder` or
-:class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` turns the vectors into states.
+:class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` turns the vectors into states, and
+:class:`~recbole_contrec.backbone.answers.Answers` has them answer in the words of a
+:class:`~recbole_contrec.backbone.vocabulary.Vocabulary`.
 """
 
+from recbole_contrec.backbone.answers import Answers
 from recbole_contrec.backbone.decoder import CausalDecoder, Memory, length_groups
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
-from recbole_contrec.backbone.prompt import Prompt
-from recbole_contrec.backbone.wording import Wordings
+from recbole_contrec.backbone.prompt import Layout, Prompt, Words
+from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
+from recbole_contrec.backbone.wording import Wordings, words_of
 
-__all__ = ["CausalDecoder", "EncoderDecoder", "Memory", "Prompt", "Wordings", "length_groups"]
+__all__ = ["Answers", "CausalDecoder", "Encoded", "EncoderDecoder", "Layout", "Memory", "Prompt", "Vocabulary", "Wordings",
+           "Words", "length_groups", "words_of"]

@@ -42,13 +42,14 @@ class CausalDecoder(nn.Module):
         max_positions: longest prompt (S) it can read.
         dropout: on the inputs and on the output of each sub-layer.
         intermediate_size: width of the feed-forward layers; 4 D if not given.
+        n_words: size of the vocabulary it can read and say (V); 0 for a model without words.
 
     Raises:
         ValueError: ``n_heads`` does not divide ``hidden_size``, or a prompt is too long.
     """
 
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, max_positions: int, dropout: float = 0.0,
-                 intermediate_size: int | None = None):
+                 intermediate_size: int | None = None, n_words: int = 0):
         super().__init__()
         if hidden_size % n_heads:
             raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
@@ -64,17 +65,35 @@ class CausalDecoder(nn.Module):
             # With attention dropout the fused kernel is not available on CPUs, and [B, heads, S, S] is stored.
             attn_pdrop=0.0, use_cache=False, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None))
         del self.transformer.wte  # the prompt gives vectors, never word numbers
+        self.n_words = n_words
+        self.words = nn.Embedding(n_words, hidden_size) if n_words else None
+        if n_words:
+            nn.init.normal_(self.words.weight, std=0.1)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def read(self, numbers: Tensor) -> Tensor:
+        """Vectors of words [...], [..., D]."""
+        return self.words(numbers)
+
+    def word_scores(self, states: Tensor) -> Tensor:
+        """Scores of every word (before the softmax) as the one that follows: states [..., D] -> [..., V]. The words that
+        are said and those that are read share their vectors."""
+        return states @ self.words.weight.T
+
+    def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
         """States of a prompt.
 
         Args:
             inputs: prompt vectors [B, S, D], padded at the end.
+            positions: place of each of them in its text [B, S], for rows that hold several branches behind each other.
+            visible: which columns each row sees [B, S, S], for the same.
 
         Returns:
-            Tensor: final states [B, S, D]; row ``s`` has seen positions ``0..s``.
+            Tensor: final states [B, S, D]; without ``visible``, row ``s`` has seen positions ``0..s``.
         """
-        return self.transformer(inputs_embeds=inputs, position_ids=self._positions(inputs)[None]).last_hidden_state
+        if positions is None:
+            positions = self._positions(inputs)[None]
+        mask = None if visible is None else visible[:, None]
+        return self.transformer(inputs_embeds=inputs, position_ids=positions, attention_mask=mask).last_hidden_state
 
     @torch.no_grad()
     def state_at(self, inputs: Tensor, last: Tensor) -> Tensor:

@@ -4,14 +4,38 @@ recbole_contrec.backbone.prompt
 The one place that decides which vector goes to which position of the prompt.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.wording import Wordings
 
 
+class Words(NamedTuple):
+    """What a prompt says of items in words, padded at the end."""
+
+    vectors: Tensor     # [B, L, T, D]
+    lengths: Tensor     # [B, L]
+
+
+class Layout(NamedTuple):
+    """A prompt laid out, and the way back to its items."""
+
+    vectors: Tensor     # [B, S, D]
+    ends: Tensor        # [B, L]        where items end: the state there has seen item 1..l completely
+
+    def after_items(self, states: Tensor) -> Tensor:
+        """The states [B, L, D] after every item among those of all positions [B, S, D]."""
+        return states.gather(1, self.ends[..., None].expand(-1, -1, states.shape[-1]))
+
+    def last(self, length: Tensor) -> Tensor:
+        """Position of the state that has seen ``length`` items: [B] -> [B]."""
+        return self.ends.gather(1, length[:, None] - 1).squeeze(1)
+
+
 class Prompt(nn.Module):
-    """``[instruction | user tokens | tokens of item 1 | tokens of item 2 | ...]``, and the way back.
+    """``[instruction | user tokens | words and tokens of item 1 | words and tokens of item 2 | ...]``.
 
     Args:
         hidden_size: width of the language model (D).
@@ -21,11 +45,12 @@ class Prompt(nn.Module):
         item_positions: ``"one"`` adds an item's K tokens up into one position (the additive K-way form, S = L);
             ``"each"`` gives every token a position of its own (S = K L), as in the paper.
         max_items: longest history (L).
+        words_per_item: words in front of an item's tokens (T), at most.
         wordings: an instruction in words, behind the learned vectors; None for none.
     """
 
     def __init__(self, hidden_size: int, instruction_length: int, n_user_tokens: int, n_item_tokens: int,
-                 item_positions: str, max_items: int, wordings: Wordings | None = None):
+                 item_positions: str, max_items: int, wordings: Wordings | None = None, words_per_item: int = 0):
         super().__init__()
         if item_positions not in ("one", "each"):
             raise ValueError(f"item_positions={item_positions!r}: choose 'one' or 'each'")
@@ -36,41 +61,38 @@ class Prompt(nn.Module):
 
         words = 0 if wordings is None else wordings.length
         self.prefix_length = instruction_length + words + n_user_tokens
-        self.max_positions = self.prefix_length + self.positions_per_item * max_items
+        self.max_positions = self.prefix_length + (words_per_item + self.positions_per_item) * max_items
 
-    def forward(self, user_tokens: Tensor | None, item_tokens: Tensor) -> Tensor:
+    def forward(self, user_tokens: Tensor | None, item_tokens: Tensor, words: Words | None = None) -> Layout:
         """Lay the vectors out.
 
         Args:
             user_tokens: [B, K, D], or None when the model has none.
             item_tokens: [B, L, K, D], padded at the end.
-
-        Returns:
-            Tensor: prompt vectors [B, S, D].
+            words: in front of the tokens of each item; None for none.
         """
-        batch, length, _, width = item_tokens.shape
-        if self.positions_per_item == 1:
-            items = item_tokens.sum(2)  # [B, L, D]
-        else:
-            items = item_tokens.reshape(batch, -1, width)  # [B, L K, D]
+        batch, length = item_tokens.shape[:2]
         parts = [self.instruction.expand(batch, -1, -1)]
         if self.wordings is not None:
             parts.append(self.wordings(batch))
         if self.n_user_tokens:
             parts.append(user_tokens)
-        return torch.cat([*parts, items], dim=1)  # [B, S, D]
+        items = item_tokens.sum(2, keepdim=True) if self.positions_per_item == 1 else item_tokens   # [B, L, P, D]
+        widths = torch.full((batch, length), self.positions_per_item, device=items.device)
+        widths = widths if words is None else widths + words.lengths              # [B, L]
+        ends = self.prefix_length - 1 + widths.cumsum(1)
+        parts.append(items.flatten(1, 2) if words is None else _interleaved(items, words, widths))
+        return Layout(torch.cat(parts, dim=1), ends)
 
-    def states_after_items(self, states: Tensor) -> Tensor:
-        """The state that has seen item 1..l completely, for every l.
 
-        Args:
-            states: [B, S, D] of a prompt laid out by :meth:`forward`.
-
-        Returns:
-            Tensor: [B, L, D].
-        """
-        return states[:, self.prefix_length + self.positions_per_item - 1::self.positions_per_item]
-
-    def position_after(self, length: Tensor) -> Tensor:
-        """Position of the state that has seen ``length`` items: [B] -> [B]."""
-        return self.prefix_length + self.positions_per_item * length - 1
+def _interleaved(items: Tensor, words: Words, widths: Tensor) -> Tensor:
+    """The words of every item in front of its P vectors [B, L, P, D], without gaps: [B, S', D]."""
+    ends = widths.cumsum(1)[..., None]                                            # [B, L, 1]
+    place = torch.arange(words.vectors.shape[2], device=items.device)
+    rows, numbers, words_of_item = (place < words.lengths[..., None]).nonzero(as_tuple=True)
+    laid_out = items.new_zeros(len(items), int(ends.max()), items.shape[-1])      # [B, S', D]
+    start = (ends - widths[..., None])[rows, numbers, 0]
+    laid_out[rows, start + words_of_item] = words.vectors[rows, numbers, words_of_item]
+    last = ends - items.shape[2] + torch.arange(items.shape[2], device=items.device)        # [B, L, P]
+    laid_out[torch.arange(len(items), device=items.device)[:, None, None], last] = items
+    return laid_out

@@ -8,12 +8,16 @@ not rank the same items; and it would join the text columns into every batch.
 
 import csv
 from pathlib import Path
+from string import Formatter
 
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recbole_contrec.data.headers import read_header
 from recbole_contrec.errors import UserError, did_you_mean
+
+# By these beginnings of words the fields of title and category are found.
+PARTS = {"title": ("title", "name"), "category": ("categor", "genre", "class", "brand", "artist")}
 
 
 def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
@@ -61,3 +65,49 @@ def joined(texts: dict[str, list[str]]) -> list[str]:
 def tfidf() -> TfidfVectorizer:
     """Words and pairs of words of item texts, weighted; not fitted yet."""
     return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+
+
+def part_field(part: str, texts: dict[str, list[str]], named: str | None) -> str:
+    """The text field that holds the ``title`` or the ``category`` of the items.
+
+    Args:
+        named: by the user (setting ``title_field`` or ``category_field``), None to find it by its name.
+
+    Raises:
+        UserError: no such field, or none that looks like it.
+    """
+    if named is not None:
+        if named not in texts:
+            raise UserError(f"{part}_field={named}: no such text field{did_you_mean(named, texts)}; "
+                            f"there are {', '.join(texts) or 'none'}")
+        return named
+    for name in texts:
+        if any(hint in name.lower() for hint in PARTS[part]):
+            return name
+    raise UserError(f"no text field looks like a {part}: name one with --{part}_field=NAME; "
+                    f"there are {', '.join(texts) or 'none'}")
+
+
+def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | None]) -> list[str]:
+    """A text for every item.
+
+    Args:
+        template: with ``{title}``, ``{category}`` or the name of any text field in braces.
+        named: the fields of ``title`` and ``category``, as in :func:`part_field`.
+
+    Raises:
+        UserError: a part of the template that the texts do not have.
+    """
+    try:
+        parts = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise UserError(f"{template!r} is no template: {error}") from error
+    if not parts:
+        raise UserError(f"the template {template!r} names no part of an item: write for instance {{title}}")
+    columns = {}
+    for part in parts:
+        if part not in PARTS and part not in texts:
+            raise UserError(f"the template {template!r}: no text field {part!r}{did_you_mean(part, [*PARTS, *texts])}; "
+                            f"there are {', '.join([*PARTS, *texts])}")
+        columns[part] = texts[part if part in texts else part_field(part, texts, named[part])]
+    return [template.format(**dict(zip(columns, row))) if any(row) else "" for row in zip(*columns.values())]

@@ -17,6 +17,7 @@ from recbole_contrec.backbone import CausalDecoder, Prompt
 from recbole_contrec.data.vectors import check_source
 from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.model.generative import GenerativeRecommender, lengthen
+from recbole_contrec.model.language import language_of
 from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
@@ -29,6 +30,7 @@ class ContRecLoss(NamedTuple):
     ranking: Tensor
     regression: Tensor
     dispersive: Tensor
+    language: Tensor
 
 
 class ContRec(GenerativeRecommender):
@@ -76,13 +78,20 @@ class ContRec(GenerativeRecommender):
         self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if size != hidden_size else nn.Identity()
 
         # language model and head
+        self.language = language_of(config, dataset, hidden_size)
+        n_words, longest_answer, words_per_item = 0, 0, 0
+        if self.language is not None:
+            n_words, longest_answer = len(self.language.vocabulary), self.language.longest_answer
+            words_per_item = self.language.words_per_item
         self.prompt = Prompt(hidden_size, config["instruction_length"], n_user_tokens, n_tokens,
-                             config["item_positions"], self.max_seq_length)
-        self.backbone = CausalDecoder(hidden_size, config["n_layers"], config["n_heads"], self.prompt.max_positions,
-                                      config["dropout"], config["inner_size"])
+                             config["item_positions"], self.max_seq_length, words_per_item=words_per_item)
+        self.backbone = CausalDecoder(hidden_size, config["n_layers"], config["n_heads"],
+                                      self.prompt.max_positions + longest_answer, config["dropout"],
+                                      config["inner_size"], n_words)
         self.head = self._new_head()
         self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
-                                   repeat_rate(dataset.histories) if config["repeat_bias"] else None)
+                                   repeat_rate(dataset.histories) if config["repeat_bias"] else None,
+                                   config["text_bonus"], config["text_weight"])
 
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
@@ -135,18 +144,18 @@ class ContRec(GenerativeRecommender):
     # RecBole's methods, beside those of the base class
 
     def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
-        """States after every item [B, L, D] for histories [B, L] padded at the end and users [B]."""
-        states = self.backbone(self._read(item_seq, user))                        # [B, S, D]
-        return self.prompt.states_after_items(states)                             # [B, L, D]
+        """Conditions after every item [B, L, D] for histories [B, L] padded at the end and users [B]."""
+        prompt = self._read(item_seq, user)
+        return self._conditions(prompt.after_items(self.backbone(prompt.vectors)))          # [B, L, D]
 
     def calculate_loss(self, interaction) -> ContRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
-        targets = self._targets(interaction)
+        targets, language = self._targets_and_language(interaction)
         regression = dispersive = targets.states.new_zeros(())
         if self.config["regression_weight"] or self.config["dispersive_weight"]:
             regression, dispersive = self.head.loss(targets.states, self._unit_scale(self.item_vectors(targets.items)))
         return ContRecLoss(self._ranking(targets), self.config["regression_weight"] * regression,
-                           self.config["dispersive_weight"] * dispersive)
+                           self.config["dispersive_weight"] * dispersive, language)
 
     # beyond RecBole's contract
 
@@ -178,7 +187,9 @@ class ContRec(GenerativeRecommender):
         tokens = self.item_tokens(items).unflatten(-1, (self.config["item_tokens"], -1))   # [B, L, K, token_size]
         if self.training and self.config["token_noise"]:
             tokens = self._noisy(tokens)
-        return self._with_identity(self.item_adapter(tokens), items)              # [B, L, K, D]
+        read = self._with_identity(self.item_adapter(tokens), items)              # [B, L, K, D]
+        bag = self.language.bag(self.backbone, items) if self.language else None
+        return read if bag is None else torch.cat([read[:, :, :1] + bag[:, :, None], read[:, :, 1:]], dim=2)
 
     @torch.no_grad()
     def _set_item_tokens(self, items: Tensor, vectors: Tensor) -> None:

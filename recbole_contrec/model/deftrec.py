@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_contrec.backbone import Layout
 from recbole_contrec.diffusion import Contrast
 from recbole_contrec.model.contrec import ContRec
 from recbole_contrec.model.windowed import Targets
@@ -29,6 +30,7 @@ class DeftRecLoss(NamedTuple):
     regression: Tensor
     contrastive: Tensor
     dispersive: Tensor
+    language: Tensor
 
 
 class DeftRec(ContRec):
@@ -68,13 +70,10 @@ class DeftRec(ContRec):
 
     # RecBole's methods; the others are ContRec's
 
-    def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
-        """Conditions after every item [B, L, D] for histories [B, L] padded at the end and users [B]."""
-        return self._conditions(super().forward(item_seq, user))
-
     def calculate_loss(self, interaction) -> DeftRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
-        weights, targets = self.config, self._targets(interaction)
+        weights = self.config
+        targets, language = self._targets_and_language(interaction)
         regression = contrastive = dispersive = targets.states.new_zeros(())
         vectors = self._unit_scale(self.item_vectors(targets.items))              # [n, d]
         if weights["contrastive_weight"]:
@@ -83,7 +82,8 @@ class DeftRec(ContRec):
         elif weights["regression_weight"] or weights["dispersive_weight"]:
             regression, dispersive = self.head.loss(targets.states, vectors)
         return DeftRecLoss(self._ranking(targets), weights["regression_weight"] * regression,
-                           weights["contrastive_weight"] * contrastive, weights["dispersive_weight"] * dispersive)
+                           weights["contrastive_weight"] * contrastive, weights["dispersive_weight"] * dispersive,
+                           language)
 
     # condition and negatives
 
@@ -97,11 +97,11 @@ class DeftRec(ContRec):
             states = states.cumsum(1) / count                                     # [B, L, D]
         return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
 
-    def _state_after(self, prompt: Tensor, length: Tensor) -> Tensor:
-        """The condition after the last item: prompts [b, S, D] of ``length`` items [b] -> [b, D]."""
+    def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
+        """The condition after the last item: prompts of ``length`` items [b] -> [b, D]."""
         if self.config["condition"] == "last":
             return self._conditions(super()._state_after(prompt, length)[:, None])[:, 0]
-        conditions = self._conditions(self.prompt.states_after_items(self.backbone(prompt)))        # [b, L, D]
+        conditions = self._conditions(prompt.after_items(self.backbone(prompt.vectors)))  # [b, L, D]
         return conditions[torch.arange(len(length), device=length.device), length - 1]
 
     @torch.no_grad()

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import length_groups
+from recbole_contrec.backbone import Layout, length_groups
 from recbole_contrec.data.vectors import methods_of, source_content, user_and_item_vectors
+from recbole_contrec.model.language import Language, drawn_positions
 from recbole_contrec.model.windowed import Targets, Windowed
+from recbole_contrec.retrieval import TextEvidence
 from recbole_contrec.stages import Report, Stage, StageResult
 from recbole_contrec.tokenizer import FoldIn, fit_tokenizer, split_rows
 
@@ -27,6 +29,10 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
     """
 
     folds_items_in = True  # whether items that were not in training can be added
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.language: Language | None = None  # what it reads and says in words
 
     def train(self, mode=True):
         super().train(mode)
@@ -88,9 +94,10 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
 
     # from a history to a state
 
-    def _read(self, item_seq: Tensor, user: Tensor) -> Tensor:
-        """Prompt vectors [B, S, D] of histories [B, L] and users [B]."""
-        return self.prompt(self._read_users(user, item_seq), self._read_items(item_seq))
+    def _read(self, item_seq: Tensor, user: Tensor) -> Layout:
+        """The prompts of histories [B, L] and users [B]."""
+        words = self.language.words(self.backbone, item_seq) if self.language else None
+        return self.prompt(self._read_users(user, item_seq), self._read_items(item_seq), words)
 
     def _with_identity(self, read: Tensor, items: Tensor) -> Tensor:
         """Add the learned vector of every item [B, L] to its first token in ``read`` [B, L, K, D]."""
@@ -100,23 +107,83 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
         return torch.cat([read[:, :, :1] + identity[:, :, None], read[:, :, 1:]], dim=2)
 
     def _last_states(self, item_seq: Tensor, length: Tensor, user: Tensor) -> Tensor:
-        """The state after the last item of histories [B, L] of some length [B], [B, ...]; rows of similar length are
-        computed together."""
-        states, order = [], length_groups(length)
+        """The state after the last item of histories [B, L] of some length [B], [B, ...]."""
+        return self._by_length(self._state_after, item_seq, length, user)
+
+    def _after_histories(self, function: Callable[[Layout, Tensor], Tensor], interaction) -> Tensor:
+        """:meth:`_by_length` of the histories of a batch."""
+        return self._by_length(function, interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
+                               interaction[self.USER_ID])
+
+    def _by_length(self, function: Callable[[Layout, Tensor], Tensor], item_seq: Tensor, length: Tensor,
+                   user: Tensor) -> Tensor:
+        """``function(prompts, lengths)`` of histories [B, L], [B, ...]; rows of similar length are computed together."""
+        found, order = [], length_groups(length)
         for rows in order:
             longest = int(length[rows[0]])
-            prompt = self._read(item_seq[rows, :longest], user[rows])             # [b, S, D]
-            states.append(self._state_after(prompt, length[rows]))
-        return torch.cat(states)[torch.cat(order).argsort()]
+            found.append(function(self._read(item_seq[rows, :longest], user[rows]), length[rows]))
+        return torch.cat(found)[torch.cat(order).argsort()]
 
-    def _state_after(self, prompt: Tensor, length: Tensor) -> Tensor:
-        """The state after the last item: prompts [b, S, D] of ``length`` items [b] -> [b, ...]."""
-        return self.backbone.state_at(prompt, self.prompt.position_after(length))
+    def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
+        """The state after the last item: prompts of ``length`` items [b] -> [b, ...]."""
+        return self.backbone.state_at(prompt.vectors, prompt.last(length))
+
+    def _conditions(self, states: Tensor) -> Tensor:
+        """What the next preference is generated from: the states after the items, [B, L, D] -> [B, L, D]."""
+        return states
 
     def _targets(self, interaction) -> Targets:
         """The targets of a batch with what ``forward`` gives before each."""
         user = interaction[self.USER_ID]
         return self._states_with_targets(interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))
+
+    def _targets_and_language(self, interaction) -> tuple[Targets, Tensor]:
+        """:meth:`_targets`, and the weighted loss of the answers behind some of them, computed in the same pass."""
+        if self.language is None or self.language.answers is None:
+            targets = self._targets(interaction)
+            return targets, targets.states.new_zeros(())
+        user, next_items, branches = interaction[self.USER_ID], self._next_items(interaction), []
+
+        def states_of(item_seq: Tensor, rows: Tensor) -> Tensor:
+            prompt = self._read(item_seq, user[rows])
+            wanted = next_items[rows, :item_seq.shape[1]]                         # [b, L]
+            drawn = drawn_positions(wanted, self.config["answers_per_window"])    # [b, Q]
+            branches.append(self.language.answers.read_along(
+                self.backbone, prompt.vectors, prompt.ends.gather(1, drawn), wanted.gather(1, drawn)))
+            return self._conditions(prompt.after_items(branches[-1].states))      # [b, L, D]
+
+        targets = self._states_with_targets(interaction, states_of)
+        words = [branch.real.sum() for branch in branches]
+        language = sum(branch.loss(self.backbone) * count for branch, count in zip(branches, words)) / sum(words)
+        return targets, self.config["answer_weight"] * language
+
+    # what it says
+
+    @torch.no_grad()
+    def answers(self, interaction) -> list[str]:
+        """What the language model says about the next item of every history of a batch, word by word the likeliest.
+
+        Raises:
+            ValueError: it has not learned to answer.
+        """
+        if self.language is None or self.language.answers is None:
+            raise ValueError("this model has not learned to answer: train it with answer_weight above 0")
+        end = self.language.vocabulary.end
+        return self.language.vocabulary.decode(self._after_histories(
+            lambda prompt, length: self.language.answers.generate(self.backbone, prompt.vectors, prompt.last(length), end),
+            interaction))
+
+    def _text_evidence(self, interaction) -> TextEvidence | None:
+        """What the language model says for the scores; None where they take no notice of it."""
+        log_probs = said = text_of = category_of = None
+        if self.retrieval.text_weight:
+            answers = self.language.answers
+            text_of, log_probs = answers.text_of, self._after_histories(
+                lambda prompt, length: answers.log_probs(self.backbone, prompt.vectors, prompt.last(length)), interaction)
+        if self.retrieval.text_bonus:
+            categories = self.language.categories
+            said, category_of = categories.named(self.answers(interaction)), categories.category_of
+        return None if log_probs is None and said is None else TextEvidence(log_probs, text_of, said, category_of)
 
     # scores
 
@@ -124,11 +191,13 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
         """Score of one item a row [B]."""
         preference = self.generate(interaction)                                   # [B, d] or [M, B, d]
         item = interaction[self.ITEM_ID]                                          # [B]
-        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, interaction[self.ITEM_SEQ])
+        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, interaction[self.ITEM_SEQ],
+                                            self._text_evidence(interaction))
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
-        return self.retrieval.scores(self.generate(interaction), self.item_vectors.weight, interaction[self.ITEM_SEQ])
+        return self.retrieval.scores(self.generate(interaction), self.item_vectors.weight, interaction[self.ITEM_SEQ],
+                                     text=self._text_evidence(interaction))
 
     def top_k(self, interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
@@ -137,7 +206,7 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
             excluded: item numbers [B, E] not to be returned, 0 = none.
         """
         return self.retrieval.top_k(self.generate(interaction), self.item_vectors.weight, k, excluded,
-                                    interaction[self.ITEM_SEQ])
+                                    interaction[self.ITEM_SEQ], text=self._text_evidence(interaction))
 
     # items that were not in training
 
@@ -146,6 +215,8 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
         """Room for more items at the end of every table; their rows are zero."""
         self.n_items += count
         lengthen(self.item_vectors, count)
+        if self.language is not None:
+            self.language.add_items(count)
         if self.user_fold_in is not None:
             features = self.user_fold_in.features
             self.user_fold_in.features = torch.cat([features, features.new_zeros(count, features.shape[1])])

@@ -12,7 +12,7 @@ from typing import Iterator, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import CausalDecoder, EncoderDecoder, Prompt, Wordings
+from recbole_contrec.backbone import CausalDecoder, EncoderDecoder, Layout, Prompt, Wordings
 from recbole_contrec.data.vectors import check_source
 from recbole_contrec.model.generative import GenerativeRecommender
 from recbole_contrec.model.windowed import Targets, repeat_rate
@@ -157,8 +157,8 @@ class TokenRec(GenerativeRecommender):
     def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """States after every item [B, L, D] for histories [B, L] padded at the end and users [B]. With the causal
         backbone alone: T5 gives one answer a history."""
-        states = self.backbone(self._read(item_seq, user))                        # [B, S, D]
-        return self.prompt.states_after_items(states)                             # [B, L, D]
+        prompt = self._read(item_seq, user)
+        return prompt.after_items(self.backbone(prompt.vectors))                  # [B, L, D]
 
     def calculate_loss(self, interaction) -> TokenRecLoss:
         """Mean loss over the targets of a batch: every position of a window with the causal backbone, the last one and
@@ -213,10 +213,10 @@ class TokenRec(GenerativeRecommender):
             prefixes = shuffled(prefixes)
         return targets._replace(states=self._last_states(prefixes, place + 1, user[row]))    # [n, P D]
 
-    def _state_after(self, prompt: Tensor, length: Tensor) -> Tensor:
+    def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         if self.causal:
             return super()._state_after(prompt, length)                           # [b, D]
-        return self.backbone(prompt, self.prompt.position_after(length) + 1).flatten(1)       # [b, P D]
+        return self.backbone(prompt.vectors, prompt.last(length) + 1).flatten(1)  # [b, P D]
 
     def _read_items(self, items: Tensor) -> Tensor:
         """What the language model reads for some items: [B, L] -> [B, L, K, D]."""

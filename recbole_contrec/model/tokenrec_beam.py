@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import length_groups
+from recbole_contrec.backbone import Layout, length_groups
 from recbole_contrec.decoding import Beams, CodeTrie, beam_search
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.tokenrec import TokenRec
@@ -98,7 +98,7 @@ class TokenRecBeam(TokenRec):
     def code_states(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """States before every code of every item but the first, for histories [B, L + 1] padded at the end:
         [B, L, K, D]."""
-        states = self.backbone(self._read(item_seq, user))                        # [B, S, D]
+        states = self.backbone(self._read(item_seq, user).vectors)                # [B, S, D]
         first = self.prompt.prefix_length + self.prompt.positions_per_item - 1
         return states[:, first:-1].unflatten(1, (item_seq.shape[1] - 1, -1))      # [B, L, K, D]
 
@@ -193,12 +193,12 @@ class TokenRecBeam(TokenRec):
 
 
 class _Writer:
-    """What a beam search asks for: log-probabilities of the next code, after prompts [b, S, D] of ``length`` items [b]."""
+    """What a beam search asks for: log-probabilities of the next code, after prompts of ``length`` items [b]."""
 
-    def __init__(self, model: TokenRecBeam, prompt: Tensor, length: Tensor, width: int):
+    def __init__(self, model: TokenRecBeam, prompt: Layout, length: Tensor, width: int):
         self.model, self.level = model, 0
         room = width * (len(model.code_heads) - 1)
-        state, self.memory = model.backbone.start(prompt, model.prompt.position_after(length), room)
+        state, self.memory = model.backbone.start(prompt.vectors, prompt.last(length), room)
         self.states = state[:, None]                                              # [b, 1, D]
 
     def __call__(self, codes: Tensor | None, parents: Tensor | None) -> Tensor:

@@ -1,0 +1,208 @@
+"""
+recbole_contrec.backbone.answers
+################################
+What a language model says about the item that comes next. An answer is a branch behind a position of the history: it sees
+the history up to there and its own words, and nothing of the history sees it.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_contrec.backbone.vocabulary import Encoded
+
+
+class Branches(NamedTuple):
+    """A forward pass over prompts and the answers behind some of their positions."""
+
+    states: Tensor      # [B, S, D]     of the prompt, as without answers
+    said: Tensor        # [B, Q, A, D]  states that predict the words of an answer
+    numbers: Tensor     # [B, Q, A]     these words
+    real: Tensor        # [B, Q, A]     false behind the end of an answer
+
+    def loss(self, backbone: nn.Module) -> Tensor:
+        """Cross entropy of the words, the mean over words; 0 without any."""
+        if not self.real.any():
+            return self.said.new_zeros(())
+        return F.cross_entropy(backbone.word_scores(self.said[self.real]), self.numbers[self.real])
+
+
+class _Level(NamedTuple):
+    """The words at one place of all distinct texts, a node for every beginning of a text. All texts end with the end mark,
+    so that a node either goes on or is the end of one text."""
+
+    parents: Tensor     # [W]           among the nodes of the level above that go on
+    numbers: Tensor     # [W]           the word that leads here
+    on: Tensor          # [W']          nodes that go on
+    over: Tensor        # [W - W']      nodes at which a text ends
+    texts: Tensor       # [W - W']      numbers of these texts
+
+class _Distinct(NamedTuple):
+    """The different texts among all answers."""
+
+    n_texts: int
+    text_of: Tensor     # [N]
+    levels: list[_Level]
+
+
+class Answers(nn.Module):
+    """The texts that a language model may say about items, one an item; items may share one.
+
+    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible)``, ``start``, ``step``, ``read`` and
+    ``word_scores``.
+
+    Args:
+        encoded: the answer about every item [N, A], each with an end mark. About an item without a text (an end mark and
+            nothing else) nothing is learned and nothing is said.
+        hidden_size: width of the language model (D).
+
+    Raises:
+        ValueError: no item has a text.
+    """
+
+    MEMORY = 2 ** 25  # word scores computed at once, as a number of floats
+
+    def __init__(self, encoded: Encoded, hidden_size: int):
+        super().__init__()
+        self.begin = nn.Parameter(0.1 * torch.randn(hidden_size))  # is read in front of the first word
+        self.register_buffer("numbers", encoded.numbers)
+        self.register_buffer("lengths", encoded.lengths.masked_fill(encoded.lengths == 1, 0))
+        if not self.lengths.any():
+            raise ValueError("no item has a text: there is nothing to answer")
+        self._distinct: _Distinct | None = None
+        self.register_load_state_dict_post_hook(lambda module, _: module.forget())
+
+    @property
+    def longest(self) -> int:
+        """Words of the longest answer (A), the end mark included."""
+        return self.numbers.shape[1]
+
+    @property
+    def text_of(self) -> Tensor:
+        """Number of the distinct text of every item [N], 0 = none."""
+        return self._texts().text_of
+
+    def add_items(self, count: int) -> None:
+        """More items at the end of the table, without texts."""
+        self.numbers = torch.cat([self.numbers, self.numbers.new_zeros(count, self.longest)])
+        self.lengths = torch.cat([self.lengths, self.lengths.new_zeros(count)])
+        self.forget()
+
+    def forget(self) -> None:
+        """What was derived from the answers is derived again: they have changed."""
+        self._distinct = None
+
+    def _texts(self) -> "_Distinct":
+        if self._distinct is None:
+            keys = self.numbers.masked_fill(~Encoded(self.numbers, self.lengths).real(), -1)
+            distinct, text_of = keys.unique(dim=0, return_inverse=True)           # [1 + texts, A], no text comes first
+            self._distinct = _Distinct(len(distinct) - 1, text_of, _levels(distinct[1:]))
+        return self._distinct
+
+    # training
+
+    def read_along(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, items: Tensor) -> Branches:
+        """Read prompts and, in the same pass, the answers about some items behind some of their positions.
+
+        Args:
+            prompt: vectors [B, S, D], padded at the end.
+            begins: the positions behind which answers begin [B, Q].
+            items: what they are about [B, Q], 0 = nothing.
+        """
+        return self.read_words(backbone, prompt, begins, Encoded(self.numbers[items], self.lengths[items]))
+
+    def read_words(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, answers: Encoded) -> Branches:
+        """:meth:`read_along` with any answers: numbers [B, Q, A], lengths [B, Q]."""
+        numbers = answers.numbers
+        batch, trunk, width = prompt.shape
+        n_answers, longest = numbers.shape[1:]
+        words = backbone.read(numbers[..., :-1])                                  # [B, Q, A - 1, D]
+        branches = torch.cat([self.begin.expand(batch, n_answers, 1, -1), words], dim=2)    # [B, Q, A, D]
+        place = torch.arange(longest, device=prompt.device)
+        trunk_places = torch.arange(trunk, device=prompt.device)
+        positions = torch.cat([trunk_places.expand(batch, -1), (begins[..., None] + 1 + place).flatten(1)], dim=1)
+
+        in_trunk = (trunk_places <= begins[..., None]).repeat_interleave(longest, dim=1)    # [B, Q A, S]
+        own = torch.block_diag(*[torch.ones(longest, longest, device=prompt.device).tril()] * n_answers).bool()   # [Q A, Q A]
+        above = torch.cat([(trunk_places <= trunk_places[:, None]).expand(batch, -1, -1),
+                           in_trunk.new_zeros(batch, trunk, n_answers * longest)], dim=2)
+        below = torch.cat([in_trunk, own.expand(batch, -1, -1)], dim=2)
+        states = backbone(torch.cat([prompt, branches.flatten(1, 2)], dim=1), positions,
+                          torch.cat([above, below], dim=1))                       # [B, S + Q A, D]
+        real = place < answers.lengths[..., None]                                 # [B, Q, A]
+        return Branches(states[:, :trunk], states[:, trunk:].view(batch, n_answers, longest, width), numbers, real)
+
+    # what is said
+
+    @torch.no_grad()
+    def log_probs(self, backbone: nn.Module, prompt: Tensor, last: Tensor) -> Tensor:
+        """Log-probability of every distinct text behind position ``last`` [B] of prompts [B, S, D].
+
+        Returns:
+            Tensor: [B, 1 + texts] by :attr:`text_of`. In front stands what no text gets: what one that is drawn by these
+            probabilities gets on average, so that an item without a text neither gains nor loses.
+        """
+        batch, (n_texts, _, levels) = len(prompt), self._texts()
+        _, memory = backbone.start(prompt, last, 1 + sum(len(level.on) for level in levels))
+        inputs, parents = self.begin.expand(batch, 1, -1), last.new_zeros(batch, 1)
+        so_far = prompt.new_zeros(batch, 1)                                       # [B, W'], of the nodes that go on
+        found = prompt.new_zeros(batch, 1 + n_texts)
+        for level in levels:
+            states, memory = backbone.step(memory, inputs, parents)               # [B, W', D]
+            log_probs = so_far[:, level.parents] + self._next(backbone, states, level)      # [B, W]
+            found[:, level.texts] = log_probs[:, level.over]
+            so_far = log_probs[:, level.on]
+            inputs = backbone.read(level.numbers[level.on]).expand(batch, -1, -1)
+            parents = level.parents[level.on].expand(batch, -1)
+        texts = found[:, 1:]
+        found[:, 0] = (texts.softmax(1) * texts).sum(1)
+        return found
+
+    def _next(self, backbone, states: Tensor, level: _Level) -> Tensor:
+        """Log-probabilities of the words of a level after the nodes above it: states [B, W', D] -> [B, W]."""
+        rows = []
+        for part in states.split(max(1, self.MEMORY // (states.shape[1] * backbone.n_words))):
+            log_probs = backbone.word_scores(part).float().log_softmax(-1)        # [b, W', V]
+            rows.append(log_probs[:, level.parents, level.numbers])
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def generate(self, backbone: nn.Module, prompt: Tensor, last: Tensor, end: int) -> Tensor:
+        """The likeliest words one by one, behind position ``last`` [B] of prompts [B, S, D].
+
+        Returns:
+            Tensor: word numbers [B, A], ``end`` from the end of an answer on.
+        """
+        _, memory = backbone.start(prompt, last, self.longest)
+        parents = last.new_zeros(len(prompt), 1)
+        inputs, said = self.begin.expand(len(prompt), 1, -1), []
+        over = torch.zeros_like(last, dtype=torch.bool)
+        while len(said) < self.longest and not over.all():
+            states, memory = backbone.step(memory, inputs, parents)
+            chosen = backbone.word_scores(states[:, 0]).argmax(-1).masked_fill(over, end)   # [B]
+            said.append(chosen)
+            over = over | (chosen == end)
+            inputs = backbone.read(chosen)[:, None]
+        said += [torch.full_like(last, end)] * (self.longest - len(said))
+        return torch.stack(said, dim=1)
+
+
+def _levels(texts: Tensor) -> list[_Level]:
+    """The trie of different texts [n, A], -1 behind their ends; text i gets the number i + 1, 0 is for none."""
+    device, width = texts.device, int(texts.max()) + 1
+    levels, node, alive = [], torch.zeros(len(texts), dtype=torch.long, device=device), torch.arange(len(texts), device=device)
+    ends = F.pad(texts[:, 1:] < 0, (0, 1), value=True)                            # [n, A]
+    for depth in range(texts.shape[1]):
+        # In order of (node, word) the children of a node stand together, and their places number this level.
+        edges, child = (node[alive] * width + texts[alive, depth]).unique(return_inverse=True)  # [W], of every text alive
+        stops = ends[alive, depth]
+        on = torch.ones(len(edges), dtype=torch.bool, device=device)
+        on[child[stops]] = False
+        levels.append(_Level(edges // width, edges % width, on.nonzero().squeeze(1), child[stops], alive[stops] + 1))
+        if stops.all():
+            break
+        node[alive] = (on.cumsum(0) - 1)[child]
+        alive = alive[~stops]
+    return levels

@@ -1,0 +1,140 @@
+"""
+recbole_contrec.model.language
+##############################
+The words of the items: what a language model reads of them, what it learns to answer, and which items an answer names.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_contrec.backbone import Answers, Vocabulary, Words, words_of
+from recbole_contrec.data.text import filled
+from recbole_contrec.errors import UserError
+
+
+class Language(nn.Module):
+    """Texts of the items as the settings ask for them, in the words of one vocabulary.
+
+    The word vectors belong to the backbone, which is handed in where it is needed.
+
+    Args:
+        config: reads ``prompt_text``, ``item_template``, ``item_text_length``, ``answer_weight``, ``answer_template``,
+            ``answer_length``, ``category_template``, ``title_field``, ``category_field``, ``vocabulary_size``.
+        texts: text field -> one text an item, by internal number.
+        hidden_size: width of the language model (D).
+
+    Attributes:
+        vocabulary: of all words.
+        answers: what the model learns to say (:class:`~recbole_contrec.backbone.Answers`), or None.
+
+    Raises:
+        UserError: the texts have not what a template names.
+    """
+
+    def __init__(self, config, texts: dict[str, list[str]], hidden_size: int):
+        super().__init__()
+        named = {part: config[f"{part}_field"] for part in ("title", "category")}
+        self.mode = config["prompt_text"]
+        read = filled(config["item_template"], texts, named) if self.mode != "none" else []
+        said = filled(config["answer_template"], texts, named) if config["answer_weight"] else []
+        self.vocabulary = Vocabulary.trained([*read, *said], config["vocabulary_size"])
+        self.words_per_item = 0  # positions in the prompt
+        if read:
+            encoded = self.vocabulary.encode(read, config["item_text_length"])
+            self.words_per_item = encoded.numbers.shape[1] if self.mode == "words" else 0
+            self.register_buffer("numbers", encoded.numbers)                      # [N, T]
+            self.register_buffer("lengths", encoded.lengths)                      # [N]
+        self.answers = None
+        if said:
+            self.answers = Answers(self.vocabulary.encode(said, config["answer_length"], ended=True), hidden_size)
+            self.categories = Categories(filled(config["category_template"], texts, named))
+
+    def get_extra_state(self) -> Tensor:
+        """The vocabulary, for ``state_dict``: texts edited after training must not renumber its words."""
+        return torch.frombuffer(bytearray(self.vocabulary.to_json().encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.vocabulary = Vocabulary.from_json(state.cpu().numpy().tobytes().decode(), self.vocabulary.end)
+
+    def add_items(self, count: int) -> None:
+        """More items at the end of every table, without texts."""
+        if self.mode != "none":
+            self.numbers = torch.cat([self.numbers, self.numbers.new_zeros(count, self.numbers.shape[1])])
+            self.lengths = torch.cat([self.lengths, self.lengths.new_zeros(count)])
+        if self.answers is not None:
+            self.answers.add_items(count)
+            self.categories.category_of = F.pad(self.categories.category_of, (0, count))
+
+    @property
+    def longest_answer(self) -> int:
+        """Positions that an answer takes, 0 without any."""
+        return 0 if self.answers is None else self.answers.longest
+
+    def bag(self, backbone: nn.Module, items: Tensor) -> Tensor | None:
+        """Mean of the word vectors of items [B, L], [B, L, D], zero without words; None where the prompt has none of it."""
+        if self.mode != "bag":
+            return None
+        real = torch.arange(self.numbers.shape[1], device=items.device) < self.lengths[items][..., None]    # [B, L, T]
+        vectors = backbone.read(self.numbers[items]) * real[..., None]            # [B, L, T, D]
+        return vectors.sum(-2) / real.sum(-1, keepdim=True).clamp(min=1)
+
+    def words(self, backbone: nn.Module, items: Tensor) -> Words | None:
+        """The words of items [B, L], each in a position of its own; None where the prompt has none of it."""
+        if self.mode != "words":
+            return None
+        return Words(backbone.read(self.numbers[items]), self.lengths[items])
+
+
+def language_of(config, dataset, hidden_size: int) -> Language | None:
+    """:class:`Language` where the settings ask for words.
+
+    Raises:
+        UserError: they do, and the data set has no texts; or they use answers that are not learned.
+    """
+    for key in ("text_weight", "text_bonus"):
+        if config[key] and not config["answer_weight"]:
+            raise UserError(f"{key}={config[key]} needs answers: set --answer_weight=0.1")
+    if config["prompt_text"] == "none" and not config["answer_weight"]:
+        return None
+    if not dataset.item_texts:
+        key = "answer_weight" if config["answer_weight"] else "prompt_text"
+        raise UserError(f"{key}={config[key]}: {config['dataset']!r} has no item texts (a .item file with text columns)")
+    return Language(config, dataset.item_texts, hidden_size)
+
+
+class Categories(nn.Module):
+    """Which category an answer names. Case and punctuation do not count.
+
+    Args:
+        texts: the category of every item; row 0 is the padding.
+
+    Attributes:
+        category_of: number of the category of every item [N], 0 = none.
+    """
+
+    def __init__(self, texts: list[str]):
+        super().__init__()
+        normal = [" ".join(words_of(text)) for text in texts]
+        self.number = {text: place for place, text in enumerate(sorted({*normal[1:]} - {""}), 1)}
+        self.longest = max((text.count(" ") + 1 for text in self.number), default=0)
+        category_of = [0, *(self.number.get(text, 0) for text in normal[1:])]
+        self.register_buffer("category_of", torch.tensor(category_of))
+
+    def named(self, answers: list[str]) -> Tensor:
+        """Numbers of the longest categories that the answers hold word by word [n], 0 = none."""
+        return torch.tensor([self._named(words_of(answer)) for answer in answers], device=self.category_of.device)
+
+    def _named(self, words: list[str]) -> int:
+        for size in range(min(self.longest, len(words)), 0, -1):
+            for start in range(len(words) - size + 1):
+                if number := self.number.get(" ".join(words[start:start + size])):
+                    return number
+        return 0
+
+
+def drawn_positions(next_items: Tensor, count: int) -> Tensor:
+    """At most ``count`` targets a row, drawn at random: places [B, Q] in ``next_items`` [B, L]. Rows with fewer targets are
+    filled up with places that have none."""
+    chance = torch.rand(next_items.shape, device=next_items.device).masked_fill(next_items == 0, -1.0)
+    return chance.topk(min(count, next_items.shape[1]), dim=1).indices

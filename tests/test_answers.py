@@ -1,0 +1,160 @@
+"""Answers are branches: they see the history up to where they begin, and nothing of the history sees them."""
+
+import pytest
+import torch
+
+from recbole_contrec.backbone import Answers, CausalDecoder, Encoded, Vocabulary
+
+TEXTS = ["", "a b", "a b c", "d", "a b", "", "d e f g h a"]  # by item; the padding first
+
+
+@pytest.fixture
+def vocabulary():
+    return Vocabulary.trained(TEXTS, 300)
+
+
+@pytest.fixture
+def decoder(vocabulary):
+    torch.manual_seed(0)
+    return CausalDecoder(16, n_layers=2, n_heads=2, max_positions=30, dropout=0.5, n_words=len(vocabulary)).eval()
+
+
+@pytest.fixture
+def answers(vocabulary):
+    return Answers(vocabulary.encode(TEXTS, 8, ended=True), 16)
+
+
+@pytest.fixture
+def prompt():
+    torch.manual_seed(1)
+    return torch.randn(3, 7, 16)
+
+
+def alone(decoder, answers, prompt, last, numbers):
+    """Log-probability of the words of one answer [A] behind position ``last`` of one prompt [S, D], word by word."""
+    inputs = torch.cat([prompt[:last + 1], answers.begin[None], decoder.read(numbers[:-1])])[None]
+    log_probs = decoder.word_scores(decoder(inputs)[0, last + 1:]).log_softmax(-1)
+    return log_probs.gather(1, numbers[:, None]).squeeze(1)
+
+
+@torch.no_grad()
+def test_branches_in_one_pass_are_answers_read_alone(decoder, answers, prompt):
+    begins, items = torch.tensor([[6, 2], [0, 0], [3, 5]]), torch.tensor([[1, 6], [2, 3], [4, 0]])
+    branches = answers.read_along(decoder, prompt, begins, items)
+    torch.testing.assert_close(branches.states, decoder(prompt))
+    total, count = 0.0, 0
+    for row in range(3):
+        for place, item in enumerate(items[row].tolist()):
+            words = answers.numbers[item, :answers.lengths[item]]
+            assert branches.real[row, place].sum() == len(words)
+            if len(words):
+                wanted = alone(decoder, answers, prompt[row], begins[row, place], words)
+                said = decoder.word_scores(branches.said[row, place, :len(words)]).log_softmax(-1)
+                torch.testing.assert_close(said.gather(1, words[:, None]).squeeze(1), wanted)
+                total, count = total - wanted.sum(), count + len(words)
+    torch.testing.assert_close(branches.loss(decoder), total / count)
+
+
+@torch.no_grad()
+def test_no_state_of_the_history_sees_an_answer_and_no_answer_another(decoder, answers, prompt):
+    begins = torch.tensor([[2, 4]]).expand(3, -1)
+    one = answers.read_along(decoder, prompt, begins, torch.tensor([[2, 6]]).expand(3, -1))
+    other = answers.read_along(decoder, prompt, begins, torch.tensor([[2, 1]]).expand(3, -1))
+    torch.testing.assert_close(one.states, other.states)
+    torch.testing.assert_close(one.said[:, 0], other.said[:, 0])
+    assert not torch.allclose(one.said[:, 1], other.said[:, 1])
+
+
+@torch.no_grad()
+def test_log_probs_of_all_texts_are_those_of_each(decoder, answers, prompt):
+    last = torch.tensor([6, 3, 0])
+    found = answers.log_probs(decoder, prompt, last)
+    assert found.shape == (3, 5) and answers.text_of.tolist()[1] == answers.text_of.tolist()[4]
+    for item in (1, 2, 3, 4, 6):
+        words = answers.numbers[item, :answers.lengths[item]]
+        wanted = torch.stack([alone(decoder, answers, prompt[row], last[row], words).sum() for row in range(3)])
+        torch.testing.assert_close(found[:, answers.text_of[item]], wanted)
+
+
+@torch.no_grad()
+def test_no_text_is_worth_what_a_drawn_one_is_on_average(decoder, answers, prompt):
+    found = answers.log_probs(decoder, prompt, torch.tensor([6, 3, 0]))
+    assert answers.text_of[[0, 5]].tolist() == [0, 0]
+    torch.testing.assert_close(found[:, 0], (found[:, 1:].softmax(1) * found[:, 1:]).sum(1))
+
+
+@torch.no_grad()
+def test_few_rows_at_once_change_nothing(decoder, answers, prompt, monkeypatch):
+    last = torch.tensor([6, 3, 0])
+    whole = answers.log_probs(decoder, prompt, last)
+    monkeypatch.setattr(Answers, "MEMORY", 1)
+    torch.testing.assert_close(answers.log_probs(decoder, prompt, last), whole)
+
+
+@torch.no_grad()
+def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers, vocabulary, prompt):
+    decoder.words.weight[vocabulary.end] *= 3  # so that some answers end early
+    said = answers.generate(decoder, prompt, torch.tensor([6, 3, 0]), vocabulary.end)
+    assert said.shape == (3, answers.longest)
+    for row, last in enumerate((6, 3, 0)):
+        words: list[int] = []
+        while len(words) < answers.longest and vocabulary.end not in words:
+            inputs = torch.cat([prompt[row, :last + 1], answers.begin[None], decoder.read(torch.tensor(words, dtype=torch.long))])
+            words.append(int(decoder.word_scores(decoder(inputs[None])[0, -1]).argmax()))
+        assert said[row].tolist() == words + [vocabulary.end] * (answers.longest - len(words))
+
+
+def test_nothing_is_learned_without_texts(decoder, answers, prompt):
+    branches = answers.read_along(decoder, prompt, torch.zeros(3, 1, dtype=torch.long), torch.tensor([[0], [5], [0]]))
+    assert branches.loss(decoder) == 0
+
+
+def test_more_items_have_no_text_yet(decoder, answers, prompt):
+    before = answers.log_probs(decoder, prompt, torch.tensor([6, 3, 0]))
+    answers.add_items(2)
+    assert answers.text_of.tolist() == [0, 1, 2, 3, 1, 0, 4, 0, 0]
+    torch.testing.assert_close(answers.log_probs(decoder, prompt, torch.tensor([6, 3, 0])), before)
+
+
+def test_loaded_answers_replace_what_was_derived_from_others(vocabulary, answers):
+    assert answers.text_of[6] == 4
+    other = Answers(Encoded(answers.numbers.clone(), answers.lengths.clone()), 16)
+    other.numbers[6], other.lengths[6] = other.numbers[1], other.lengths[1]
+    answers.load_state_dict(other.state_dict())
+    assert answers.text_of.tolist() == [0, 1, 2, 3, 1, 0, 1]
+
+
+def test_without_any_text_there_are_no_answers(vocabulary):
+    with pytest.raises(ValueError, match="no item has a text"):
+        Answers(vocabulary.encode(["", ""], 8, ended=True), 16)
+
+
+# the vocabulary
+
+
+@pytest.mark.parametrize("text", ["toy story (1995)", "שלום עולם", "🎬 emoji 👩‍👩‍👧", "ｆｕｌｌ ｗｉｄｔｈ", ""])
+def test_any_text_comes_back_in_lower_case(vocabulary, text):
+    import unicodedata
+
+    words = vocabulary.encode([text, "a b"], 1000, ended=True)
+    assert vocabulary.decode(words.numbers)[0] == unicodedata.normalize("NFKC", text).lower()
+    assert words.numbers[0, words.lengths[0] - 1] == vocabulary.end
+
+
+def test_texts_are_cut_by_words_and_keep_their_end_mark(vocabulary):
+    words = vocabulary.encode(["a" * 100_000, "", "d"], 5, ended=True)
+    assert words.numbers.shape == (3, 5) and words.lengths.tolist() == [5, 1, 2]
+    assert words.numbers[0, 4] == vocabulary.end and vocabulary.end not in words.numbers[0, :4]
+    assert vocabulary.encode(["a" * 100_000], 5).lengths.tolist() == [5]
+
+
+def test_a_vocabulary_is_the_same_each_time_and_after_storing(vocabulary):
+    again = Vocabulary.trained(TEXTS, 300)
+    assert again.to_json() == vocabulary.to_json() and len(again) <= 300
+    stored = Vocabulary.from_json(vocabulary.to_json(), vocabulary.end)
+    assert torch.equal(stored.encode(TEXTS, 8).numbers, vocabulary.encode(TEXTS, 8).numbers)
+
+
+def test_a_vocabulary_holds_all_bytes(vocabulary):
+    with pytest.raises(ValueError, match="at least 300"):
+        Vocabulary.trained(TEXTS, 299)

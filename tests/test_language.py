@@ -1,0 +1,177 @@
+"""What a model reads and says in words: from texts to scores."""
+
+import pytest
+import torch
+
+from conftest import write_atomic_files
+from recbole_contrec.data.text import filled
+from recbole_contrec.errors import UserError
+from recbole_contrec.model.language import Categories, drawn_positions
+
+WORDS = "--vocabulary_size=300"
+TEXTS = {"movie_title": ["", "Toy Story", "GoldenEye", ""], "class": ["", "Animation Comedy", "", ""]}
+FOUND = {"title": None, "category": None}
+
+
+def test_templates_find_title_and_category_by_the_names_of_their_fields():
+    texts = filled("{title} ({category})", {"movie_title": ["", "Toy Story"], "genre": ["", "Comedy"]}, FOUND)
+    assert texts == ["", "Toy Story (Comedy)"]
+    assert filled("{class}!", TEXTS, FOUND) == ["", "Animation Comedy!", "", ""]  # nothing to say of an item without
+    assert filled("{title}", TEXTS, {**FOUND, "title": "class"}) == TEXTS["class"]
+
+
+@pytest.mark.parametrize("template, named, message", [
+    ("{titel}", FOUND, "did you mean title"), ("film", FOUND, "names no part"), ("{title", FOUND, "is no template"),
+    ("{title}", {**FOUND, "title": "clas"}, "title_field=clas.*did you mean class")])
+def test_a_template_that_the_texts_cannot_fill_is_refused(template, named, message):
+    with pytest.raises(UserError, match=message):
+        filled(template, TEXTS, named)
+
+
+def test_without_a_field_that_looks_like_it_the_user_is_asked_for_one():
+    with pytest.raises(UserError, match="--category_field=NAME; there are plot"):
+        filled("{category}", {"plot": ["", "a"]}, FOUND)
+
+
+def test_an_answer_names_the_longest_category_in_it():
+    categories = Categories(["", "Comedy", "Action, Comedy", "", "sci-fi", "COMEDY"])
+    assert categories.category_of.tolist() == [0, 2, 1, 0, 3, 2]
+    said = ["I like action comedy: Rush Hour", "comedy!", "sci fi", "sci", "", "actioncomedy"]
+    assert categories.named(said).tolist() == [1, 2, 3, 0, 0, 0]
+
+
+def test_positions_are_drawn_among_targets_without_repeats():
+    torch.manual_seed(0)
+    next_items = torch.tensor([[4, 0, 6, 7, 0, 9], [0, 3, 0, 0, 0, 0]])
+    seen = set()
+    for _ in range(50):
+        drawn = drawn_positions(next_items, 3)
+        first, second = drawn.tolist()
+        assert len(set(first)) == 3 and set(first) <= {0, 2, 3, 5} and second[0] == 1 and len(set(second)) == 3
+        seen.update(first)
+    assert seen == {0, 2, 3, 5}
+    assert drawn_positions(next_items, 10).shape == (2, 6)
+
+
+@pytest.mark.parametrize("model", ["ContRec", "DeftRec"])
+def test_the_title_of_a_target_leaves_its_condition_as_it_is(staged, model):
+    """Teacher forcing puts words of the target into the pass; none of them may reach what its vector is generated from."""
+    recommender = staged(model, "--answer_weight=1", "--answer_template={title}", WORDS, "--dropout=0", "--token_noise=False",
+                         "--user_token_dropout=0")
+    batch, recommender = next(iter(recommender.data.train)), recommender.model.train()
+    torch.manual_seed(0)
+    before, _ = recommender._targets_and_language(batch)
+    numbers = recommender.language.answers.numbers
+    numbers[1:] = numbers[1:].roll(7, dims=0)  # every item gets another title
+    torch.manual_seed(0)
+    after, _ = recommender._targets_and_language(batch)
+    torch.testing.assert_close(after.states, before.states)
+    plain = recommender._targets(batch)
+    torch.testing.assert_close(plain.states, before.states)
+    assert torch.equal(plain.items, before.items)
+
+
+def test_the_language_loss_is_that_of_the_drawn_answers_and_teaches_words_and_history(staged):
+    loaded = staged("ContRec", "--answer_weight=0.5", WORDS, "--dropout=0", "--answers_per_window=100")
+    model, batch = loaded.model.train(), next(iter(loaded.data.train))
+    terms = model.calculate_loss(batch)
+    terms.language.backward()
+    assert model.backbone.words.weight.grad.abs().sum() > 0 and model.item_vectors.weight.grad.abs().sum() > 0
+    assert model.language.answers.begin.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.head.parameters())
+
+
+def test_a_model_learns_to_answer(staged):
+    """Everybody walks through the catalogue: odd and even follow from the item before."""
+    loaded = staged("ContRec", "--answer_weight=1", WORDS, "--dropout=0", "--learning_rate=1e-2", "--answer_template={genre}")
+    model, optimiser = loaded.model.train(), torch.optim.Adam(loaded.model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        for batch in loaded.data.train:
+            loss = model.calculate_loss(batch).language
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    said = model.eval().answers(next(iter(loaded.data.test))[0])
+    assert set(said) <= {"odd kind", "even kind"}
+
+
+def test_a_bag_is_the_mean_of_the_words_and_zero_without(staged):
+    model = staged("ContRec", "--prompt_text=bag", WORDS).model.eval()
+    language, items = model.language, torch.tensor([[1, 0, 5]])
+    bag = language.bag(model.backbone, items)
+    for place, item in enumerate(items[0].tolist()):
+        numbers = language.numbers[item, :language.lengths[item]]
+        wanted = model.backbone.words.weight[numbers].mean(0) if len(numbers) else torch.zeros(16)
+        torch.testing.assert_close(bag[0, place], wanted)
+    assert language.lengths[0] == 0 < language.lengths[1]
+
+
+def test_likelihood_and_bonus_enter_the_scores(staged):
+    arguments = ("--answer_weight=0.1", WORDS)
+    loaded = staged("ContRec", *arguments, "--text_weight=0.3", "--text_bonus=0.2")
+    model, batch = loaded.model.eval(), next(iter(loaded.data.test))[0]
+    scores = model.full_sort_predict(batch)
+    evidence = model._text_evidence(batch)
+    assert evidence.log_probs.shape[1] == 3  # odd, even, none
+    plain = model.retrieval.scores(model.generate(batch), model.item_vectors.weight)
+    agrees = (evidence.category_of == evidence.said[:, None]) & (evidence.said[:, None] > 0)
+    wanted = plain + 0.2 * plain.abs() * agrees + 0.3 * evidence.log_probs[:, evidence.text_of]
+    wanted += model.retrieval.scores(model.generate(batch), model.item_vectors.weight, batch["item_id_list"]) - plain
+    torch.testing.assert_close(scores, wanted)
+    torch.testing.assert_close(model.predict(batch), scores.gather(1, batch["item_id"][:, None])[:, 0])
+    best, items = model.top_k(batch, 5)
+    torch.testing.assert_close(best, scores[:, 1:].topk(5).values)
+
+
+def test_a_vocabulary_survives_edited_texts(staged, tiny, workplace):
+    from recbole_contrec.quick_start import load_data_and_model, run
+
+    arguments = ["--answer_weight=0.1", "--prompt_text=bag", WORDS, f"--data_path={tiny}", "--epochs=1", "--hidden_size=16",
+                 "--tokenizer_epochs=1", "--show_progress=False", "--n_layers=1"]
+    result = run("ContRec", "tiny", arguments=arguments)
+    before = load_data_and_model(result["checkpoint"])
+    rows = next(iter(before.data.test))[0]
+    scores, said = before.model.full_sort_predict(rows), before.model.answers(rows)
+    path = tiny / "tiny" / "tiny.item"
+    path.write_text(path.read_text().replace("kind", "sort").replace("Title", "Zitle"))
+    after = load_data_and_model(result["checkpoint"])
+    torch.testing.assert_close(after.model.full_sort_predict(rows), scores)
+    assert after.model.answers(rows) == said
+
+
+def test_a_list_shows_what_the_model_says(staged):
+    from recbole_contrec.recommendation import recommend
+
+    loaded = staged("ContRec", "--answer_weight=0.1", WORDS)
+    loaded.model.eval()
+    table = recommend(loaded, users=["u1", "u2"], histories=[["i3", "i4"]], k=3)
+    assert table.groupby("user_id", sort=False).answer.nunique().tolist() == [1, 1, 1]
+    rows = {user: part.answer.iloc[0] for user, part in table.groupby("user_id")}
+    assert set(rows) == {"u1", "u2", "new-1"} and all(isinstance(answer, str) for answer in rows.values())
+    loaded.model.language = None
+    assert "answer" not in recommend(loaded, users=["u1"], k=3)
+
+
+def test_words_are_asked_of_data_without_texts(assembled, tiny):
+    (tiny / "tiny" / "tiny.item").unlink()
+    for argument in ("--prompt_text=bag", "--answer_weight=0.1"):
+        with pytest.raises(UserError, match="'tiny' has no item texts"):
+            assembled("ContRec", argument)
+
+
+def test_texts_of_any_script_and_length_train(workplace, config_of):
+    path = write_atomic_files(workplace / "other", name="odd")
+    rows = ["item_id:token\ttitle:token_seq\tgenre:token_seq"]
+    rows += [f"i{item}\t{text}\t{kind}" for item, (text, kind) in enumerate(
+        [("x" * 100_000, "a"), ("", ""), ("🎬 film 👩‍👩‍👧", "🎭"), ("שלום עולם", "דרמה")] * 15)]
+    (path / "odd.item").write_text("\n".join(rows) + "\n")
+    from recbole_contrec.quick_start import run
+
+    result = run("ContRec", "odd", arguments=[
+        f"--data_path={workplace / 'other'}", "--answer_weight=0.1", "--prompt_text=words", WORDS, "--epochs=1",
+        "--hidden_size=16", "--n_layers=1", "--tokenizer_epochs=1", "--show_progress=False", "--MAX_ITEM_LIST_LENGTH=10",
+        "--answer_template={category}: {title}", "--text_weight=0.1", "--text_bonus=0.1"])
+    assert 0 <= result["test_result"]["ndcg@10"] <= 1
