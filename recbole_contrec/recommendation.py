@@ -126,16 +126,10 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
              "item_id": dataset.id2token(dataset.iid_field, chosen), "score": scores.cpu().numpy()[found]}
     for field, texts in dataset.item_texts.items():
         table[f"item_{field}" if field in table else field] = [texts[item] for item in chosen]
-    if can_answer(loaded.model):
+    if getattr(loaded.model, "can_answer", False):
         answers = loaded.model.answers(interaction)
         table["answer"] = [answers[r] for r in row]
     return pd.DataFrame(table)
-
-
-def can_answer(model) -> bool:
-    """Whether a model says in words what comes next."""
-    language = getattr(model, "language", None)
-    return language is not None and language.answers is not None
 
 
 def _as_interaction(config, people) -> Interaction:

@@ -24,12 +24,24 @@ class WindowTrainer(Trainer):
 
     def _build_optimizer(self, **kwargs):
         """RecBole's choice of optimizer over the groups of :func:`parameter_groups`."""
-        params = kwargs.pop("params", None) or parameter_groups(self.model, self.weight_decay)
+        params = kwargs.pop("params", None) or self._parameter_groups()
         optimizer = super()._build_optimizer(params=params, **kwargs)
         for group in optimizer.param_groups:
             if "betas" in group:
                 group["betas"] = group["betas"][0], self.config["adam_beta2"]
         return optimizer
+
+    def _parameter_groups(self) -> list[dict]:
+        """Groups with a share of the learning rate each: a pretrained language model learns at a rate of its own."""
+        if not self.config["llm"]:
+            return parameter_groups(self.model, self.weight_decay)
+        theirs = {id(p) for p in self.model.backbone.parameters()}
+        groups = []
+        for group in parameter_groups(self.model, self.weight_decay):
+            for own, share in ((True, 1.0), (False, self.config["llm_learning_rate"] / self.learning_rate)):
+                params = [p for p in group["params"] if (id(p) not in theirs) == own]
+                groups.append({**group, "params": params, "share": share})
+        return groups
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """One pass over the windows.
@@ -73,7 +85,7 @@ class WindowTrainer(Trainer):
     def _set_learning_rate(self, progress: float) -> None:
         factor = learning_rate_factor(progress, self.config["warmup_ratio"], self.config["final_learning_rate_ratio"])
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * factor
+            group["lr"] = self.learning_rate * factor * group.get("share", 1.0)
 
     def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses):
         terms = ", ".join(f"{set_color(name, 'blue')}: {value:.4f}" for name, value in losses._asdict().items())

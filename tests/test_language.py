@@ -142,6 +142,62 @@ def test_a_vocabulary_survives_edited_texts(staged, tiny, workplace):
     assert after.model.answers(rows) == said
 
 
+NARROW = ("--prompt_text=words", "--item_text_length=6", "--answer_weight=0.1", "--answer_length=8",
+          "--wordings=['people who like this like']", WORDS, "--vocabulary_size=320")
+
+
+def test_the_oldest_items_make_room_and_the_instruction_stays(staged):
+    whole = staged("ContRec", *NARROW).model.eval()
+    prefix, answer = whole.prompt.prefix_length, whole.language.longest_answer
+    cut = staged("ContRec", *NARROW, f"--max_prompt_length={prefix + answer + 20}").model.eval()
+    assert whole.room is None and cut.room == 20
+    cut.load_state_dict({key: value if cut.state_dict()[key].shape == value.shape else value[:prefix + answer + 20]
+                         for key, value in whole.state_dict().items()})
+    items = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [7, 8, 0, 0, 0, 0, 0, 0, 0, 0]])
+    length, user = torch.tensor([10, 2]), torch.tensor([1, 2])
+    widths = [1 + int(whole.language.lengths[item]) for item in items[0]]
+    kept = next(count for count in range(10, 0, -1) if sum(widths[-count:]) <= 20)
+    assert 1 <= kept < 10
+    shown = torch.zeros_like(items)
+    shown[0, :kept], shown[1] = items[0, -kept:], items[1]
+    torch.testing.assert_close(cut._last_states(items, length, user),
+                               whole._last_states(shown, torch.tensor([kept, 2]), user), atol=1e-5, rtol=1e-4)
+    targets = items.roll(-1, 1) * (items > 0)  # any
+    fitted, lengths, moved = cut._fitting(items, length, targets)
+    assert torch.equal(fitted, shown) and lengths.tolist() == [kept, 2]
+    assert torch.equal(moved[0, :kept], targets[0, -kept:]) and not moved[0, kept:].any()
+    assert torch.equal(moved[1], targets[1])
+
+
+def test_training_on_histories_that_do_not_fit_predicts_from_what_is_left(staged):
+    loaded = staged("ContRec", *NARROW, "--max_prompt_length=50", "--dropout=0")
+    model, batch = loaded.model.train(), max(loaded.data.train, key=lambda batch: batch["item_length"].max())
+    terms = model.calculate_loss(batch)
+    assert all(torch.isfinite(term) for term in terms) and terms.language > 0
+    targets, _ = model._targets_and_language(batch)
+    assert 0 < len(targets.items) < model.count_targets(batch)
+
+
+def test_a_prompt_without_room_for_an_item_is_refused(assembled):
+    with pytest.raises(UserError, match="no room for one item.*max_prompt_length"):
+        assembled("ContRec", *NARROW, "--max_prompt_length=10")
+
+
+def test_an_instruction_is_drawn_in_training_and_held_out_in_eval_mode(staged):
+    model = staged("ContRec", WORDS, "--wordings=['what comes next', 'the next film is']", "--held_out_wording=and then").model
+    wordings, read = model.prompt.wordings, model.backbone.read
+    assert wordings.length == wordings.real.sum(1).max()
+    torch.manual_seed(0)
+    rows = {tuple(row.flatten().tolist()) for row in wordings.train()(50)}
+    assert len(rows) == 2
+    held_out = wordings.eval()(3)
+    words = model.language.vocabulary.encode(["and then"], 99)
+    torch.testing.assert_close(held_out[1, -words.numbers.shape[1]:], read(words.numbers[0]))
+    assert tuple(held_out[0].flatten().tolist()) not in rows
+    layout = model.eval()._read(torch.tensor([[3, 4]]), torch.tensor([1]))
+    torch.testing.assert_close(layout.vectors[0, 1:1 + wordings.length], held_out[0])  # behind the learned vector
+
+
 def test_a_list_shows_what_the_model_says(staged):
     from recbole_contrec.recommendation import recommend
 

@@ -14,7 +14,7 @@ from recbole_contrec.backbone.decoder import CausalDecoder, Memory, length_group
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
 from recbole_contrec.backbone.prompt import Layout, Prompt, Words
 from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
-from recbole_contrec.backbone.wording import Wordings, words_of
+from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words_of
 
-__all__ = ["Answers", "CausalDecoder", "Encoded", "EncoderDecoder", "Layout", "Memory", "Prompt", "Vocabulary", "Wordings",
-           "Words", "length_groups", "words_of"]
+__all__ = ["Answers", "CausalDecoder", "Encoded", "EncoderDecoder", "Layout", "Memory", "Prompt", "Vocabulary",
+           "VocabularyWordings", "Wordings", "Words", "length_groups", "words_of"]

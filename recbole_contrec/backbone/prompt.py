@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.wording import Wordings
+from recbole_contrec.backbone.wording import VocabularyWordings, Wordings
 
 
 class Words(NamedTuple):
@@ -50,7 +50,8 @@ class Prompt(nn.Module):
     """
 
     def __init__(self, hidden_size: int, instruction_length: int, n_user_tokens: int, n_item_tokens: int,
-                 item_positions: str, max_items: int, wordings: Wordings | None = None, words_per_item: int = 0):
+                 item_positions: str, max_items: int,
+                 wordings: Wordings | VocabularyWordings | None = None, words_per_item: int = 0):
         super().__init__()
         if item_positions not in ("one", "each"):
             raise ValueError(f"item_positions={item_positions!r}: choose 'one' or 'each'")
@@ -61,7 +62,8 @@ class Prompt(nn.Module):
 
         words = 0 if wordings is None else wordings.length
         self.prefix_length = instruction_length + words + n_user_tokens
-        self.max_positions = self.prefix_length + (words_per_item + self.positions_per_item) * max_items
+        self.widest_item = words_per_item + self.positions_per_item
+        self.max_positions = self.prefix_length + self.widest_item * max_items
 
     def forward(self, user_tokens: Tensor | None, item_tokens: Tensor, words: Words | None = None) -> Layout:
         """Lay the vectors out.

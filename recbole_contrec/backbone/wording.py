@@ -6,10 +6,12 @@ is new to the model as a sentence, not as words (TokenRec, section on unseen pro
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from recbole_contrec.backbone.vocabulary import Vocabulary
 
 
 class Wordings(nn.Module):
@@ -56,6 +58,47 @@ class Wordings(nn.Module):
             return self.vectors(self.numbers[-1]).expand(batch, -1, -1)
         drawn = torch.randint(len(self.numbers) - 1, (batch,), device=self.numbers.device)
         return self.vectors(self.numbers[drawn])                                  # [B, I, D]
+
+
+class VocabularyWordings(nn.Module):
+    """The same in the words of a language model: what it knows of them comes from elsewhere, so the held-out wording may
+    have words of its own.
+
+    Args:
+        wordings: sentences to train with.
+        held_out: the sentence of eval mode; None for the first of these.
+        vocabulary: of the language model.
+        read: from word numbers to vectors, [...] -> [..., D]; called at every use, so it may read what comes later.
+        hidden_size: width of a word vector (D).
+
+    Attributes:
+        length: words of an instruction (I).
+
+    Raises:
+        ValueError: no wording, or an empty one.
+    """
+
+    def __init__(self, wordings: Sequence[str], held_out: str | None, vocabulary: Vocabulary,
+                 read: Callable[[Tensor], Tensor], hidden_size: int):
+        super().__init__()
+        sentences = [*wordings, wordings[0] if held_out is None else held_out] if wordings else []
+        if not sentences or not all(text.strip() for text in sentences):
+            raise ValueError("wordings: name at least one sentence, each with at least one word")
+        words = vocabulary.encode(sentences, max(map(len, sentences)))
+        self.length = words.numbers.shape[1]
+        self.blank = nn.Parameter(torch.zeros(hidden_size))
+        missing = self.length - words.lengths[:, None]                            # in front [wordings + 1, 1]
+        place = torch.arange(self.length) - missing                               # in the sentence [wordings + 1, I]
+        self.register_buffer("numbers", words.numbers.gather(1, place.clamp(min=0)), persistent=False)
+        self.register_buffer("real", place >= 0, persistent=False)
+        self._read = read
+
+    def forward(self, batch: int) -> Tensor:
+        """Word vectors [B, I, D] of one wording a row."""
+        drawn = torch.full((batch,), len(self.numbers) - 1, device=self.numbers.device)
+        if self.training:
+            drawn = torch.randint_like(drawn, len(self.numbers) - 1)
+        return torch.where(self.real[drawn][..., None], self._read(self.numbers[drawn]), self.blank)    # [B, I, D]
 
 
 def words_of(text: str) -> list[str]:

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import CausalDecoder, Prompt
+from recbole_contrec.backbone import CausalDecoder, Prompt, VocabularyWordings
 from recbole_contrec.data.vectors import check_source
 from recbole_contrec.diffusion import DiffusionHead
-from recbole_contrec.model.generative import GenerativeRecommender, lengthen
-from recbole_contrec.model.language import language_of
+from recbole_contrec.model.generative import GenerativeRecommender, lengthen, room_for_history
+from recbole_contrec.model.language import language_of, pretrained_decoder
 from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
@@ -56,7 +56,9 @@ class ContRec(GenerativeRecommender):
                              f"noise_levels={config['noise_levels']} has")
         self.config = config
         self.n_users = dataset.num(self.USER_ID)
-        hidden_size, size = config["hidden_size"], config["vector_size"]
+        pretrained = pretrained_decoder(config)
+        self.hidden_size = hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
+        size = config["vector_size"]
         n_tokens, n_user_tokens = config["item_tokens"], config["user_tokens"]
 
         # tokenizers; filled by the stages and frozen, like the vectors they were trained on
@@ -78,16 +80,15 @@ class ContRec(GenerativeRecommender):
         self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if size != hidden_size else nn.Identity()
 
         # language model and head
-        self.language = language_of(config, dataset, hidden_size)
-        n_words, longest_answer, words_per_item = 0, 0, 0
-        if self.language is not None:
-            n_words, longest_answer = len(self.language.vocabulary), self.language.longest_answer
-            words_per_item = self.language.words_per_item
+        self.language = language_of(config, dataset, hidden_size, pretrained)
         self.prompt = Prompt(hidden_size, config["instruction_length"], n_user_tokens, n_tokens,
-                             config["item_positions"], self.max_seq_length, words_per_item=words_per_item)
-        self.backbone = CausalDecoder(hidden_size, config["n_layers"], config["n_heads"],
-                                      self.prompt.max_positions + longest_answer, config["dropout"],
-                                      config["inner_size"], n_words)
+                             config["item_positions"], self.max_seq_length, self._wordings(),
+                             self.language.words_per_item if self.language else 0)
+        answer = self.language.longest_answer if self.language else 0
+        longest = self.prompt.max_positions + answer
+        limit = min(longest, pretrained.max_positions if pretrained else longest, config["max_prompt_length"] or longest)
+        self.room = room_for_history(self.prompt, limit, answer)
+        self.backbone = pretrained or self._new_backbone(limit)
         self.head = self._new_head()
         self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
                                    repeat_rate(dataset.histories) if config["repeat_bias"] else None,
@@ -96,6 +97,18 @@ class ContRec(GenerativeRecommender):
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
         nn.init.zeros_(self.item_tokens.weight)
+
+    def _wordings(self):
+        config = self.config
+        if not config["wordings"]:
+            return None
+        return VocabularyWordings(config["wordings"], config["held_out_wording"], self.language.vocabulary,
+                                  lambda numbers: self.backbone.read(numbers), self.hidden_size)
+
+    def _new_backbone(self, max_positions):
+        config = self.config
+        return CausalDecoder(config["hidden_size"], config["n_layers"], config["n_heads"], max_positions, config["dropout"],
+                             config["inner_size"], len(self.language.vocabulary) if self.language else 0)
 
     def _new_tokenizer(self, n_tokens):
         config = self.config
@@ -107,7 +120,7 @@ class ContRec(GenerativeRecommender):
     def _new_head(self, **settings):
         config = self.config
         return DiffusionHead(
-            d=config["vector_size"], condition_size=config["hidden_size"], width=config["head_width"],
+            d=config["vector_size"], condition_size=self.hidden_size, width=config["head_width"],
             depth=config["head_depth"], dropout=config["head_dropout"], schedule=config["noise_schedule"],
             levels=config["noise_levels"], prediction=config["prediction"], guidance=float(config["guidance"]),
             condition_dropout=config["condition_dropout"], noise_draws=config["noise_draws"],

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import Layout, length_groups
+from recbole_contrec.backbone import Layout, Prompt, length_groups
 from recbole_contrec.data.vectors import methods_of, source_content, user_and_item_vectors
-from recbole_contrec.model.language import Language, drawn_positions
+from recbole_contrec.errors import UserError
+from recbole_contrec.model.speaking import Speaking
 from recbole_contrec.model.windowed import Targets, Windowed
-from recbole_contrec.retrieval import TextEvidence
 from recbole_contrec.stages import Report, Stage, StageResult
 from recbole_contrec.tokenizer import FoldIn, fit_tokenizer, split_rows
 
 
-class GenerativeRecommender(Windowed, SequentialRecommender):
+class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
     """Base class: the stages before training, the way from a history to a state, and RecBole's methods for scores.
 
     An heir sets ``config``, ``item_tokenizer``, ``user_tokenizer`` and ``user_fold_in`` (or None), ``item_vectors``,
@@ -32,7 +32,8 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        self.language: Language | None = None  # what it reads and says in words
+        self.language = None  # what it reads and says in words
+        self.room: int | None = None  # positions of a prompt for the history; None where all histories fit
 
     def train(self, mode=True):
         super().train(mode)
@@ -118,11 +119,42 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
     def _by_length(self, function: Callable[[Layout, Tensor], Tensor], item_seq: Tensor, length: Tensor,
                    user: Tensor) -> Tensor:
         """``function(prompts, lengths)`` of histories [B, L], [B, ...]; rows of similar length are computed together."""
-        found, order = [], length_groups(length)
+        item_seq, length = self._fitting(item_seq, length)
+        found, order = [], length_groups(self._positions(item_seq, length))
         for rows in order:
-            longest = int(length[rows[0]])
+            longest = int(length[rows].max())
             found.append(function(self._read(item_seq[rows, :longest], user[rows]), length[rows]))
         return torch.cat(found)[torch.cat(order).argsort()]
+
+    def _widths(self, item_seq: Tensor) -> Tensor:
+        """Positions of the prompt that every item takes [B, L]; none for the padding."""
+        words = self.language.word_counts(item_seq) if self.language else 0
+        return (self.prompt.positions_per_item + words) * (item_seq > 0)
+
+    def _positions(self, item_seq: Tensor, length: Tensor) -> Tensor:
+        return self._widths(item_seq).sum(1) if self.language else length
+
+    def _fitting(self, item_seq: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """Histories [B, L] without their oldest items where all would not fit into the prompt.
+
+        Args:
+            others: what goes with them: lengths [B], or a value for every position [B, L].
+
+        Returns:
+            tuple: all of it, moved to the front and filled up with 0.
+        """
+        if self.room is None:
+            return item_seq, *others
+        widths = self._widths(item_seq)                                           # [B, L]
+        behind = widths.flip(1).cumsum(1).flip(1)                                 # of an item and all later ones
+        left_out = ((behind > self.room) & (item_seq > 0)).sum(1)                 # [B]
+        if not left_out.any():
+            return item_seq, *others
+        place = torch.arange(item_seq.shape[1], device=item_seq.device) + left_out[:, None]
+        inside = place < item_seq.shape[1]
+        place = place.clamp(max=item_seq.shape[1] - 1)
+        return tuple(values - left_out if values.dim() == 1 else values.gather(1, place) * inside
+                     for values in (item_seq, *others))
 
     def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         """The state after the last item: prompts of ``length`` items [b] -> [b, ...]."""
@@ -136,54 +168,6 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
         """The targets of a batch with what ``forward`` gives before each."""
         user = interaction[self.USER_ID]
         return self._states_with_targets(interaction, lambda item_seq, rows: self.forward(item_seq, user[rows]))
-
-    def _targets_and_language(self, interaction) -> tuple[Targets, Tensor]:
-        """:meth:`_targets`, and the weighted loss of the answers behind some of them, computed in the same pass."""
-        if self.language is None or self.language.answers is None:
-            targets = self._targets(interaction)
-            return targets, targets.states.new_zeros(())
-        user, next_items, branches = interaction[self.USER_ID], self._next_items(interaction), []
-
-        def states_of(item_seq: Tensor, rows: Tensor) -> Tensor:
-            prompt = self._read(item_seq, user[rows])
-            wanted = next_items[rows, :item_seq.shape[1]]                         # [b, L]
-            drawn = drawn_positions(wanted, self.config["answers_per_window"])    # [b, Q]
-            branches.append(self.language.answers.read_along(
-                self.backbone, prompt.vectors, prompt.ends.gather(1, drawn), wanted.gather(1, drawn)))
-            return self._conditions(prompt.after_items(branches[-1].states))      # [b, L, D]
-
-        targets = self._states_with_targets(interaction, states_of)
-        words = [branch.real.sum() for branch in branches]
-        language = sum(branch.loss(self.backbone) * count for branch, count in zip(branches, words)) / sum(words)
-        return targets, self.config["answer_weight"] * language
-
-    # what it says
-
-    @torch.no_grad()
-    def answers(self, interaction) -> list[str]:
-        """What the language model says about the next item of every history of a batch, word by word the likeliest.
-
-        Raises:
-            ValueError: it has not learned to answer.
-        """
-        if self.language is None or self.language.answers is None:
-            raise ValueError("this model has not learned to answer: train it with answer_weight above 0")
-        end = self.language.vocabulary.end
-        return self.language.vocabulary.decode(self._after_histories(
-            lambda prompt, length: self.language.answers.generate(self.backbone, prompt.vectors, prompt.last(length), end),
-            interaction))
-
-    def _text_evidence(self, interaction) -> TextEvidence | None:
-        """What the language model says for the scores; None where they take no notice of it."""
-        log_probs = said = text_of = category_of = None
-        if self.retrieval.text_weight:
-            answers = self.language.answers
-            text_of, log_probs = answers.text_of, self._after_histories(
-                lambda prompt, length: answers.log_probs(self.backbone, prompt.vectors, prompt.last(length)), interaction)
-        if self.retrieval.text_bonus:
-            categories = self.language.categories
-            said, category_of = categories.named(self.answers(interaction)), categories.category_of
-        return None if log_probs is None and said is None else TextEvidence(log_probs, text_of, said, category_of)
 
     # scores
 
@@ -249,6 +233,24 @@ class GenerativeRecommender(Windowed, SequentialRecommender):
         items = items.to(self.device)
         self.item_vectors.weight[items] = retrieval.to(self.device)
         self._set_item_tokens(items, vectors.to(self.device))
+
+
+def room_for_history(prompt: Prompt, limit: int, answer: int) -> int | None:
+    """Positions that a history may take in front of an answer; None where the longest one fits.
+
+    Args:
+        limit: positions of prompt and answer together.
+        answer: positions of the longest answer.
+
+    Raises:
+        UserError: not even one item fits.
+    """
+    room = limit - answer - prompt.prefix_length
+    if room < prompt.widest_item:
+        raise UserError(f"a prompt of {limit} positions has no room for one item beside the instruction and an answer "
+                        f"({prompt.prefix_length} and {answer} positions, {prompt.widest_item} an item): raise "
+                        "max_prompt_length, or cut texts by item_text_length and answer_length")
+    return None if prompt.max_positions + answer <= limit else room
 
 
 @torch.no_grad()

@@ -14,15 +14,17 @@ from recbole_contrec.errors import UserError
 
 
 class Language(nn.Module):
-    """Texts of the items as the settings ask for them, in the words of one vocabulary.
+    """Instruction and texts of the items as the settings ask for them, in the words of one vocabulary.
 
     The word vectors belong to the backbone, which is handed in where it is needed.
 
     Args:
-        config: reads ``prompt_text``, ``item_template``, ``item_text_length``, ``answer_weight``, ``answer_template``,
-            ``answer_length``, ``category_template``, ``title_field``, ``category_field``, ``vocabulary_size``.
+        config: reads ``wordings``, ``prompt_text``, ``item_template``, ``item_text_length``, ``answer_weight``,
+            ``answer_template``, ``answer_length``, ``category_template``, ``title_field``, ``category_field``,
+            ``vocabulary_size``.
         texts: text field -> one text an item, by internal number.
         hidden_size: width of the language model (D).
+        vocabulary: of a pretrained model; None to train one on the texts.
 
     Attributes:
         vocabulary: of all words.
@@ -32,13 +34,15 @@ class Language(nn.Module):
         UserError: the texts have not what a template names.
     """
 
-    def __init__(self, config, texts: dict[str, list[str]], hidden_size: int):
+    def __init__(self, config, texts: dict[str, list[str]], hidden_size: int, vocabulary: Vocabulary | None = None):
         super().__init__()
+        self.has_own_vocabulary = vocabulary is None
         named = {part: config[f"{part}_field"] for part in ("title", "category")}
         self.mode = config["prompt_text"]
         read = filled(config["item_template"], texts, named) if self.mode != "none" else []
         said = filled(config["answer_template"], texts, named) if config["answer_weight"] else []
-        self.vocabulary = Vocabulary.trained([*read, *said], config["vocabulary_size"])
+        sentences = [*config["wordings"], *filter(None, [config["held_out_wording"]])]
+        self.vocabulary = vocabulary or Vocabulary.trained([*sentences, *read, *said], config["vocabulary_size"])
         self.words_per_item = 0  # positions in the prompt
         if read:
             encoded = self.vocabulary.encode(read, config["item_text_length"])
@@ -51,11 +55,14 @@ class Language(nn.Module):
             self.categories = Categories(filled(config["category_template"], texts, named))
 
     def get_extra_state(self) -> Tensor:
-        """The vocabulary, for ``state_dict``: texts edited after training must not renumber its words."""
-        return torch.frombuffer(bytearray(self.vocabulary.to_json().encode()), dtype=torch.uint8)
+        """PyTorch's hook: a vocabulary of our own. Texts edited after training must not renumber its words."""
+        packed = self.vocabulary.to_json().encode() if self.has_own_vocabulary else b"-"
+        return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.vocabulary = Vocabulary.from_json(state.cpu().numpy().tobytes().decode(), self.vocabulary.end)
+        """PyTorch's hook."""
+        if self.has_own_vocabulary:
+            self.vocabulary = Vocabulary.from_json(state.cpu().numpy().tobytes().decode(), self.vocabulary.end)
 
     def add_items(self, count: int) -> None:
         """More items at the end of every table, without texts."""
@@ -79,6 +86,10 @@ class Language(nn.Module):
         vectors = backbone.read(self.numbers[items]) * real[..., None]            # [B, L, T, D]
         return vectors.sum(-2) / real.sum(-1, keepdim=True).clamp(min=1)
 
+    def word_counts(self, items: Tensor) -> Tensor | int:
+        """Positions of the prompt that the words of items take: as ``items``, or 0."""
+        return self.lengths[items] if self.mode == "words" else 0
+
     def words(self, backbone: nn.Module, items: Tensor) -> Words | None:
         """The words of items [B, L], each in a position of its own; None where the prompt has none of it."""
         if self.mode != "words":
@@ -86,21 +97,36 @@ class Language(nn.Module):
         return Words(backbone.read(self.numbers[items]), self.lengths[items])
 
 
-def language_of(config, dataset, hidden_size: int) -> Language | None:
+def language_of(config, dataset, hidden_size: int, pretrained: "PretrainedDecoder | None") -> Language | None:
     """:class:`Language` where the settings ask for words.
 
     Raises:
-        UserError: they do, and the data set has no texts; or they use answers that are not learned.
+        UserError: they ask for words of the items, and the data set has no texts; or they use answers that are not learned.
     """
     for key in ("text_weight", "text_bonus"):
         if config[key] and not config["answer_weight"]:
             raise UserError(f"{key}={config[key]} needs answers: set --answer_weight=0.1")
-    if config["prompt_text"] == "none" and not config["answer_weight"]:
+    about_items = config["prompt_text"] != "none" or config["answer_weight"]
+    if not about_items and not config["wordings"]:
         return None
-    if not dataset.item_texts:
+    if about_items and not dataset.item_texts:
         key = "answer_weight" if config["answer_weight"] else "prompt_text"
         raise UserError(f"{key}={config[key]}: {config['dataset']!r} has no item texts (a .item file with text columns)")
-    return Language(config, dataset.item_texts, hidden_size)
+    vocabulary = Vocabulary(pretrained.vocabulary, pretrained.end_id) if pretrained else None
+    return Language(config, dataset.item_texts, hidden_size, vocabulary)
+
+
+def pretrained_decoder(config) -> "PretrainedDecoder | None":
+    """The language model that the settings name, None for the compact one.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if config["llm"] is None:
+        return None
+    return PretrainedDecoder(
+        config["llm"], config["llm_dtype"], config["llm_attention"], config["lora_rank"], config["lora_alpha"],
+        config["lora_dropout"], config["lora_targets"], config["gradient_checkpointing"], config["quantisation"])
 
 
 class Categories(nn.Module):

@@ -45,6 +45,14 @@ class Windowed:
         item_seq, last = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN] - 1
         return torch.zeros_like(item_seq).scatter_(1, last[:, None], interaction[self.POS_ITEM_ID][:, None])
 
+    def _fitting(self, item_seq: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """Histories [B, L] as far as they can be read, and what goes with them: here all."""
+        return item_seq, *others
+
+    def _positions(self, item_seq: Tensor, length: Tensor) -> Tensor:
+        """What rows of some length [B] cost to read, by which they are grouped [B]."""
+        return length
+
     def _states_with_targets(self, interaction, states_of: Callable[[Tensor, Tensor], Tensor]) -> Targets:
         """All targets of a batch and the states before them; rows of similar length are computed together.
 
@@ -53,9 +61,10 @@ class Windowed:
         """
         item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         next_items = self._next_items(interaction)                                # [B, L]
+        item_seq, length, next_items = self._fitting(item_seq, length, next_items)
         states, places = [], []
-        for rows in length_groups(length):
-            longest = int(length[rows[0]])
+        for rows in length_groups(self._positions(item_seq, length)):
+            longest = int(length[rows].max())
             row, place = (next_items[rows, :longest] > 0).nonzero(as_tuple=True)
             states.append(states_of(item_seq[rows, :longest], rows)[row, place])  # of [b, L', D]
             places.append(torch.stack([rows[row], place]))
