@@ -124,8 +124,29 @@ def test_errors_say_what_is_allowed(decoder):
 
 def test_length_groups_cover_all_rows_with_little_padding():
     lengths = torch.randint(1, 200, (500,), generator=torch.Generator().manual_seed(0))
+    counts = []
+    for waste in (0.0, 0.05, 0.1, 0.9):
+        groups = length_groups(lengths, waste)
+        assert torch.cat(groups).sort().values.equal(torch.arange(500))
+        computed = sum(len(rows) * int(lengths[rows[0]]) for rows in groups)
+        assert all(lengths[rows[0]] == lengths[rows].max() for rows in groups)
+        assert (1 - waste) * computed <= lengths.sum()
+        counts.append(len(groups))
+    assert counts[0] == len(lengths.unique()) > counts[1] > counts[2] > counts[3] == 1
+
+
+def test_length_groups_are_the_cheapest_of_their_number():
+    """Against all ways to cut nine lengths into as many groups."""
+    from itertools import combinations
+
+    lengths = torch.tensor([3, 50, 49, 3, 20, 18, 19, 1, 90])
     groups = length_groups(lengths)
-    assert torch.cat(groups).sort().values.equal(torch.arange(500))
-    computed = sum(len(rows) * int(lengths[rows[0]]) for rows in groups)
-    assert all(lengths[rows[0]] == lengths[rows].max() for rows in groups)
-    assert computed < 1.15 * lengths.sum()
+    ordered = sorted(lengths.tolist(), reverse=True)
+
+    def computed(borders):
+        edges = [0, *borders, len(ordered)]
+        return sum(ordered[first] * (last - first) for first, last in zip(edges, edges[1:]))
+
+    cheapest = min(map(computed, combinations(range(1, len(ordered)), len(groups) - 1)))
+    assert sum(len(rows) * int(lengths[rows[0]]) for rows in groups) == cheapest
+    assert len(length_groups(torch.full((5,), 7))) == 1 and len(length_groups(torch.tensor([4]))) == 1

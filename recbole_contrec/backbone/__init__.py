@@ -10,8 +10,9 @@ vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says th
 """
 
 from recbole_contrec.backbone.answers import Answers
-from recbole_contrec.backbone.decoder import CausalDecoder, Memory, length_groups
+from recbole_contrec.backbone.decoder import CausalDecoder, Memory
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
+from recbole_contrec.backbone.grouping import length_groups
 from recbole_contrec.backbone.prompt import Layout, Prompt, Words
 from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
 from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words_of

@@ -198,25 +198,3 @@ class CausalDecoder(nn.Module):
             raise ValueError(f"a prompt of {inputs.shape[1]} positions is longer than max_positions="
                              f"{self.max_positions}")
         return torch.arange(inputs.shape[1], device=inputs.device)
-
-
-def length_groups(lengths: Tensor, waste: float = 0.2) -> list[Tensor]:
-    """Rows that may be computed together without much padding, longest first.
-
-    Args:
-        lengths: real positions of every row [B].
-        waste: a row joins a group only if it is at most this share shorter than the group's longest.
-
-    Returns:
-        list: row numbers [b] of every group; together they are a permutation of ``0..B-1``.
-    """
-    ordered, rows = lengths.sort(descending=True)
-    ordered = ordered.tolist()
-    groups, first = [], 0
-    for place, length in enumerate(ordered):
-        # Very small groups cost more in calls than they save in padding.
-        if length < (1 - waste) * ordered[first] and place - first >= 4:
-            groups.append(rows[first:place])
-            first = place
-    groups.append(rows[first:])
-    return groups
