@@ -1,0 +1,201 @@
+"""
+benchmarks.backbone
+###################
+What training a language model of real size costs: all positions in one pass against a row for every prefix.
+
+    python benchmarks/backbone.py --size=llama-100m --dataset=ml-100k
+    python benchmarks/backbone.py --size=llama-3.2-1b --llm_dtype=bfloat16 --lora_rank=16 --batches=20
+
+The model has random weights and the shape that ``--size`` names; nothing is downloaded. ContRec reads titles and tokens
+of the history through it, and LoRA trains it. Both ways train the same model on the same targets: windows of whole
+histories as ours does, and RecBole's rows, of which each holds one prefix and one target. Written to
+``OUTPUT/DATASET-backbone/SIZE.json``. Further ``--key=value`` settings go to the model.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Iterable, Iterator
+
+import torch
+
+from flops import count_training_flops, matrix_rate
+from measuring import MIB, temporary_workplace
+from runs import RESULTS
+
+# Shapes of public models (their configuration files on the Hugging Face Hub), and a smaller one of the same kind.
+SIZES = {
+    "llama-10m": dict(hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4,
+                      num_key_value_heads=4),
+    "llama-100m": dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+                       num_key_value_heads=12),
+    "qwen2.5-0.5b": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+                         num_key_value_heads=2),
+    "llama-3.2-1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+                         num_key_value_heads=8),
+}
+SETTINGS = {"MAX_ITEM_LIST_LENGTH": 50, "prompt_text": "words", "item_text_length": 8, "lora_rank": 16, "lora_alpha": 32.0,
+            "train_batch_size": 256, "show_progress": False}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, write and print; 0, or 1 if a setting cannot be."""
+    from recbole_contrec import UserError
+    from recbole_contrec.results import write_json
+
+    given, settings = _parse(arguments)
+    path = given.output.resolve() / f"{given.dataset}-backbone" / f"{given.size}.json"
+    try:
+        with tempfile.TemporaryDirectory() as folder, temporary_workplace():
+            write_random_model(given.size, Path(given.tokenizer).resolve() if given.tokenizer else None, Path(folder))
+            record = measure(given, [*(f"--{key}={value}" for key, value in SETTINGS.items()), *settings], folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+    print(report(record), f"written: {path}", sep="\n")
+    return 0
+
+
+def write_random_model(size: str, tokenizer: Path | None, folder: Path) -> None:
+    """A Llama of random weights as transformers keeps models; its words are the bytes, or those of a tokenizer's folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    if tokenizer is not None:
+        words = AutoTokenizer.from_pretrained(tokenizer)
+    else:
+        alphabet = {letter: number for number, letter in enumerate(["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+        built = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+        built.pre_tokenizer, built.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+        words = PreTrainedTokenizerFast(tokenizer_object=built, eos_token="</s>")
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=len(words), max_position_embeddings=8192, **SIZES[size])
+    LlamaForCausalLM(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+def measure(given: argparse.Namespace, settings: list[str], folder: str) -> dict[str, Any]:
+    """Both ways of training and what surrounds them, JSON-like."""
+    from recbole.data import create_dataset, data_preparation
+    from recbole_contrec.card import protocol_card
+    from recbole_contrec.config import Config
+    from recbole_contrec.data.loading import load_data
+    from recbole_contrec.environment import peak_gpu_memory, peak_memory
+    from recbole_contrec.quick_start import assemble
+
+    settings = settings + ([f"--data_path={Path(given.data_path).resolve()}"] if given.data_path else [])
+    config = Config("ContRec", given.dataset, arguments=[*settings, f"--llm={folder}"])
+    loaded = assemble(config, load_data(config))
+    loaded.trainer._run_stages(loaded.data.train, False)
+    rows_config = Config("SASRec", given.dataset, arguments=[
+        argument for argument in settings if argument.split("=")[0] in ("--data_path", "--MAX_ITEM_LIST_LENGTH")]
+        + ["--train_neg_sample_args=~", f"--train_batch_size={given.rows}", "--show_progress=False"])
+    rows = data_preparation(rows_config, create_dataset(rows_config))[0]
+    ceiling = matrix_rate((1024, 2048)) if config["device"].type == "cpu" else None
+    windows = time_steps(loaded, loaded.data.train, given.batches)
+    prefixes = time_steps(loaded, rows, given.batches)
+    trained = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
+    record = {"size": given.size, "parameters": sum(p.numel() for p in loaded.model.parameters()), "trained": trained,
+              "threads": torch.get_num_threads(), "windows": windows, "prefixes": prefixes,
+              "times_faster": windows["targets_a_second"] / prefixes["targets_a_second"],
+              "peak_memory_mib": round(peak_memory() / MIB), "peak_gpu_memory_mib": peak_gpu_memory(config["device"])}
+    if ceiling is not None:
+        record["matrix_gflops"] = round(ceiling.gflops, 1)
+        record["share_of_matrix_rate"] = windows["gflops"] / ceiling.gflops
+    card = protocol_card(config, loaded.data, loaded.trainer)
+    return {**record, **{key: card[key] for key in ("dataset", "max_history", "commit", "device", "versions", "seed")}}
+
+
+def time_steps(loaded, batches: Iterable, count: int) -> dict[str, Any]:
+    """Some training steps after one to warm up.
+
+    Returns:
+        dict: a second: targets, real positions of prompts; GFLOP/s; and the share of padding among positions.
+    """
+    model, optimiser = loaded.model.train(), loaded.trainer.optimizer
+    device = loaded.config["device"]
+    targets = flops = real = computed = 0
+    start = 0.0
+    for number, batch in zip(range(count + 1), _forever(batches)):
+        if number == 1:
+            _wait(device)
+            targets, real, computed, start = 0, 0, 0, perf_counter()
+        batch = batch.to(device)
+        optimiser.zero_grad(set_to_none=True)
+        with ComputedPositions(model) as positions:
+            sum(model.calculate_loss(batch)).backward()
+        optimiser.step()
+        targets, real = targets + model.count_targets(batch), real + real_positions(model, batch)
+        computed += positions.count
+    _wait(device)
+    seconds = perf_counter() - start
+    flops = count_training_flops(model, batch).total / positions.count * computed
+    return {"steps": count, "targets": targets, "targets_a_second": targets / seconds, "positions_a_second": real / seconds,
+            "padding": 1 - real / computed, "gflops": flops / seconds / 1e9}
+
+
+class ComputedPositions:
+    """Counts the positions of prompts, padding included, that a model lays out inside the block."""
+
+    def __init__(self, model):
+        self.model, self.count = model, 0
+
+    def __enter__(self) -> "ComputedPositions":
+        self._hook = self.model.prompt.register_forward_hook(self._add)
+        return self
+
+    def _add(self, module, inputs, layout) -> None:
+        self.count += layout.vectors.shape[0] * layout.vectors.shape[1]
+
+    def __exit__(self, *_) -> None:
+        self._hook.remove()
+
+
+def real_positions(model, batch) -> int:
+    """Positions of the prompts of a batch without padding."""
+    item_seq, = model._fitting(batch[model.ITEM_SEQ])
+    return int(model._widths(item_seq).sum()) + len(item_seq) * model.prompt.prefix_length
+
+
+def _forever(batches: Iterable) -> Iterator:
+    while True:
+        yield from batches
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def report(record: dict[str, Any]) -> str:
+    """A few lines."""
+    windows, prefixes = record["windows"], record["prefixes"]
+    lines = [f"{record['size']}: {record['parameters'] / 1e6:.0f} M parameters, {record['trained'] / 1e6:.2f} M trained, "
+             f"{record['threads']} threads, {record['device']}",
+             f"windows:  {windows['targets_a_second']:.1f} targets, {windows['positions_a_second']:.0f} positions a second, "
+             f"padding {windows['padding']:.1%}, {windows['gflops']:.0f} GFLOP/s",
+             f"prefixes: {prefixes['targets_a_second']:.1f} targets, {prefixes['positions_a_second']:.0f} positions a second",
+             f"windows train {record['times_faster']:.1f} times the targets; peak memory {record['peak_memory_mib']} MiB"]
+    if "share_of_matrix_rate" in record:
+        lines.append(f"{record['share_of_matrix_rate']:.0%} of the matrix rate ({record['matrix_gflops']:.0f} GFLOP/s)")
+    return "\n".join(lines)
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="llama-100m")
+    parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--data_path")
+    parser.add_argument("--tokenizer", help="a folder of a tokenizer (default: every byte is a word)")
+    parser.add_argument("--batches", type=int, default=5, help="steps timed of each way")
+    parser.add_argument("--rows", type=int, default=8, help="prefixes a step")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    return parser.parse_known_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
