@@ -32,11 +32,12 @@ def test_words_stand_in_front_of_their_item_without_gaps(item_positions, positio
     prompt = Prompt(8, 1, 2, 3, item_positions, max_items=4, words_per_item=5)
     assert prompt.max_positions == 1 + 2 + 4 * (5 + positions)
     users, items, words = torch.randn(2, 2, 8), torch.randn(2, 4, 3, 8), torch.randn(2, 4, 5, 8)
-    lengths = torch.tensor([[2, 0, 5, 1], [0, 1, 0, 0]])
-    layout = prompt(users, items, Words(words, lengths))
+    lengths = torch.tensor([[2, 0, 5, 1], [0, 1, 0, 4]])
+    real = torch.tensor([[True] * 4, [True, True, False, False]])
+    layout = prompt(users, items, Words(words, lengths, real))
     for row in range(2):
         wanted = [prompt.instruction[0], *users[row]]
-        for item in range(4):
+        for item in range(real[row].sum()):
             wanted += [*words[row, item, :lengths[row, item]]]
             wanted += [items[row, item].sum(0)] if positions == 1 else [*items[row, item]]
             assert layout.ends[row, item] == len(wanted) - 1

@@ -17,6 +17,7 @@ class Words(NamedTuple):
 
     vectors: Tensor     # [B, L, T, D]
     lengths: Tensor     # [B, L]
+    real: Tensor        # [B, L]        false where there is no item: such places take no position
 
 
 class Layout(NamedTuple):
@@ -81,7 +82,7 @@ class Prompt(nn.Module):
             parts.append(user_tokens)
         items = item_tokens.sum(2, keepdim=True) if self.positions_per_item == 1 else item_tokens   # [B, L, P, D]
         widths = torch.full((batch, length), self.positions_per_item, device=items.device)
-        widths = widths if words is None else widths + words.lengths              # [B, L]
+        widths = widths if words is None else (widths + words.lengths) * words.real         # [B, L]
         ends = self.prefix_length - 1 + widths.cumsum(1)
         parts.append(items.flatten(1, 2) if words is None else _interleaved(items, words, widths))
         return Layout(torch.cat(parts, dim=1), ends)
@@ -91,10 +92,12 @@ def _interleaved(items: Tensor, words: Words, widths: Tensor) -> Tensor:
     """The words of every item in front of its P vectors [B, L, P, D], without gaps: [B, S', D]."""
     ends = widths.cumsum(1)[..., None]                                            # [B, L, 1]
     place = torch.arange(words.vectors.shape[2], device=items.device)
-    rows, numbers, words_of_item = (place < words.lengths[..., None]).nonzero(as_tuple=True)
+    shown = (place < words.lengths[..., None]) & words.real[..., None]            # [B, L, T]
+    rows, numbers, words_of_item = shown.nonzero(as_tuple=True)
     laid_out = items.new_zeros(len(items), int(ends.max()), items.shape[-1])      # [B, S', D]
     start = (ends - widths[..., None])[rows, numbers, 0]
     laid_out[rows, start + words_of_item] = words.vectors[rows, numbers, words_of_item]
     last = ends - items.shape[2] + torch.arange(items.shape[2], device=items.device)        # [B, L, P]
-    laid_out[torch.arange(len(items), device=items.device)[:, None, None], last] = items
+    rows, numbers = words.real.nonzero(as_tuple=True)
+    laid_out[rows[:, None], last[rows, numbers]] = items[rows, numbers]           # [real items, P, D]
     return laid_out

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import Answers, Vocabulary, Words, words_of
+from recbole_contrec.backbone import Answers, PretrainedDecoder, Vocabulary, Words, words_of
 from recbole_contrec.data.text import filled
 from recbole_contrec.errors import UserError
 
@@ -94,10 +94,10 @@ class Language(nn.Module):
         """The words of items [B, L], each in a position of its own; None where the prompt has none of it."""
         if self.mode != "words":
             return None
-        return Words(backbone.read(self.numbers[items]), self.lengths[items])
+        return Words(backbone.read(self.numbers[items]), self.lengths[items], items > 0)
 
 
-def language_of(config, dataset, hidden_size: int, pretrained: "PretrainedDecoder | None") -> Language | None:
+def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder | None) -> Language | None:
     """:class:`Language` where the settings ask for words.
 
     Raises:
@@ -116,7 +116,7 @@ def language_of(config, dataset, hidden_size: int, pretrained: "PretrainedDecode
     return Language(config, dataset.item_texts, hidden_size, vocabulary)
 
 
-def pretrained_decoder(config) -> "PretrainedDecoder | None":
+def pretrained_decoder(config) -> PretrainedDecoder | None:
     """The language model that the settings name, None for the compact one.
 
     Raises:
