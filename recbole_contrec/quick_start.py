@@ -82,6 +82,8 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     # Logs and checkpoints begin here: whatever is wrong with data or settings is found before, and leaves nothing behind.
     if resume:
         load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
+    elif hasattr(loaded.model, "check_sources"):
+        loaded.model.check_sources(data.train.dataset)
     _check_folder(Path(config["checkpoint_dir"]))
     if config["output"]:
         _check_folder(Path(config["output"]).parent, config["output"])

@@ -9,8 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from recbole_contrec import fold_in_texts, load_data_and_model, recommend
 from recbole_contrec.data import text_encoder
+from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.text_encoder import TextEncoder
+from recbole_contrec.data.vectors import principal_components, user_and_item_vectors, vector_stages
 from recbole_contrec.errors import UserError
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
@@ -18,6 +21,7 @@ TEXTS = ["Once upon a time, there was a little girl named Lily.", "", "Tom and h
          "🐶🎈 a red balloon", "שלום עולם", "مرحبا بالعالم", "   \t\n", "The cat sat on the big mat and saw it. " * 3, "a",
          "\ud83d half a character", "Lily and Tom"]
 EMPTY = [1, 6]
+WITH_ENCODER = ("--item_vectors=text", f"--text_encoder={STORIES}", "--epochs=1")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +163,151 @@ def test_the_identity_is_that_of_the_files(encoder, copy):
     renamed = copy("renamed")
     (renamed / "generation_config.json").rename(renamed / "other.json")
     assert TextEncoder(str(renamed), 64).identity != encoder.identity
+
+
+def test_another_encoder_is_another_stage(run_tiny, copy):
+    def found(*arguments):
+        stages = run_tiny("ContRec", *WITH_ENCODER, *arguments)["stages"]
+        return {name: stage["found_on_disk"] for name, stage in stages.items()}
+
+    assert set(found()) == {"item texts", "item vectors", "item tokenizer", "user tokenizer"}
+    assert all(found().values()) and all(found(f"--text_encoder={copy()}").values())
+    other_seed = found("--seed=7")  # and the texts are not read again
+    assert other_seed.pop("item texts") and not any(other_seed.values())
+    assert not any(found("--text_encoder_tokens=12").values())
+    changed = copy("changed")
+    with (changed / "tokenizer_config.json").open("a") as file:
+        file.write(" ")
+    assert not any(found(f"--text_encoder={changed}").values())
+    plain = run_tiny("ContRec", "--item_vectors=text", "--epochs=1")["stages"]
+    assert "item texts" not in plain and not plain["item vectors"]["found_on_disk"]
+
+
+def test_the_stage_says_how_much_was_read(run_tiny):
+    report = run_tiny("ContRec", *WITH_ENCODER, "--text_encoder_tokens=12")["stages"]["item texts"]["report"]
+    assert report["texts"] == 60 and report["width"] == 64
+    assert 8 < report["tokens"] <= 12 and 0 < report["share_at_the_cut"] <= 1
+
+
+# item vectors
+
+
+def test_principal_components_are_an_exact_svd_around_the_mean():
+    torch.manual_seed(0)
+    texts = torch.nn.functional.normalize(torch.randn(30, 6) + 3, dim=1)
+    texts[[0, 5]] = 0
+    known = texts.any(1)
+    vectors = principal_components(texts, 4)
+    assert not vectors[~known].any() and torch.equal(vectors, principal_components(texts, 4))
+    centred = (texts[known] - texts[known].mean(0)).double()
+    left, values, _ = torch.linalg.svd(centred, full_matrices=False)
+    torch.testing.assert_close(vectors[known].abs().double(), (left * values)[:, :4].abs(), atol=1e-5, rtol=0)
+    wide = principal_components(texts, 9)
+    assert wide.shape == (30, 9) and not wide[:, 6:].any()
+    torch.testing.assert_close(wide[known] @ wide[known].T, (centred @ centred.T).float(), atol=1e-5, rtol=0)
+
+
+def test_principal_components_of_texts_that_are_all_one():
+    texts = torch.nn.functional.normalize(torch.ones(9, 6) + 1e-7 * torch.randn(9, 6), dim=1)
+    assert not principal_components(texts, 4).any()  # rounding is no difference
+    assert not principal_components(torch.zeros(3, 6), 4).any()
+
+
+def vectors_of(config):
+    found, dataset = {}, load_data(config).train.dataset
+    for stage in vector_stages(config, dataset, found):
+        stage.accept(stage.build(lambda *_: None).tensors)
+    return found
+
+
+def test_encoded_texts_stand_in_for_tfidf(config_of):
+    alone = vectors_of(config_of("ContRec", *WITH_ENCODER))
+    both = vectors_of(config_of("ContRec", *WITH_ENCODER, "--item_vectors=svd+text", "--vector_size=16"))
+    svd = vectors_of(config_of("ContRec", "--vector_size=8"))
+    half = vectors_of(config_of("ContRec", *WITH_ENCODER, "--vector_size=8"))
+    assert alone["items"].shape == both["items"].shape == (61, 16) and not alone["items"][0].any()
+    for side in ("users", "items"):
+        torch.testing.assert_close(both[side], torch.cat([svd[side], half[side]], dim=1))
+        varies = alone[side][1:].var(0, unbiased=False)
+        assert varies[varies > 0].mean() == pytest.approx(1, abs=0.1)
+    config = config_of("ContRec", "--item_vectors=text")
+    tfidf = user_and_item_vectors(config, load_data(config).train.dataset, lambda *_: None)
+    assert not torch.allclose(tfidf.items, alone["items"], atol=0.1)
+
+
+def test_a_width_beyond_that_of_the_model_is_filled_with_zeros(config_of):
+    items = vectors_of(config_of("ContRec", *WITH_ENCODER, "--vector_size=80"))["items"]
+    assert items.shape == (61, 80) and not items[:, 64:].any() and items[1:, :4].any(0).all()
+
+
+@pytest.mark.parametrize("model", ["DeftRec", "TokenRec"])
+def test_other_models_read_them_too(run_tiny, model):
+    assert run_tiny(model, *WITH_ENCODER)["stages"]["item texts"]["report"]["texts"] == 60
+
+
+# items that were not in training
+
+
+@pytest.mark.parametrize("model", ["ContRec", "TokenRec"])
+def test_an_item_is_folded_in_by_its_text(tiny, run_tiny, model):
+    rows = ["item_id:token\ttitle:token_seq"] + [
+        f"i{item}\t{'A little girl and her dog play' if item % 2 else 'The sun was hot in the sky'} on day {item}"
+        for item in range(60)]
+    (tiny / "tiny" / "tiny.item").write_text("\n".join(rows) + "\n")
+    loaded = load_data_and_model(run_tiny(model, *WITH_ENCODER)["checkpoint"])
+    known = loaded.model.n_items
+    new = {"girl": "A little girl and her dog play 🐶", "sun": "The sun was hot in the sky, very hot"}
+    assert fold_in_texts(loaded, new) == ["girl", "sun"] and loaded.model.n_items == known + 2
+    reader = loaded.known.encoder
+    assert fold_in_texts(loaded, {"girl again": new["girl"]}) == ["girl again"] and loaded.known.encoder is reader
+    vectors = loaded.model.item_vectors.weight.detach()
+    torch.testing.assert_close(vectors[known + 2], vectors[known], atol=1e-5, rtol=0)
+    assert torch.isfinite(vectors).all() and not torch.allclose(vectors[known], vectors[known + 1], atol=1e-3)
+    assert len(recommend(loaded, histories=[["girl", "i8"]], k=3)) == 3
+    for text in ("", "  ", None):
+        with pytest.raises(UserError, match="the text of 'nothing' is empty"):
+            fold_in_texts(loaded, {"nothing": text})
+
+
+def test_texts_lead_to_the_items_that_say_the_same(tiny, staged):
+    rows = ["item_id:token\ttitle:token_seq"] + [
+        f"i{item}\t{'A little girl and her dog play' if item % 2 else 'The sun was hot in the sky'} on day {item}"
+        for item in range(60)]
+    (tiny / "tiny" / "tiny.item").write_text("\n".join(rows) + "\n")
+    loaded = staged("ContRec", *WITH_ENCODER, "--item_vectors_init=vectors", "--train_item_vectors=False")
+    fold_in_texts(loaded, {"new": "A little girl and her dog play on day 100"})
+    vectors = torch.nn.functional.normalize(loaded.model.item_vectors.weight.detach(), dim=1)
+    numbers = loaded.data.dataset.field2token_id["item_id"]
+    similar = [[float(vectors[numbers[f"i{item}"]] @ vectors[-1]) for item in range(first, 60, 2)] for first in (0, 1)]
+    assert min(similar[1]) > 0.3 > max(similar[0])
+
+
+def test_items_of_the_data_that_nobody_had(tiny, assembled):
+    """Without texts given, those are taken that the data set has, and items without one are left as they are."""
+    path = tiny / "tiny" / "tiny.inter"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines + ["u0\tlast\t3\t900", "u1\tnameless\t3\t901"]) + "\n")  # test targets
+    with (tiny / "tiny" / "tiny.item").open("a") as file:
+        file.write("last\tThe last of all\todd kind\n")
+    loaded = assembled("ContRec", *WITH_ENCODER)
+    loaded.trainer._run_stages(loaded.data.train, False)
+    assert fold_in_texts(loaded) == ["last"]
+
+
+@pytest.mark.parametrize("text", ["a dog", ""])
+def test_items_of_training_that_tell_nothing_apart_are_nothing_to_learn_from(tiny, staged, text):
+    path = tiny / "tiny" / "tiny.inter"
+    path.write_text(path.read_text() + "u0\tlast\t3\t900\nu1\tother\t3\t901\n")  # test targets
+    rows = ["item_id:token\ttitle:token_seq"] + [f"i{item}\t{text}" for item in range(60)]
+    (tiny / "tiny" / "tiny.item").write_text("\n".join([*rows, "last\tthe sun", "other\tthe moon"]) + "\n")
+    loaded = staged("ContRec", *WITH_ENCODER, "--item_vectors=svd+text")
+    with pytest.raises(UserError, match="tell no two items apart"):
+        fold_in_texts(loaded, {"new": "a cat"})
+
+
+def test_texts_that_are_one_up_to_the_cut(run_tiny):
+    with pytest.raises(UserError, match="the same of every item text: raise text_encoder_tokens=4"):
+        run_tiny("ContRec", *WITH_ENCODER, "--text_encoder_tokens=4")
 
 
 # mistakes
@@ -309,3 +458,30 @@ def test_a_killed_download_is_finished(encoder, empty_cache, monkeypatch):
     assert named.identity == "owner/model " + "c" * 40
     torch.testing.assert_close(named(TEXTS), encoder(TEXTS))
     assert fetched == [("owner/model", "c" * 40)] * 2
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--item_vectors=svd",), f"text_encoder='{STORIES}' reads item texts, and item_vectors=svd asks for none"),
+    (("--item_vectors=lightgcn",), "item_vectors=lightgcn asks for none"),
+    (("--text_encoder=nowhere/at/all",), "there is no such folder"), (("--text_encoder_tokens=1000",), "at most 512"),
+    (("--text_fields=[]",), "has no item texts")])
+def test_mistakes_are_found_before_anything_is_written(run_tiny, workplace, arguments, message):
+    before = set(workplace.rglob("*"))
+    with pytest.raises(UserError, match=message):
+        run_tiny("ContRec", *WITH_ENCODER, *arguments)
+    assert set(workplace.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_texts_that_are_all_empty(tiny, run_tiny, text):
+    rows = ["item_id:token\ttitle:token_seq"] + [f"i{item}\t{text}" for item in range(60)]
+    (tiny / "tiny" / "tiny.item").write_text("\n".join(rows) + "\n")
+    with pytest.raises(UserError, match="has item texts, but all are empty"):
+        run_tiny("ContRec", *WITH_ENCODER)
+
+
+def test_a_trained_model_needs_no_encoder(run_tiny, copy):
+    folder = copy()
+    checkpoint = run_tiny("ContRec", *WITH_ENCODER, f"--text_encoder={folder}")["checkpoint"]
+    shutil.rmtree(folder)
+    assert len(recommend(load_data_and_model(checkpoint), users=["u1"], k=3)) == 3
