@@ -1,7 +1,10 @@
 """Texts as a language model reads them: a trained model, its own tokenizer, and what becomes of the item vectors."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -485,3 +488,29 @@ def test_a_trained_model_needs_no_encoder(run_tiny, copy):
     checkpoint = run_tiny("ContRec", *WITH_ENCODER, f"--text_encoder={folder}")["checkpoint"]
     shutil.rmtree(folder)
     assert len(recommend(load_data_and_model(checkpoint), users=["u1"], k=3)) == 3
+
+
+# a process of its own, offline, with a model in Hugging Face's cache
+
+
+def test_a_name_is_found_in_the_cache(tiny, workplace):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = workplace / "home" / "hub" / "models--owner--stories"
+    shutil.copytree(STORIES, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+
+    def call(*arguments, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "recbole_contrec", "vectors", "--dataset=tiny", "--data_path=data", "--output=v.npy",
+             "--vector_size=8", *arguments], capture_output=True, text=True, timeout=300,
+            env={**os.environ, "HF_HOME": str(workplace / "home"), "OMP_NUM_THREADS": "1", **environment})
+
+    done = call("--text_encoder=owner/stories")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert np.load("v.npy").shape == (60, 8) and "Retrying" not in done.stderr
+    [stage] = Path("saved/stages").glob("item-texts-*")
+    done = call("--text_encoder=owner/stories", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0 and f"found in {stage}" in done.stdout
+    done = call("--text_encoder=owner/other", HF_HUB_OFFLINE="1")
+    assert done.returncode == 2 and "HF_HUB_OFFLINE is set" in done.stderr and len(done.stderr.splitlines()) == 1
