@@ -20,6 +20,8 @@ Generative recommendation with language models inside RecBole.
       ranked items for users (--all), or for somebody new (--history=item,item,...)
   python run_recbole_contrec.py prepare --dataset=ml-1m [--from=FILE_OR_URL]
       download and convert a data set; see `prepare --help`
+  python run_recbole_contrec.py vectors --dataset=ml-1m --text_encoder=MODEL --output=vectors.npy
+      item vectors from texts or interactions, as files; see `vectors --help`
 
 Options of training
   --model=NAME           of this package, of a properties/ folder, or of RecBole (SASRec, BERT4Rec, ...)
@@ -44,17 +46,29 @@ RECOMMEND_USAGE = """\
   --output=FILE          .csv or .parquet instead of the screen
   --data_path=DIR, --properties=DIR   where data and properties lie now"""
 
+VECTORS_USAGE = """\
+  --dataset=NAME         as in training
+  --output=FILE.npy      the vectors; the item tokens go beside them, one a line: FILE.tokens.txt
+  --item_vectors=...     svd, lightgcn, text, or two of them (svd+text), from training interactions and texts only
+  --text_encoder=MODEL   reads the texts in place of TF-IDF: folder or Hugging Face name; alone it means --item_vectors=text
+  --vector_size=64       their width
+  --model=ContRec        whose settings these are, and whose other settings count
+  --config_files=A,B, --properties=DIR, --key=value   as in training
+
+--item_vectors=FILE.npy --vector_size=WIDTH gives them to a run."""
+
 OWN_OPTIONS = ("model", "dataset", "config_files", "properties", "resume", "list-models", "list-datasets", "settings",
                "debug", "help")
 RECOMMEND_OPTIONS = ("checkpoint", "users", "all", "history", "k", "include_seen", "batch_size", "output",
                      "data_path", "properties", "debug", "help")
+VECTORS_OPTIONS = ("model", "dataset", "output", "config_files", "properties", "debug", "help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it worked, 2 for an error that the user can mend (shown in one or two lines)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _show_messages()
-    command = {"prepare": _prepare, "recommend": _recommend}.get(arguments[0] if arguments else "")
+    command = COMMANDS.get(arguments[0] if arguments else "")
     try:
         return command(arguments[1:]) if command else _train(arguments)
     except KeyboardInterrupt:
@@ -79,7 +93,7 @@ def _train(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     if not arguments[0].startswith("-"):
-        raise UserError(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], ['prepare', 'recommend'])}")
+        raise UserError(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], COMMANDS)}")
     own, settings = split_arguments(arguments, OWN_OPTIONS)
     from recbole_contrec.compat import require_recbole
 
@@ -162,6 +176,29 @@ def _recommend(arguments: list[str]) -> int:
     return 0
 
 
+def _vectors(arguments: list[str]) -> int:
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(VECTORS_USAGE)
+        return 0
+    own, settings = split_arguments(arguments, VECTORS_OPTIONS)
+    if "dataset" not in own or "output" not in own:
+        raise UserError("name both --dataset=NAME and --output=FILE.npy")
+    if not own["output"].endswith(".npy"):
+        raise UserError(f"--output={own['output']}: the name must end in .npy")
+    from recbole_contrec.compat import require_recbole
+
+    require_recbole()
+    from recbole_contrec.quick_start import fetch_missing_data, write_item_vectors
+
+    model, files = own.get("model", "ContRec"), own.get("config_files", "").replace(",", " ").split()
+    fetch_missing_data(model, own["dataset"], files, settings, own.get("properties"))
+    items, width = write_item_vectors(own["output"], model, own["dataset"], files, arguments=settings,
+                                      properties=own.get("properties"))
+    print(f"written: {own['output']}, {items:,} items of width {width}; train with --item_vectors={own['output']} "
+          f"--vector_size={width}")
+    return 0
+
+
 def _write(tables, output: str) -> None:
     """Write tables one after the other to a file that appears when it is complete; no more than one is in memory.
 
@@ -227,6 +264,8 @@ def _whole_number(own: dict[str, str], name: str, default: int) -> int:
         raise UserError(f"--{name}={own[name]}: a whole number of at least 1 is needed")
     return number
 
+
+COMMANDS = {"prepare": _prepare, "recommend": _recommend, "vectors": _vectors}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -14,10 +14,11 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from recbole_contrec.data.text import joined, tfidf
+from recbole_contrec.data.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.identity import Identity
 from recbole_contrec.quick_start import LoadedRun
-from recbole_contrec.stages import fingerprint, run_stages
+from recbole_contrec.stages import run_stages
 from recbole_contrec.tokenizer import CollaborativeVectors, FoldIn
 
 PADDING = "[PAD]"  # RecBole's name of row 0
@@ -60,20 +61,20 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
 
 
 def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> list[str]:
-    """Give items vectors and tokens from their texts: ridge regression from TF-IDF to collaborative vectors, learned
-    on the items of training.
+    """Give items vectors and tokens from their texts: ridge regression from TF-IDF, or from what ``text_encoder`` makes of
+    the texts, to collaborative vectors, learned on the items of training.
 
     Args:
         loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is.
         texts: for every item its text. None takes the items of the data set that were not in training and have a text
-            with at least one word that items of training have.
+            that can be read: one with a word that items of training have, or any at all for a ``text_encoder``.
 
     Returns:
         list: the items.
 
     Raises:
-        UserError: the data set has no texts, a text has no word that is known, an item was in training, or a model that
-            cannot take new items.
+        UserError: the data set has no texts, a text cannot be read, an item was in training, or a model that cannot take
+            new items.
     """
     known = _known(loaded)
     dataset = loaded.data.dataset
@@ -85,27 +86,26 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
         if row and not (row < len(known.items) and known.items[row])}
     _refuse_known(loaded, known, given)
     rows = known.items.nonzero().squeeze(1).tolist()
-    vectoriser = tfidf()
-    try:
-        inputs = vectoriser.fit_transform([all_texts[row] for row in rows])
-    except ValueError as error:
-        raise UserError(f"the item texts of {loaded.config['dataset']!r} hold no words to learn from") from error
-    wordless = {item for item, text in given.items() if not vectoriser.transform([text or ""]).nnz}
-    if texts is not None and wordless:
-        raise UserError(f"no word of the text of {min(wordless)!r} stands in that of an item of training")
-    given = {item: text for item, text in given.items() if item not in wordless}
+    reader = _reader(loaded, known, rows, [all_texts[row] for row in rows])
+    readable = reader.readable([text or "" for text in given.values()]) if given else np.zeros(0, dtype=bool)    # [m]
+    if texts is not None and not readable.all():
+        raise UserError(reader.unreadable.format(list(given)[readable.argmin()]))
+    given = {item: text for (item, text), can in zip(given.items(), readable) if can}
     if given:
-        regression = Ridge(alpha=1.0).fit(inputs, known.vectors.items[rows].numpy())
-        vectors = regression.predict(vectoriser.transform(list(given.values())))
+        regression = Ridge(alpha=1.0).fit(reader.known, known.vectors.items[rows].numpy())
+        vectors = regression.predict(reader(list(given.values())))
         _add(loaded, known, list(given), torch.from_numpy(vectors.astype(np.float32)))
     return list(given)
 
 
 class _Known(NamedTuple):
-    """What training knew: vectors of users [U, d] and items [N, d], and which items [N] had an interaction."""
+    """What training knew: vectors of users [U, d] and items [N, d], which items [N] had an interaction, and the
+    ``text_encoder`` with what it made of the item texts [N, D], where there is one."""
 
     vectors: CollaborativeVectors
     items: Tensor
+    encoder: TextEncoder | None
+    texts: Tensor | None
 
 
 def _known(loaded: LoadedRun) -> _Known:
@@ -116,13 +116,83 @@ def _known(loaded: LoadedRun) -> _Known:
         raise UserError(f"{loaded.config['model']} cannot fold in items that were not in training")
     dataset = loaded.data.train.dataset
     vectors: dict[str, Tensor] = {}
-    stage = loaded.model.vector_stage(dataset, vectors)  # on disk, if the run left it there
-    data = fingerprint(*dataset.histories, texts=(Identity.of(loaded.data.dataset).items,))
-    run_stages([stage], data, Path(loaded.config["checkpoint_dir"]) / "stages")
+    stages = loaded.model.vector_stages(dataset, vectors)  # on disk, if the run left them there
+    data = Identity.of(loaded.data.dataset).with_histories(dataset.histories)
+    run_stages(stages, data, Path(loaded.config["checkpoint_dir"]) / "stages")
     items = torch.zeros(len(vectors["items"]), dtype=torch.bool)
     items[dataset.histories.items] = True
-    loaded.known = _Known(CollaborativeVectors(vectors["users"], vectors["items"]), items)
+    encoder = text_encoder_of(loaded.config) if "texts" in vectors else None
+    loaded.known = _Known(CollaborativeVectors(vectors["users"], vectors["items"]), items, encoder, vectors.get("texts"))
     return loaded.known
+
+
+def _reader(loaded: LoadedRun, known: _Known, rows: list[int], texts: list[str]) -> "_Words | _Readings":
+    """What turns texts into features of the regression, made for the items of training, ``rows`` [n] with ``texts`` [n]."""
+    if known.encoder is None:
+        return _Words(loaded.config["dataset"], texts)
+    return _Readings(loaded.config["dataset"], known.encoder, known.texts[rows])
+
+
+class _Words:
+    """Texts as TF-IDF of the words that items of training have.
+
+    Args:
+        texts: of the items of training [n].
+
+    Raises:
+        UserError: they hold no words.
+    """
+
+    unreadable = "no word of the text of {!r} stands in that of an item of training"
+
+    def __init__(self, dataset: str, texts: list[str]):
+        self.vectoriser = tfidf()
+        try:
+            self.known = self.vectoriser.fit_transform(texts)                     # [n, words]
+        except ValueError as error:
+            raise UserError(f"the item texts of {dataset!r} hold no words to learn from") from error
+
+    def readable(self, texts: list[str]) -> np.ndarray:
+        """Which of some texts hold something to go by [m]."""
+        return self.vectoriser.transform(texts).getnnz(axis=1) > 0
+
+    def __call__(self, texts: list[str]):
+        """Features of readable texts, [m, words]."""
+        return self.vectoriser.transform(texts)
+
+
+class _Readings:
+    """Texts as a language model reads them, around their mean and, like TF-IDF, of length one on average: the ridge would
+    take the small differences that such models make between texts for nothing.
+
+    Args:
+        known: what the encoder made of the texts of the items of training [n, D]; a row of zeros for one without a text.
+
+    Raises:
+        UserError: these tell no two items apart.
+    """
+
+    unreadable = "the text of {!r} is empty"
+
+    def __init__(self, dataset: str, encoder: TextEncoder, known: Tensor):
+        self.encoder = encoder
+        read = known.any(dim=1)
+        self.centre = known[read].mean(0)                                         # [D]
+        self.length = (known[read] - self.centre).square().sum(1).mean().sqrt()
+        if not self.length > 1e-5:  # rounding, or no number at all
+            raise UserError(f"the item texts of {dataset!r} hold nothing to learn from: they tell no two items apart")
+        self.known = (self._around_centre(known) * read[:, None]).numpy()         # [n, D]
+
+    def readable(self, texts: list[str]) -> np.ndarray:
+        """Which of some texts hold something to go by [m]."""
+        return self.encoder.tokenise(texts).lengths > 0
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        """Features of readable texts, [m, D]."""
+        return self._around_centre(self.encoder(texts)).numpy()
+
+    def _around_centre(self, vectors: Tensor) -> Tensor:
+        return (vectors - self.centre) / self.length
 
 
 def _refuse_known(loaded: LoadedRun, known: _Known, items: Iterable[str]) -> None:

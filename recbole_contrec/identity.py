@@ -16,6 +16,7 @@ from torch import nn
 
 from recbole_contrec import checkpoint
 from recbole_contrec.errors import UserError
+from recbole_contrec.stages import fingerprint
 
 
 class Identity(NamedTuple):
@@ -30,6 +31,10 @@ class Identity(NamedTuple):
         """Of a RecBole data set."""
         names = (dataset.field2id_token[field] for field in (dataset.iid_field, dataset.uid_field))
         return cls(dataset.dataset_name, *([str(token) for token in tokens] for tokens in names))
+
+    def with_histories(self, histories) -> str:
+        """Hash of the items and of some training histories: the data that a stage depends on."""
+        return fingerprint(*histories, texts=(self.items,))
 
 
 def pack_model(model, identity: Identity) -> dict[str, torch.Tensor]:

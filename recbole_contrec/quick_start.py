@@ -25,6 +25,7 @@ from recbole_contrec.identity import Identity, load_weights
 from recbole_contrec.registry import find_model, general_settings, properties_folders
 from recbole_contrec.results import log_result, outcome, write_json
 from recbole_contrec.settings import parse_arguments, parse_value, read_yaml
+from recbole_contrec.stages import run_stages
 from recbole_contrec.trainer import BEST, last_checkpoint, trainer_class
 
 logger = logging.getLogger("recbole_contrec")
@@ -82,6 +83,8 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     # Logs and checkpoints begin here: whatever is wrong with data or settings is found before, and leaves nothing behind.
     if resume:
         load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
+    elif hasattr(loaded.model, "check_sources"):
+        loaded.model.check_sources(data.train.dataset)
     _check_folder(Path(config["checkpoint_dir"]))
     if config["output"]:
         _check_folder(Path(config["output"]).parent, config["output"])
@@ -132,6 +135,46 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
     return loaded
 
 
+def write_item_vectors(output: str, model: str, dataset: str, config_file_list: Sequence[str] = (),
+                       config_dict: dict | None = None, arguments: Sequence[str] = (), properties: str | None = None
+                       ) -> tuple[int, int]:
+    """Write the item vectors that a model would start from, for use elsewhere or as ``item_vectors`` of other runs.
+
+    Args:
+        output: the ``.npy`` file; the item tokens go beside it, see ``load_vectors``.
+        model, dataset, config_file_list, config_dict, arguments, properties: as for :func:`run`; the vectors are those of
+            ``item_vectors``, from training interactions and texts only. Without that setting a ``text_encoder`` means
+            ``text``.
+
+    Returns:
+        tuple: items and width of the vectors [rows, d].
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    from recbole_contrec.data.vectors import check_source, check_texts, vector_stages  # slow imports, needed here only
+    from recbole_contrec.tokenizer import save_vectors
+
+    given = _given(config_file_list, {**(config_dict or {}), **parse_arguments(arguments)})
+    implied = ["--item_vectors=text"] if given.get("text_encoder") and "item_vectors" not in given else []
+    config = Config(model, dataset, list(config_file_list), config_dict, [*arguments, *implied], properties)
+    if "item_vectors" not in config.settings:
+        raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")
+    check_source(config)
+    _check_folder(Path(output).parent, output)
+    data = load_data(config)
+    check_texts(config, data.train.dataset)
+    found: dict[str, Any] = {}
+    identity = Identity.of(data.dataset)
+    run_stages(vector_stages(config, data.train.dataset, found), identity.with_histories(data.train.dataset.histories),
+               Path(config["checkpoint_dir"]) / "stages", config["show_progress"])
+    try:
+        save_vectors(output, identity.items[1:], found["items"][1:])
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {output}: {error}") from error
+    return tuple(found["items"][1:].shape)
+
+
 def fetch_missing_data(model: str, dataset: str, config_file_list: Sequence[str] = (), arguments: Sequence[str] = (),
                        properties: str | None = None) -> None:
     """Download and convert a known public data set that is not in ``data_path`` yet; others are left alone.
@@ -140,8 +183,7 @@ def fetch_missing_data(model: str, dataset: str, config_file_list: Sequence[str]
         UserError: an unknown model or a bad setting, for which nothing is downloaded; or no network: says
             which file to put where.
     """
-    given = {key: value for file in config_file_list for key, value in read_yaml(Path(file)).items()}
-    given.update({key: parse_value(text) for key, text in parse_arguments(arguments).items()})
+    given = _given(config_file_list, parse_arguments(arguments))
     data_path = given.get("data_path") or "dataset"
     if dataset not in known_datasets() or (Path(data_path) / dataset).exists():
         return
@@ -167,6 +209,12 @@ def objective_function(config_dict: dict | None = None, config_file_list: Sequen
     return {"model": config["model"], "best_valid_score": result["best_valid_score"],
             "valid_score_bigger": config["valid_metric_bigger"], "best_valid_result": result["best_valid_result"],
             "test_result": result["test_result"]}
+
+
+def _given(config_file_list: Sequence[str], texts: dict[str, Any]) -> dict[str, Any]:
+    """Settings as the user gave them: those of files, and over these others, which may be texts of the command line."""
+    given = {key: value for file in config_file_list for key, value in read_yaml(Path(file)).items()}
+    return {**given, **{key: parse_value(text) if isinstance(text, str) else text for key, text in texts.items()}}
 
 
 def settings_of(config) -> dict[str, Any]:

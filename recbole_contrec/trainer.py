@@ -23,7 +23,7 @@ from recbole_contrec.environment import package_versions
 from recbole_contrec.errors import UserError
 from recbole_contrec.evaluation import FullRanking
 from recbole_contrec.identity import Identity, load_weights, pack_model, pack_other
-from recbole_contrec.stages import FinishedStage, fingerprint, run_stages
+from recbole_contrec.stages import FinishedStage, run_stages
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -210,8 +210,7 @@ class RunTrainer(FullRanking):
         if not hasattr(self.model, "stages"):
             return
         dataset = train_data.dataset
-        identity = fingerprint(*dataset.histories, texts=(self.identity.items,))
-        self.stages = run_stages(self.model.stages(dataset), identity,
+        self.stages = run_stages(self.model.stages(dataset), self.identity.with_histories(dataset.histories),
                                  Path(self.config["checkpoint_dir"]) / "stages", show_progress)
 
     def _averaged(self):

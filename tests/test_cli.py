@@ -99,6 +99,11 @@ def recommend(*arguments):
     return changed(["recommend", "--checkpoint=saved/mine", "--users=u3"], arguments)
 
 
+def vectors(*arguments):
+    """Arguments of the command that writes item vectors."""
+    return changed(["vectors", "--dataset=tiny", "--data_path=data", "--output=v.npy"], arguments)
+
+
 def result_of(name):
     return json.loads(Path(f"saved/{name}/result.json").read_text())
 
@@ -137,6 +142,8 @@ MISTAKES = [
     ("yaml", train("--config_files=broken.yaml"), ["broken.yaml, line 2", "not valid YAML"]),
     ("properties", train("--properties=nowhere"), ["--properties=nowhere", "no such folder"]),
     ("vectors", train("--item_vectors=missing.npy"), ["item_vectors=missing.npy", "file"]),
+    ("text encoder", train("--item_vectors=text", "--text_encoder=./none"), ["text_encoder=./none", "no such folder"]),
+    ("text encoder without texts", train("--text_encoder=./none"), ["text_encoder='./none'", "item_vectors=svd asks"]),
     ("resume nothing", train("--resume=nowhere"), ["no checkpoint nowhere"]),
     ("resume another model", train("--resume=saved/other"), ["SASRec, not of ContRec"]),
     ("resume another size", train("--resume=saved/mine", "--hidden_size=32"), ["trained with hidden_size=16", "same settings"]),
@@ -161,6 +168,15 @@ MISTAKES = [
     ("recommend: data gone", recommend("--data_path=nowhere"), ["no data set 'tiny' in nowhere"]),
     ("recommend: properties", recommend("--properties=nowhere"), ["--properties=nowhere", "no such folder"]),
     ("recommend: ending", recommend("--output=top.xlsx"), ["--output=top.xlsx", ".csv or .parquet"]),
+    ("vectors: output", vectors("--output=vectors.csv"), ["--output=vectors.csv", "end in .npy"]),
+    ("vectors: output folder", vectors("--output=broken.yaml/v.npy"), ["cannot write broken.yaml/v.npy"]),
+    ("vectors: no output", vectors()[:-1], ["--dataset=NAME and --output=FILE.npy"]),
+    ("vectors: no equals sign", [*vectors(), "--item_vectors", "svd"], ["write --item_vectors=svd"]),
+    ("vectors: setting", vectors("--vector_szie=3"), ["unknown setting vector_szie", "did you mean vector_size"]),
+    ("vectors: method", vectors("--item_vectors=lightgnc"), ["item_vectors=lightgnc", "did you mean lightgcn"]),
+    ("vectors: model", vectors("--model=SASRec"), ["SASRec has no item_vectors", "--model=ContRec"]),
+    ("vectors: text encoder", vectors("--text_encoder=./none"), ["text_encoder=./none", "OWNER/MODEL"]),
+    ("vectors: texts", vectors("--text_fields=[]", "--item_vectors=text"), ["'tiny' has no item texts"]),
     ("recommend: output folder", recommend("--output=nowhere/top.csv"), ["cannot write nowhere/top.csv"]),
 ]
 
@@ -224,10 +240,12 @@ def test_help(workplace, command):
     assert command() == command("--help") == command("-h")
     done = command("--help")
     assert done.code == 0 and not done.err
-    for word in ("recommend", "prepare", "--model=", "--dataset=", "--resume=", "--properties=", "--debug"):
+    for word in ("recommend", "prepare", "vectors", "--model=", "--dataset=", "--resume=", "--properties=", "--debug"):
         assert word in done.out
     for option in ("--checkpoint=", "--users=", "--history=", "--k=", "--output=", "--all"):
         assert option in command("recommend", "--help").out
+    for option in ("--text_encoder=", "--item_vectors=", "--output=", "--dataset=", "--vector_size="):
+        assert option in command("vectors", "--help").out
     assert not list(workplace.iterdir())
 
 

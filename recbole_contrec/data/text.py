@@ -25,7 +25,7 @@ def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
 
     Args:
         config: reads ``data_path``, ``dataset``, ``ITEM_ID_FIELD`` and ``text_fields`` (names, or ``~``
-            for every ``token_seq`` and ``token`` column of the ``.item`` file).
+            for every ``token_seq`` and ``token`` column of the ``.item`` file; an empty list for none).
         item_tokens: original item ids by internal number; entry 0 is the padding.
 
     Returns:
@@ -47,7 +47,7 @@ def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
         if name not in columns:
             raise UserError(f"text_fields: {path.name} has no column {name!r}{did_you_mean(name, columns)}; "
                             f"it has {', '.join(columns)}")
-    fields = list(wanted or texts)
+    fields = texts if wanted is None else list(wanted)
     table = pd.read_csv(path, sep=config["field_separator"], dtype=str, keep_default_na=False,
                         encoding=config["encoding"] or "utf-8", quoting=csv.QUOTE_MINIMAL)
     table.columns = list(columns)

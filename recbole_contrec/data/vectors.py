@@ -6,7 +6,7 @@ the items; no validation or test item of anybody has a say in them.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,15 +15,46 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
 from recbole_contrec.data.text import joined, tfidf
+from recbole_contrec.data.text_encoder import text_encoder_of
 from recbole_contrec.data.windows import WindowDataset
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.stages import Report
-from recbole_contrec.tokenizer import CollaborativeVectors, history_means, load_vectors, standardise, svd_vectors
+from recbole_contrec.settings import show
+from recbole_contrec.stages import Report, Stage, StageResult
+from recbole_contrec.tokenizer import (
+    CollaborativeVectors,
+    history_means,
+    load_vectors,
+    seen_rows,
+    standardise,
+    svd_vectors,
+)
 
 METHODS = ("svd", "lightgcn", "text")
+ROWS_A_BLOCK = 65_536  # computed in double precision at once
 
 
-def user_and_item_vectors(config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
+def vector_stages(config, dataset: WindowDataset, found: dict[str, torch.Tensor]) -> Iterator[Stage]:
+    """The stages that fill ``found`` with ``users`` [U, d] and ``items`` [N, d], see :func:`user_and_item_vectors`.
+
+    Before these, where ``text_encoder`` names a model, ``texts`` [N, D] is what it makes of the item texts. That is a stage
+    of its own, because it is slow, and the same for all seeds and widths.
+    """
+    methods, keys = methods_of(config["item_vectors"]), ["item_vectors", "vector_size", "seed"]
+    content = source_content(config["item_vectors"], dataset)
+    if config["text_encoder"]:
+        identity = text_encoder_of(config).identity
+        yield Stage("item texts", {"encoder": identity, "tokens": config["text_encoder_tokens"], "content": content},
+                    lambda report: _encoded_item_texts(config, dataset, report), found.update)
+    keys += ["lightgcn_epochs"] if "lightgcn" in methods else []
+
+    def build(report: Report) -> StageResult:
+        return StageResult(user_and_item_vectors(config, dataset, report, found.get("texts"))._asdict(), {})
+
+    yield Stage("item vectors", {**{key: config[key] for key in keys}, "content": content}, build, found.update)
+
+
+def user_and_item_vectors(config, dataset: WindowDataset, report: Report,
+                          encoded: torch.Tensor | None = None) -> CollaborativeVectors:
     """Vectors of about unit variance a coordinate, rows by internal number, row 0 (padding) zero.
 
     Args:
@@ -31,6 +62,7 @@ def user_and_item_vectors(config, dataset: WindowDataset, report: Report) -> Col
             or the path of a ``.npy`` file keyed by item token), ``vector_size``, ``lightgcn_epochs``, ``seed``.
         dataset: its training histories are the only interactions used.
         report: called as the work goes on.
+        encoded: item texts [N, D] as a language model has read them, in place of their TF-IDF.
 
     Raises:
         UserError: the file cannot be used, or there are no texts; says why.
@@ -39,7 +71,8 @@ def user_and_item_vectors(config, dataset: WindowDataset, report: Report) -> Col
     methods = methods_of(source)
     if not methods:
         return _standardised(_with_history_means(_vectors_from_file(source, size, dataset), dataset))
-    parts = [_standardised(_vectors_by(method, size // len(methods), config, dataset, report)) for method in methods]
+    parts = [_standardised(_vectors_by(method, size // len(methods), config, dataset, report, encoded))
+             for method in methods]
     return CollaborativeVectors(*(torch.cat(columns, dim=1) for columns in zip(*parts)))
 
 
@@ -49,18 +82,35 @@ def methods_of(source: str) -> list[str]:
     return names if set(names) <= set(METHODS) else []
 
 
-def check_source(source: str, size: int) -> None:
-    """Stop before anything is trained where ``item_vectors`` names neither methods nor a file.
+def check_source(config) -> None:
+    """Stop before anything is computed where settings of the vectors do not go together.
 
     Raises:
-        UserError: names the nearest method, or says that ``size`` (``vector_size``) cannot be shared.
+        UserError: ``item_vectors`` names neither methods nor a file, its parts cannot share ``vector_size``, or a
+            ``text_encoder`` would have nothing to read.
     """
+    source, size = config["item_vectors"], config["vector_size"]
     methods = methods_of(source)
     if not methods and not Path(source).is_file():
         raise UserError(f"item_vectors={source}: neither a file nor one of "
                         f"{', '.join(METHODS)}{did_you_mean(source, METHODS)}")
     if len(set(methods)) < len(methods) or methods and size % len(methods):
         raise UserError(f"item_vectors={source}: {len(methods)} different parts must share vector_size={size} evenly")
+    if config["text_encoder"] and "text" not in methods:
+        raise UserError(f"text_encoder={show(config['text_encoder'])} reads item texts, and item_vectors={source} asks for "
+                        "none: set item_vectors=text or svd+text, or text_encoder=~")
+
+
+def check_texts(config, dataset: WindowDataset) -> None:
+    """Stop before anything is written where vectors of texts are asked for and cannot be.
+
+    Raises:
+        UserError: the data have no texts, or there is no such ``text_encoder``.
+    """
+    if "text" in methods_of(config["item_vectors"]):
+        _item_texts(config, dataset)
+        if config["text_encoder"]:
+            text_encoder_of(config)
 
 
 def source_content(source: str, dataset: WindowDataset) -> str | None:
@@ -75,15 +125,45 @@ def source_content(source: str, dataset: WindowDataset) -> str | None:
     return digest.hexdigest()
 
 
-def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
+def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: Report,
+                encoded: torch.Tensor | None) -> CollaborativeVectors:
     if method == "svd":
         return svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=config["seed"])
     if method == "lightgcn":
         return _lightgcn_vectors(size, config, dataset, report)
-    if not dataset.item_texts:
-        raise UserError(f"item_vectors={config['item_vectors']}: {config['dataset']!r} has no item texts (a .item file with "
-                        "text columns)")
-    return _with_history_means(text_vectors(joined(dataset.item_texts), size, config["seed"]), dataset)
+    if encoded is not None:
+        vectors = principal_components(encoded, size)
+        if not vectors.any():
+            raise UserError(f"text_encoder={config['text_encoder']} reads the same of every item text: raise "
+                            f"text_encoder_tokens={config['text_encoder_tokens']}, or bring other texts (text_fields)")
+        return _with_history_means(vectors, dataset)
+    return _with_history_means(text_vectors(_item_texts(config, dataset), size, config["seed"]), dataset)
+
+
+def _item_texts(config, dataset: WindowDataset) -> list[str]:
+    """One text an item [N], at least one of them not empty.
+
+    Raises:
+        UserError: there is none.
+    """
+    texts = joined(dataset.item_texts)
+    if not any(text.strip() for text in texts):
+        lack = "has item texts, but all are empty" if texts else "has no item texts (a .item file with text columns)"
+        raise UserError(f"item_vectors={config['item_vectors']}: {config['dataset']!r} {lack}; set item_vectors=svd")
+    return texts
+
+
+def _encoded_item_texts(config, dataset: WindowDataset, report: Report) -> StageResult:
+    """What ``text_encoder`` makes of the item texts, ``texts`` [N, D], with figures that tell how much of them it read."""
+    encoder = text_encoder_of(config)
+    tokenised = encoder.tokenise(_item_texts(config, dataset), report)
+    lengths = tokenised.lengths[tokenised.lengths > 0]
+    if not len(lengths):
+        raise UserError(f"text_encoder={config['text_encoder']}: its tokenizer finds no token in any item text")
+    vectors = encoder.encode(tokenised, report)
+    at_the_cut = float((lengths == config["text_encoder_tokens"]).mean())
+    return StageResult({"texts": vectors}, {"texts": len(lengths), "tokens": float(lengths.mean()),
+                                            "share_at_the_cut": at_the_cut, "width": vectors.shape[1]})
 
 
 def text_vectors(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
@@ -109,6 +189,38 @@ def text_vectors(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
         reduced = TruncatedSVD(rank, random_state=seed).fit_transform(matrix)
         vectors[:, :rank] = torch.from_numpy(normalize(reduced))
     return vectors
+
+
+def principal_components(vectors: torch.Tensor, size: int) -> torch.Tensor:
+    """Truncated SVD of rows around their mean (PCA), exact and without a seed.
+
+    Language models give all texts much in common, which the mean takes away: it would fill the first column with what tells
+    no item apart.
+
+    Args:
+        vectors: [N, D], rows of unit length; rows of zeros stay zero and enter no statistic.
+        size: d; columns beyond the rank are zero.
+
+    Returns:
+        [N, d] float32.
+    """
+    rows = seen_rows(vectors)                                                     # [N]
+    known = vectors[rows]                                                         # [n, D]
+    mean = known.mean(0, dtype=torch.float64)
+    gram = sum(centred.T @ centred for centred in _centred(known, mean))          # [D, D]
+    values, axes = torch.linalg.eigh(gram)                                        # rising
+    # Below this, relative to rows of unit length, is rounding: one text in two batches differs by as much.
+    rank = min(size, int((values > 1e-10 * len(known)).sum()))
+    axes = axes.flip(1)[:, :rank]                                                 # [D, rank]
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    result = torch.zeros(len(vectors), size)
+    result[rows, :rank] = torch.cat([(centred @ axes).float() for centred in _centred(known, mean)])
+    return result
+
+
+def _centred(vectors: torch.Tensor, mean: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Rows [n, D] around their mean, some at a time: double precision of all of them would take twice their memory."""
+    return (block.double() - mean for block in vectors.split(ROWS_A_BLOCK))
 
 
 def _standardised(vectors: CollaborativeVectors) -> CollaborativeVectors:

@@ -50,7 +50,7 @@ class ContRec(GenerativeRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        check_source(config["item_vectors"], config["vector_size"])
+        check_source(config)
         if config["diffusion_steps"] > config["noise_levels"]:
             raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
                              f"noise_levels={config['noise_levels']} has")
@@ -132,7 +132,7 @@ class ContRec(GenerativeRecommender):
     def stages(self, dataset) -> Iterator[Stage]:
         """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
         vectors = {}
-        yield self.vector_stage(dataset, vectors)
+        yield from self.vector_stages(dataset, vectors)
         self._start_item_vectors(vectors["items"])
         if self.user_tokenizer is not None:
             self.user_vectors.copy_(vectors["users"])

@@ -4,7 +4,7 @@ recbole_contrec.model.generative
 What every model shares that reads users and items as tokens, generates a preference vector and retrieves by it.
 """
 
-from typing import Callable
+from typing import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import Layout, Prompt, length_groups
-from recbole_contrec.data.vectors import methods_of, source_content, user_and_item_vectors
+from recbole_contrec.data.vectors import check_texts, vector_stages
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.speaking import Speaking
 from recbole_contrec.model.windowed import Targets, Windowed
@@ -44,19 +44,19 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
 
     # stages before training
 
-    def vector_stage(self, dataset, vectors: dict[str, Tensor]) -> Stage:
-        """The stage that fills ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
-        def accept(tensors: dict[str, Tensor]) -> None:
-            vectors.update(tensors)
-            if self.user_fold_in is not None:
-                self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
+    def check_sources(self, dataset) -> None:
+        """Stop before anything is written where the stages lack what they are made of.
 
-        keys = ["item_vectors", "vector_size", "seed"]
-        keys += ["lightgcn_epochs"] if "lightgcn" in methods_of(self.config["item_vectors"]) else []
-        source = {**self._pick(*keys), "content": source_content(self.config["item_vectors"], dataset)}
-        return Stage("item vectors", source,
-                     lambda report: StageResult(user_and_item_vectors(self.config, dataset, report)._asdict(), {}),
-                     accept)
+        Raises:
+            UserError: says what lacks.
+        """
+        check_texts(self.config, dataset)
+
+    def vector_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
+        yield from vector_stages(self.config, dataset, vectors)
+        if self.user_fold_in is not None:
+            self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
 
     def _new_user_fold_in(self) -> FoldIn | None:
         """For users without a training history; None where the model reads no users, or shall not tell them apart."""

@@ -58,7 +58,7 @@ class TokenRec(GenerativeRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        check_source(config["item_vectors"], config["vector_size"])
+        check_source(config)
         _check_settings(config)
         self.config = config
         self.n_users = dataset.num(self.USER_ID)
@@ -124,7 +124,7 @@ class TokenRec(GenerativeRecommender):
     def stages(self, dataset) -> Iterator[Stage]:
         """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
         vectors = {}
-        yield self.vector_stage(dataset, vectors)
+        yield from self.vector_stages(dataset, vectors)
         self._start_item_vectors(vectors["items"])
         yield self._code_stage("item", self.item_tokenizer, self.item_codes, vectors["items"])
         if self.user_tokenizer is not None:

@@ -9,6 +9,7 @@ model (the released ContRec code trains its LightGCN on rows that hold both).
 """
 
 import io
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,6 +173,35 @@ def load_vectors(path: str | Path, tokens: Sequence[str]) -> LoadedVectors:
     if missing:
         warnings.warn(f"{path} has no vector for {missing} of {len(rows) - 1} items; theirs are zero", stacklevel=2)
     return LoadedVectors(torch.from_numpy(aligned), missing)
+
+
+def save_vectors(path: str | Path, tokens: Sequence[str], vectors: Tensor) -> None:
+    """Write item vectors as :func:`load_vectors` reads them; both files appear when both are complete.
+
+    Args:
+        path: the ``.npy`` file.
+        tokens: [rows] item tokens.
+        vectors: [rows, d].
+
+    Raises:
+        ValueError: the path has another ending.
+        OSError: it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".npy":
+        raise ValueError(f"{path}: the name of a vector file ends in .npy")
+    names = path.with_suffix(".tokens.txt")
+    parts = [file.with_name(f"{file.name}.{os.getpid()}.part") for file in (path, names)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with parts[0].open("wb") as file:  # given a name, numpy would add its ending
+            np.save(file, vectors.detach().cpu().numpy())
+        parts[1].write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8", newline="\n")
+        for part, file in zip(parts, (path, names)):
+            os.replace(part, file)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def _read_array(path: Path) -> np.ndarray:
