@@ -94,7 +94,7 @@ def test_few_rows_at_once_change_nothing(decoder, answers, prompt, monkeypatch):
 @torch.no_grad()
 def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers, vocabulary, prompt):
     decoder.words.weight[vocabulary.end] *= 3  # so that some answers end early
-    said = answers.generate(decoder, prompt, torch.tensor([6, 3, 0]), vocabulary.end)
+    said = answers.generate(decoder, prompt, torch.tensor([[6], [3], [0]]), vocabulary.end).answers.numbers[:, 0]
     assert said.shape == (3, answers.longest)
     for row, last in enumerate((6, 3, 0)):
         words: list[int] = []

@@ -35,7 +35,7 @@ SWITCHED = {
         ("--prediction=noise",), ("--prediction=v", "--noise_schedule=exp"), ("--ranking_negatives=20",),
         ("--dispersive_weight=0.25", "--dispersive_loss=covariance"), ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
         ("--user_tokens=0",), ("--window_context=3",), ("--item_vectors=svd+text",), ("--item_vectors=text",), SPEAKING,
-        (*SPEAKING, "--prompt_text=words", "--answer_template={category}: {title}")],
+        (*SPEAKING, "--prompt_text=words", "--answer_template={category}: {title}"), (*SPEAKING, "--condition_on=answer")],
     "DeftRec": [
         ("--contrastive_weight=0",), ("--token_mask_ratio=0",), ("--item_tokens=1", "--user_tokens=1"),
         ("--objective=regression",), ("--objective=regression", "--ranking_weight=0", "--contrastive_weight=0"),
@@ -46,7 +46,7 @@ SWITCHED = {
         ("--tokenizer=sigma", "--token_noise=True"), ("--guidance=2", "--condition_dropout=0.1"),
         ("--train_item_vectors=False", "--item_vectors_init=vectors", "--ranking_weight=0"), ("--dispersive_weight=0.1",),
         ("--user_tokens=0",), ("--ranking_negatives=20",), ("--window_context=3",),
-        (*SPEAKING, "--prompt_text=bag")],
+        (*SPEAKING, "--prompt_text=bag"), (*SPEAKING, "--condition_on=answer", "--condition=mean")],
     "TokenRec": [
         ("--codes=4", "--code_gradient=rotation", "--code_restart=0"), ("--item_tokens=1", "--user_tokens=2"),
         ("--item_positions=each",), ("--similarity=inner", "--item_vectors_init=vectors"), ("--item_identity=False",),
@@ -62,6 +62,7 @@ REFUSED = {
         (("--item_vectors=missing.npy",), "neither a file nor one of svd, lightgcn"),
         (("--item_vectors=svd+text", "--vector_size=15"), "share vector_size=15 evenly"),
         (("--item_vectors=svd+svd",), "different parts"), (("--text_weight=1",), "needs answers"),
+        (("--condition_on=answer",), "needs answers"),
         (("--prompt_text=bag", "--item_template={titel}"), "did you mean title"),
         (("--answer_weight=1", "--answer_template=film"), "names no part of an item"),
         (("--answer_weight=1", "--answer_template={category"), "is no template"),

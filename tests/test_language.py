@@ -53,6 +53,41 @@ def test_positions_are_drawn_among_targets_without_repeats():
     assert drawn_positions(next_items, 10).shape == (2, 6)
 
 
+BEHIND = ("--condition_on=answer", "--answer_weight=1", "--answer_template={title}", WORDS, "--answers_per_window=100")
+
+
+@pytest.mark.parametrize("model", ["ContRec", "DeftRec"])
+def test_a_condition_behind_the_models_own_answer_is_the_same_in_training_and_in_use(staged, model):
+    loaded = staged(model, *BEHIND, "--MAX_ITEM_LIST_LENGTH=30")
+    recommender = loaded.model.eval()
+    (batch,) = [batch for batch, _ in zip(loaded.data.train, range(1))]
+    items, length, user = batch["item_id_list"], batch["item_length"], batch["user_id"]
+    with torch.no_grad():
+        targets, loss = recommender._targets_and_language(batch)
+        assert len(targets.items) == recommender.count_targets(batch) and loss > 0
+        for number in range(0, len(targets.items), 7):
+            row, place = targets.row[number], targets.place[number]
+            assert targets.items[number] == batch["next_item_id_list"][row, place]
+            alone = recommender._last_states(items[row:row + 1, :place + 1], place[None] + 1, user[row:row + 1])
+            torch.testing.assert_close(targets.states[number], alone[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["ContRec", "DeftRec"])
+def test_right_answers_do_not_reach_a_condition_behind_the_models_own(staged, model):
+    loaded = staged(model, *BEHIND, "--dropout=0", "--token_noise=False", "--user_token_dropout=0")
+    batch, recommender = next(iter(loaded.data.train)), loaded.model.train()
+    torch.manual_seed(0)
+    before, loss = recommender._targets_and_language(batch)
+    numbers = recommender.language.answers.numbers
+    numbers[1:] = numbers[1:].roll(7, dims=0)
+    torch.manual_seed(0)
+    after, other = recommender._targets_and_language(batch)
+    torch.testing.assert_close(after.states, before.states)
+    assert not torch.allclose(loss, other) and recommender.backbone.training
+    before.states.sum().backward()
+    assert recommender.language.answers.begin.grad.abs().sum() > 0  # the way back leads through the answer's words
+
+
 @pytest.mark.parametrize("model", ["ContRec", "DeftRec"])
 def test_the_title_of_a_target_leaves_its_condition_as_it_is(staged, model):
     """Teacher forcing puts words of the target into the pass; none of them may reach what its vector is generated from."""

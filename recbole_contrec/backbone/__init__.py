@@ -10,7 +10,7 @@ vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says th
 :class:`~recbole_contrec.backbone.vocabulary.Vocabulary`.
 """
 
-from recbole_contrec.backbone.answers import Answers
+from recbole_contrec.backbone.answers import Answers, Branches, Generated
 from recbole_contrec.backbone.decoder import CausalDecoder, Memory
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
 from recbole_contrec.backbone.grouping import length_groups
@@ -19,5 +19,5 @@ from recbole_contrec.backbone.prompt import Layout, Prompt, Words
 from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
 from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words_of
 
-__all__ = ["Answers", "CausalDecoder", "Encoded", "EncoderDecoder", "Layout", "Memory", "PretrainedDecoder", "Prompt",
+__all__ = ["Answers", "Branches", "CausalDecoder", "Encoded", "EncoderDecoder", "Generated", "Layout", "Memory", "PretrainedDecoder", "Prompt",
            "Vocabulary", "VocabularyWordings", "Wordings", "Words", "length_groups", "words_of"]

@@ -22,11 +22,26 @@ class Branches(NamedTuple):
     numbers: Tensor     # [B, Q, A]     these words
     real: Tensor        # [B, Q, A]     false behind the end of an answer
 
+    def first(self, count: int) -> "Branches":
+        """The first ``count`` answers of every row."""
+        return Branches(self.states, self.said[:, :count], self.numbers[:, :count], self.real[:, :count])
+
+    def mean_states(self) -> Tensor:
+        """Mean of the states that predict the words of an answer: [B, Q, D]."""
+        return (self.said * self.real[..., None]).sum(2) / self.real.sum(2, keepdim=True).clamp(min=1)
+
     def loss(self, backbone: nn.Module) -> Tensor:
         """Cross entropy of the words, the mean over words; 0 without any."""
         if not self.real.any():
             return self.said.new_zeros(())
         return F.cross_entropy(backbone.word_scores(self.said[self.real]), self.numbers[self.real])
+
+
+class Generated(NamedTuple):
+    """Answers in a model's own words."""
+
+    answers: Encoded    # [B, Q, A] and [B, Q]; the end mark stands behind the end as well
+    states: Tensor      # [B, Q, D]     mean of the states that their words came from
 
 
 class _Level(NamedTuple):
@@ -111,7 +126,11 @@ class Answers(nn.Module):
             begins: the positions behind which answers begin [B, Q].
             items: what they are about [B, Q], 0 = nothing.
         """
-        return self.read_words(backbone, prompt, begins, Encoded(self.numbers[items], self.lengths[items]))
+        return self.read_words(backbone, prompt, begins, self.about(items))
+
+    def about(self, items: Tensor) -> Encoded:
+        """The answers about items [...]: [..., A] and [...]."""
+        return Encoded(self.numbers[items], self.lengths[items])
 
     def read_words(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, answers: Encoded) -> Branches:
         """:meth:`read_along` with any answers: numbers [B, Q, A], lengths [B, Q]."""
@@ -169,24 +188,31 @@ class Answers(nn.Module):
         return torch.cat(rows)
 
     @torch.no_grad()
-    def generate(self, backbone: nn.Module, prompt: Tensor, last: Tensor, end: int) -> Tensor:
-        """The likeliest words one by one, behind position ``last`` [B] of prompts [B, S, D].
+    def generate(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, end: int) -> "Generated":
+        """The likeliest words one by one, behind some positions of prompts.
 
-        Returns:
-            Tensor: word numbers [B, A], ``end`` from the end of an answer on.
+        Args:
+            prompt: vectors [B, S, D], padded at the end.
+            begins: positions behind which answers begin [B, Q].
+            end: number of the end mark.
         """
-        _, memory = backbone.start(prompt, last, self.longest)
-        parents = last.new_zeros(len(prompt), 1)
-        inputs, said = self.begin.expand(len(prompt), 1, -1), []
-        over = torch.zeros_like(last, dtype=torch.bool)
-        while len(said) < self.longest and not over.all():
-            states, memory = backbone.step(memory, inputs, parents)
-            chosen = backbone.word_scores(states[:, 0]).argmax(-1).masked_fill(over, end)   # [B]
-            said.append(chosen)
-            over = over | (chosen == end)
-            inputs = backbone.read(chosen)[:, None]
-        said += [torch.full_like(last, end)] * (self.longest - len(said))
-        return torch.stack(said, dim=1)
+        batch, n_answers = begins.shape
+        _, memory = backbone.start(prompt, begins[:, -1], n_answers * self.longest)
+        visible = torch.arange(prompt.shape[1], device=begins.device) <= begins[..., None]   # [B, Q, S]
+        memory = memory._replace(seen=visible, position=begins + 1)
+        parents = torch.arange(n_answers, device=begins.device).expand(batch, -1)
+        inputs, said, states = self.begin.expand(batch, n_answers, -1), [], []
+        alive = [torch.ones_like(begins, dtype=torch.bool)]  # before each word
+        while len(said) < self.longest and alive[-1].any():
+            state, memory = backbone.step(memory, inputs, parents)                # [B, Q, D]
+            states.append(state)
+            said.append(backbone.word_scores(state).argmax(-1).masked_fill(~alive[-1], end))
+            alive.append(alive[-1] & (said[-1] != end))
+            inputs = backbone.read(said[-1])                                      # [B, Q, D]
+        real = torch.stack(alive[:-1], dim=2)                                     # [B, Q, A']
+        mean = (torch.stack(states, dim=2) * real[..., None]).sum(2) / real.sum(2)[..., None]
+        numbers = F.pad(torch.stack(said, dim=2), (0, self.longest - len(said)), value=end)
+        return Generated(Encoded(numbers, real.sum(2)), mean)
 
 
 def _levels(texts: Tensor) -> list[_Level]:

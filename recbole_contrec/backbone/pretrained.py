@@ -115,6 +115,11 @@ class PretrainedDecoder(nn.Module):
 
     # words
 
+    @property
+    def word_size(self) -> float:
+        """Root mean square of the coordinates of the word vectors."""
+        return self._causal.get_input_embeddings().weight[:self.n_words].detach().float().square().mean().sqrt().item()
+
     def read(self, numbers: Tensor) -> Tensor:
         """Vectors of words: [...] -> [..., D]."""
         return self._causal.get_input_embeddings()(numbers).float()

@@ -48,11 +48,14 @@ class Prompt(nn.Module):
         max_items: longest history (L).
         words_per_item: words in front of an item's tokens (T), at most.
         wordings: an instruction in words, behind the learned vectors; None for none.
+        token_scale: tokens of users and items are multiplied by it, to be as large as the words that a pretrained model
+            knows: a token of many times their size would drown what its blocks add.
     """
 
     def __init__(self, hidden_size: int, instruction_length: int, n_user_tokens: int, n_item_tokens: int,
                  item_positions: str, max_items: int,
-                 wordings: Wordings | VocabularyWordings | None = None, words_per_item: int = 0):
+                 wordings: Wordings | VocabularyWordings | None = None, words_per_item: int = 0,
+                 token_scale: float = 1.0):
         super().__init__()
         if item_positions not in ("one", "each"):
             raise ValueError(f"item_positions={item_positions!r}: choose 'one' or 'each'")
@@ -60,6 +63,7 @@ class Prompt(nn.Module):
         self.positions_per_item = n_item_tokens if item_positions == "each" else 1
         self.instruction = nn.Parameter(0.02 * torch.randn(instruction_length, hidden_size))
         self.wordings = wordings
+        self.token_scale = token_scale
 
         words = 0 if wordings is None else wordings.length
         self.prefix_length = instruction_length + words + n_user_tokens
@@ -79,8 +83,9 @@ class Prompt(nn.Module):
         if self.wordings is not None:
             parts.append(self.wordings(batch))
         if self.n_user_tokens:
-            parts.append(user_tokens)
+            parts.append(self.token_scale * user_tokens)
         items = item_tokens.sum(2, keepdim=True) if self.positions_per_item == 1 else item_tokens   # [B, L, P, D]
+        items = items if self.token_scale == 1 else self.token_scale * items
         widths = torch.full((batch, length), self.positions_per_item, device=items.device)
         widths = widths if words is None else (widths + words.lengths) * words.real         # [B, L]
         ends = self.prefix_length - 1 + widths.cumsum(1)

@@ -24,6 +24,9 @@ from recbole_contrec.stages import Stage, StageResult
 from recbole_contrec.tokenizer import SigmaVAE, health_report
 
 
+TOKEN_SIZE = 0.3  # about the size of a coordinate of what is read of an item before training
+
+
 class ContRecLoss(NamedTuple):
     """Weighted terms; the trainer minimises their sum and logs each by its name."""
 
@@ -83,7 +86,8 @@ class ContRec(GenerativeRecommender):
         self.language = language_of(config, dataset, hidden_size, pretrained)
         self.prompt = Prompt(hidden_size, config["instruction_length"], n_user_tokens, n_tokens,
                              config["item_positions"], self.max_seq_length, self._wordings(),
-                             self.language.words_per_item if self.language else 0)
+                             self.language.words_per_item if self.language else 0,
+                             pretrained.word_size / TOKEN_SIZE if pretrained else 1.0)
         answer = self.language.longest_answer if self.language else 0
         longest = self.prompt.max_positions + answer
         limit = min(longest, pretrained.max_positions if pretrained else longest, config["max_prompt_length"] or longest)

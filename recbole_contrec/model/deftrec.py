@@ -97,8 +97,14 @@ class DeftRec(ContRec):
             states = states.cumsum(1) / count                                     # [B, L, D]
         return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
 
+    def _answer_conditions(self, states: Tensor) -> Tensor:
+        """The mean over an answer, normalised: [..., D] -> [..., D]."""
+        return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
+
     def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         """The condition after the last item: prompts of ``length`` items [b] -> [b, D]."""
+        if self.config["condition_on"] == "answer":
+            return super()._state_after(prompt, length)
         if self.config["condition"] == "last":
             return self._conditions(super()._state_after(prompt, length)[:, None])[:, 0]
         conditions = self._conditions(prompt.after_items(self.backbone(prompt.vectors)))  # [b, L, D]

@@ -158,6 +158,8 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
 
     def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         """The state after the last item: prompts of ``length`` items [b] -> [b, ...]."""
+        if self.config["condition_on"] == "answer":
+            return self._answer_conditions(self._generated(prompt, prompt.last(length)[:, None]).states[:, 0])
         return self.backbone.state_at(prompt.vectors, prompt.last(length))
 
     def _conditions(self, states: Tensor) -> Tensor:

@@ -106,6 +106,8 @@ def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder
     for key in ("text_weight", "text_bonus"):
         if config[key] and not config["answer_weight"]:
             raise UserError(f"{key}={config[key]} needs answers: set --answer_weight=0.1")
+    if config["condition_on"] == "answer" and not config["answer_weight"]:
+        raise UserError("condition_on=answer needs answers: set --answer_weight=0.1")
     about_items = config["prompt_text"] != "none" or config["answer_weight"]
     if not about_items and not config["wordings"]:
         return None

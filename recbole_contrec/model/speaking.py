@@ -7,6 +7,7 @@ What words add to a model: answers that are learned beside the preferences, gene
 import torch
 from torch import Tensor
 
+from recbole_contrec.backbone import Branches, Encoded, Generated, Layout, length_groups
 from recbole_contrec.model.language import Language, drawn_positions
 from recbole_contrec.model.windowed import Targets
 from recbole_contrec.retrieval import TextEvidence
@@ -32,16 +33,25 @@ class Speaking:
         """
         if not self.can_answer:
             raise ValueError("this model has not learned to answer: train it with answer_weight above 0")
-        vocabulary = self.language.vocabulary
-        return vocabulary.decode(self._after_histories(
-            lambda prompt, length: self.language.answers.generate(self.backbone, prompt.vectors, prompt.last(length),
-                                                                  vocabulary.end), interaction))
+        return self.language.vocabulary.decode(self._after_histories(
+            lambda prompt, length: self._generated(prompt, prompt.last(length)[:, None]).answers.numbers[:, 0], interaction))
+
+    def _generated(self, prompt: Layout, begins: Tensor) -> Generated:
+        """Answers behind positions [b, Q], without dropout also in training."""
+        training = self.backbone.training
+        self.backbone.eval()
+        try:
+            return self.language.answers.generate(self.backbone, prompt.vectors, begins, self.language.vocabulary.end)
+        finally:
+            self.backbone.train(training)
 
     def _targets_and_language(self, interaction) -> tuple[Targets, Tensor]:
         """The targets of a batch, and the weighted loss of the answers behind some of them, computed in the same pass."""
         if not self.can_answer:
             targets = self._targets(interaction)
             return targets, targets.states.new_zeros(())
+        if self.config["condition_on"] == "answer":
+            return self._targets_behind_answers(interaction)
         user, branches = interaction[self.USER_ID], []
         _, next_items = self._fitting(interaction[self.ITEM_SEQ], self._next_items(interaction))    # [B, L]
 
@@ -53,10 +63,39 @@ class Speaking:
                 self.backbone, prompt.vectors, prompt.ends.gather(1, drawn), wanted.gather(1, drawn)))
             return self._conditions(prompt.after_items(branches[-1].states))      # [b, L, D]
 
-        targets = self._states_with_targets(interaction, states_of)
+        return self._states_with_targets(interaction, states_of), self._language_loss(branches)
+
+    def _targets_behind_answers(self, interaction) -> tuple[Targets, Tensor]:
+        """The same where an answer stands between a history and the preference: the drawn positions are the targets, and what
+        comes before them are the states of answers that the model generates itself. The right answers beside these teach
+        it to answer, and reach no condition."""
+        item_seq, length, next_items = self._fitting(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
+                                                     self._next_items(interaction))
+        answers, user, branches, states, places = self.language.answers, interaction[self.USER_ID], [], [], []
+        for rows in length_groups(self._positions(item_seq, length)):
+            longest = int(length[rows].max())
+            prompt = self._read(item_seq[rows, :longest], user[rows])
+            drawn = drawn_positions(next_items[rows, :longest], self.config["answers_per_window"])    # [b, Q]
+            wanted, begins = next_items[rows].gather(1, drawn), prompt.ends.gather(1, drawn)
+            right, own = answers.about(wanted), self._generated(prompt, begins).answers
+            both = Encoded(*(torch.cat(parts, dim=1) for parts in zip(right, own)))         # [b, 2 Q, A], [b, 2 Q]
+            read = answers.read_words(self.backbone, prompt.vectors, torch.cat([begins, begins], dim=1), both)
+            branches.append(read.first(drawn.shape[1]))
+            row, column = (wanted > 0).nonzero(as_tuple=True)
+            states.append(self._answer_conditions(read.mean_states()[:, drawn.shape[1]:])[row, column])     # of [b, Q, D]
+            places.append(torch.stack([rows[row], drawn[row, column]]))
+        row, place = torch.cat(places, dim=1)
+        return Targets(torch.cat(states), next_items[row, place], item_seq, row, place), self._language_loss(branches)
+
+    def _language_loss(self, branches: list[Branches]) -> Tensor:
+        """Mean over words, weighted."""
         words = [branch.real.sum() for branch in branches]
-        loss = sum(branch.loss(self.backbone) * count for branch, count in zip(branches, words)) / sum(words).clamp(min=1)
-        return targets, self.config["answer_weight"] * loss
+        total = sum(branch.loss(self.backbone) * count for branch, count in zip(branches, words))
+        return self.config["answer_weight"] * total / sum(words).clamp(min=1)
+
+    def _answer_conditions(self, states: Tensor) -> Tensor:
+        """What the next preference is generated from: mean states of answers, [..., D] -> [..., D]."""
+        return states
 
     def _text_evidence(self, interaction) -> TextEvidence | None:
         """What the language model says for the scores; None where they take no notice of it."""
