@@ -22,7 +22,8 @@ from typing import Any, Iterable, Iterator
 import torch
 
 from flops import count_training_flops, matrix_rate
-from measuring import MIB, temporary_workplace
+from measuring import MIB, median_seconds, temporary_workplace
+from released import ReleasedScheme
 from runs import RESULTS
 
 # Shapes of public models (their configuration files on the Hugging Face Hub), and a smaller one of the same kind.
@@ -37,7 +38,7 @@ SIZES = {
                          num_key_value_heads=8),
 }
 SETTINGS = {"MAX_ITEM_LIST_LENGTH": 50, "prompt_text": "words", "item_text_length": 8, "lora_rank": 16, "lora_alpha": 32.0,
-            "train_batch_size": 256, "show_progress": False}
+            "answer_weight": 0.1, "answer_length": 16, "train_batch_size": 256, "show_progress": False}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder, temporary_workplace():
             write_random_model(given.size, Path(given.tokenizer).resolve() if given.tokenizer else None, Path(folder))
-            record = measure(given, [*(f"--{key}={value}" for key, value in SETTINGS.items()), *settings], folder)
+            record = measure(given, settings, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -87,13 +88,15 @@ def measure(given: argparse.Namespace, settings: list[str], folder: str) -> dict
     from recbole_contrec.environment import peak_gpu_memory, peak_memory
     from recbole_contrec.quick_start import assemble
 
-    settings = settings + ([f"--data_path={Path(given.data_path).resolve()}"] if given.data_path else [])
-    config = Config("ContRec", given.dataset, arguments=[*settings, f"--llm={folder}"])
+    data = [f"--data_path={Path(given.data_path).resolve()}"] if given.data_path else []
+    own = {argument.split("=")[0]: argument for argument in settings}
+    own = {**{f"--{key}": f"--{key}={value}" for key, value in SETTINGS.items()}, **own}
+    config = Config("ContRec", given.dataset, arguments=[*own.values(), *data, f"--llm={folder}"])
     loaded = assemble(config, load_data(config))
     loaded.trainer._run_stages(loaded.data.train, False)
     rows_config = Config("SASRec", given.dataset, arguments=[
-        argument for argument in settings if argument.split("=")[0] in ("--data_path", "--MAX_ITEM_LIST_LENGTH")]
-        + ["--train_neg_sample_args=~", f"--train_batch_size={given.rows}", "--show_progress=False"])
+        *data, own["--MAX_ITEM_LIST_LENGTH"], "--train_neg_sample_args=~", f"--train_batch_size={given.rows}",
+        "--show_progress=False"])
     rows = data_preparation(rows_config, create_dataset(rows_config))[0]
     ceiling = matrix_rate((1024, 2048)) if config["device"].type == "cpu" else None
     windows = time_steps(loaded, loaded.data.train, given.batches)
@@ -106,6 +109,7 @@ def measure(given: argparse.Namespace, settings: list[str], folder: str) -> dict
     if ceiling is not None:
         record["matrix_gflops"] = round(ceiling.gflops, 1)
         record["share_of_matrix_rate"] = windows["gflops"] / ceiling.gflops
+    record["inference"] = inference(loaded, given.users, given.one_by_one)
     card = protocol_card(config, loaded.data, loaded.trainer)
     return {**record, **{key: card[key] for key in ("dataset", "max_history", "commit", "device", "versions", "seed")}}
 
@@ -161,6 +165,27 @@ def real_positions(model, batch) -> int:
     return int(model._widths(item_seq).sum()) + len(item_seq) * model.prompt.prefix_length
 
 
+@torch.no_grad()
+def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
+    """Users a second of the whole method (an answer word by word, the preference behind it, its ranking), in a batch, and of the
+    released code's scheme with the same language model."""
+    model, device = loaded.model.eval(), loaded.config["device"]
+    batch = next(iter(loaded.data.test))[0][:users].to(device)
+
+    def ours():
+        model.answers(batch)
+        model.full_sort_predict(batch)
+        _wait(device)
+
+    layout = model._read(batch[model.ITEM_SEQ], batch[model.USER_ID])
+    scheme = ReleasedScheme(loaded.config, model.item_vectors.weight, layout.vectors.shape[1], model.backbone)
+    prompts = [layout.vectors[row, :int(layout.last(batch[model.ITEM_SEQ_LEN])[row]) + 1] for row in range(one_by_one)]
+    released = [scheme.recommend(prompt)[1].total for prompt in prompts]
+    ours_a_second, released_a_second = len(batch) / median_seconds(ours, 3), len(released) / sum(released)
+    return {"ours_users_a_second": ours_a_second, "released_users_a_second": released_a_second,
+            "times_faster": ours_a_second / released_a_second, "words_an_answer": model.language.longest_answer}
+
+
 def _forever(batches: Iterable) -> Iterator:
     while True:
         yield from batches
@@ -180,6 +205,9 @@ def report(record: dict[str, Any]) -> str:
              f"padding {windows['padding']:.1%}, {windows['gflops']:.0f} GFLOP/s",
              f"prefixes: {prefixes['targets_a_second']:.1f} targets, {prefixes['positions_a_second']:.0f} positions a second",
              f"windows train {record['times_faster']:.1f} times the targets; peak memory {record['peak_memory_mib']} MiB"]
+    whole = record["inference"]
+    lines.append(f"answer, preference and ranking: {whole['ours_users_a_second']:.2f} users a second; the released scheme "
+                 f"{whole['released_users_a_second']:.3f}, {whole['times_faster']:.0f} times slower")
     if "share_of_matrix_rate" in record:
         lines.append(f"{record['share_of_matrix_rate']:.0%} of the matrix rate ({record['matrix_gflops']:.0f} GFLOP/s)")
     return "\n".join(lines)
@@ -193,6 +221,8 @@ def _parse(arguments):
     parser.add_argument("--tokenizer", help="a folder of a tokenizer (default: every byte is a word)")
     parser.add_argument("--batches", type=int, default=5, help="steps timed of each way")
     parser.add_argument("--rows", type=int, default=8, help="prefixes a step")
+    parser.add_argument("--users", type=int, default=64, help="users ranked at once")
+    parser.add_argument("--one_by_one", type=int, default=3, help="users that the released scheme ranks")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_known_args(arguments)
 

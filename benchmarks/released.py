@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder
 from recbole_contrec.diffusion import DiffusionHead
@@ -42,13 +42,15 @@ class ReleasedScheme:
         config: of ContRec.
         items: vectors of the catalogue [N, d].
         prompt_length: positions of a prompt (S).
+        decoder: a language model with words, of D = ``decoder.hidden_size``; None for a compact one.
     """
 
-    def __init__(self, config, items: Tensor, prompt_length: int):
-        width = config["hidden_size"]
-        self.decoder = CausalDecoder(width, config["n_layers"], config["n_heads"], prompt_length + TOKENS,
-                                     intermediate_size=config["inner_size"]).eval()
-        self.words = torch.randn(WORDS, width)                                    # [V, D]
+    def __init__(self, config, items: Tensor, prompt_length: int, decoder: nn.Module | None = None):
+        width = decoder.hidden_size if decoder is not None else config["hidden_size"]
+        self.decoder = decoder or CausalDecoder(
+            width, config["n_layers"], config["n_heads"], prompt_length + TOKENS, intermediate_size=config["inner_size"],
+            n_words=WORDS)
+        self.decoder.eval()
         self.head = DiffusionHead(d=items.shape[1], condition_size=width, width=config["head_width"],
                                   depth=config["head_depth"], schedule="exp", levels=STEPS, guidance=GUIDANCE).eval()
         self.items = list(items)                                                  # N times [d]
@@ -70,15 +72,12 @@ class ReleasedScheme:
 
     def write(self, prompt: Tensor) -> Tensor:
         """States of the tokens that follow a prompt, [S, D] -> [64, D]; the likeliest word is the next one read."""
-        cache, states, inputs, position = None, [], prompt[None], 0               # inputs [1, S or 1, D]
-        for _ in range(TOKENS):
-            positions = torch.arange(position, position + inputs.shape[1])
-            position += inputs.shape[1]
-            out = self.decoder.transformer(inputs_embeds=inputs, position_ids=positions[None], past_key_values=cache,
-                                           use_cache=True)
-            cache, state = out.past_key_values, out.last_hidden_state[0, -1]      # [D]
-            states.append(state)
-            inputs = self.words[(self.words @ state).argmax()][None, None]        # [1, 1, D]
+        state, memory = self.decoder.start(prompt[None], torch.tensor([len(prompt) - 1], device=prompt.device), TOKENS)
+        states, parents = [state[0]], torch.zeros(1, 1, dtype=torch.long, device=prompt.device)
+        while len(states) < TOKENS:
+            word = self.decoder.read(self.decoder.word_scores(states[-1]).argmax())         # [D]
+            state, memory = self.decoder.step(memory, word[None, None], parents)  # [1, 1, D]
+            states.append(state[0, 0])
         return torch.stack(states)
 
     def denoise(self, condition: Tensor) -> Tensor:
