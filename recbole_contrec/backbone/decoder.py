@@ -4,29 +4,44 @@ recbole_contrec.backbone.decoder
 A causal transformer fed with vectors instead of words, built from a transformers configuration.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+# Added to an attention score, this leaves a weight of exactly 0. It is finite in every dtype, also behind a cast of
+# autocast, so a place that sees nothing (padding) gets a state without meaning, not NaN.
+_HIDDEN = -3e4
+
+
 class Memory(NamedTuple):
-    """What branches remember of their prompt and of the steps since.
+    """What branches remember of their prompt and of the steps since, in every decoder with ``start`` and ``step``.
 
     The branches of a row are places beside each other that share all keys; a mask says which of these each one sees. So
     the prompt is never copied for a branch, and a branch that goes on from another takes over its row of the mask.
 
+    A memory goes back to the decoder that gave it. ``step`` writes into its ``cache``: one may step from the same memory
+    again, but what was stepped to before is then overwritten.
+
     Attributes:
-        keys, values: of every block, [B, heads, S + room, D / heads]; ``step`` writes into the room.
+        cache: keys and values of every block as the decoder keeps them. :class:`CausalDecoder` has a pair a block,
+            [B, heads, S + room, D / heads] each, and writes into the room; a pretrained one a cache of transformers.
         seen: which of the places written so far a branch sees [B, W, S].
         position: of the next step [B].
     """
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    cache: Any
     seen: Tensor
     position: Tensor
+
+    def grown(self, parents: Tensor) -> Tensor:
+        """What the W branches of the next step see, after their parents [B, W]: these and themselves, [B, W, S + W]."""
+        batch, width = parents.shape
+        seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.seen.shape[2]))    # [B, W, S]
+        own = torch.eye(width, dtype=torch.bool, device=seen.device).expand(batch, -1, -1)
+        return torch.cat([seen, own], dim=2)
 
 
 class CausalDecoder(nn.Module):
@@ -65,16 +80,28 @@ class CausalDecoder(nn.Module):
             attn_pdrop=0.0, use_cache=False, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None))
         del self.transformer.wte  # the prompt gives vectors, never word numbers
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """States of a prompt.
+    def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """States of a prompt, or of a prompt with branches: several ways to go on that stand behind it one after the
+        other, each numbered on from where it branches off and blind to the others.
 
         Args:
             inputs: prompt vectors [B, S, D], padded at the end.
+            positions: position numbers [B, S]; 0..S-1 if not given.
+            visible: which places (last axis) each place sees, itself among them [B, S, S]; all up to itself if not given.
 
         Returns:
-            Tensor: final states [B, S, D]; row ``s`` has seen positions ``0..s``.
+            Tensor: final states [B, S, D]; without ``visible``, row ``s`` has seen places ``0..s``.
         """
-        return self.transformer(inputs_embeds=inputs, position_ids=self._positions(inputs)[None]).last_hidden_state
+        if positions is None and visible is None:
+            positions = self._positions(inputs)[None]                             # [1, S]
+            return self.transformer(inputs_embeds=inputs, position_ids=positions).last_hidden_state
+        positions, mask = branch_masks(inputs, positions, visible)                # [B, S], [B, 1, S, S]
+        check_length(int(positions.max()) + 1, self.max_positions)
+        # Block by block: GPT2Model takes no such mask in older transformers.
+        hidden = self.transformer.drop(inputs + self.transformer.wpe(positions))  # [B, S, D]
+        for block in self.transformer.h:
+            hidden = self._block_from(block, hidden, *self._keys_and_values(block, hidden), mask)
+        return self.transformer.ln_f(hidden)
 
     @torch.no_grad()
     def state_at(self, inputs: Tensor, last: Tensor) -> Tensor:
@@ -117,7 +144,7 @@ class CausalDecoder(nn.Module):
         positions = self._positions(inputs)
         hidden = inputs + self.transformer.wpe(positions)                         # [B, S, D]
         visible = positions <= last[:, None]                                      # [B, S]
-        memory = Memory([], [], visible[:, None], last + 1)
+        memory = Memory([], visible[:, None], last + 1)
         for number, block in enumerate(self.transformer.h, 1):
             keys, values = self._keys_and_values(block, hidden)                   # [B, heads, S, D / heads] each
             if number < len(self.transformer.h):
@@ -125,8 +152,7 @@ class CausalDecoder(nn.Module):
             else:  # nothing reads the final block's other states
                 own = hidden[torch.arange(len(last), device=last.device), last][:, None]    # [B, 1, D]
                 hidden = self._block_from(block, own, keys, values, visible[:, None, None])
-            memory.keys.append(F.pad(keys, (0, 0, 0, room)))
-            memory.values.append(F.pad(values, (0, 0, 0, room)))
+            memory.cache.append((F.pad(keys, (0, 0, 0, room)), F.pad(values, (0, 0, 0, room))))
         return self.transformer.ln_f(hidden).squeeze(1), memory
 
     @torch.no_grad()
@@ -134,21 +160,18 @@ class CausalDecoder(nn.Module):
         """One more position for W branches a row.
 
         Args:
-            memory: of :meth:`start` or of the step before; its keys and values are written to.
+            memory: of :meth:`start` or of the step before; its cache is written to.
             inputs: what the branches read [B, W, D].
             parents: the branch that each of them goes on from [B, W].
 
         Returns:
             tuple: final states [B, W, D], and the memory of the W branches.
         """
-        batch, width, _ = inputs.shape
-        before = memory.seen.shape[2]
-        seen = memory.seen.gather(1, parents[..., None].expand(-1, -1, before))   # [B, W, S]
-        own = torch.eye(width, dtype=torch.bool, device=seen.device).expand(batch, -1, -1)
-        seen = torch.cat([seen, own], dim=2)                                      # [B, W, S + W]
+        before, after = memory.seen.shape[2], memory.seen.shape[2] + inputs.shape[1]
+        seen = memory.grown(parents)                                              # [B, W, S + W]
         hidden = inputs + self.transformer.wpe(memory.position)[:, None]          # [B, W, D]
-        for block, keys, values in zip(self.transformer.h, memory.keys, memory.values):
-            keys, values = keys[:, :, :before + width], values[:, :, :before + width]
+        for block, (keys, values) in zip(self.transformer.h, memory.cache):
+            keys, values = keys[:, :, :after], values[:, :, :after]
             keys[:, :, before:], values[:, :, before:] = self._keys_and_values(block, hidden)
             hidden = self._block_from(block, hidden, keys, values, seen[:, None])
         return self.transformer.ln_f(hidden), memory._replace(seen=seen, position=memory.position + 1)
@@ -163,22 +186,54 @@ class CausalDecoder(nn.Module):
 
     @staticmethod
     def _block_from(block, own: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, 1 or W, S] says of the keys
-        and values [B, heads, S, D / heads]; without a mask they are all S positions, each with its past."""
+        """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, 1 or W, S] (true, or added to
+        the scores) says of the keys and values [B, heads, S, D / heads]; without a mask they are all S positions, each
+        with its past."""
         attention, width = block.attn, own.shape[-1]
         weight, bias = attention.c_attn.weight[:, :width], attention.c_attn.bias[:width]    # of query, key, value
         query = torch.addmm(bias, block.ln_1(own).flatten(0, 1), weight).view_as(own)
         query = query.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)    # [B, heads, W, D / heads]
         found = F.scaled_dot_product_attention(query, keys, values, mask, is_causal=mask is None)
-        own = own + attention.c_proj(found.transpose(1, 2).flatten(2))            # [B, W, D]
+        own = own + attention.resid_dropout(attention.c_proj(found.transpose(1, 2).flatten(2)))    # [B, W, D]
         return own + block.mlp(block.ln_2(own))
 
     def _positions(self, inputs: Tensor) -> Tensor:
         """0..S-1, [S]."""
-        if inputs.shape[1] > self.max_positions:
-            raise ValueError(f"a prompt of {inputs.shape[1]} positions is longer than max_positions="
-                             f"{self.max_positions}")
+        check_length(inputs.shape[1], self.max_positions)
         return torch.arange(inputs.shape[1], device=inputs.device)
+
+
+def check_length(length: int, max_positions: int) -> None:
+    """Refuse a prompt whose last position has no number.
+
+    Raises:
+        ValueError: it is too long.
+    """
+    if length > max_positions:
+        raise ValueError(f"a prompt of {length} positions is longer than max_positions={max_positions}")
+
+
+def branch_masks(inputs: Tensor, positions: Tensor | None, visible: Tensor | None) -> tuple[Tensor, Tensor]:
+    """How attention is told about a prompt with branches.
+
+    Args:
+        inputs: prompt vectors [B, S, D].
+        positions, visible: of ``forward``, [B, S] and [B, S, S]; None for those of a plain prompt.
+
+    Returns:
+        tuple: position numbers [B, S] and what is added to the attention scores [B, 1, S, S].
+    """
+    batch, length, _ = inputs.shape
+    if positions is None:
+        positions = torch.arange(length, device=inputs.device)
+    if visible is None:
+        visible = torch.ones(length, length, dtype=torch.bool, device=inputs.device).tril()
+    return positions.expand(batch, -1), additive_mask(visible.expand(batch, -1, -1), inputs.dtype)
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores so that places [B, W, S] that are not visible get no weight: [B, 1, W, S]."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, _HIDDEN)[:, None]
 
 
 def length_groups(lengths: Tensor, waste: float = 0.2) -> list[Tensor]:
