@@ -9,8 +9,9 @@ import errno
 import json
 import os
 import random
+import shutil
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple
+from typing import Any, Callable, Iterable, NamedTuple
 
 import numpy as np
 import torch
@@ -51,10 +52,38 @@ def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        why = "no space left on the device" if full else str(error)
-        raise UserError(f"cannot write the checkpoint {path}: {why}. "
-                        f"Free some space or choose another folder with --checkpoint_dir=DIR") from error
+        raise _not_written(path, error) from error
+
+
+def save_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Put a folder beside a checkpoint, in the format of another tool. It appears when it is complete.
+
+    Args:
+        path: of the folder; one that is there already is replaced.
+        write: fills a folder.
+
+    Raises:
+        UserError: no space left, or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise _not_written(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _not_written(path: Path, error: Exception) -> UserError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    why = "no space left on the device" if full else str(error)
+    return UserError(f"cannot write the checkpoint {path}: {why}. "
+                     f"Free some space or choose another folder with --checkpoint_dir=DIR")
 
 
 def load(path: Path) -> Checkpoint:

@@ -42,8 +42,8 @@ class CurvePoint(NamedTuple):
 class RunTrainer(FullRanking):
     """Mixin over a RecBole trainer: a folder a run, safe checkpoints, resume to the same numbers, per-user ranks.
 
-    A run's folder holds ``best.safetensors`` (the model that validated best), ``last.safetensors`` (everything that
-    ``--resume`` needs, after every epoch) and ``test_ranks.npz``.
+    A run's folder holds ``best.safetensors`` (the model that validated best), beside it what parts of this model export
+    for other tools, ``last.safetensors`` (everything that ``--resume`` needs, after every epoch) and ``test_ranks.npz``.
     """
 
     resumable = True
@@ -88,6 +88,9 @@ class RunTrainer(FullRanking):
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
         self.best_epoch = epoch
         checkpoint.save(path, pack_model(self.model, self.identity), self._record(epoch))
+        for module in self.model.modules():  # a part that other tools read says how, by the name of a folder
+            for folder, write in getattr(module, "exports", dict)().items():
+                checkpoint.save_folder(path.parent / folder, write)
         if verbose:
             logger.info(set_color("Saving current", "blue") + f": {path}")
 

@@ -73,6 +73,23 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
 
 
+def test_a_folder_beside_it_appears_when_it_is_complete(tmp_path):
+    def writer(text, error=None):
+        def write(folder):
+            (folder / f"{text}.txt").write_text(text)
+            if error is not None:
+                raise error
+        return write
+
+    for text in ("first", "second"):  # what is there is replaced
+        checkpoint.save_folder(tmp_path / "run" / "adapter", writer(text))
+    with pytest.raises(UserError, match="no space left.*--checkpoint_dir"):
+        checkpoint.save_folder(tmp_path / "run" / "adapter", writer("third", OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        checkpoint.save_folder(tmp_path / "run" / "adapter", writer("third", ZeroDivisionError()))
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["run/adapter/second.txt"]
+
+
 def test_optimizer_state_survives(tmp_path):
     def trained(steps, optimizer, weight):
         for step in range(steps):
