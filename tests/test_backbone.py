@@ -106,6 +106,15 @@ def test_stepping_in_branches_equals_reading_every_branch_again(n_layers):
         torch.testing.assert_close(states, again)
 
 
+def test_branches_drop_what_a_plain_prompt_drops():
+    decoder = CausalDecoder(8, n_layers=2, n_heads=2, max_positions=12, dropout=0.3).double().train()
+    inputs, states = torch.randn(2, 9, 8, dtype=torch.float64), []
+    for order in ((), (None, torch.ones(2, 9, 9, dtype=torch.bool).tril())):
+        torch.manual_seed(0)
+        states.append(decoder(inputs, *order))
+    torch.testing.assert_close(*states)
+
+
 def test_order_matters(decoder):
     inputs = torch.randn(1, 4, 8, dtype=torch.float64)
     assert not torch.allclose(decoder(inputs)[:, -1], decoder(inputs[:, [1, 0, 2, 3]])[:, -1])

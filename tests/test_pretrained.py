@@ -14,6 +14,7 @@ from torch import nn
 from recbole_contrec import checkpoint
 from recbole_contrec.averaging import WeightAverage
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder
+from recbole_contrec.backbone.probe import reads_branches
 from recbole_contrec.errors import UserError
 from recbole_contrec.window_trainer import parameter_groups
 
@@ -333,6 +334,16 @@ def test_gradient_checkpointing_changes_no_gradient(order):
         close(recomputed[key], gradient)
 
 
+def test_scale_and_dropout_of_the_adapters():
+    with torch.no_grad():
+        inputs = torch.randn(1, 5, 64)
+        layers = [decoder.model.get_base_model().model.layers[0].self_attn.q_proj
+                  for decoder in (adapted(lora_alpha=4.0), adapted(lora_alpha=12.0), adapted(lora_dropout=0.5).train())]
+        added = [layer(inputs) - layer.base_layer(inputs) for layer in layers]
+        close(3 * added[0], added[1])
+        assert not added[2].isclose(layers[2](inputs) - layers[2].base_layer(inputs)).any(-1).all()
+
+
 def test_targets_of_the_adapters():
     def layers(targets):
         decoder = PretrainedDecoder(str(STORIES), lora_targets=targets)
@@ -487,6 +498,18 @@ def test_a_model_without_position_numbers_reads_plain_prompts(tmp_path):
                     lambda: decoder.start(torch.randn(1, 5, 16), torch.tensor([4]), 1)):
         with pytest.raises(ValueError, match="a bloom model .* cannot read branches"):
             attempt()
+
+
+def test_an_architecture_that_ignores_masks_or_has_no_cache_is_noticed(stories, monkeypatch):
+    words, forward = torch.tensor([265, 300, 400]), stories.forward
+    nothing, refused = (lambda *_: None), (lambda *_: {}["layers"])
+    assert reads_branches(stories, words)
+    for method, instead in (("forward", lambda inputs, positions=None, visible=None: forward(inputs)),
+                            ("forward", lambda inputs, positions=None, visible=None: forward(inputs, positions)),
+                            ("start", refused), ("step", refused), ("step", nothing)):
+        with monkeypatch.context() as patch:
+            patch.setattr(stories, method, instead)
+            assert not reads_branches(stories, words)
 
 
 # what cannot be
