@@ -1,7 +1,7 @@
 """
 benchmarks.trained
 ##################
-One trained model that is measured in many ways: trained first or loaded, and a record of numbers that later calls go on with.
+One trained model that is measured in many ways: trained first or loaded, and a record that later calls go on with.
 """
 
 import argparse
@@ -26,8 +26,8 @@ class Trained(NamedTuple):
 
 @contextmanager
 def trained_model(given: argparse.Namespace, kind: str) -> Iterator[Trained]:
-    """Load the checkpoint that was given, or train a model and keep it in ``OUTPUT/DATASET-KIND/saved``. RecBole's logs go to
-    an empty working directory.
+    """Load the checkpoint that was given, or train a model and keep it in ``OUTPUT/DATASET-KIND/saved``. The working
+    directory is an empty one meanwhile, for RecBole's logs.
 
     Args:
         given: what :func:`parse` gave.
