@@ -11,6 +11,7 @@ import torch
 import answers
 import answers_report
 import answers_said
+import readme
 from answers import Form
 from answers_report import ALONE, VECTORS
 from conftest import TINY_CONTREC, changed
@@ -193,6 +194,13 @@ def test_tables_of_a_record(content):
         "| text alone | .0100 | .5000 | .0200 | .5000 | -.0800 (-.0010 to +.0500) | 1,234 | 1,234 |"]
     assert "| u1 | A\\|B; C D | odd kind | E |  |" in answers_report.report(content)
     assert "commit abc, def." in answers_report.report(content)
+
+
+def test_the_readme_quotes_a_record(content, tmp_path):
+    (tmp_path / "tiny-answers").mkdir()
+    (tmp_path / "tiny-answers" / "answers.json").write_text(json.dumps(content))
+    written = readme.with_tables("<!-- answers: tiny-answers -->\n<!-- end -->", tmp_path)
+    assert answers_report.tables(content) in written and readme.with_tables(written, tmp_path) == written
 
 
 # end to end
