@@ -13,7 +13,6 @@ measured again, so the command can be stopped and given again. Table and picture
 """
 
 import argparse
-import json
 import sys
 from functools import partial
 from itertools import product
@@ -23,15 +22,11 @@ from typing import Any, Iterable, NamedTuple
 
 from tqdm import tqdm
 
-from compare import FIRST_SEED
 from dial_report import draw, report
-from runs import PATHS, RESULTS
+from trained import describe, earlier, number, parse, parser, read_record, trained_model
 
 RECORD = "dial.json"
 DIAL = ("diffusion_steps", "diffusion_samples", "guidance", "sampling_noise")  # settings; every point has its own
-# Facts of the card that differ from point to point; the commit and the device of each are kept in its record.
-OF_A_POINT = ("diffusion_steps", "diffusion_samples", "test_users_per_second", "peak_memory_mib", "peak_gpu_memory_mib",
-              "commit", "device")
 
 
 class Point(NamedTuple):
@@ -57,10 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, then write table and picture; 0, or 1 if that was not possible."""
     from recbole_contrec import UserError
 
-    given, settings = _parse(arguments)
+    given = _parse(arguments)
     try:
-        folder = given.output.resolve() / f"{given.dataset}-dial" if given.tables_only else measure_all(given, settings)
-        content = read_record(folder)
+        folder = given.output.resolve() / f"{given.dataset}-dial" if given.tables_only else measure_all(given)
+        content = read_record(folder / RECORD)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -71,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measure_all(given: argparse.Namespace, settings: list[str]) -> Path:
+def measure_all(given: argparse.Namespace) -> Path:
     """Train where no checkpoint is given, then measure every point that is not in the record yet.
 
     Returns:
@@ -80,41 +75,17 @@ def measure_all(given: argparse.Namespace, settings: list[str]) -> Path:
     Raises:
         UserError: no such checkpoint, a model without a diffusion head, or a record of another model.
     """
-    from measuring import temporary_workplace
-    from recbole_contrec import UserError, load_data_and_model
+    from recbole_contrec import UserError
     from recbole_contrec.model.contrec import ContRec
 
-    output = given.output.resolve()
-    settings = settings + ([f"--data_path={Path(given.data_path).resolve()}"] if given.data_path else [])
-    checkpoint = given.checkpoint and str(Path(given.checkpoint).resolve())
-    with temporary_workplace():  # for RecBole's logs
-        if checkpoint is None:
-            checkpoint, settings = train(given, settings, output / f"{given.dataset}-dial" / "saved"), []
-        loaded = load_data_and_model(checkpoint, arguments=settings)
+    with trained_model(given, "dial") as (loaded, folder):
         if not isinstance(loaded.model, ContRec):
             raise UserError(f"{loaded.config['model']} has no diffusion head")
-        folder = output / f"{loaded.config['dataset']}-dial"
         chosen = select(given, loaded.config["noise_levels"], loaded.model.head.none is not None)
         for message in chosen.left_out:
             print(message)
         measure_missing(loaded, chosen.points, given.limit, folder)
     return folder
-
-
-def train(given: argparse.Namespace, settings: list[str], folder: Path) -> str:
-    """Train a model, or go on with one that was begun; a finished one is only tested again.
-
-    Returns:
-        str: its checkpoint.
-    """
-    from recbole_contrec import run
-    from recbole_contrec.trainer import LAST
-
-    name = f"{given.model}-seed{given.seed}"
-    begun = folder / name
-    result = run(given.model, given.dataset, resume=str(begun) if (begun / LAST).is_file() else None,
-                 arguments=[*settings, f"--seed={given.seed}", f"--checkpoint_dir={folder}", f"--run_name={name}"])
-    return result["checkpoint"]
 
 
 def select(given: argparse.Namespace, levels: int, guided: bool) -> Selection:
@@ -143,8 +114,8 @@ def measure_missing(loaded, points: Iterable[Point], limit: float, folder: Path)
     """
     from recbole_contrec.results import write_json
 
-    about = describe(loaded)
-    records = {point_of(record): record for record in earlier_points(folder, about)}
+    about = describe(loaded, DIAL)
+    records = {point_of(record): record for record in earlier(folder / RECORD, about).get("points", ())}
     missing = [point for point in points if "valid" not in (record := records.get(point, {}))
                and record.get("estimated_seconds", 0) <= limit]
     with tqdm(missing, unit="point", dynamic_ncols=True) as bar:
@@ -152,53 +123,6 @@ def measure_missing(loaded, points: Iterable[Point], limit: float, folder: Path)
             bar.set_description(str(point))
             records[point] = {**measure(loaded, point, limit), **about["of_a_point"]}
             write_json(folder / RECORD, {**about["of_all"], "points": list(records.values())})
-
-
-def describe(loaded) -> dict[str, dict[str, Any]]:
-    """What the record says about all points and about each, JSON-like and without paths of the machine."""
-    from recbole_contrec.card import protocol_card
-    from recbole_contrec.quick_start import settings_of
-    from recbole_contrec.stages import fingerprint
-
-    card = protocol_card(loaded.config, loaded.data, loaded.trainer)
-    weights = fingerprint(*(tensor.cpu().numpy() for tensor in loaded.model.state_dict().values()))
-    settings = {key: value for key, value in settings_of(loaded.config).items() if key not in (*PATHS, *DIAL)}
-    return {"of_all": {"card": {key: value for key, value in card.items() if key not in OF_A_POINT},
-                       "settings": settings, "weights": weights[:16]},
-            "of_a_point": {key: card[key] for key in ("commit", "device")}}
-
-
-def earlier_points(folder: Path, about: dict) -> list[dict]:
-    """The points of an earlier call.
-
-    Raises:
-        UserError: they are of another model, or of other settings.
-    """
-    from recbole_contrec import UserError
-
-    if not (folder / RECORD).is_file():
-        return []
-    content = read_record(folder)
-    now = about["of_all"]
-    changed = [key for key in now["settings"] if content["settings"].get(key) != now["settings"][key]]
-    if changed or content["weights"] != now["weights"]:
-        what = f"other {', '.join(changed)}" if changed else "another checkpoint"
-        raise UserError(f"{folder / RECORD} holds points of {what}: choose another --output, or remove it")
-    return content["points"]
-
-
-def read_record(folder: Path) -> dict:
-    """The content of the record.
-
-    Raises:
-        UserError: there is none.
-    """
-    from recbole_contrec import UserError
-
-    try:
-        return json.loads((folder / RECORD).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder / RECORD} is not there: nothing has been measured yet") from None
 
 
 def point_of(record: dict) -> Point:
@@ -246,40 +170,15 @@ def evaluate(trainer, part) -> dict[str, float]:
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
-    add = parser.add_argument
-    add("--checkpoint", help="folder of a run, or a checkpoint; without it a model is trained")
-    add("--model", help="to be trained (ContRec)")
-    add("--dataset", help="to train on; of the tables with --tables-only")
-    add("--data_path", help="folder of data sets that RecBole does not ship")
-    add("--seed", type=int, help=f"of the training ({FIRST_SEED})")
-    add("--steps", nargs="+", type=partial(_number, int, 1, None), default=[1, 2, 5, 10, 20, 50], help="noise steps")
-    add("--samples", nargs="+", type=partial(_number, int, 1, None), default=[1, 4, 16, 64], help="of a preference")
-    add("--guidance", nargs="+", type=partial(_number, float, 0, None), default=[0.0, 1.0, 2.0], help="weights w")
-    add("--sampling_noise", nargs="+", type=partial(_number, float, 0, 1), default=[0.0, 1.0],
+    options = parser(__doc__)
+    add = options.add_argument
+    add("--steps", nargs="+", type=partial(number, int, 1, None), default=[1, 2, 5, 10, 20, 50], help="noise steps")
+    add("--samples", nargs="+", type=partial(number, int, 1, None), default=[1, 4, 16, 64], help="of a preference")
+    add("--guidance", nargs="+", type=partial(number, float, 0, None), default=[0.0, 1.0, 2.0], help="weights w")
+    add("--sampling_noise", nargs="+", type=partial(number, float, 0, 1), default=[0.0, 1.0],
         help="0 for DDIM to 1 for DDPM (eta)")
     add("--limit", type=float, default=120, metavar="SECONDS", help="a point that would take longer is skipped (120)")
-    add("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
-    add("--tables-only", action="store_true", help="measure nothing, only table and picture of what is there")
-    given, settings = parser.parse_known_args(arguments)
-    odd = [argument for argument in settings if not argument.startswith("--") or "=" not in argument]
-    if odd:
-        parser.error(f"{', '.join(odd)}: settings are --key=value")
-    if given.checkpoint and (given.model or given.dataset or given.seed is not None):
-        parser.error("a checkpoint has its model, data set and seed: leave out --model, --dataset and --seed")
-    if not given.dataset and (given.tables_only or not given.checkpoint):
-        parser.error("name a data set, --dataset=NAME" + ("" if given.tables_only else ", or a --checkpoint"))
-    given.model = given.model or "ContRec"
-    given.seed = FIRST_SEED if given.seed is None else given.seed
-    return given, settings
-
-
-def _number(kind, low, high, text):
-    value = kind(text)
-    if value < low or high is not None and value > high:
-        raise argparse.ArgumentTypeError(f"{text} is not {f'from {low} to {high}' if high else f'at least {low}'}")
-    return value
+    return parse(options, arguments)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 
 import ablate_report
+import answers
+import answers_report
 import beam
 import grid
 import unseen
@@ -29,6 +31,10 @@ def _ablation(folder: Path) -> str:
     variants = ABLATIONS[folder.name.rpartition("-")[2]]
     found = ablate_report.ordered_rows(folder, variants)
     return ablate_report.table(found, {variant.name: variant.meaning for variant in variants})
+
+
+def _answers(folder: Path) -> str:
+    return answers_report.tables(json.loads((folder / answers.RECORD).read_text()))
 
 
 def _beam(folder: Path) -> str:
@@ -48,7 +54,8 @@ def _unseen(folder: Path) -> str:
 
 TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
           "recbole": lambda path: test_table(rows(path), counts=is_recbole),
-          "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "beam": _beam, "grid": _grid, "unseen": _unseen,
+          "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "answers": _answers, "beam": _beam,
+          "grid": _grid, "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 
 

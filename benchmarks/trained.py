@@ -1,0 +1,156 @@
+"""
+benchmarks.trained
+##################
+One trained model that is measured in many ways: trained first or loaded, and a record that later calls go on with.
+"""
+
+import argparse
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple
+
+from compare import FIRST_SEED, parse_with_settings
+from runs import PATHS, RESULTS
+
+# Facts of the card that differ from number to number; the commit and the device of each are kept beside it.
+OF_A_POINT = ("test_users_per_second", "peak_memory_mib", "peak_gpu_memory_mib", "commit", "device")
+
+
+class Trained(NamedTuple):
+    """A model to be measured (``LoadedRun``), and the folder for its record."""
+
+    loaded: Any
+    folder: Path
+
+
+@contextmanager
+def trained_model(given: argparse.Namespace, kind: str) -> Iterator[Trained]:
+    """Load the checkpoint that was given, or train a model and keep it in ``OUTPUT/DATASET-KIND/saved``. The working
+    directory is an empty one meanwhile, for RecBole's logs.
+
+    Args:
+        given: what :func:`parse` gave.
+        kind: of the measurement, ``"dial"``.
+
+    Raises:
+        UserError: no such checkpoint, or a bad setting.
+    """
+    from measuring import temporary_workplace
+    from recbole_contrec import load_data_and_model
+
+    output = given.output.resolve()
+    checkpoint, settings = given.checkpoint and str(Path(given.checkpoint).resolve()), given.settings
+    with temporary_workplace():
+        if checkpoint is None:
+            checkpoint, settings = train(given, output / f"{given.dataset}-{kind}" / "saved"), ()
+        loaded = load_data_and_model(checkpoint, arguments=settings)
+        yield Trained(loaded, output / f"{loaded.config['dataset']}-{kind}")
+
+
+def train(given: argparse.Namespace, folder: Path) -> str:
+    """Train a model, or go on with one that was begun; a finished one is only tested again.
+
+    Returns:
+        str: its checkpoint.
+    """
+    from recbole_contrec import run
+    from recbole_contrec.trainer import LAST
+
+    name = f"{given.model}-seed{given.seed}"
+    begun = folder / name
+    result = run(given.model, given.dataset, resume=str(begun) if (begun / LAST).is_file() else None,
+                 arguments=[*given.settings, f"--seed={given.seed}", f"--checkpoint_dir={folder}", f"--run_name={name}"])
+    return result["checkpoint"]
+
+
+def describe(loaded, turned: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What the record says about all numbers and about each, JSON-like and without paths of the machine.
+
+    Args:
+        turned: settings that every number has its own of.
+    """
+    from recbole_contrec.card import protocol_card
+    from recbole_contrec.quick_start import settings_of
+    from recbole_contrec.stages import fingerprint
+
+    card = protocol_card(loaded.config, loaded.data, loaded.trainer)
+    weights = fingerprint(*(tensor.cpu().numpy() for tensor in loaded.model.state_dict().values()))
+    settings = {key: value for key, value in settings_of(loaded.config).items() if key not in (*PATHS, *turned)}
+    return {"of_all": {"card": {key: value for key, value in card.items() if key not in (*OF_A_POINT, *turned)},
+                       "settings": settings, "weights": weights[:16]},
+            "of_a_point": {key: card[key] for key in ("commit", "device")}}
+
+
+def earlier(path: Path, about: dict) -> dict:
+    """The record of an earlier call; empty without one.
+
+    Args:
+        about: what :func:`describe` gave.
+
+    Raises:
+        UserError: it is of another model, or of other settings.
+    """
+    from recbole_contrec import UserError
+
+    if not path.is_file():
+        return {}
+    content, now = read_record(path), about["of_all"]
+    changed = [key for key in now["settings"] if content["settings"].get(key) != now["settings"][key]]
+    if changed or content["weights"] != now["weights"]:
+        what = f"other {', '.join(changed)}" if changed else "another checkpoint"
+        raise UserError(f"{path} holds points of {what}: choose another --output, or remove it")
+    return content
+
+
+def read_record(path: Path) -> dict:
+    """The content of a record.
+
+    Raises:
+        UserError: there is none.
+    """
+    from recbole_contrec import UserError
+
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: nothing has been measured yet") from None
+
+
+# command line
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options of every script that measures one trained model."""
+    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                    allow_abbrev=False)
+    add = found.add_argument
+    add("--checkpoint", help="folder of a run, or a checkpoint; without it a model is trained")
+    add("--model", help="to be trained (ContRec)")
+    add("--dataset", help="to train on; of the tables with --tables-only")
+    add("--data_path", help="folder of data sets that RecBole does not ship")
+    add("--seed", type=int, help=f"of the training ({FIRST_SEED})")
+    add("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
+    add("--tables-only", action="store_true", help="measure nothing, only write anew what is made of the record")
+    return found
+
+
+def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Options of :func:`parser` and further ones, and as ``settings`` whatever else has the form ``--key=value``."""
+    given = parse_with_settings(options, arguments)
+    if given.checkpoint and (given.model or given.dataset or given.seed is not None):
+        options.error("a checkpoint has its model, data set and seed: leave out --model, --dataset and --seed")
+    if not given.dataset and (given.tables_only or not given.checkpoint):
+        options.error("name a data set, --dataset=NAME" + ("" if given.tables_only else ", or a --checkpoint"))
+    given.model = given.model or "ContRec"
+    given.seed = FIRST_SEED if given.seed is None else given.seed
+    given.settings += (f"--data_path={Path(given.data_path).resolve()}",) if given.data_path else ()
+    return given
+
+
+def number(kind: type, low: float, high: float | None, text: str):
+    """A number of some type from a command line, within bounds; ``high`` may be None."""
+    value = kind(text)
+    if value < low or high is not None and value > high:
+        raise argparse.ArgumentTypeError(f"{text} is not {f'from {low} to {high}' if high else f'at least {low}'}")
+    return value
