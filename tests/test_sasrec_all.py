@@ -39,3 +39,10 @@ def test_it_learns(run_tiny):
     trained = run_tiny("SASRecAll", "--epochs=30", "--eval_step=30", "--learning_rate=0.01", "--train_batch_size=64",
                        "--hidden_dropout_prob=0", "--attn_dropout_prob=0")
     assert trained["test_result"]["hit@5"] > 0.6
+
+
+def test_embeddings_can_start_at_the_vectors_of_contrec(assembled, staged):
+    model = assembled("SASRecAll-svd", "--hidden_size=16").model
+    contrec = staged("ContRec", "--item_vectors_init=vectors", "--train_item_vectors=True").model
+    torch.testing.assert_close(model.item_embedding.weight, contrec.item_vectors.weight)
+    assert model.item_embedding.weight.requires_grad and not model.item_embedding.weight[0].any()

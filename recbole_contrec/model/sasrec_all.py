@@ -9,11 +9,13 @@ Reference:
 
 from typing import NamedTuple
 
+import torch
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
 from recbole_contrec.model.windowed import Windowed, repeat_rate
 from recbole_contrec.retrieval import Retrieval
+from recbole_contrec.tokenizer import standardise, svd_vectors
 
 
 class SASRecAllLoss(NamedTuple):
@@ -28,12 +30,23 @@ class SASRecAll(Windowed, SASRec):
     NOTE:
         The control for ContRec's training on whole histories: what SASRec gains from the same windows, targets and
         training recipe. Without the repeat bias, scores are those of RecBole; with it, they are the control for that.
+        So is an embedding table that starts at the vectors which ContRec makes its tokens of.
     """
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.config = config
         self.catalogue = Retrieval("inner", repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None)
+        if config["item_embedding_init"] == "svd":
+            self._start_at_vectors(dataset)
+
+    @torch.no_grad()
+    def _start_at_vectors(self, dataset) -> None:
+        """As ContRec's retrieval space does: truncated SVD of the training interactions, at the scale of RecBole's random
+        start."""
+        size, scale = self.item_embedding.embedding_dim, self.config["initializer_range"]
+        vectors = svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=self.config["seed"])
+        self.item_embedding.weight.copy_(scale * standardise(vectors.items))
 
     def states(self, item_seq: Tensor) -> Tensor:
         """States after every item of histories padded at the end, [B, L] -> [B, L, D]; SASRec's ``forward`` gives
