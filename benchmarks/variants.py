@@ -27,9 +27,8 @@ CONTREC = (
     # item and user vectors
     Variant("vectors-lightgcn", "tokens from LightGCN vectors instead of an SVD", ("item_vectors=lightgcn",)),
     Variant("vectors-random", "control: tokens from random vectors", (f"item_vectors={RANDOM_VECTORS}",)),
-    Variant("retrieval-from-vectors", "item vectors of the retrieval start at the SVD", ("item_vectors_init=vectors",)),
-    Variant("retrieval-frozen", "item vectors of the retrieval stay at the SVD",
-            ("item_vectors_init=vectors", "train_item_vectors=False")),
+    Variant("retrieval-from-random", "item vectors of the retrieval start at random numbers", ("item_vectors_init=random",)),
+    Variant("retrieval-frozen", "item vectors of the retrieval stay at the SVD", ("train_item_vectors=False",)),
     # tokenizer
     Variant("tokenizer-plain", "a VAE with learned variance", ("tokenizer=plain",)),
     Variant("tokenizer-deterministic", "no noise in the tokenizer", ("tokenizer=deterministic",)),
@@ -51,8 +50,7 @@ CONTREC = (
     Variant("ranking-only", "no denoising: a plain ranking head", ("regression_weight=0.0", "dispersive_weight=0.0")),
     # Without a ranking loss nothing trains the item vectors as targets, so they stay where they start: at the SVD.
     Variant("diffusion-only", "no ranking loss: 16 samples of 20 steps, item vectors at the SVD",
-            ("ranking_weight=0.0", "item_vectors_init=vectors", "train_item_vectors=False", "diffusion_steps=20",
-             "diffusion_samples=16")),
+            ("ranking_weight=0.0", "train_item_vectors=False", "diffusion_steps=20", "diffusion_samples=16")),
     Variant("dispersive-0", "no dispersive loss", ("dispersive_weight=0.0",)),
     Variant("dispersive-.05", "half the dispersive loss", ("dispersive_weight=0.05",)),
     Variant("dispersive-.5", "five times the dispersive loss", ("dispersive_weight=0.5",)),
@@ -67,6 +65,7 @@ CONTREC = (
     # controls
     Variant("SASRecAll", "control: RecBole's SASRec on the same windows", model="SASRecAll"),
     Variant("SASRecAll-repeat-bias", "the same with the repeat bias", ("repeat_bias=True",), model="SASRecAll"),
+    Variant("SASRecAll-svd", "the same, its embeddings started at the SVD", model="SASRecAll-svd"),
 )
 
 DEFTREC = (

@@ -177,7 +177,8 @@ def test_scores_keep_the_contract(staged, model, arguments):
     best, items = recommender.top_k(rows, 5)
     wanted, numbers = first.topk(5, dim=1)
     torch.testing.assert_close(best, wanted)
-    assert torch.equal(items, numbers)
+    torch.testing.assert_close(first.gather(1, items), best)  # items of equal scores may change places
+    assert all(len(row.unique()) == 5 for row in items) and (items == numbers).float().mean() > 0.8
     alone = torch.cat([recommender.full_sort_predict(rows[row:row + 1]) for row in range(len(rows))])
     torch.testing.assert_close(second, alone, atol=1e-4, rtol=1e-4)
 
