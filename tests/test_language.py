@@ -61,7 +61,7 @@ def test_a_condition_behind_the_models_own_answer_is_the_same_in_training_and_in
     loaded = staged(model, *BEHIND, "--MAX_ITEM_LIST_LENGTH=30")
     recommender = loaded.model.eval()
     (batch,) = [batch for batch, _ in zip(loaded.data.train, range(1))]
-    items, length, user = batch["item_id_list"], batch["item_length"], batch["user_id"]
+    items, user = batch["item_id_list"], batch["user_id"]
     with torch.no_grad():
         targets, loss = recommender._targets_and_language(batch)
         assert len(targets.items) == recommender.count_targets(batch) and loss > 0

@@ -54,6 +54,7 @@ class _Level(NamedTuple):
     over: Tensor        # [W - W']      nodes at which a text ends
     texts: Tensor       # [W - W']      numbers of these texts
 
+
 class _Distinct(NamedTuple):
     """The different texts among all answers."""
 
@@ -139,18 +140,9 @@ class Answers(nn.Module):
         n_answers, longest = numbers.shape[1:]
         words = backbone.read(numbers[..., :-1])                                  # [B, Q, A - 1, D]
         branches = torch.cat([self.begin.expand(batch, n_answers, 1, -1), words], dim=2)    # [B, Q, A, D]
-        place = torch.arange(longest, device=prompt.device)
-        trunk_places = torch.arange(trunk, device=prompt.device)
-        positions = torch.cat([trunk_places.expand(batch, -1), (begins[..., None] + 1 + place).flatten(1)], dim=1)
-
-        in_trunk = (trunk_places <= begins[..., None]).repeat_interleave(longest, dim=1)    # [B, Q A, S]
-        own = torch.block_diag(*[torch.ones(longest, longest, device=prompt.device).tril()] * n_answers).bool()   # [Q A, Q A]
-        above = torch.cat([(trunk_places <= trunk_places[:, None]).expand(batch, -1, -1),
-                           in_trunk.new_zeros(batch, trunk, n_answers * longest)], dim=2)
-        below = torch.cat([in_trunk, own.expand(batch, -1, -1)], dim=2)
-        states = backbone(torch.cat([prompt, branches.flatten(1, 2)], dim=1), positions,
-                          torch.cat([above, below], dim=1))                       # [B, S + Q A, D]
-        real = place < answers.lengths[..., None]                                 # [B, Q, A]
+        positions, visible = _laid_out(trunk, begins, longest)
+        states = backbone(torch.cat([prompt, branches.flatten(1, 2)], dim=1), positions, visible)     # [B, S + Q A, D]
+        real = torch.arange(longest, device=prompt.device) < answers.lengths[..., None]     # [B, Q, A]
         return Branches(states[:, :trunk], states[:, trunk:].view(batch, n_answers, longest, width), numbers, real)
 
     # what is said
@@ -213,6 +205,29 @@ class Answers(nn.Module):
         mean = (torch.stack(states, dim=2) * real[..., None]).sum(2) / real.sum(2)[..., None]
         numbers = F.pad(torch.stack(said, dim=2), (0, self.longest - len(said)), value=end)
         return Generated(Encoded(numbers, real.sum(2)), mean)
+
+
+def _laid_out(trunk: int, begins: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Where Q branches of A words stand behind a prompt of S vectors, and what they see.
+
+    Args:
+        trunk: S.
+        begins: positions behind which they begin [B, Q].
+        longest: A.
+
+    Returns:
+        tuple: position numbers [B, S + Q A], and which places each place sees [B, S + Q A, S + Q A].
+    """
+    batch, n_branches = begins.shape
+    places, words = (torch.arange(size, device=begins.device) for size in (trunk, longest))
+    positions = torch.cat([places.expand(batch, -1), (begins[..., None] + 1 + words).flatten(1)], dim=1)
+    causal = (places <= places[:, None]).expand(batch, -1, -1)                    # [B, S, S]
+    history = (places <= begins[..., None]).repeat_interleave(longest, dim=1)     # [B, Q A, S]
+    word = torch.arange(n_branches * longest, device=begins.device)
+    own = (word // longest == word[:, None] // longest) & (word <= word[:, None])           # [Q A, Q A]
+    above = F.pad(causal, (0, len(word)))
+    below = torch.cat([history, own.expand(batch, -1, -1)], dim=2)
+    return positions, torch.cat([above, below], dim=1)
 
 
 def _levels(texts: Tensor) -> list[_Level]:

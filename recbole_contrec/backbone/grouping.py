@@ -5,7 +5,6 @@ Which rows of a batch are computed together, so that little padding is computed.
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
 
