@@ -25,7 +25,7 @@ from tqdm import tqdm
 from answers_report import ALONE, VECTORS, report
 from answers_said import measure_answers
 from significance import compare
-from trained import describe, earlier, number, parse, parser, read_record, trained_model
+from trained import describe, earlier, measure_and_report, number, parse, parser, trained_model
 
 RECORD = "answers.json"
 SETTINGS = ("text_bonus", "text_weight")  # every form has its own
@@ -57,20 +57,7 @@ class Ranked(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, then write the tables; 0, or 1 if that was not possible."""
-    from recbole_contrec import UserError
-
-    given = _parse(arguments)
-    try:
-        folder = given.output.resolve() / f"{given.dataset}-answers" if given.tables_only else measure_all(given)
-        content = read_record(folder / RECORD)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = report(content)
-    (folder / "README.md").write_text(text)
-    print(text)
-    print("written:", folder / "README.md")
-    return 0
+    return measure_and_report(_parse(arguments), "answers", RECORD, measure_all, report)
 
 
 def measure_all(given) -> Path:

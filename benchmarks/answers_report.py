@@ -7,6 +7,7 @@ From the record of :mod:`benchmarks.answers` to Markdown tables.
 from typing import Any
 
 from markdown import four, head, line
+from trained import circumstances
 
 VECTORS, ALONE = "vectors alone", "text alone"
 KINDS = ("text_weight", "text_bonus")  # settings whose value is chosen
@@ -19,15 +20,12 @@ def report(content: dict[str, Any]) -> str:
     """The README of a record."""
     card, settings = content["card"], content["settings"]
     measured = [content["said"], *content["forms"]]
-    commits = ", ".join(sorted({str(record["commit"]) for record in measured}))
-    devices = "; ".join(sorted({record["device"] for record in measured}))
     return "\n".join([
         f"# {card['dataset']}: what the language model says, and what it is worth",
         "",
         f"{card['model']}, seed {card['seed']}, answer_weight={settings['answer_weight']:g}, "
         f"answer_template=\"{settings['answer_template']}\", prompt_text={settings['prompt_text']}; "
-        f"{card['users']:,} users, {card['items']:,} items, {card['ranking']['test']} ranking, seen items "
-        f"{'masked' if card['seen_items_masked'] else 'not masked'}. Measured on {devices}, commit {commits}.",
+        f"{circumstances(card, measured)}",
         "",
         tables(content)]) + "\n"
 

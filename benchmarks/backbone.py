@@ -21,10 +21,12 @@ from typing import Any, Iterable, Iterator
 
 import torch
 
-from flops import count_training_flops, matrix_rate
-from measuring import MIB, median_seconds, temporary_workplace
-from released import ReleasedScheme
-from runs import RESULTS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
+
+from flops import count_training_flops, matrix_rate  # noqa: E402
+from measuring import MIB, median_seconds, temporary_workplace  # noqa: E402
+from released import ReleasedScheme  # noqa: E402
+from runs import RESULTS  # noqa: E402
 
 # Shapes of public models (their configuration files on the Hugging Face Hub), and a smaller one of the same kind.
 SIZES = {

@@ -23,7 +23,7 @@ from typing import Any, Iterable, NamedTuple
 from tqdm import tqdm
 
 from dial_report import draw, report
-from trained import describe, earlier, number, parse, parser, read_record, trained_model
+from trained import describe, earlier, measure_and_report, number, parse, parser, trained_model
 
 RECORD = "dial.json"
 DIAL = ("diffusion_steps", "diffusion_samples", "guidance", "sampling_noise")  # settings; every point has its own
@@ -50,20 +50,7 @@ class Selection(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, then write table and picture; 0, or 1 if that was not possible."""
-    from recbole_contrec import UserError
-
-    given = _parse(arguments)
-    try:
-        folder = given.output.resolve() / f"{given.dataset}-dial" if given.tables_only else measure_all(given)
-        content = read_record(folder / RECORD)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = report(content)
-    (folder / "README.md").write_text(text)
-    print(text)
-    print("written:", folder / "README.md", draw(content, folder / "dial.png"))
-    return 0
+    return measure_and_report(_parse(arguments), "dial", RECORD, measure_all, report, draw)
 
 
 def measure_all(given: argparse.Namespace) -> Path:

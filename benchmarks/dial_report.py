@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from markdown import four, head, line
+from trained import circumstances
 
 ORDER = ("guidance", "sampling_noise", "samples", "steps")
 
@@ -15,14 +16,11 @@ ORDER = ("guidance", "sampling_noise", "samples", "steps")
 def report(content: dict[str, Any]) -> str:
     """The README of a record."""
     card, records = content["card"], content["points"]
-    commits = ", ".join(sorted({str(record["commit"]) for record in records}))
-    devices = "; ".join(sorted({record["device"] for record in records}))
     return "\n".join([
         f"# {card['dataset']}: speed and accuracy of the diffusion head",
         "",
-        f"{card['model']}, seed {card['seed']}, trained once and ranked with every setting; {card['users']:,} users, "
-        f"{card['items']:,} items, {card['ranking']['test']} ranking, seen items "
-        f"{'masked' if card['seen_items_masked'] else 'not masked'}. Measured on {devices}, commit {commits}.",
+        f"{card['model']}, seed {card['seed']}, trained once and ranked with every setting; "
+        f"{circumstances(card, records)}",
         "",
         table(records),
         "",

@@ -6,9 +6,10 @@ One trained model that is measured in many ways: trained first or loaded, and a 
 
 import argparse
 import json
+import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 
 from compare import FIRST_SEED, parse_with_settings
 from runs import PATHS, RESULTS
@@ -22,6 +23,35 @@ class Trained(NamedTuple):
 
     loaded: Any
     folder: Path
+
+
+def measure_and_report(given: argparse.Namespace, kind: str, record: str, measure: Callable[[argparse.Namespace], Path],
+                       report: Callable[[dict], str], draw: Callable[[dict, Path], Path] | None = None) -> int:
+    """Measure what is missing, unless the tables alone are wanted, then write tables and picture of what is there.
+
+    Args:
+        given: what :func:`parse` gave.
+        kind: of the measurement, ``"dial"``.
+        record: name of the file in the folder that ``measure`` gives.
+        report: from a record to the README beside it.
+        draw: from a record to a picture, in the file that it is given.
+
+    Returns:
+        int: 0, or 1 if that was not possible.
+    """
+    from recbole_contrec import UserError
+
+    try:
+        folder = given.output.resolve() / f"{given.dataset}-{kind}" if given.tables_only else measure(given)
+        content = read_record(folder / record)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    text = report(content)
+    (folder / "README.md").write_text(text)
+    print(text)
+    print("written:", folder / "README.md", *([draw(content, folder / f"{kind}.png")] if draw else []))
+    return 0
 
 
 @contextmanager
@@ -101,6 +131,14 @@ def earlier(path: Path, about: dict) -> dict:
         what = f"other {', '.join(changed)}" if changed else "another checkpoint"
         raise UserError(f"{path} holds points of {what}: choose another --output, or remove it")
     return content
+
+
+def circumstances(card: dict[str, Any], records: list[dict[str, Any]]) -> str:
+    """What is ranked how, and where and at which commits the numbers of a record were measured."""
+    commits = ", ".join(sorted({str(record["commit"]) for record in records}))
+    devices = "; ".join(sorted({record["device"] for record in records}))
+    return (f"{card['users']:,} users, {card['items']:,} items, {card['ranking']['test']} ranking, seen items "
+            f"{'masked' if card['seen_items_masked'] else 'not masked'}. Measured on {devices}, commit {commits}.")
 
 
 def read_record(path: Path) -> dict:

@@ -111,7 +111,7 @@ class Answers(nn.Module):
         self._distinct = None
 
     def _texts(self) -> "_Distinct":
-        if self._distinct is None:
+        if self._distinct is None or self._distinct.text_of.device != self.numbers.device:
             keys = self.numbers.masked_fill(~Encoded(self.numbers, self.lengths).real(), -1)
             distinct, text_of = keys.unique(dim=0, return_inverse=True)           # [1 + texts, A], no text comes first
             self._distinct = _Distinct(len(distinct) - 1, text_of, _levels(distinct[1:]))

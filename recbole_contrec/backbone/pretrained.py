@@ -137,16 +137,7 @@ class PretrainedDecoder(nn.Module):
     # states
 
     def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
-        """States of a prompt, or of a prompt with branches: several ways to go on that stand behind it one after the
-        other, each numbered on from where it branches off and blind to the others.
-
-        Args:
-            inputs: prompt vectors [B, S, D], padded at the end.
-            positions: position numbers [B, S]; 0..S-1 if not given.
-            visible: which places (last axis) each place sees, itself among them [B, S, S]; all up to itself if not given.
-
-        Returns:
-            Tensor: final states [B, S, D]; without ``visible``, row ``s`` has seen places ``0..s``.
+        """:meth:`CausalDecoder.forward`: inputs [B, S, D], positions [B, S], visible [B, S, S] -> final states [B, S, D].
 
         Raises:
             ValueError: a prompt that is too long, or one with branches where the architecture cannot read these.
@@ -163,15 +154,7 @@ class PretrainedDecoder(nn.Module):
 
     @torch.no_grad()
     def state_at(self, inputs: Tensor, last: Tensor) -> Tensor:
-        """One state a row, as :meth:`forward` gives it in eval mode.
-
-        Args:
-            inputs: prompt vectors [B, S, D], padded at the end.
-            last: the position asked for [B].
-
-        Returns:
-            Tensor: final states [B, D].
-        """
+        """:meth:`CausalDecoder.state_at`: inputs [B, S, D], last [B] -> final states [B, D]."""
         return _at(self(inputs), last)
 
     @torch.no_grad()
@@ -196,16 +179,7 @@ class PretrainedDecoder(nn.Module):
 
     @torch.no_grad()
     def step(self, memory: Memory, inputs: Tensor, parents: Tensor) -> tuple[Tensor, Memory]:
-        """One more position for W branches a row.
-
-        Args:
-            memory: of :meth:`start` or of the step before; its cache is written to.
-            inputs: what the branches read [B, W, D].
-            parents: the branch that each of them goes on from [B, W].
-
-        Returns:
-            tuple: final states [B, W, D], and the memory of the W branches.
-        """
+        """:meth:`CausalDecoder.step`: inputs [B, W, D], parents [B, W] -> final states [B, W, D] and the memory of W branches."""
         position = memory.position.gather(1, parents)                             # [B, W]
         self._check_branches(int(position.max()) + 1)
         if beyond := memory.cache.get_seq_length() - memory.seen.shape[2]:
