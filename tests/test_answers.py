@@ -92,16 +92,24 @@ def test_few_rows_at_once_change_nothing(decoder, answers, prompt, monkeypatch):
 
 
 @torch.no_grad()
-def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers, vocabulary, prompt):
-    decoder.words.weight[vocabulary.end] *= 3  # so that some answers end early
-    said = answers.generate(decoder, prompt, torch.tensor([[6], [3], [0]]), vocabulary.end).answers.numbers[:, 0]
-    assert said.shape == (3, answers.longest)
-    for row, last in enumerate((6, 3, 0)):
-        words: list[int] = []
-        while len(words) < answers.longest and vocabulary.end not in words:
-            inputs = torch.cat([prompt[row, :last + 1], answers.begin[None], decoder.read(torch.tensor(words, dtype=torch.long))])
-            words.append(int(decoder.word_scores(decoder(inputs[None])[0, -1]).argmax()))
-        assert said[row].tolist() == words + [vocabulary.end] * (answers.longest - len(words))
+def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers, prompt):
+    begins = torch.tensor([[6, 2], [3, 0], [0, 5]])
+    endless = answers.generate(decoder, prompt, begins, end=-1).answers
+    assert (endless.lengths == answers.longest).all()
+    end = int(next(row[2] for row in endless.numbers.flatten(0, 1) if row[2] not in row[:2]))  # ends one answer early
+    said = answers.generate(decoder, prompt, begins, end)
+    assert said.answers.numbers.shape == (3, 2, answers.longest) and said.answers.lengths.min() < answers.longest
+    for row in range(3):
+        for place, begin in enumerate(begins[row].tolist()):
+            words: list[int] = []
+            states = []
+            while len(words) < answers.longest and end not in words:
+                own = decoder.read(torch.tensor(words, dtype=torch.long))
+                states.append(decoder(torch.cat([prompt[row, :begin + 1], answers.begin[None], own])[None])[0, -1])
+                words.append(int(decoder.word_scores(states[-1]).argmax()))
+            assert said.answers.lengths[row, place] == len(words)
+            assert said.answers.numbers[row, place].tolist() == words + [end] * (answers.longest - len(words))
+            torch.testing.assert_close(said.states[row, place], torch.stack(states).mean(0), atol=1e-5, rtol=1e-4)
 
 
 def test_nothing_is_learned_without_texts(decoder, answers, prompt):

@@ -32,7 +32,7 @@ def test_words_stand_in_front_of_their_item_without_gaps(item_positions, positio
     prompt = Prompt(8, 1, 2, 3, item_positions, max_items=4, words_per_item=5)
     assert prompt.max_positions == 1 + 2 + 4 * (5 + positions)
     users, items, words = torch.randn(2, 2, 8), torch.randn(2, 4, 3, 8), torch.randn(2, 4, 5, 8)
-    lengths = torch.tensor([[2, 0, 5, 1], [0, 1, 0, 4]])
+    lengths = torch.tensor([[2, 0, 5, 1], [0, 1, 5, 5]])
     real = torch.tensor([[True] * 4, [True, True, False, False]])
     layout = prompt(users, items, Words(words, lengths, real))
     for row in range(2):
@@ -42,7 +42,22 @@ def test_words_stand_in_front_of_their_item_without_gaps(item_positions, positio
             wanted += [items[row, item].sum(0)] if positions == 1 else [*items[row, item]]
             assert layout.ends[row, item] == len(wanted) - 1
         torch.testing.assert_close(layout.vectors[row, :len(wanted)], torch.stack(wanted))
+        assert (layout.ends[row, real[row].sum():] == len(wanted) - 1).all()  # padding takes no position
     assert layout.vectors.shape[1] == 3 + 4 * positions + 8  # as long as the longest row
+
+
+@pytest.mark.parametrize("item_positions", ["one", "each"])
+def test_tokens_are_scaled_and_nothing_else(item_positions):
+    torch.manual_seed(0)
+    plain, small = (Prompt(8, 1, 2, 3, item_positions, max_items=4, words_per_item=1, token_scale=scale) for scale in (1, 0.1))
+    small.load_state_dict(plain.state_dict())
+    users, items = torch.randn(2, 2, 8), torch.randn(2, 4, 3, 8)
+    words = Words(torch.randn(2, 4, 1, 8), torch.tensor([[1, 0, 1, 1]] * 2), torch.ones(2, 4, dtype=torch.bool))
+    before, after = plain(users, items, words).vectors, small(users, items, words).vectors
+    tokens = plain(users, items, words._replace(vectors=torch.zeros(2, 4, 1, 8))).vectors.abs().sum(-1) > 0   # [B, S]
+    tokens[:, 0] = False  # the instruction
+    torch.testing.assert_close(after, torch.where(tokens[..., None], 0.1 * before, before))
+    assert (~tokens).sum() == 2 * (1 + 3)
 
 
 def test_no_users_and_no_instruction():

@@ -72,6 +72,18 @@ def test_a_condition_behind_the_models_own_answer_is_the_same_in_training_and_in
             torch.testing.assert_close(targets.states[number], alone[0], atol=1e-4, rtol=1e-4)
 
 
+def test_an_answer_is_written_without_dropout_also_in_training(staged):
+    model = staged("ContRec", *BEHIND, "--dropout=0.9").model.eval()
+    prompt, begins = model._read(torch.arange(1, 9)[None], torch.tensor([1])), torch.tensor([[4, 7]])
+    wanted = model._generated(prompt, begins)
+    model.train()
+    for _ in range(3):
+        written = model._generated(prompt, begins)
+        assert torch.equal(written.answers.numbers, wanted.answers.numbers)
+        torch.testing.assert_close(written.states, wanted.states)
+    assert model.backbone.training
+
+
 @pytest.mark.parametrize("model", ["ContRec", "DeftRec"])
 def test_right_answers_do_not_reach_a_condition_behind_the_models_own(staged, model):
     loaded = staged(model, *BEHIND, "--dropout=0", "--token_noise=False", "--user_token_dropout=0")
@@ -204,6 +216,17 @@ def test_the_oldest_items_make_room_and_the_instruction_stays(staged):
     assert torch.equal(moved[1], targets[1])
 
 
+def test_as_many_of_the_last_items_stay_as_there_is_room_for(staged):
+    model = staged("ContRec", *NARROW).model.eval()
+    items = torch.arange(1, 11)[None]
+    widths = [1 + int(model.language.lengths[item]) for item in items[0]]
+    for room in range(max(widths), sum(widths) + 2):
+        model.room = room
+        kept = max(count for count in range(1, 11) if sum(widths[-count:]) <= room)
+        fitted, length = model._fitting(items, torch.tensor([10]))
+        assert length.item() == kept and fitted[0, :kept].tolist() == items[0, -kept:].tolist()
+
+
 def test_training_on_histories_that_do_not_fit_predicts_from_what_is_left(staged):
     loaded = staged("ContRec", *NARROW, "--max_prompt_length=50", "--dropout=0")
     model, batch = loaded.model.train(), max(loaded.data.train, key=lambda batch: batch["item_length"].max())
@@ -242,6 +265,9 @@ def test_a_list_shows_what_the_model_says(staged):
     assert table.groupby("user_id", sort=False).answer.nunique().tolist() == [1, 1, 1]
     rows = {user: part.answer.iloc[0] for user, part in table.groupby("user_id")}
     assert set(rows) == {"u1", "u2", "new-1"} and all(isinstance(answer, str) for answer in rows.values())
+    loaded.model.answers = lambda interaction: [f"says {number}" for number in interaction["user_id"].tolist()]
+    table, numbers = recommend(loaded, users=["u2", "u1"], k=2), loaded.data.dataset.field2token_id["user_id"]
+    assert table.answer.tolist() == [f"says {numbers[user]}" for user in ("u2", "u2", "u1", "u1")]
     loaded.model.language = None
     assert "answer" not in recommend(loaded, users=["u1"], k=3)
 
