@@ -39,6 +39,7 @@ SIZES = {
     "llama-3.2-1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
                          num_key_value_heads=8),
 }
+TOP = 10  # items of a list
 SETTINGS = {"MAX_ITEM_LIST_LENGTH": 50, "prompt_text": "words", "item_text_length": 8, "lora_rank": 16, "lora_alpha": 32.0,
             "answer_weight": 0.1, "answer_length": 16, "train_batch_size": 256, "show_progress": False}
 
@@ -175,8 +176,9 @@ def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
     batch = next(iter(loaded.data.test))[0][:users].to(device)
 
     def ours():
-        model.answers(batch)
-        model.full_sort_predict(batch)
+        heard = model.hear(batch, answer=True)
+        model.answers(batch, heard)
+        model.top_k(batch, TOP, heard=heard)
         _wait(device)
 
     layout = model._read(batch[model.ITEM_SEQ], batch[model.USER_ID])

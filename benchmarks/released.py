@@ -72,8 +72,8 @@ class ReleasedScheme:
 
     def write(self, prompt: Tensor) -> Tensor:
         """States of the tokens that follow a prompt, [S, D] -> [64, D]; the likeliest word is the next one read."""
-        state, memory = self.decoder.start(prompt[None], torch.tensor([len(prompt) - 1], device=prompt.device), TOKENS)
-        states, parents = [state[0]], torch.zeros(1, 1, dtype=torch.long, device=prompt.device)
+        state, memory = self.decoder.start(prompt[None], torch.tensor([[len(prompt) - 1]], device=prompt.device), TOKENS)
+        states, parents = [state[0, 0]], torch.zeros(1, 1, dtype=torch.long, device=prompt.device)
         while len(states) < TOKENS:
             word = self.decoder.read(self.decoder.word_scores(states[-1]).argmax())         # [D]
             state, memory = self.decoder.step(memory, word[None, None], parents)  # [1, 1, D]

@@ -113,8 +113,13 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     for row, (_, _, history) in enumerate(people):
         seen[row, :len(history)] = torch.from_numpy(np.asarray(history))
     excluded = seen if exclude_seen else None
+    answers = None
     with torch.no_grad():
-        if hasattr(loaded.model, "top_k"):  # in bounded memory whatever the size of the catalogue
+        if getattr(loaded.model, "can_answer", False):
+            heard = loaded.model.hear(interaction, answer=True)
+            answers = loaded.model.answers(interaction, heard)
+            scores, items = loaded.model.top_k(interaction, k, excluded, heard)
+        elif hasattr(loaded.model, "top_k"):  # in bounded memory whatever the size of the catalogue
             scores, items = loaded.model.top_k(interaction, k, excluded)
         else:
             scores, items = _top_k_of_all(loaded.model, interaction, dataset.item_num, k, excluded)
@@ -126,8 +131,7 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
              "item_id": dataset.id2token(dataset.iid_field, chosen), "score": scores.cpu().numpy()[found]}
     for field, texts in dataset.item_texts.items():
         table[f"item_{field}" if field in table else field] = [texts[item] for item in chosen]
-    if getattr(loaded.model, "can_answer", False):
-        answers = loaded.model.answers(interaction)
+    if answers is not None:
         table["answer"] = [answers[r] for r in row]
     return pd.DataFrame(table)
 

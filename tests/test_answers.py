@@ -37,6 +37,18 @@ def alone(decoder, answers, prompt, last, numbers):
     return log_probs.gather(1, numbers[:, None]).squeeze(1)
 
 
+def log_probs(decoder, answers, prompt, last):
+    """Of all texts, behind position ``last`` [B]."""
+    _, memory = decoder.start(prompt, last[:, None], answers.beginnings)
+    return answers.log_probs(decoder, memory, torch.zeros_like(last))
+
+
+def generate(decoder, answers, prompt, begins, end):
+    """Answers behind positions [B, Q]."""
+    _, memory = decoder.start(prompt, begins, begins.shape[1] * answers.longest)
+    return answers.generate(decoder, memory, torch.arange(begins.shape[1]).expand_as(begins), end)
+
+
 @torch.no_grad()
 def test_branches_in_one_pass_are_answers_read_alone(decoder, answers, prompt):
     begins, items = torch.tensor([[6, 2], [0, 0], [3, 5]]), torch.tensor([[1, 6], [2, 3], [4, 0]])
@@ -68,7 +80,7 @@ def test_no_state_of_the_history_sees_an_answer_and_no_answer_another(decoder, a
 @torch.no_grad()
 def test_log_probs_of_all_texts_are_those_of_each(decoder, answers, prompt):
     last = torch.tensor([6, 3, 0])
-    found = answers.log_probs(decoder, prompt, last)
+    found = log_probs(decoder, answers, prompt, last)
     assert found.shape == (3, 5) and answers.text_of.tolist()[1] == answers.text_of.tolist()[4]
     for item in (1, 2, 3, 4, 6):
         words = answers.numbers[item, :answers.lengths[item]]
@@ -78,7 +90,7 @@ def test_log_probs_of_all_texts_are_those_of_each(decoder, answers, prompt):
 
 @torch.no_grad()
 def test_no_text_is_worth_what_a_drawn_one_is_on_average(decoder, answers, prompt):
-    found = answers.log_probs(decoder, prompt, torch.tensor([6, 3, 0]))
+    found = log_probs(decoder, answers, prompt, torch.tensor([6, 3, 0]))
     assert answers.text_of[[0, 5]].tolist() == [0, 0]
     torch.testing.assert_close(found[:, 0], (found[:, 1:].softmax(1) * found[:, 1:]).sum(1))
 
@@ -86,18 +98,18 @@ def test_no_text_is_worth_what_a_drawn_one_is_on_average(decoder, answers, promp
 @torch.no_grad()
 def test_few_rows_at_once_change_nothing(decoder, answers, prompt, monkeypatch):
     last = torch.tensor([6, 3, 0])
-    whole = answers.log_probs(decoder, prompt, last)
+    whole = log_probs(decoder, answers, prompt, last)
     monkeypatch.setattr(Answers, "MEMORY", 1)
-    torch.testing.assert_close(answers.log_probs(decoder, prompt, last), whole)
+    torch.testing.assert_close(log_probs(decoder, answers, prompt, last), whole)
 
 
 @torch.no_grad()
 def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers, prompt):
     begins = torch.tensor([[6, 2], [3, 0], [0, 5]])
-    endless = answers.generate(decoder, prompt, begins, end=-1).answers
+    endless = generate(decoder, answers, prompt, begins, end=-1).answers
     assert (endless.lengths == answers.longest).all()
     end = int(next(row[2] for row in endless.numbers.flatten(0, 1) if row[2] not in row[:2]))  # ends one answer early
-    said = answers.generate(decoder, prompt, begins, end)
+    said = generate(decoder, answers, prompt, begins, end)
     assert said.answers.numbers.shape == (3, 2, answers.longest) and said.answers.lengths.min() < answers.longest
     for row in range(3):
         for place, begin in enumerate(begins[row].tolist()):
@@ -118,10 +130,10 @@ def test_nothing_is_learned_without_texts(decoder, answers, prompt):
 
 
 def test_more_items_have_no_text_yet(decoder, answers, prompt):
-    before = answers.log_probs(decoder, prompt, torch.tensor([6, 3, 0]))
+    before = log_probs(decoder, answers, prompt, torch.tensor([6, 3, 0]))
     answers.add_items(2)
     assert answers.text_of.tolist() == [0, 1, 2, 3, 1, 0, 4, 0, 0]
-    torch.testing.assert_close(answers.log_probs(decoder, prompt, torch.tensor([6, 3, 0])), before)
+    torch.testing.assert_close(log_probs(decoder, answers, prompt, torch.tensor([6, 3, 0])), before)
 
 
 def test_loaded_answers_replace_what_was_derived_from_others(vocabulary, answers):

@@ -98,7 +98,9 @@ def test_one_state_a_row_equals_the_whole_pass(n_layers):
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     inputs, last = torch.randn(5, 12, 8, dtype=torch.float64), torch.tensor([11, 0, 4, 7, 10])
-    torch.testing.assert_close(decoder.state_at(inputs, last), decoder(inputs)[torch.arange(5), last])
+    torch.testing.assert_close(decoder.states_at(inputs, last[:, None])[:, 0], decoder(inputs)[torch.arange(5), last])
+    several = torch.stack([last, last.flip(0)], dim=1)
+    torch.testing.assert_close(decoder.states_at(inputs, several), decoder(inputs)[torch.arange(5)[:, None], several])
 
 
 @pytest.mark.parametrize("n_layers", [1, 2])
@@ -109,8 +111,8 @@ def test_stepping_in_branches_equals_reading_every_branch_again(n_layers):
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     inputs, last = torch.randn(3, 9, 8, dtype=torch.float64), torch.tensor([8, 0, 5])
-    state, memory = decoder.start(inputs, last, room=2 + 4 + 3)
-    torch.testing.assert_close(state, decoder.state_at(inputs, last))
+    states, memory = decoder.start(inputs, last[:, None], room=2 + 4 + 3)
+    torch.testing.assert_close(states, decoder.states_at(inputs, last[:, None]))
     branches = [[inputs[row, :last[row] + 1]] for row in range(3)]
     for parents in ([[0, 0]] * 3, [[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], [[3, 2, 0], [0, 1, 2], [1, 1, 3]]):
         read = torch.randn(3, len(parents[0]), 8, dtype=torch.float64)

@@ -131,7 +131,7 @@ def test_nothing_added_is_the_vectors_alone():
 @torch.no_grad()
 def test_every_form_reaches_the_ranking_and_is_taken_back(talking, monkeypatch):
     model, rows = talking.model, next(iter(talking.data.test))[0]
-    monkeypatch.setattr(model, "answers", lambda rows: ["odd kind"] * len(rows))
+    monkeypatch.setattr(model.language.vocabulary, "decode", lambda numbers: ["odd kind"] * len(numbers))
     model.retrieval.text_weight = 0.3
     own, scores = model.full_sort_predict(rows), {}
     for form in answers.forms([0.1], [0.2]):
@@ -139,8 +139,7 @@ def test_every_form_reaches_the_ranking_and_is_taken_back(talking, monkeypatch):
             scores[form.kind] = model.full_sort_predict(rows)
     torch.testing.assert_close(model.full_sort_predict(rows), own)
     said = model.language.answers
-    log_probs = model._after_histories(
-        lambda prompt, length: said.log_probs(model.backbone, prompt.vectors, prompt.last(length)), rows)[:, said.text_of]
+    log_probs = model.hear(rows).log_probs[:, said.text_of]
     torch.testing.assert_close(scores[ALONE], log_probs)
     torch.testing.assert_close(scores["text_weight"], scores[VECTORS] + 0.2 * log_probs)
     torch.testing.assert_close(own, scores[VECTORS] + 0.3 * log_probs)

@@ -105,8 +105,7 @@ def greedy(decoder, text, length):
     """Text that goes on word by word with the likeliest one."""
     numbers = decoder.vocabulary.encode(text).ids
     vectors = decoder.read(torch.tensor([numbers]))
-    state, memory = decoder.start(vectors, torch.tensor([len(numbers) - 1]), room=length)
-    states = state[:, None]
+    states, memory = decoder.start(vectors, torch.tensor([[len(numbers) - 1]]), room=length)
     for _ in range(length):
         word = decoder.word_scores(states).argmax(-1)                             # [1, 1]
         numbers.append(int(word))
@@ -143,12 +142,12 @@ def test_half_precision_inside_single_outside(stories, dtype):
     assert all(p.grad.isfinite().all() for p in half.parameters() if p.requires_grad)
 
 
-def test_state_at_is_forward_at_one_position(stories):
+def test_states_at_are_forward_at_one_position(stories):
     inputs, last = torch.randn(4, 12, 64), torch.tensor([11, 0, 4, 7])
     expected = stories(inputs)[torch.arange(4), last]
     assert not expected.isclose(stories(inputs)[:, -1]).all(1)[1:].any()
-    close(stories.state_at(inputs, last), expected)
-    close(stories.start(inputs, last, room=0)[0], expected)
+    close(stories.states_at(inputs, last[:, None])[:, 0], expected)
+    close(stories.start(inputs, last[:, None], room=0)[0][:, 0], expected)
 
 
 # branches
@@ -170,7 +169,7 @@ def decoder(request):
 def test_steps_in_branches_equal_separate_rows(decoder):
     """Prompts of several lengths; branches that go on from one parent, from another, and from none; a step taken back."""
     inputs, last = torch.randn(3, 9, 64), torch.tensor([8, 0, 5])
-    _, memory = decoder.start(inputs, last, room=2 + 4 + 3)
+    _, memory = decoder.start(inputs, last[:, None], room=2 + 4 + 3)
     branches = [[inputs[row, :last[row] + 1]] for row in range(3)]
     for parents in ([[0, 0]] * 3, [[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], [[3, 2, 0], [0, 1, 2], [1, 1, 3]]):
         read, parents_of = torch.randn(3, len(parents[0]), 64), torch.tensor(parents)
@@ -258,7 +257,7 @@ def test_branches_under_autocast(decoder):
         expected = decoder(inputs, *tree(prefixes, lengths))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             states = decoder(inputs, *tree(prefixes, lengths))
-            _, memory = decoder.start(inputs[:, :6], torch.tensor([5, 3]), room=1)
+            _, memory = decoder.start(inputs[:, :6], torch.tensor([[5], [3]]), room=1)
             stepped, _ = decoder.step(memory, inputs[:, 6:7], torch.zeros(2, 1, dtype=torch.long))
     assert states.isfinite().all()
     assert (states - expected)[:, 6:].norm() < 0.05 * expected[:, 6:].norm()
@@ -270,14 +269,14 @@ def test_a_prompt_that_is_too_long(decoder):
     inputs = torch.zeros(1, 4, 64)
     for attempt in (lambda: decoder(torch.zeros(1, limit + 1, 64)),
                     lambda: decoder(inputs, torch.tensor([[0, 1, 2, limit]])),
-                    lambda: decoder.start(torch.zeros(1, limit + 1, 64), torch.tensor([limit]), 0)):
+                    lambda: decoder.start(torch.zeros(1, limit + 1, 64), torch.tensor([[limit]]), 0)):
         with pytest.raises(ValueError, match=f"{limit + 1} positions is longer than max_positions={limit}"):
             attempt()
     assert decoder(torch.zeros(1, limit, 64)).shape == (1, limit, 64)
 
 
 def test_a_step_past_the_last_position(stories):
-    _, memory = stories.start(torch.zeros(2, 512, 64), torch.tensor([510, 511]), room=1)
+    _, memory = stories.start(torch.zeros(2, 512, 64), torch.tensor([[510], [511]]), room=1)
     with pytest.raises(ValueError, match="513 positions is longer"):
         stories.step(memory, torch.zeros(2, 1, 64), torch.zeros(2, 1, dtype=torch.long))
 
@@ -481,10 +480,10 @@ def test_layers_with_a_window(tmp_path):
         close(decoder(inputs), decoder.model.model(inputs_embeds=inputs).last_hidden_state)
         order = tree([4], [2, 2])
         close(decoder(inputs[:, :8], *order)[0, 6:], decoder(inputs[:, [0, 1, 2, 3, 6, 7]])[0, 4:])
-        _, memory = decoder.start(inputs[:, :5], torch.tensor([4]), room=2)
+        _, memory = decoder.start(inputs[:, :5], torch.tensor([[4]]), room=2)
         stepped, memory = decoder.step(memory, inputs[:, 5:6], zeros)
         close(stepped, decoder(inputs[:, :6])[:, 5:])
-        for attempt in (lambda: decoder(inputs[:, :8], *tree([4], [4])), lambda: decoder.start(inputs, zeros[0], 1),
+        for attempt in (lambda: decoder(inputs[:, :8], *tree([4], [4])), lambda: decoder.start(inputs, zeros, 1),
                         lambda: decoder.step(memory, inputs[:, 6:7], zeros)):
             with pytest.raises(ValueError, match="some layers see 6 positions only"):
                 attempt()
@@ -495,7 +494,7 @@ def test_a_model_without_position_numbers_reads_plain_prompts(tmp_path):
     decoder = PretrainedDecoder(str(path), attention="eager").eval()
     assert decoder(torch.randn(2, 5, 16)).shape == (2, 5, 16)
     for attempt in (lambda: decoder(torch.randn(2, 5, 16), torch.arange(5).expand(2, -1)),
-                    lambda: decoder.start(torch.randn(1, 5, 16), torch.tensor([4]), 1)):
+                    lambda: decoder.start(torch.randn(1, 5, 16), torch.tensor([[4]]), 1)):
         with pytest.raises(ValueError, match="a bloom model .* cannot read branches"):
             attempt()
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_contrec.backbone.decoder import Memory
 from recbole_contrec.backbone.vocabulary import Encoded
 
 
@@ -66,8 +67,7 @@ class _Distinct(NamedTuple):
 class Answers(nn.Module):
     """The texts that a language model may say about items, one an item; items may share one.
 
-    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible)``, ``start``, ``step``, ``read`` and
-    ``word_scores``.
+    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible)``, ``step``, ``read`` and ``word_scores``.
 
     Args:
         encoded: the answer about every item [N, A], each with an end mark. About an item without a text (an end mark and
@@ -94,6 +94,11 @@ class Answers(nn.Module):
     def longest(self) -> int:
         """Words of the longest answer (A), the end mark included."""
         return self.numbers.shape[1]
+
+    @property
+    def beginnings(self) -> int:
+        """Different beginnings of the texts, with the empty one: positions that :meth:`log_probs` writes."""
+        return 1 + sum(len(level.on) for level in self._texts().levels)
 
     @property
     def text_of(self) -> Tensor:
@@ -148,18 +153,21 @@ class Answers(nn.Module):
     # what is said
 
     @torch.no_grad()
-    def log_probs(self, backbone: nn.Module, prompt: Tensor, last: Tensor) -> Tensor:
-        """Log-probability of every distinct text behind position ``last`` [B] of prompts [B, S, D].
+    def log_probs(self, backbone: nn.Module, memory: Memory, branch: Tensor) -> Tensor:
+        """Log-probability of every distinct text.
+
+        Args:
+            memory: of the backbone's ``start``, with room for :attr:`beginnings`.
+            branch: the one behind which the texts are read [B].
 
         Returns:
             Tensor: [B, 1 + texts] by :attr:`text_of`. In front stands what no text gets: what one that is drawn by these
             probabilities gets on average, so that an item without a text neither gains nor loses.
         """
-        batch, (n_texts, _, levels) = len(prompt), self._texts()
-        _, memory = backbone.start(prompt, last, 1 + sum(len(level.on) for level in levels))
-        inputs, parents = self.begin.expand(batch, 1, -1), last.new_zeros(batch, 1)
-        so_far = prompt.new_zeros(batch, 1)                                       # [B, W'], of the nodes that go on
-        found = prompt.new_zeros(batch, 1 + n_texts)
+        batch, (n_texts, _, levels) = len(branch), self._texts()
+        inputs, parents = self.begin.expand(batch, 1, -1), branch[:, None]
+        so_far = self.begin.new_zeros(batch, 1)                                   # [B, W'], of the nodes that go on
+        found = self.begin.new_zeros(batch, 1 + n_texts)
         for level in levels:
             states, memory = backbone.step(memory, inputs, parents)               # [B, W', D]
             log_probs = so_far[:, level.parents] + self._next(backbone, states, level)      # [B, W]
@@ -180,27 +188,24 @@ class Answers(nn.Module):
         return torch.cat(rows)
 
     @torch.no_grad()
-    def generate(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, end: int) -> "Generated":
-        """The likeliest words one by one, behind some positions of prompts.
+    def generate(self, backbone: nn.Module, memory: Memory, branches: Tensor, end: int) -> "Generated":
+        """The likeliest words one by one.
 
         Args:
-            prompt: vectors [B, S, D], padded at the end.
-            begins: positions behind which answers begin [B, Q].
+            memory: of the backbone's ``start``, with room for Q times :attr:`longest`.
+            branches: those behind which answers begin [B, Q].
             end: number of the end mark.
         """
-        batch, n_answers = begins.shape
-        _, memory = backbone.start(prompt, begins[:, -1], n_answers * self.longest)
-        visible = torch.arange(prompt.shape[1], device=begins.device) <= begins[..., None]   # [B, Q, S]
-        memory = memory._replace(seen=visible, position=begins + 1)
-        parents = torch.arange(n_answers, device=begins.device).expand(batch, -1)
-        inputs, said, states = self.begin.expand(batch, n_answers, -1), [], []
-        alive = [torch.ones_like(begins, dtype=torch.bool)]  # before each word
+        batch, n_answers = branches.shape
+        parents, inputs, said, states = branches, self.begin.expand(batch, n_answers, -1), [], []
+        alive = [torch.ones_like(branches, dtype=torch.bool)]  # before each word
         while len(said) < self.longest and alive[-1].any():
             state, memory = backbone.step(memory, inputs, parents)                # [B, Q, D]
             states.append(state)
             said.append(backbone.word_scores(state).argmax(-1).masked_fill(~alive[-1], end))
             alive.append(alive[-1] & (said[-1] != end))
             inputs = backbone.read(said[-1])                                      # [B, Q, D]
+            parents = torch.arange(n_answers, device=branches.device).expand(batch, -1)
         real = torch.stack(alive[:-1], dim=2)                                     # [B, Q, A']
         mean = (torch.stack(states, dim=2) * real[..., None]).sum(2) / real.sum(2)[..., None]
         numbers = F.pad(torch.stack(said, dim=2), (0, self.longest - len(said)), value=end)

@@ -4,7 +4,7 @@ recbole_contrec.backbone.decoder
 A causal transformer fed with vectors instead of words, built from a transformers configuration.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,12 @@ class Memory(NamedTuple):
     cache: Any
     seen: Tensor
     position: Tensor
+
+    @classmethod
+    def after(cls, inputs: Tensor, at: Tensor, cache: Any) -> "Memory":
+        """Of branches behind positions [B, Q] of prompts [B, S, D]."""
+        seen = torch.arange(inputs.shape[1], device=at.device) <= at[..., None]   # [B, Q, S]
+        return cls(cache, seen, at + 1)
 
     def grown(self, parents: Tensor) -> Tensor:
         """What the W branches of the next step see, after their parents [B, W]: these and themselves, [B, W, S + W]."""
@@ -118,56 +124,39 @@ class CausalDecoder(nn.Module):
         return self.transformer.ln_f(hidden)
 
     @torch.no_grad()
-    def state_at(self, inputs: Tensor, last: Tensor) -> Tensor:
-        """One state a row, as :meth:`forward` gives it in eval mode, for about half of its cost with two blocks.
+    def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:
+        """Some states of every row, as :meth:`forward` gives them in eval mode, for about half of its cost with two blocks.
 
-        Of the final block only this position is needed: its query, its feed-forward layer. Keys and values are needed
-        of every position.
+        Of the final block only these positions are needed: their queries, their feed-forward layer. Keys and values are
+        needed of every position.
 
         Args:
             inputs: prompt vectors [B, S, D], padded at the end.
-            last: the position asked for [B].
+            at: the positions asked for [B, Q].
+            shared: leading positions at which all rows have the same vectors, none of them asked for. They are read once.
 
         Returns:
-            Tensor: final states [B, D].
+            Tensor: final states [B, Q, D].
         """
-        positions = self._positions(inputs)
-        hidden = inputs + self.transformer.wpe(positions)                         # [B, S, D]
-        *blocks, final = self.transformer.h
-        for block in blocks:
-            hidden = block(hidden)
-            hidden = hidden[0] if isinstance(hidden, tuple) else hidden           # a tuple in older transformers
-        visible = positions <= last[:, None]                                      # [B, S]
-        own = hidden[torch.arange(len(last), device=last.device), last][:, None]  # [B, 1, D]
-        keys, values = self._keys_and_values(final, hidden)
-        own = self._block_from(final, own, keys, values, visible[:, None, None])
-        return self.transformer.ln_f(own).squeeze(1)
+        return self._states_at(inputs, at, shared)
 
     @torch.no_grad()
-    def start(self, inputs: Tensor, last: Tensor, room: int) -> tuple[Tensor, Memory]:
-        """:meth:`state_at`, and what is needed to go on from there.
+    def start(self, inputs: Tensor, at: Tensor, room: int, shared: int = 0) -> tuple[Tensor, Memory]:
+        """:meth:`states_at`, and what is needed to go on from there.
 
         Args:
             inputs: prompt vectors [B, S, D], padded at the end.
-            last: the position to go on from [B].
-            room: positions that the steps to come write, all branches together.
+            at: the positions to go on from [B, Q].
+            room: positions that the steps to come write, all branches together; of steps from the same memory the most.
+            shared: leading positions at which all rows have the same vectors, none of them gone on from.
 
         Returns:
-            tuple: final states [B, D], and a memory with one branch a row.
+            tuple: final states [B, Q, D], and a memory with a branch for each of them.
         """
-        positions = self._positions(inputs)
-        hidden = inputs + self.transformer.wpe(positions)                         # [B, S, D]
-        visible = positions <= last[:, None]                                      # [B, S]
-        memory = Memory([], visible[:, None], last[:, None] + 1)
-        for number, block in enumerate(self.transformer.h, 1):
-            keys, values = self._keys_and_values(block, hidden)                   # [B, heads, S, D / heads] each
-            if number < len(self.transformer.h):
-                hidden = self._block_from(block, hidden, keys, values)
-            else:  # nothing reads the final block's other states
-                own = hidden[torch.arange(len(last), device=last.device), last][:, None]    # [B, 1, D]
-                hidden = self._block_from(block, own, keys, values, visible[:, None, None])
-            memory.cache.append((F.pad(keys, (0, 0, 0, room)), F.pad(values, (0, 0, 0, room))))
-        return self.transformer.ln_f(hidden).squeeze(1), memory
+        cache = []
+        states = self._states_at(inputs, at, shared, lambda *both: cache.append(
+            tuple(F.pad(part, (0, 0, 0, room)) for part in both)))
+        return states, Memory.after(inputs, at, cache)
 
     @torch.no_grad()
     def step(self, memory: Memory, inputs: Tensor, parents: Tensor) -> tuple[Tensor, Memory]:
@@ -191,6 +180,27 @@ class CausalDecoder(nn.Module):
             hidden = self._block_from(block, hidden, keys, values, seen[:, None])
         return self.transformer.ln_f(hidden), memory._replace(seen=seen, position=position + 1)
 
+    def _states_at(self, inputs: Tensor, at: Tensor, shared: int, keep: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
+        """:meth:`states_at`; ``keep`` gets the keys and values of every block, [B, heads, S, D / heads] each."""
+        batch, positions = len(inputs), self._positions(inputs)
+        hidden = inputs + self.transformer.wpe(positions)                         # [B, S, D]
+        shared = shared if batch > 1 else 0
+        front, hidden = hidden[:1, :shared], hidden[:, shared:]                   # [1, P, D], [B, S - P, D]
+        past = positions <= positions[shared:, None] if shared else None          # [S - P, S]
+        for number, block in enumerate(self.transformer.h, 1):
+            keys, values = self._keys_and_values(block, hidden)
+            if shared:
+                own = self._keys_and_values(block, front)
+                keys, values = (torch.cat([first.expand(batch, -1, -1, -1), rest], dim=2)
+                                for first, rest in zip(own, (keys, values)))      # [B, heads, S, D / heads]
+                front = self._block_from(block, front, *own)
+            if keep is not None:
+                keep(keys, values)
+            if number == len(self.transformer.h):  # nothing reads the final block's other states
+                hidden, past = states_of(hidden, at - shared), (positions <= at[..., None])[:, None]      # [B, Q, D], [B, 1, Q, S]
+            hidden = self._block_from(block, hidden, keys, values, past)
+        return self.transformer.ln_f(hidden)
+
     @staticmethod
     def _keys_and_values(block, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """What a block's attention sees of ``hidden`` [B, S, D]: [B, heads, S, D / heads] each."""
@@ -201,8 +211,8 @@ class CausalDecoder(nn.Module):
 
     @staticmethod
     def _block_from(block, own: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, 1 or W, S] (true, or added to
-        the scores) says of the keys and values [B, heads, S, D / heads]; without a mask they are all S positions, each
+        """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, W, S] or [W, S] (true, or added
+        to the scores) says of the keys and values [B, heads, S, D / heads]; without a mask they are all S positions, each
         with its past."""
         attention, width = block.attn, own.shape[-1]
         weight, bias = attention.c_attn.weight[:, :width], attention.c_attn.bias[:width]    # of query, key, value
@@ -216,6 +226,11 @@ class CausalDecoder(nn.Module):
         """0..S-1, [S]."""
         check_length(inputs.shape[1], self.max_positions)
         return torch.arange(inputs.shape[1], device=inputs.device)
+
+
+def states_of(states: Tensor, at: Tensor) -> Tensor:
+    """States [B, S, D] at some positions [B, Q]: [B, Q, D]."""
+    return states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
 
 
 def check_length(length: int, max_positions: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.adapters import add_adapters, check_mark, pack_mark, vocabulary_mark
-from recbole_contrec.backbone.decoder import Memory, additive_mask, branch_masks, check_length
+from recbole_contrec.backbone.decoder import Memory, additive_mask, branch_masks, check_length, states_of
 from recbole_contrec.backbone.hub import load_pretrained, not_causal
 from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_right, scores_words
 from recbole_contrec.errors import UserError
@@ -153,29 +153,27 @@ class PretrainedDecoder(nn.Module):
                               use_cache=False).last_hidden_state.float()
 
     @torch.no_grad()
-    def state_at(self, inputs: Tensor, last: Tensor) -> Tensor:
-        """:meth:`CausalDecoder.state_at`: inputs [B, S, D], last [B] -> final states [B, D]."""
-        return _at(self(inputs), last)
+    def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:
+        """:meth:`CausalDecoder.states_at`: inputs [B, S, D], at [B, Q] -> final states [B, Q, D]."""
+        if shared and self._branches and inputs.shape[1] <= self._window:
+            return self.start(inputs, at, 0, shared)[0]
+        return states_of(self(inputs), at)
 
     @torch.no_grad()
-    def start(self, inputs: Tensor, last: Tensor, room: int) -> tuple[Tensor, Memory]:
-        """:meth:`state_at`, and what is needed to go on from there.
-
-        Args:
-            inputs: prompt vectors [B, S, D], padded at the end.
-            last: the position to go on from [B].
-            room: positions that the steps to come write, all branches together. Not needed here: the cache grows.
-
-        Returns:
-            tuple: final states [B, D], and a memory with one branch a row.
-        """
+    def start(self, inputs: Tensor, at: Tensor, room: int, shared: int = 0) -> tuple[Tensor, Memory]:
+        """:meth:`CausalDecoder.start`: inputs [B, S, D], at [B, Q] -> final states [B, Q, D] and a memory. The room is not
+        needed here: the cache grows."""
         from transformers import DynamicCache
 
         self._check_branches(inputs.shape[1])
         cache = DynamicCache()  # without the configuration, so that no layer forgets what left its window
-        states = self._body(inputs_embeds=inputs.to(self._dtype), past_key_values=cache, use_cache=True).last_hidden_state
-        visible = torch.arange(inputs.shape[1], device=last.device) <= last[:, None]    # [B, S]
-        return _at(states, last).float(), Memory(cache, visible[:, None], last[:, None] + 1)
+        memory, shared = Memory.after(inputs, at, cache), shared if len(inputs) > 1 else 0
+        inputs = inputs.to(self._dtype)
+        if shared:
+            self._body(inputs_embeds=inputs[:1, :shared], past_key_values=cache, use_cache=True)
+            cache.batch_repeat_interleave(len(inputs))
+        states = self._body(inputs_embeds=inputs[:, shared:], past_key_values=cache, use_cache=True).last_hidden_state
+        return states_of(states, at - shared).float(), memory
 
     @torch.no_grad()
     def step(self, memory: Memory, inputs: Tensor, parents: Tensor) -> tuple[Tensor, Memory]:
@@ -286,11 +284,6 @@ def _recompute(model: nn.Module) -> None:
     enable({"use_reentrant": False})
     if hasattr(model, "_require_grads_hook"):  # word vectors would get gradients, which re-entrant checkpoints alone need
         model.disable_input_require_grads()
-
-
-def _at(states: Tensor, last: Tensor) -> Tensor:
-    """[B, S, D] at one place a row [B]: [B, D]."""
-    return states[torch.arange(len(last), device=last.device), last]
 
 
 def _window(config) -> int:

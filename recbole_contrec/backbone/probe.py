@@ -54,7 +54,7 @@ def reads_branches(decoder, words: Tensor) -> bool:
     visible[0, 2, 1] = False
     try:
         branched = decoder(inputs, words.new_tensor([[0, 1, 1]]), visible)[0, 2]
-        _, memory = decoder.start(inputs[:, :1], words.new_zeros(1), room=2)
+        _, memory = decoder.start(inputs[:, :1], words.new_zeros(1, 1), room=2)
         stepped = decoder.step(memory, inputs[:, 1:], words.new_zeros(1, 2))[0][0, 1]
     except Exception:  # whatever an architecture without masks or caches makes of these, it means no
         return False

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from recbole_contrec.backbone.decoder import states_of
 from recbole_contrec.backbone.wording import VocabularyWordings, Wordings
 
 
@@ -25,10 +26,11 @@ class Layout(NamedTuple):
 
     vectors: Tensor     # [B, S, D]
     ends: Tensor        # [B, L]        where items end: the state there has seen item 1..l completely
+    shared: int         # leading positions at which all rows have the same vectors, all in front of `ends`
 
     def after_items(self, states: Tensor) -> Tensor:
         """The states [B, L, D] after every item among those of all positions [B, S, D]."""
-        return states.gather(1, self.ends[..., None].expand(-1, -1, states.shape[-1]))
+        return states_of(states, self.ends)
 
     def last(self, length: Tensor) -> Tensor:
         """Position of the state that has seen ``length`` items: [B] -> [B]."""
@@ -70,6 +72,13 @@ class Prompt(nn.Module):
         self.widest_item = words_per_item + self.positions_per_item
         self.max_positions = self.prefix_length + self.widest_item * max_items
 
+    @property
+    def shared(self) -> int:
+        """Leading positions at which all rows of a batch have the same vectors. In training each draws its own wording. An
+        empty history ends with the instruction, whose last position is therefore not among them."""
+        words = 0 if self.wordings is None or self.wordings.training else self.wordings.length
+        return max(min(len(self.instruction) + words, self.prefix_length - 1), 0)
+
     def forward(self, user_tokens: Tensor | None, item_tokens: Tensor, words: Words | None = None) -> Layout:
         """Lay the vectors out.
 
@@ -90,7 +99,7 @@ class Prompt(nn.Module):
         widths = widths if words is None else (widths + words.lengths) * words.real         # [B, L]
         ends = self.prefix_length - 1 + widths.cumsum(1)
         parts.append(items.flatten(1, 2) if words is None else _interleaved(items, words, widths))
-        return Layout(torch.cat(parts, dim=1), ends)
+        return Layout(torch.cat(parts, dim=1), ends, self.shared)
 
 
 def _interleaved(items: Tensor, words: Words, widths: Tensor) -> Tensor:

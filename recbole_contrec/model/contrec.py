@@ -181,13 +181,11 @@ class ContRec(GenerativeRecommender):
         lengthen(self.item_tokens, count)
 
     @torch.no_grad()
-    def generate(self, interaction) -> Tensor:
-        """Sampled preference vectors [M, B, d] for the histories of a batch."""
-        condition = self._last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
-                                      interaction[self.USER_ID])                 # [B, D]
-        generator = torch.Generator(condition.device).manual_seed(self.config["seed"])
+    def _preferences(self, conditions: Tensor) -> Tensor:
+        """Sampled preference vectors [M, B, d] for conditions [B, D]."""
+        generator = torch.Generator(conditions.device).manual_seed(self.config["seed"])
         return self.head.sample(
-            condition, self.config["diffusion_steps"], self.config["diffusion_samples"], float(self.config["guidance"]),
+            conditions, self.config["diffusion_steps"], self.config["diffusion_samples"], float(self.config["guidance"]),
             self.config["sampling_noise"], generator, common_noise=True)
 
     def _ranking(self, targets: Targets) -> Tensor:

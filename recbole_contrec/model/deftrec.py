@@ -101,14 +101,11 @@ class DeftRec(ContRec):
         """The mean over an answer, normalised: [..., D] -> [..., D]."""
         return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
 
-    def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
-        """The condition after the last item: prompts of ``length`` items [b] -> [b, D]."""
-        if self.config["condition_on"] == "answer":
-            return super()._state_after(prompt, length)
-        if self.config["condition"] == "last":
-            return self._conditions(super()._state_after(prompt, length)[:, None])[:, 0]
-        conditions = self._conditions(prompt.after_items(self.backbone(prompt.vectors)))  # [b, L, D]
-        return conditions[torch.arange(len(length), device=length.device), length - 1]
+    def _asked(self, prompt: Layout, length: Tensor) -> tuple[Tensor, Tensor]:
+        """The positions whose states make the condition after the last item [b, Q], and which of them is its own [b]."""
+        if self.config["condition"] == "mean":
+            return prompt.ends, length - 1
+        return super()._asked(prompt, length)
 
     @torch.no_grad()
     def _negatives(self, users: Tensor, targets: Targets) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import Layout, Prompt, length_groups
 from recbole_contrec.data.vectors import check_texts, vector_stages
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.speaking import Speaking
+from recbole_contrec.model.speaking import Heard, Speaking
 from recbole_contrec.model.windowed import Targets, Windowed
 from recbole_contrec.stages import Report, Stage, StageResult
 from recbole_contrec.tokenizer import FoldIn, fit_tokenizer, split_rows
@@ -25,7 +25,7 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
 
     An heir sets ``config``, ``item_tokenizer``, ``user_tokenizer`` and ``user_fold_in`` (or None), ``item_vectors``,
     ``identity_adapter``, ``prompt``, ``backbone`` and ``retrieval``, and defines ``stages``, ``calculate_loss``,
-    ``generate``, ``_read_items``, ``_read_users`` and ``_set_item_tokens``.
+    ``_preferences``, ``_read_items``, ``_read_users`` and ``_set_item_tokens``.
     """
 
     folds_items_in = True  # whether items that were not in training can be added
@@ -108,23 +108,18 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
         return torch.cat([read[:, :, :1] + identity[:, :, None], read[:, :, 1:]], dim=2)
 
     def _last_states(self, item_seq: Tensor, length: Tensor, user: Tensor) -> Tensor:
-        """The state after the last item of histories [B, L] of some length [B], [B, ...]."""
-        return self._by_length(self._state_after, item_seq, length, user)
+        """What the next preference is generated from after histories [B, L] of some length [B], [B, ...]."""
+        return self._hear(item_seq, length, user).conditions
 
-    def _after_histories(self, function: Callable[[Layout, Tensor], Tensor], interaction) -> Tensor:
-        """:meth:`_by_length` of the histories of a batch."""
-        return self._by_length(function, interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
-                               interaction[self.USER_ID])
-
-    def _by_length(self, function: Callable[[Layout, Tensor], Tensor], item_seq: Tensor, length: Tensor,
-                   user: Tensor) -> Tensor:
-        """``function(prompts, lengths)`` of histories [B, L], [B, ...]; rows of similar length are computed together."""
+    def _hear(self, item_seq: Tensor, length: Tensor, user: Tensor, answer: bool = False, log_probs: bool = False) -> Heard:
+        """Read histories [B, L] of some length [B]; rows of similar length are computed together."""
         item_seq, length = self._fitting(item_seq, length)
         found, order = [], length_groups(self._positions(item_seq, length))
         for rows in order:
             longest = int(length[rows].max())
-            found.append(function(self._read(item_seq[rows, :longest], user[rows]), length[rows]))
-        return torch.cat(found)[torch.cat(order).argsort()]
+            found.append(self._heard(self._read(item_seq[rows, :longest], user[rows]), length[rows], answer, log_probs))
+        back = torch.cat(order).argsort()
+        return Heard(*(None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found)))
 
     def _widths(self, item_seq: Tensor) -> Tensor:
         """Positions of the prompt that every item takes [B, L]; none for the padding."""
@@ -157,10 +152,17 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
                      for values in (item_seq, *others))
 
     def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
-        """The state after the last item: prompts of ``length`` items [b] -> [b, ...]."""
-        if self.config["condition_on"] == "answer":
-            return self._answer_conditions(self._generated(prompt, prompt.last(length)[:, None]).states[:, 0])
-        return self.backbone.state_at(prompt.vectors, prompt.last(length))
+        """The condition after the last item without any words: prompts of ``length`` items [b] -> [b, ...]."""
+        at, last = self._asked(prompt, length)
+        return self._condition(self.backbone.states_at(prompt.vectors, at, prompt.shared), last)
+
+    def _asked(self, prompt: Layout, length: Tensor) -> tuple[Tensor, Tensor]:
+        """The positions whose states make the condition after the last item [b, Q], and which of them is its own [b]."""
+        return prompt.last(length)[:, None], torch.zeros_like(length)
+
+    def _condition(self, states: Tensor, last: Tensor) -> Tensor:
+        """From the states at these positions [b, Q, D] to the condition [b, D]."""
+        return self._conditions(states)[torch.arange(len(last), device=last.device), last]
 
     def _conditions(self, states: Tensor) -> Tensor:
         """What the next preference is generated from: the states after the items, [B, L, D] -> [B, L, D]."""
@@ -173,26 +175,33 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
 
     # scores
 
+    @torch.no_grad()
+    def generate(self, interaction) -> Tensor:
+        """Preference vectors for the histories of a batch: [B, d], or samples [M, B, d]."""
+        return self._preferences(self.hear(interaction, scores=False).conditions)
+
     def predict(self, interaction) -> Tensor:
         """Score of one item a row [B]."""
-        preference = self.generate(interaction)                                   # [B, d] or [M, B, d]
-        item = interaction[self.ITEM_ID]                                          # [B]
-        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, interaction[self.ITEM_SEQ],
-                                            self._text_evidence(interaction))
+        heard, item = self.hear(interaction), interaction[self.ITEM_ID]           # item [B]
+        return self.retrieval.paired_scores(self._preferences(heard.conditions), self.item_vectors(item), item,
+                                            interaction[self.ITEM_SEQ], self._text_evidence(heard))
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
-        return self.retrieval.scores(self.generate(interaction), self.item_vectors.weight, interaction[self.ITEM_SEQ],
-                                     text=self._text_evidence(interaction))
+        heard = self.hear(interaction)
+        return self.retrieval.scores(self._preferences(heard.conditions), self.item_vectors.weight,
+                                     interaction[self.ITEM_SEQ], text=self._text_evidence(heard))
 
-    def top_k(self, interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def top_k(self, interaction, k: int, excluded: Tensor | None = None, heard: Heard | None = None) -> tuple[Tensor, Tensor]:
         """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
 
         Args:
             excluded: item numbers [B, E] not to be returned, 0 = none.
+            heard: of :meth:`hear`, where the batch has been read already.
         """
-        return self.retrieval.top_k(self.generate(interaction), self.item_vectors.weight, k, excluded,
-                                    interaction[self.ITEM_SEQ], text=self._text_evidence(interaction))
+        heard = heard or self.hear(interaction)
+        return self.retrieval.top_k(self._preferences(heard.conditions), self.item_vectors.weight, k, excluded,
+                                    interaction[self.ITEM_SEQ], text=self._text_evidence(heard))
 
     # items that were not in training
 

@@ -177,10 +177,9 @@ class TokenRec(GenerativeRecommender):
     # beyond RecBole's contract
 
     @torch.no_grad()
-    def generate(self, interaction) -> Tensor:
-        """Preference vectors [B, d] for the histories of a batch."""
-        return self.projection(self._last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
-                                                 interaction[self.USER_ID]))
+    def _preferences(self, conditions: Tensor) -> Tensor:
+        """Preference vectors [B, d] for states [B, D] or [B, P D]."""
+        return self.projection(conditions)
 
     def add_items(self, count: int) -> None:
         super().add_items(count)

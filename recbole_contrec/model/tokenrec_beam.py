@@ -198,8 +198,8 @@ class _Writer:
     def __init__(self, model: TokenRecBeam, prompt: Layout, length: Tensor, width: int):
         self.model, self.level = model, 0
         room = width * (len(model.code_heads) - 1)
-        state, self.memory = model.backbone.start(prompt.vectors, prompt.last(length), room)
-        self.states = state[:, None]                                              # [b, 1, D]
+        self.states, self.memory = model.backbone.start(
+            prompt.vectors, prompt.last(length)[:, None], room, prompt.shared)    # [b, 1, D]
 
     def __call__(self, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         if codes is not None:
