@@ -123,6 +123,25 @@ def test_stepping_in_branches_equals_reading_every_branch_again(n_layers):
         torch.testing.assert_close(states, again)
 
 
+@pytest.mark.parametrize("n_layers", [1, 2])
+@pytest.mark.parametrize("rows, shared", [(3, 0), (3, 1), (3, 2), (3, 4), (1, 4)])
+def test_leading_positions_that_all_rows_share_change_nothing(n_layers, rows, shared):
+    torch.manual_seed(0)
+    decoder = CausalDecoder(8, n_layers, n_heads=2, max_positions=12).double().eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    inputs, at = torch.randn(rows, 9, 8, dtype=torch.float64), torch.tensor([[8, 4], [4, 4], [5, 7]])[:rows]
+    inputs[:, :shared] = inputs[:1, :shared]
+    expected = decoder(inputs)[torch.arange(rows)[:, None], at]
+    torch.testing.assert_close(decoder.states_at(inputs, at, shared), expected)
+    read, parents, stepped = torch.randn(rows, 2, 8, dtype=torch.float64), torch.tensor([[1, 0]] * rows), []
+    for told in (0, shared):
+        states, memory = decoder.start(inputs, at, room=2, shared=told)
+        torch.testing.assert_close(states, expected)
+        stepped.append(decoder.step(memory, read, parents)[0])
+    torch.testing.assert_close(*stepped)
+
+
 def test_branches_drop_what_a_plain_prompt_drops():
     decoder = CausalDecoder(8, n_layers=2, n_heads=2, max_positions=12, dropout=0.3).double().train()
     inputs, states = torch.randn(2, 9, 8, dtype=torch.float64), []

@@ -182,6 +182,33 @@ def test_steps_in_branches_equal_separate_rows(decoder):
         close(states, again)
 
 
+def positions_computed(decoder, function):
+    """Positions that pass through the feed-forward layer of the first block."""
+    first, found = next(module for name, module in decoder.named_modules() if name.endswith("mlp")), []
+    handle = first.register_forward_hook(lambda module, inputs, states: found.append(states[..., 0].numel()))
+    function()
+    handle.remove()
+    return sum(found)
+
+
+def test_leading_positions_that_all_rows_share_are_read_once(decoder, monkeypatch):
+    inputs, at = torch.randn(5, 12, 64), torch.tensor([[11], [7], [10], [9], [8]])
+    inputs[:, :7] = inputs[:1, :7]
+    expected, shared = decoder.states_at(inputs, at), dict(shared=7)
+    assert positions_computed(decoder, lambda: decoder.states_at(inputs, at)) == 5 * 12
+    for limit in (2 ** 14, 12 * 3):
+        monkeypatch.setattr(type(decoder), "POSITIONS", limit, raising=False)
+        close(decoder.states_at(inputs, at, **shared), expected)
+    monkeypatch.undo()
+    states, memory = decoder.start(inputs, at, 1, **shared)
+    close(states, expected)
+    for function in (lambda: decoder.states_at(inputs, at, **shared), lambda: decoder.start(inputs, at, 1, **shared)):
+        assert positions_computed(decoder, function) == 7 + 5 * 5
+    assert positions_computed(decoder, lambda: decoder.states_at(inputs, at, shared=1)) == 5 * 12  # not worth it
+    read, parents = torch.randn(5, 1, 64), torch.zeros(5, 1, dtype=torch.long)
+    close(decoder.step(memory, read, parents)[0], decoder.step(decoder.start(inputs, at, 1)[1], read, parents)[0])
+
+
 def tree(prefixes, lengths):
     """Positions [B, S] and what is visible [B, S, S]: branches of some lengths behind prefixes of some lengths [B]; between
     the prefix and its branches, and at the end of rows, stands padding that nothing sees."""
@@ -480,6 +507,8 @@ def test_layers_with_a_window(tmp_path):
         close(decoder(inputs), decoder.model.model(inputs_embeds=inputs).last_hidden_state)
         order = tree([4], [2, 2])
         close(decoder(inputs[:, :8], *order)[0, 6:], decoder(inputs[:, [0, 1, 2, 3, 6, 7]])[0, 4:])
+        rows = torch.cat([inputs, inputs])
+        close(decoder.states_at(rows, torch.tensor([[8], [7]]), shared=6), decoder.states_at(rows, torch.tensor([[8], [7]])))
         _, memory = decoder.start(inputs[:, :5], torch.tensor([[4]]), room=2)
         stepped, memory = decoder.step(memory, inputs[:, 5:6], zeros)
         close(stepped, decoder(inputs[:, :6])[:, 5:])
@@ -493,6 +522,8 @@ def test_a_model_without_position_numbers_reads_plain_prompts(tmp_path):
     path = random_model(tmp_path / "bloom", "bloom", n_head=2, n_layer=2)
     decoder = PretrainedDecoder(str(path), attention="eager").eval()
     assert decoder(torch.randn(2, 5, 16)).shape == (2, 5, 16)
+    inputs, at = torch.randn(1, 5, 16).expand(2, -1, -1), torch.tensor([[4], [4]])
+    close(decoder.states_at(inputs, at, shared=3), decoder.states_at(inputs, at))
     for attempt in (lambda: decoder(torch.randn(2, 5, 16), torch.arange(5).expand(2, -1)),
                     lambda: decoder.start(torch.randn(1, 5, 16), torch.tensor([[4]]), 1)):
         with pytest.raises(ValueError, match="a bloom model .* cannot read branches"):

@@ -184,7 +184,7 @@ class CausalDecoder(nn.Module):
         """:meth:`states_at`; ``keep`` gets the keys and values of every block, [B, heads, S, D / heads] each."""
         batch, positions = len(inputs), self._positions(inputs)
         hidden = inputs + self.transformer.wpe(positions)                         # [B, S, D]
-        shared = shared if batch > 1 else 0
+        shared = worth_sharing(inputs, shared)
         front, hidden = hidden[:1, :shared], hidden[:, shared:]                   # [1, P, D], [B, S - P, D]
         past = positions <= positions[shared:, None] if shared else None          # [S - P, S]
         for number, block in enumerate(self.transformer.h, 1):
@@ -226,6 +226,13 @@ class CausalDecoder(nn.Module):
         """0..S-1, [S]."""
         check_length(inputs.shape[1], self.max_positions)
         return torch.arange(inputs.shape[1], device=inputs.device)
+
+
+def worth_sharing(inputs: Tensor, shared: int) -> int:
+    """How many leading positions of prompts [B, S, D] are read once for all rows: none where the mask that the others need
+    costs more than that saves."""
+    batch, length, _ = inputs.shape
+    return shared if batch > 1 and 8 * shared >= length else 0
 
 
 def states_of(states: Tensor, at: Tensor) -> Tensor:

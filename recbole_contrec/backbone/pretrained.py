@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.adapters import add_adapters, check_mark, pack_mark, vocabulary_mark
-from recbole_contrec.backbone.decoder import Memory, additive_mask, branch_masks, check_length, states_of
+from recbole_contrec.backbone.decoder import Memory, additive_mask, branch_masks, check_length, states_of, worth_sharing
 from recbole_contrec.backbone.hub import load_pretrained, not_causal
 from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_right, scores_words
 from recbole_contrec.errors import UserError
@@ -55,6 +55,8 @@ class PretrainedDecoder(nn.Module):
         ValueError: settings that cannot be, or a prompt that is too long.
         UserError: a model that cannot be had or is no causal language model; or a package that is missing.
     """
+
+    POSITIONS = 2 ** 14  # whose keys and values are held at once where nothing goes on from them
 
     def __init__(self, name: str, dtype: str = "float32", attention: str = "sdpa", lora_rank: int = 8,
                  lora_alpha: float = 16.0, lora_dropout: float = 0.0, lora_targets: str | Sequence[str] = "all-linear",
@@ -155,8 +157,9 @@ class PretrainedDecoder(nn.Module):
     @torch.no_grad()
     def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:
         """:meth:`CausalDecoder.states_at`: inputs [B, S, D], at [B, Q] -> final states [B, Q, D]."""
-        if shared and self._branches and inputs.shape[1] <= self._window:
-            return self.start(inputs, at, 0, shared)[0]
+        if worth_sharing(inputs, shared) and self._branches and inputs.shape[1] <= self._window:
+            rows = max(1, self.POSITIONS // inputs.shape[1])
+            return torch.cat([self.start(*part, 0, shared)[0] for part in zip(inputs.split(rows), at.split(rows))])
         return states_of(self(inputs), at)
 
     @torch.no_grad()
@@ -167,7 +170,7 @@ class PretrainedDecoder(nn.Module):
 
         self._check_branches(inputs.shape[1])
         cache = DynamicCache()  # without the configuration, so that no layer forgets what left its window
-        memory, shared = Memory.after(inputs, at, cache), shared if len(inputs) > 1 else 0
+        memory, shared = Memory.after(inputs, at, cache), worth_sharing(inputs, shared)
         inputs = inputs.to(self._dtype)
         if shared:
             self._body(inputs_embeds=inputs[:1, :shared], past_key_values=cache, use_cache=True)
