@@ -86,14 +86,16 @@ def test_one_reading_gives_what_separate_passes_give(speaking, model, arguments,
     categories, text_of = model.language.categories, model.language.answers.text_of
     said = categories.named(model.language.vocabulary.decode(words))
     text = TextEvidence(heard.log_probs, text_of, said, categories.category_of)
-    expected = model.retrieval.scores(model._preferences(conditions), model.item_vectors.weight, batch["item_id_list"], text=text)
+    expected = model.retrieval.scores(model._preferences(conditions), model.item_vectors.weight, batch["item_id_list"],
+                                      text=text)
     torch.testing.assert_close(model.full_sort_predict(batch), expected, atol=1e-3, rtol=1e-3)
     assert model.answers(batch) == model.answers(batch, heard) == model.language.vocabulary.decode(words)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("model, arguments", [
-    ("ContRec", ("--condition_on=answer",)), ("ContRec", ()), ("DeftRec", ("--condition=mean",)), ("DeftRec", ("--condition=last",))])
+    ("ContRec", ("--condition_on=answer",)), ("ContRec", ()), ("DeftRec", ("--condition=mean",)),
+    ("DeftRec", ("--condition=last",))])
 def test_every_history_is_read_once(speaking, monkeypatch, model, arguments, backbone):
     model, batch = speaking(model, backbone, *arguments, *HEARD)
     passes, plain = Passes(model.backbone, monkeypatch), model.top_k(batch, 5)

@@ -67,7 +67,8 @@ class _Distinct(NamedTuple):
 class Answers(nn.Module):
     """The texts that a language model may say about items, one an item; items may share one.
 
-    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible)``, ``step``, ``read`` and ``word_scores``.
+    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible)``, ``step``, ``read`` and
+    ``word_scores``.
 
     Args:
         encoded: the answer about every item [N, A], each with an end mark. About an item without a text (an end mark and

@@ -180,7 +180,8 @@ class CausalDecoder(nn.Module):
             hidden = self._block_from(block, hidden, keys, values, seen[:, None])
         return self.transformer.ln_f(hidden), memory._replace(seen=seen, position=position + 1)
 
-    def _states_at(self, inputs: Tensor, at: Tensor, shared: int, keep: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
+    def _states_at(self, inputs: Tensor, at: Tensor, shared: int,
+                   keep: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
         """:meth:`states_at`; ``keep`` gets the keys and values of every block, [B, heads, S, D / heads] each."""
         batch, positions = len(inputs), self._positions(inputs)
         hidden = inputs + self.transformer.wpe(positions)                         # [B, S, D]
@@ -197,7 +198,8 @@ class CausalDecoder(nn.Module):
             if keep is not None:
                 keep(keys, values)
             if number == len(self.transformer.h):  # nothing reads the final block's other states
-                hidden, past = states_of(hidden, at - shared), (positions <= at[..., None])[:, None]      # [B, Q, D], [B, 1, Q, S]
+                hidden = states_of(hidden, at - shared)                           # [B, Q, D]
+                past = (positions <= at[..., None])[:, None]                      # [B, 1, Q, S]
             hidden = self._block_from(block, hidden, keys, values, past)
         return self.transformer.ln_f(hidden)
 
