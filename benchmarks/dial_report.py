@@ -95,5 +95,6 @@ def _draw_panel(axes, records, samples):
         for record, x, y in zip(line, speed, score):
             axes.annotate(str(record["steps"]), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter("")  # between powers of ten there is no room for numbers
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

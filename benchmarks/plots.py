@@ -36,7 +36,7 @@ def draw(table: list[Row], folder: Path) -> list[Path]:
 def _training(axes, table):
     """Validation curves over core-seconds, one line a seed; the best epoch of each is marked."""
     for number, row in enumerate(table):
-        color = f"C{number}"
+        color = _color(number)
         for seed, result in enumerate(row.results):
             curve = result.content["curve"]
             if not curve:
@@ -59,7 +59,7 @@ def _evaluation(axes, table):
     for number, row in enumerate(table):
         speed = _mean(row.values(lambda content: content["card"]["test_users_per_second"]))
         score = _mean(row.metric("ndcg@10"))
-        axes.plot(speed, score, "s" if is_baseline(row) else "o", color=f"C{number}", label=row.name)
+        axes.plot(speed, score, "s" if is_baseline(row) else "o", color=_color(number), label=row.name)
     axes.set(xscale="log", xlabel="users ranked a second (test, whole catalogue)", ylabel="NDCG@10 on test",
              title=f"{_data(table)}: accuracy against evaluation speed (squares: baselines)")
     axes.set_ylim(0, 1.15 * max(_mean(row.metric("ndcg@10")) for row in table))
@@ -67,6 +67,13 @@ def _evaluation(axes, table):
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.xaxis.set_minor_formatter("")
+
+
+def _color(number):
+    """One of twenty colors: the usual ten, then their lighter sisters."""
+    from matplotlib import colormaps
+
+    return colormaps["tab20"](2 * number % 20 + number // 10 % 2)
 
 
 def _mean(values):

@@ -35,6 +35,7 @@ def outcome(trainer, best, tested, fit_seconds: float, test_seconds: float) -> d
         "best_valid_score": float(score) if math.isfinite(score) else None, "best_valid_result": _floats(metrics),
         "test_result": _floats(tested), "best_epoch": trainer.best_epoch, "epochs": epochs,
         "curve": [point._asdict() for point in trainer.curve],
+        "refinements": trainer.refinements,
         "seconds": {**{name: round(stage.seconds, 2) for name, stage in trainer.stages.items()},
                     "training": round(trainer.training_seconds or fit_seconds, 2),
                     "epoch": round(sum(trainer.epoch_seconds) / max(epochs, 1), 3), "test": round(test_seconds, 2)},

@@ -67,6 +67,7 @@ class RunTrainer(FullRanking):
         self.curve: list[CurvePoint] = []
         self._valid_score = math.nan  # of the last validation
         self.best_epoch = -1
+        self.refinements: list[dict[str, Any]] = []  # of identifiers, where a model improves them
         self._epoch, self._batch = 0, 0
         self._resumed: checkpoint.Checkpoint | None = None
 
@@ -110,7 +111,7 @@ class RunTrainer(FullRanking):
                   "cur_step": self.cur_step, "best_valid_score": score if math.isfinite(score) else None,
                   "best_valid_result": self.best_valid_result, "best_epoch": self.best_epoch,
                   "epoch_seconds": self.epoch_seconds, "training_seconds": self.training_seconds,
-                  "core_seconds": self.core_seconds, "curve": self.curve,
+                  "core_seconds": self.core_seconds, "curve": self.curve, "refinements": self.refinements,
                   "stages": {name: stage._asdict() for name, stage in self.stages.items()},
                   "train_loss": self.train_loss_dict, "average_steps": self.average.steps if self.average else 0}
         checkpoint.save(self.folder / LAST, tensors, record)
@@ -151,6 +152,7 @@ class RunTrainer(FullRanking):
         self.epoch_seconds, self.training_seconds = record["epoch_seconds"], record["training_seconds"]
         self.core_seconds = record["core_seconds"]
         self.curve = [CurvePoint(*point) for point in record["curve"]]
+        self.refinements = record["refinements"]
         self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
         self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
         logger.info("Resuming %s after epoch %d", path, record["epoch"])

@@ -5,7 +5,8 @@ The language model that reads tokens: :class:`~recbole_contrec.backbone.prompt.P
 vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says the instruction in several ways,
 :class:`~recbole_contrec.backbone.decoder.CausalDecoder`,
 :class:`~recbole_contrec.backbone.pretrained.PretrainedDecoder` or
-:class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` turns the vectors into states, and
+:class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` turns the vectors into states,
+:class:`~recbole_contrec.backbone.t5_writer.T5Writer` writes on behind them, and
 :class:`~recbole_contrec.backbone.answers.Answers` has them answer in the words of a
 :class:`~recbole_contrec.backbone.vocabulary.Vocabulary`.
 """
@@ -16,8 +17,9 @@ from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
 from recbole_contrec.backbone.grouping import length_groups
 from recbole_contrec.backbone.pretrained import PretrainedDecoder
 from recbole_contrec.backbone.prompt import Layout, Prompt, Words
+from recbole_contrec.backbone.t5_writer import T5Writer
 from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
 from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words_of
 
 __all__ = ["Answers", "Branches", "CausalDecoder", "Encoded", "EncoderDecoder", "Generated", "Layout", "Memory", "PretrainedDecoder", "Prompt",
-           "Vocabulary", "VocabularyWordings", "Wordings", "Words", "length_groups", "words_of"]
+           "T5Writer", "Vocabulary", "VocabularyWordings", "Wordings", "Words", "length_groups", "words_of"]

@@ -30,6 +30,7 @@ class _Level(NamedTuple):
     first: Tensor       # [nodes + 1]  the edges of node i are first[i] .. first[i + 1] - 1
     codes: Tensor       # [edges]      edge j leads to node j of the next level
     widest: int         # F
+    leaves: Tensor      # [edges + 1]  the leaves below edge j are leaves[j] .. leaves[j + 1] - 1
 
 
 class CodeTrie:
@@ -58,18 +59,44 @@ class CodeTrie:
         node, n_nodes = torch.zeros_like(items), 1                                # [n], of every item
         for code in codes[items].T.long():
             # In order of (node, code) the children of a node stand together, and their places number the next level.
-            edges, child = (node * n_codes + code).unique(return_inverse=True)
+            edges, child, below = (node * n_codes + code).unique(return_inverse=True, return_counts=True)
             first = torch.searchsorted(edges, torch.arange(n_nodes + 1, device=edges.device) * n_codes)
-            self._levels.append(_Level(first, edges % n_codes, int(first.diff().max())))
+            leaves = torch.cat([below.new_zeros(1), below.cumsum(0)])             # numbered in the order of the tree
+            self._levels.append(_Level(first, edges % n_codes, int(first.diff().max()), leaves))
             node, n_nodes = child, len(edges)
         if n_nodes < len(items):
             raise ValueError(f"{len(items)} items have only {n_nodes} different tuples of codes")
         self.items = torch.empty_like(items).scatter_(0, node, items)
+        self._leaf_of = torch.full((len(codes),), n_nodes, device=codes.device).scatter_(
+            0, self.items, torch.arange(n_nodes, device=codes.device))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        tensors = [self.items, self._leaf_of, *(part for level in self._levels for part in level if torch.is_tensor(part))]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def children(self, level: int, nodes: Tensor) -> Children:
         """The children of some nodes [...] of a level."""
-        first, codes, widest = self._levels[level]
+        first, codes, widest, _ = self._levels[level]
         place = first[nodes][..., None] + torch.arange(widest, device=nodes.device)     # [..., F]
         real = place < first[nodes + 1][..., None]
         place = place.clamp(max=len(codes) - 1)
         return Children(place, codes[place], real)
+
+    def leaves(self, items: Tensor) -> Tensor:
+        """Leaves of items [B, E] in rising order; for what is no item of the tree, and for an item named before in its row,
+        the number of leaves."""
+        leaves = self._leaf_of[items].sort(1).values
+        again = torch.zeros_like(leaves, dtype=torch.bool)
+        again[:, 1:] = leaves[:, 1:] == leaves[:, :-1]
+        return leaves.masked_fill(again, len(self.items)).sort(1).values
+
+    def any_left(self, level: int, children: Tensor, without: Tensor) -> Tensor:
+        """Whether any leaf is below some children of a level [B, n] but those in ``without`` [B, E], which
+        :meth:`leaves` gave: [B, n]."""
+        if not without.shape[1]:
+            return torch.ones_like(children, dtype=torch.bool)
+        borders = self._levels[level].leaves
+        begin, end = borders[children], borders[children + 1]                     # [B, n]
+        return torch.searchsorted(without, end) - torch.searchsorted(without, begin) < end - begin

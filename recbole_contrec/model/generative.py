@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import Layout, Prompt, length_groups
 from recbole_contrec.data.vectors import check_texts, vector_stages
 from recbole_contrec.errors import UserError
+from recbole_contrec.model.fitting import fitted
 from recbole_contrec.model.speaking import Heard, Speaking
 from recbole_contrec.model.windowed import Targets, Windowed
 from recbole_contrec.stages import Report, Stage, StageResult
-from recbole_contrec.tokenizer import FoldIn, fit_tokenizer, split_rows
+from recbole_contrec.tokenizer import FoldIn
 
 
 class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
@@ -75,23 +76,7 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
                 self.item_vectors.weight.mul_(0.02)
 
     def _fit(self, tokenizer, vectors: Tensor, report: Report, health: Callable, **weights: float) -> StageResult:
-        """Train a tokenizer on ``vectors`` and freeze it.
-
-        Args:
-            health: called as ``health(tokenizer, vectors, held_out_rows)``; its ``as_dict()`` is reported.
-            weights: of the terms of the tokenizer's loss.
-        """
-        config = self.config
-        vectors = vectors.to(self.device)
-        tokenizer.requires_grad_(True)
-        fitted = fit_tokenizer(
-            tokenizer, vectors, epochs=config["tokenizer_epochs"], batch_size=config["tokenizer_batch_size"],
-            learning_rate=config["tokenizer_learning_rate"], seed=config["seed"],
-            on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"), **weights)
-        tokenizer.requires_grad_(False).eval()
-        held_out = split_rows(vectors, 0.1, config["seed"]).held_out
-        return StageResult(tokenizer.state_dict(),
-                           {"epochs": fitted.epochs_run, **health(tokenizer, vectors, held_out).as_dict()})
+        return fitted(self.config, tokenizer, vectors.to(self.device), report, health, **weights)
 
     # from a history to a state
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, EncoderDecoder, Layout, Prompt, Wordings
 from recbole_contrec.data.vectors import check_source
 from recbole_contrec.model.generative import GenerativeRecommender
+from recbole_contrec.model.identifying import CodeTable
 from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.stages import Stage, StageResult
@@ -130,7 +131,7 @@ class TokenRec(GenerativeRecommender):
         if self.user_tokenizer is not None:
             yield self._code_stage("user", self.user_tokenizer, self.user_codes, vectors["users"])
 
-    def _code_stage(self, name: str, tokenizer: MaskedVQ, table: "CodeTable", vectors: Tensor) -> Stage:
+    def _code_stage(self, name: str, tokenizer: MaskedVQ, table: CodeTable, vectors: Tensor) -> Stage:
         """Fit a tokenizer to ``vectors`` [rows, d] and keep the codes that it gives them."""
         keys = ("token_size", "tokenizer_hidden_size", "tokenizer_dropout", "token_mask_ratio", "codebook_weight",
                 "commitment_weight", "code_restart", "code_gradient", "distinct_codes", "tokenizer_epochs",
@@ -238,39 +239,6 @@ class TokenRec(GenerativeRecommender):
             some = (vectors != 0).any(1)
             codes[new[some]] = self.user_tokenizer.encode(vectors[some])
         return self.user_codes.read(codes)
-
-
-class CodeTable(nn.Module):
-    """The codes of users or items, and the learned word vector of every code.
-
-    A row without a vector has no codes; it reads one stand-in, learned like a code, in each of its K places.
-
-    Args:
-        rows: users or items, row 0 for the padding.
-        n_tokens: K.
-        codes: codes of a codebook (C); the number C is the stand-in.
-        hidden_size: D.
-    """
-
-    def __init__(self, rows: int, n_tokens: int, codes: int, hidden_size: int):
-        super().__init__()
-        self.stand_in = codes
-        self.register_buffer("codes", torch.full((rows, n_tokens), codes))
-        self.register_buffer("first", torch.arange(n_tokens) * (codes + 1), persistent=False)  # of each codebook [K]
-        self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
-        nn.init.normal_(self.words.weight, std=0.1)  # K of them add up to the size of the item vectors beside them
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        """Word vectors [..., K, D] of users or items [...]."""
-        return self.read(self.codes[numbers])
-
-    def read(self, codes: Tensor) -> Tensor:
-        """Word vectors [..., K, D] of codes [..., K]."""
-        return self.words(codes + self.first)
-
-    def read_level(self, codes: Tensor, level: int) -> Tensor:
-        """Word vectors [..., D] of codes [...] of one codebook."""
-        return self.words(codes + self.first[level])
 
 
 def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Module:

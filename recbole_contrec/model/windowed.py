@@ -34,12 +34,19 @@ class Windowed:
     :class:`~recbole_contrec.data.windows.WindowLoader`, or RecBole's own rows with one target each.
     """
 
+    sampled_prefixes: int | None = None  # targets drawn from a row beside its last one; None trains them all
+
     def count_targets(self, interaction) -> int:
         """Targets of a training batch."""
-        return int((self._next_items(interaction) > 0).sum())
+        counts = (self._all_next_items(interaction) > 0).sum(1)                   # [B]
+        return int((counts if self.sampled_prefixes is None else counts.clamp(max=1 + self.sampled_prefixes)).sum())
 
     def _next_items(self, interaction) -> Tensor:
         """The target after every position [B, L], 0 = none."""
+        next_items = self._all_next_items(interaction)
+        return next_items if self.sampled_prefixes is None else some_targets(next_items, self.sampled_prefixes)
+
+    def _all_next_items(self, interaction) -> Tensor:
         if NEXT_PREFIX + self.ITEM_SEQ in interaction:
             return interaction[NEXT_PREFIX + self.ITEM_SEQ]
         item_seq, last = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN] - 1
@@ -70,6 +77,17 @@ class Windowed:
             places.append(torch.stack([rows[row], place]))
         row, place = torch.cat(places, dim=1)
         return Targets(torch.cat(states), next_items[row, place], item_seq, row, place)
+
+
+def some_targets(next_items: Tensor, sampled: int) -> Tensor:
+    """The last target of every row [B, L] and up to this many drawn ones; the others are 0."""
+    is_target = next_items > 0
+    place = torch.arange(next_items.shape[1], device=next_items.device)
+    last = (place * is_target).amax(1, keepdim=True)                              # [B, 1]
+    chance = torch.rand(next_items.shape, device=next_items.device).masked_fill(~is_target, -1.0)
+    chance.scatter_(1, last, 2.0)
+    chosen = chance.topk(min(1 + sampled, next_items.shape[1])).indices
+    return next_items * torch.zeros_like(is_target).scatter_(1, chosen, True)
 
 
 def repeat_rate(histories: Histories) -> float:

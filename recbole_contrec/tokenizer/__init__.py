@@ -7,7 +7,8 @@ Knows torch, numpy and scipy only. The way through it::
     fit_tokenizer(model, vectors, mean_weight=0.01, twins_weight=0.0)
     tokens = model.encode(vectors)                                                     # [N, K, D]
 
-:class:`SigmaVAE` gives continuous tokens, :class:`MaskedVQ` numbers of codes; both are fitted by the same loop.
+:class:`SigmaVAE` gives continuous tokens, :class:`MaskedVQ` and
+:class:`ResidualVQ` numbers of codes; all are fitted by the same loop. :mod:`.identifiers` gives codes without a network.
 """
 
 from .collaborative import (
@@ -22,6 +23,7 @@ from .collaborative import (
 )
 from .fit import FitReport, Split, fit_tokenizer, reconstruction_error, split_rows
 from .fold_in import FoldIn
+from .identifiers import cluster_codes, product_codes, random_codes, residual_kmeans, with_counter
 from .masked_vq import (
     MaskedVQ,
     Quantized,
@@ -31,7 +33,8 @@ from .masked_vq import (
     distinct_codes,
     encode_rows,
 )
-from .report import CodeHealth, TokenizerHealth, code_report, health_report
+from .residual_vq import ResidualVQ
+from .report import CodeHealth, TokenizerHealth, code_report, health_report, identifier_report
 from .sigma_vae import SigmaVAE, Tokenized, TokenizerLoss, twins_redundancy
 
 __all__ = [
@@ -43,11 +46,13 @@ __all__ = [
     "MaskedVQ",
     "Quantized",
     "QuantizerLoss",
+    "ResidualVQ",
     "SigmaVAE",
     "Split",
     "Tokenized",
     "TokenizerHealth",
     "TokenizerLoss",
+    "cluster_codes",
     "code_report",
     "collision_rate",
     "default_codes",
@@ -56,12 +61,17 @@ __all__ = [
     "fit_tokenizer",
     "health_report",
     "history_means",
+    "identifier_report",
     "load_vectors",
+    "product_codes",
+    "random_codes",
     "reconstruction_error",
+    "residual_kmeans",
     "save_vectors",
     "seen_rows",
     "split_rows",
     "standardise",
     "svd_vectors",
     "twins_redundancy",
+    "with_counter",
 ]

@@ -145,7 +145,7 @@ class MaskedVQ(nn.Module):
             commitment=commitment_weight * F.mse_loss(out.encoded, out.codewords.detach()),
         )
         if self.training and self.restart_below:
-            self._restart_dead_codes(out.encoded.detach(), out.codes)
+            restart_dead_codes(self.codebooks, self.use, out.encoded.detach(), out.codes, self.restart_below)
         return loss
 
     @torch.no_grad()
@@ -183,15 +183,25 @@ class MaskedVQ(nn.Module):
             return encoded + (codewords - encoded).detach()
         return rotated(encoded, codewords)
 
-    @torch.no_grad()
-    def _restart_dead_codes(self, encoded: Tensor, codes: Tensor) -> None:
-        counts = torch.zeros_like(self.use).scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=self.use.dtype))
-        self.use.lerp_(counts * (self.codes / len(codes)), 1 - USE_MEMORY)
-        book, code = (self.use < self.restart_below).nonzero(as_tuple=True)
-        if len(book):
-            row = torch.randint(len(encoded), (len(book),), device=encoded.device)
-            self.codebooks[book, code] = encoded[row, book]
-            self.use[book, code] = 1.0
+
+@torch.no_grad()
+def restart_dead_codes(codebooks: Tensor, use: Tensor, encoded: Tensor, codes: Tensor, below: float) -> None:
+    """Codes that hardly any row takes start anew at a row of the batch.
+
+    Args:
+        codebooks: [K, C, D], changed in place.
+        use: running use of every code, 1 = as often as the average one [K, C]; changed in place.
+        encoded: what was quantised [n, K, D].
+        codes: that it got [n, K].
+        below: the use below which a code starts anew.
+    """
+    counts = torch.zeros_like(use).scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=use.dtype))
+    use.lerp_(counts * (codebooks.shape[1] / len(codes)), 1 - USE_MEMORY)
+    book, code = (use < below).nonzero(as_tuple=True)
+    if len(book):
+        row = torch.randint(len(encoded), (len(book),), device=encoded.device)
+        codebooks[book, code] = encoded[row, book]
+        use[book, code] = 1.0
 
 
 def rotated(encoded: Tensor, codewords: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Axes: ``n`` rows with a vector, ``q`` query rows, ``c`` rows of a chunk, ``k`` n
 ``K`` tokens, ``D`` width of a token.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -185,6 +185,22 @@ def code_report(
         neighbours=k,
         queries=len(table.picked),
     )
+
+
+def identifier_report(codes: Tensor, n_codes: int) -> dict[str, Any]:
+    """How identifiers use their codes.
+
+    Args:
+        codes: [N, K]; rows with the number C, which is no code, do not count.
+        n_codes: C.
+
+    Returns:
+        dict: ``items`` with codes, ``codes_in_use`` and ``perplexity`` as shares of C, one a level, and ``collisions``, the
+        share of items whose tuple is not theirs alone.
+    """
+    codes = codes[codes[:, 0] < n_codes]                                          # [n, K]
+    used, perplexity = _use_of_codes(codes, n_codes)
+    return {"items": len(codes), "codes_in_use": used, "perplexity": perplexity, "collisions": collision_rate(codes)}
 
 
 def _use_of_codes(codes: Tensor, n_codes: int) -> tuple[list[float], list[float]]:

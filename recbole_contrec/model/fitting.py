@@ -1,0 +1,30 @@
+"""
+recbole_contrec.model.fitting
+#############################
+A tokenizer fitted as a stage of a run.
+"""
+
+from typing import Callable
+
+from torch import Tensor, nn
+
+from recbole_contrec.stages import Report, StageResult
+from recbole_contrec.tokenizer import fit_tokenizer, split_rows
+
+
+def fitted(config, tokenizer: nn.Module, vectors: Tensor, report: Report, health: Callable, **weights: float) -> StageResult:
+    """Train a tokenizer on ``vectors`` [rows, d] and freeze it.
+
+    Args:
+        config: reads ``tokenizer_epochs``, ``tokenizer_batch_size``, ``tokenizer_learning_rate`` and ``seed``.
+        health: called as ``health(tokenizer, vectors, held_out_rows)``; its ``as_dict()`` is reported.
+        weights: of the terms of the tokenizer's loss.
+    """
+    tokenizer.requires_grad_(True)
+    found = fit_tokenizer(
+        tokenizer, vectors, epochs=config["tokenizer_epochs"], batch_size=config["tokenizer_batch_size"],
+        learning_rate=config["tokenizer_learning_rate"], seed=config["seed"],
+        on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"), **weights)
+    tokenizer.requires_grad_(False).eval()
+    held_out = split_rows(vectors, 0.1, config["seed"]).held_out
+    return StageResult(tokenizer.state_dict(), {"epochs": found.epochs_run, **health(tokenizer, vectors, held_out).as_dict()})

@@ -1,0 +1,262 @@
+"""
+recbole_contrec.model.identifying
+#################################
+What every model shares that writes the codes of the next item one after the other: its loss, its beam search, and RecBole's
+methods for scores.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_contrec.backbone import length_groups
+from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
+from recbole_contrec.model.self_improving import SelfImprovement
+from recbole_contrec.model.windowed import Targets
+
+
+class CodesLoss(NamedTuple):
+    """The one term; the trainer logs it by its name."""
+
+    codes: Tensor
+
+
+class AlignedLoss(NamedTuple):
+    """Weighted terms of a model that improves its identifiers; the trainer minimises their sum."""
+
+    codes: Tensor
+    alignment: Tensor
+    description: Tensor
+
+
+class CodeTable(nn.Module):
+    """The codes of users or items, and the learned word vector of every code.
+
+    A row without a vector has no codes; it reads one stand-in, learned like a code, in each of its K places.
+
+    Args:
+        rows: users or items, row 0 for the padding.
+        n_tokens: K.
+        codes: codes of a codebook (C); the number C is the stand-in.
+        hidden_size: D.
+    """
+
+    def __init__(self, rows: int, n_tokens: int, codes: int, hidden_size: int):
+        super().__init__()
+        self.stand_in = codes
+        self.register_buffer("codes", torch.full((rows, n_tokens), codes))
+        self.register_buffer("first", torch.arange(n_tokens) * (codes + 1), persistent=False)  # of each codebook [K]
+        self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
+        nn.init.normal_(self.words.weight, std=0.1)  # K of them add up to the size of the item vectors beside them
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Word vectors [..., K, D] of users or items [...]."""
+        return self.read(self.codes[numbers])
+
+    def read(self, codes: Tensor) -> Tensor:
+        """Word vectors [..., K, D] of codes [..., K]."""
+        return self.words(codes + self.first)
+
+    def read_level(self, codes: Tensor, level: int) -> Tensor:
+        """Word vectors [..., D] of codes [...] of one codebook."""
+        return self.words(codes + self.first[level])
+
+
+class IdentifierGenerator:
+    """Mixin over :class:`~recbole_contrec.model.windowed.Windowed`: a causal backbone that writes codes.
+
+    Every code has a position of its own, so what stands in the prompt after a history is what a decoder would have
+    written, and one causal pass trains all K codes of all targets. In evaluation the history is read once; a beam search
+    writes the rest, K - 1 positions a beam, along a trie of the catalogue.
+
+    An heir sets ``config`` (with ``beam_size`` and ``label_smoothing``), ``n_items``, ``item_codes``, ``code_heads`` (K maps
+    from D to C), ``prompt``, ``backbone`` and ``improvement``, and defines ``_read``. For a backbone of another kind it
+    redefines what stands below "backbone".
+
+    Axes: B batch, L history length, K codes of an item, C codes of a codebook, D width, N items, W beams, n targets.
+    """
+
+    _trie: CodeTrie | None = None
+    improvement: SelfImprovement | None  # None where identifiers stay as they are
+
+    def train(self, mode=True):
+        self._trie = None  # other weights, with other codes, may have been loaded since
+        return super().train(mode)
+
+    @property
+    def trie(self) -> CodeTrie:
+        """Of the items that have codes.
+
+        Raises:
+            ValueError: two items have the same ones.
+        """
+        if self._trie is None:
+            self._trie = self._new_trie()
+        return self._trie
+
+    def _new_trie(self) -> CodeTrie:
+        return CodeTrie(self.item_codes.codes, self.item_codes.stand_in)
+
+    def _new_improvement(self) -> SelfImprovement | None:
+        config = self.config
+        if not config["self_improve"]:
+            return None
+        return SelfImprovement(self.n_items, config["vector_size"], config["hidden_size"], config)
+
+    def _describe(self, vectors: Tensor) -> None:
+        """Take item vectors [N, d] as what the items are described by."""
+        if self.improvement is not None:
+            self.improvement.descriptions.copy_(vectors)
+
+    # training
+
+    def code_states(self, item_seq: Tensor, user: Tensor) -> Tensor:
+        """States before every code of every item but the first, for histories [B, L + 1] padded at the end:
+        [B, L, K, D]."""
+        states = self.backbone(self._read(item_seq, user).vectors)                # [B, S, D]
+        first = self.prompt.prefix_length + self.prompt.positions_per_item - 1
+        return states[:, first:-1].unflatten(1, (item_seq.shape[1] - 1, -1))      # [B, L, K, D]
+
+    def calculate_loss(self, interaction) -> CodesLoss | AlignedLoss:
+        """Cross entropy of the K codes of the next item, added up, mean over the targets of a batch; and the losses that
+        align items and identifiers, where these are to be improved."""
+        targets = self._targets(interaction)                                      # states [n, K, D]
+        loss = self.code_loss(targets.states, self.item_codes.codes[targets.items])
+        if self.improvement is None:
+            return CodesLoss(loss)
+        weight = self.config["alignment_weight"]
+        return AlignedLoss(loss, *(weight * term for term in self.improvement.losses(self)))
+
+    def code_loss(self, states: Tensor, codes: Tensor) -> Tensor:
+        """Cross entropy of codes [n, K] after states [n, K, D], added up over K, mean over the rows that have codes."""
+        none = self.item_codes.stand_in
+        loss = sum(F.cross_entropy(head(states[:, level]), codes[:, level], ignore_index=none, reduction="sum",
+                                   label_smoothing=self.config["label_smoothing"])
+                   for level, head in enumerate(self.code_heads))
+        return loss / (codes[:, 0] != none).sum().clamp(min=1)
+
+    def refine(self) -> dict:
+        """Put improved identifiers in place of those of now; says what changed."""
+        refined = self.improvement.refine(self)
+        self.item_codes.codes.copy_(refined.codes)
+        self._trie = None
+        return refined.report
+
+    def _targets(self, interaction) -> Targets:
+        """All targets of a batch and the states before their codes [n, K, D]."""
+        user, length = interaction[self.USER_ID], interaction[self.ITEM_SEQ_LEN]
+        last = self._next_items(interaction).gather(1, length[:, None] - 1)       # [B, 1]
+
+        def states_of(item_seq, rows):  # the last target, too, is read up to its last code but one
+            whole = F.pad(item_seq, (0, 1)).scatter(1, length[rows, None], last[rows])    # [b, L' + 1]
+            return self.code_states(whole, user[rows])                            # [b, L', K, D]
+
+        return self._states_with_targets(interaction, states_of)
+
+    # backbone
+
+    def states_of_codes(self, prompts: Tensor, codes: Tensor) -> Tensor:
+        """States before each of the codes [n, K] when they are written behind prompts [n, P, D]: [n, K, D]."""
+        read = self.item_codes.read(codes)[:, :-1]                                # [n, K - 1, D]
+        return self.backbone(torch.cat([prompts, read], dim=1))[:, prompts.shape[1] - 1:]
+
+    def state_behind(self, prompts: Tensor) -> Tensor:
+        """The state after the last vector of prompts [n, P, D]: [n, D]."""
+        return self.backbone(prompts)[:, -1]
+
+    def writer_behind(self, prompts: Tensor, width: int) -> NextLogProbs:
+        """What gives a search of ``width`` beams log-probabilities behind prompts [n, P, D] without padding."""
+        last = torch.full((len(prompts),), prompts.shape[1] - 1, device=prompts.device)
+        return self._writer(prompts, last, width)
+
+    def _writer(self, vectors: Tensor, last: Tensor, width: int) -> NextLogProbs:
+        """The same behind prompts [b, S, D] padded at the end, with the position [b] that the first code comes after."""
+        return Writer(self, vectors, last, width)
+
+    # scores
+
+    @torch.no_grad()
+    def generate(self, interaction, width: int | None = None, excluded: Tensor | None = None) -> Beams:
+        """The likeliest next items [B, W] and their log-probabilities, by beam search.
+
+        Args:
+            width: W; ``beam_size`` if not given.
+            excluded: item numbers [B, E] not to be generated, 0 = none.
+        """
+        width = width or self.config["beam_size"]
+        length = interaction[self.ITEM_SEQ_LEN]
+        found, order = [], length_groups(length)
+        for rows in order:
+            item_seq = interaction[self.ITEM_SEQ][rows, :int(length[rows[0]])]
+            prompt = self._read(item_seq, interaction[self.USER_ID][rows])
+            writer = self._writer(prompt.vectors, prompt.last(length[rows]), width)
+            found.append(beam_search(self.trie, width, writer, None if excluded is None else excluded[rows]))
+        back = torch.cat(order).argsort()
+        return Beams(*(torch.cat(part)[back] for part in zip(*found)))
+
+    def _never_generated(self, interaction) -> Tensor | None:
+        """Items [B, E] that hold no place of a beam; None for none."""
+        # What the evaluation masks anyhow must not hold places of the beam.
+        return interaction[self.ITEM_SEQ] if self.config["mask_seen"] else None
+
+    def predict(self, interaction) -> Tensor:
+        """Score of one item a row [B], as :meth:`full_sort_predict` gives it."""
+        found = self.generate(interaction, excluded=self._never_generated(interaction))
+        own = found.items == interaction[self.ITEM_ID][:, None]                   # [B, W]
+        lowest = torch.finfo(found.log_probs.dtype).min
+        return found.log_probs.masked_fill(~own, lowest).clamp(min=lowest).amax(1)
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """Scores of the whole catalogue [B, N], fresh and writable: log-probabilities of the items in the beam.
+
+        All others share the lowest finite number: behind every beam and tied, and still in front of what an evaluation
+        masks with -inf.
+        """
+        found = self.generate(interaction, excluded=self._never_generated(interaction))
+        lowest = torch.finfo(found.log_probs.dtype).min
+        scores = found.log_probs.new_full((len(found.items), self.n_items), lowest)
+        return scores.scatter_(1, found.items, found.log_probs.clamp(min=lowest))
+
+    def top_k(self, interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores [B, k] and item numbers [B, k] of the best items; -inf and 0 where too few are found. A list longer than
+        the beam widens it.
+
+        Args:
+            excluded: item numbers [B, E] not to be returned, 0 = none.
+        """
+        never = [part for part in (excluded, self._never_generated(interaction)) if part is not None]
+        found = self.generate(interaction, max(k, self.config["beam_size"]), torch.cat(never, dim=1) if never else None)
+        return found.log_probs[:, :k], found.items[:, :k]
+
+    @torch.no_grad()
+    def score_all(self, interaction) -> Tensor:
+        """Exact log-probabilities of the whole catalogue [B, N], -inf for items without codes: the same steps as a beam
+        search, with a beam for every prefix of the trie. A reference for small catalogues."""
+        found = self.generate(interaction, width=len(self.trie.items))
+        scores = found.log_probs.new_full((len(found.items), self.n_items), -torch.inf)
+        return scores.scatter_(1, found.items, found.log_probs)
+
+
+class Writer:
+    """What a beam search asks for: log-probabilities of the next code.
+
+    Args:
+        model: an :class:`IdentifierGenerator` with a causal backbone.
+        vectors: prompts [b, S, D], padded at the end.
+        last: the position that the first code comes after [b].
+        width: beams at most.
+    """
+
+    def __init__(self, model, vectors: Tensor, last: Tensor, width: int):
+        self.model, self.level = model, 0
+        room = width * (len(model.code_heads) - 1)
+        self.states, self.memory = model.backbone.start(vectors, last[:, None], room)       # [b, 1, D]
+
+    def __call__(self, codes: Tensor | None, parents: Tensor | None) -> Tensor:
+        if codes is not None:
+            read = self.model.item_codes.read_level(codes, self.level)            # [b, w, D]
+            self.states, self.memory = self.model.backbone.step(self.memory, read, parents)
+            self.level += 1
+        return self.model.code_heads[self.level](self.states).log_softmax(-1)     # [b, w, C]

@@ -1,0 +1,126 @@
+r"""
+recbole_contrec.model.self_improving
+####################################
+
+Reference:
+    Runjin Chen et al. "Enhancing Item Tokenization for Generative Recommendation through Self-Improvement."
+    https://arxiv.org/abs/2412.17171
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_contrec.decoding import AllTuples, diverse_beam_search
+from recbole_contrec.tokenizer import identifier_report, seen_rows
+from recbole_contrec.tokenizer.assignment import assign
+
+ITEMS_A_SEARCH = 512  # whose identifiers are generated at once
+
+
+class Refined(NamedTuple):
+    """Identifiers after a refinement, and what it changed."""
+
+    codes: Tensor       # [N, K]
+    report: dict[str, Any]
+
+
+class SelfImprovement(nn.Module):
+    """What a model that generates identifiers needs to improve them: items and identifiers are aligned in training, and at
+    times the model writes all identifiers anew.
+
+    An item is described by one vector, of its interactions or its texts. Alignment teaches the language model to write an
+    identifier behind a description, and to tell the description from an identifier. A refinement has it write several
+    for every item, which differ, and hands them out so that all are distinct and none is less likely than the one before.
+
+    NOTE:
+        The paper leaves open how often, with which weights and how collisions are avoided; what is chosen here are settings.
+        It describes items by their words, here any item vector serves (``item_vectors: text`` is nearest to it).
+
+    Axes: N items, K codes, D width of the language model, d width of a description, W candidates, m items of a batch.
+
+    Args:
+        n_items: N.
+        size: d.
+        hidden_size: D.
+        settings: ``alignment_items``, ``refine_candidates``, ``refine_groups``, ``refine_diversity``, ``refine_margin``,
+            ``refine_assignment`` and ``refinement``, as in ``properties/model/TIGER.yaml``.
+
+    Raises:
+        ValueError: the groups of the search cannot share the candidates evenly.
+    """
+
+    def __init__(self, n_items: int, size: int, hidden_size: int, settings: dict[str, Any]):
+        super().__init__()
+        if settings["refine_candidates"] % settings["refine_groups"]:
+            raise ValueError(f"refine_groups={settings['refine_groups']} must divide "
+                             f"refine_candidates={settings['refine_candidates']}")
+        self.settings = settings
+        self.register_buffer("descriptions", torch.zeros(n_items, size))          # of about unit variance
+        self.to_prompt = nn.Linear(size, hidden_size)
+        self.to_description = nn.Linear(hidden_size, size)
+        self.marks = nn.Parameter(0.1 * torch.randn(2, hidden_size))  # begin a prompt: write codes, tell a description
+
+    def losses(self, model) -> tuple[Tensor, Tensor]:
+        """Of some items drawn at random: the cross entropy of their codes behind their descriptions, and one minus the cosine
+        of the descriptions that the model tells from the codes."""
+        known = self._known(model)
+        drawn = known[torch.randint(len(known), (self.settings["alignment_items"],), device=known.device)]    # [m]
+        codes = model.item_codes.codes[drawn]
+        states = model.states_of_codes(self._prompts(drawn), codes)               # [m, K, D]
+        mark = self.marks[1].expand(len(drawn), 1, -1)
+        told = self.to_description(model.state_behind(torch.cat([mark, model.item_codes.read(codes)], dim=1)))
+        return model.code_loss(states, codes), 1 - F.cosine_similarity(told, self.descriptions[drawn]).mean()
+
+    @torch.no_grad()
+    def refine(self, model) -> Refined:
+        """New identifiers in place of those of ``model``, which stays as it is.
+
+        With ``refinement: random``, the control, as many items move, and to the same identifiers, but who gets which is drawn.
+        """
+        settings, none = self.settings, model.item_codes.stand_in
+        known = self._known(model)                                                # [n]
+        own = model.item_codes.codes[known]                                       # [n, K]
+        tree, found, likely = AllTuples(own.shape[1], none), [], []
+        for part in known.split(ITEMS_A_SEARCH):
+            prompts = self._prompts(part)                                         # [m, 2, D]
+            writer = model.writer_behind(prompts, settings["refine_candidates"])
+            found.append(diverse_beam_search(tree, settings["refine_candidates"], writer, settings["refine_groups"],
+                                             settings["refine_diversity"]))
+            likely.append(_log_probs(model, prompts, model.item_codes.codes[part]))
+        width = min(tuples.codes.shape[1] for tuples in found)
+        candidates = torch.cat([tuples.codes[:, :width] for tuples in found])     # [n, W, K]
+        scores = torch.cat([tuples.log_probs[:, :width] for tuples in found])     # [n, W]
+        likely = torch.cat(likely)                                                # [n]
+        new = assign(own, likely, candidates, scores, settings["refine_margin"],
+                     settings["refine_assignment"]).to(own.device)
+        moved = (new != own).any(1).nonzero().squeeze(1)
+        if settings["refinement"] == "random":
+            new[moved] = new[moved[torch.randperm(len(moved), device=moved.device)]]
+        codes = model.item_codes.codes.clone()
+        codes[known] = new
+        best = scores[:, 0] > likely
+        return Refined(codes, {
+            "share_changed": round(float((new != own).any(1).double().mean()), 4),
+            "share_of_codes_changed": [round(float(share), 4) for share in (new != own).double().mean(0)],
+            "share_wanting_change": round(float(best.double().mean()), 4),
+            **identifier_report(codes, none)})
+
+    def _known(self, model) -> Tensor:
+        """Items with codes and a description [n]."""
+        with_codes = model.item_codes.codes[:, 0] != model.item_codes.stand_in
+        return (with_codes & seen_rows(self.descriptions)).nonzero().squeeze(1)
+
+    def _prompts(self, items: Tensor) -> Tensor:
+        """What an identifier is written behind, for items [m]: [m, 2, D]."""
+        mark = self.marks[0].expand(len(items), -1)
+        return torch.stack([mark, self.to_prompt(self.descriptions[items])], dim=1)
+
+
+def _log_probs(model, prompts: Tensor, codes: Tensor) -> Tensor:
+    """Log-probabilities of codes [m, K] behind prompts [m, P, D]: [m]."""
+    states = model.states_of_codes(prompts, codes)                                # [m, K, D]
+    return sum(head(states[:, level]).log_softmax(1).gather(1, codes[:, level, None]).squeeze(1)
+               for level, head in enumerate(model.code_heads))

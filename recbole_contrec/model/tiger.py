@@ -1,0 +1,248 @@
+r"""
+recbole_contrec.model.tiger
+################################################
+
+Reference:
+    Shashank Rajput et al. "Recommender Systems with Generative Retrieval." in NeurIPS 2023.
+    https://arxiv.org/abs/2305.05065
+"""
+
+from typing import Iterator
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor, nn
+
+from recbole_contrec.backbone import CausalDecoder, Layout, Prompt, T5Writer, length_groups
+from recbole_contrec.decoding import NextLogProbs
+from recbole_contrec.data.vectors import check_source, check_texts, vector_stages
+from recbole_contrec.errors import UserError
+from recbole_contrec.model.fitting import fitted
+from recbole_contrec.model.identifying import CodeTable, IdentifierGenerator
+from recbole_contrec.model.windowed import Targets, Windowed, repeat_rate
+from recbole_contrec.stages import Stage, StageResult
+from recbole_contrec.tokenizer import (
+    ResidualVQ,
+    cluster_codes,
+    code_report,
+    default_codes,
+    encode_rows,
+    identifier_report,
+    product_codes,
+    random_codes,
+    residual_kmeans,
+    seen_rows,
+    with_counter,
+)
+
+# Settings that a way to identifiers reads, beside those of all.
+_SETTINGS_OF = {
+    "rqvae": ("token_size", "tokenizer_hidden_size", "tokenizer_dropout", "codebook_weight", "commitment_weight",
+              "code_restart", "tokenizer_epochs", "tokenizer_batch_size", "tokenizer_learning_rate"),
+    "rkmeans": (), "pq": (), "clusters": (), "random": (),
+}
+_RARE = 0.01  # share of training targets below which repeats are none
+
+
+class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
+    r"""TIGER gives every item an identifier, a tuple of codes from coarse to fine, and generates that of the next item.
+
+    Identifiers come from a residual-quantised VAE over item vectors, or from another method behind the same setting; a last
+    code tells items apart that share all others. A language model reads the codes of the history and writes those of the next
+    item; beam search along a trie of the catalogue makes every beam an item.
+
+    NOTE:
+        With the causal backbone every code has a position and one pass trains all targets of a window. T5, the
+        paper's, reads a history in both directions, so each target costs a pass; ``sampled_prefixes`` draws them.
+        Items without codes (nothing in training tells a vector) are never generated.
+        Items outside the beam tie behind it, see ``full_sort_predict``.
+
+    Axes: B batch, L history length, K codes of an item with the last one, C codes of a codebook, D width, N items, n targets.
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
+
+    folds_items_in = False  # a new item could share its codes with a known one
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        check_source(config)
+        self.config = config
+        hidden_size = config["hidden_size"]
+        codes = config["codes"] or default_codes(self.n_items - 1)
+        self.n_tokens = config["item_tokens"] + 1  # the last one tells apart what shares all others
+        self.causal = config["backbone"] == "causal"
+        self.sampled_prefixes = None if self.causal else config["sampled_prefixes"]
+        rate = repeat_rate(dataset.histories)
+        self.generates_seen = rate >= _RARE if config["generate_seen"] is None else config["generate_seen"]
+
+        # identifiers, filled by the stages
+        self.item_codes = CodeTable(self.n_items, self.n_tokens, codes, hidden_size)
+
+        # what the language model reads, and writes
+        buckets = config["user_buckets"]
+        self.users = nn.Embedding(buckets, hidden_size) if buckets else None
+        self.prompt = Prompt(hidden_size, 0, int(buckets > 0), self.n_tokens, "each", self.max_seq_length + self.causal)
+        sizes = hidden_size, config["n_layers"], config["n_heads"]
+        if self.causal:
+            self.backbone = CausalDecoder(*sizes, self.prompt.max_positions, config["dropout"], config["inner_size"])
+        else:
+            self.backbone = T5Writer(*sizes, config["dropout"], config["inner_size"])
+        self.code_heads = nn.ModuleList(nn.Linear(hidden_size, codes) for _ in range(self.n_tokens))
+
+        self.improvement = self._new_improvement()
+
+        # parameters initialization
+        if self.users is not None:
+            nn.init.normal_(self.users.weight, std=0.1)
+
+    # stages before training
+
+    def check_sources(self, dataset) -> None:
+        """Stop before anything is written where the stages lack what they are made of.
+
+        Raises:
+            UserError: says what lacks.
+        """
+        check_texts(self.config, dataset)
+
+    def stages(self, dataset) -> Iterator[Stage]:
+        """Item vectors, then identifiers; see :mod:`recbole_contrec.stages`."""
+        vectors = {}
+        yield from vector_stages(self.config, dataset, vectors)
+        self._describe(vectors["items"])
+        yield self._identifier_stage(dataset, vectors["items"])
+
+    def _identifier_stage(self, dataset, vectors: Tensor) -> Stage:
+        config, none = self.config, self.item_codes.stand_in
+        method = config["identifiers"]
+        settings = {"identifiers": method, "tokens": config["item_tokens"], "codes": none, "seed": config["seed"],
+                    **{key: config[key] for key in _SETTINGS_OF[method]}}
+
+        def build(report) -> StageResult:
+            if method == "rqvae":
+                codes, health = self._residual_codes(vectors, report)
+            else:
+                codes, health = self._plain_codes(method, dataset, vectors), {}
+            shared = identifier_report(codes, none)["collisions"]
+            try:
+                codes = with_counter(codes, none)
+            except ValueError as error:
+                raise UserError(f"{error}: raise codes or item_tokens") from error
+            return StageResult({"codes": codes},
+                               {**health, **identifier_report(codes, none), "collisions_before_last": shared})
+
+        def accept(tensors: dict[str, Tensor]) -> None:
+            self.item_codes.codes.copy_(tensors["codes"])
+            self._trie = None
+
+        return Stage("identifiers", settings, build, accept)
+
+    def _residual_codes(self, vectors: Tensor, report) -> tuple[Tensor, dict]:
+        """Codes [N, K - 1] of a residual-quantised VAE, and its health."""
+        config = self.config
+        tokenizer = ResidualVQ(vectors.shape[1], config["item_tokens"], self.item_codes.stand_in, config["token_size"],
+                               config["tokenizer_hidden_size"], config["tokenizer_dropout"], config["code_restart"])
+        result = fitted(config, tokenizer.to(self.device), vectors.to(self.device), report, code_report,
+                        codebook_weight=config["codebook_weight"], commitment_weight=config["commitment_weight"])
+        return encode_rows(tokenizer, vectors), result.report
+
+    def _plain_codes(self, method: str, dataset, vectors: Tensor) -> Tensor:
+        """Codes [N, K - 1] of a method without a network."""
+        sizes = self.config["item_tokens"], self.item_codes.stand_in, self.config["seed"]
+        if method == "clusters":
+            return cluster_codes(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, *sizes)
+        if method == "random":
+            return random_codes(seen_rows(vectors), *sizes)
+        return (residual_kmeans if method == "rkmeans" else product_codes)(vectors, *sizes)
+
+    # from a history to states before codes
+
+    def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
+        """States before every code of every item but the first [B, L, K, D]; see :meth:`code_states`. With the causal
+        backbone alone: T5 reads one history a target."""
+        return self.code_states(item_seq, user)
+
+    def _read(self, item_seq: Tensor, user: Tensor) -> Layout:
+        """The prompts of histories [B, L] and users [B]."""
+        users = None if self.users is None else self.users(user % self.users.num_embeddings)[:, None]     # [B, 1, D]
+        return self.prompt(users, self.item_codes(item_seq))
+
+    def _targets(self, interaction) -> Targets:
+        if self.causal:
+            return super()._targets(interaction)
+        user, item_seq, next_items = interaction[self.USER_ID], interaction[self.ITEM_SEQ], self._next_items(interaction)
+        row, place = (next_items > 0).nonzero(as_tuple=True)                      # [n]
+        targets = Targets(None, next_items[row, place], item_seq, row, place)
+        prefixes, length = targets.histories(), place + 1                         # [n, L], [n]
+        written = self.item_codes(targets.items)[:, :-1]                          # [n, K - 1, D]
+        states, order = [], length_groups(length)
+        for rows in order:
+            prompt = self._read(prefixes[rows, :int(length[rows[0]])], user[row[rows]])
+            encoded = self.backbone.encode(prompt.vectors, prompt.last(length[rows]) + 1)
+            states.append(self.backbone.decode(*encoded, written[rows]))          # [b, K, D]
+        return targets._replace(states=torch.cat(states)[torch.cat(order).argsort()])
+
+    # backbone
+
+    def states_of_codes(self, prompts: Tensor, codes: Tensor) -> Tensor:
+        if self.causal:
+            return super().states_of_codes(prompts, codes)
+        return self.backbone.decode(*self.backbone.encode(prompts), self.item_codes.read(codes)[:, :-1])
+
+    def state_behind(self, prompts: Tensor) -> Tensor:
+        if self.causal:
+            return super().state_behind(prompts)
+        return self.backbone.decode(*self.backbone.encode(prompts), prompts[:, :0])[:, 0]
+
+    def _writer(self, vectors: Tensor, last: Tensor, width: int) -> NextLogProbs:
+        return super()._writer(vectors, last, width) if self.causal else T5Steps(self, vectors, last + 1)
+
+    # scores
+
+    def _never_generated(self, interaction) -> Tensor | None:
+        return super()._never_generated(interaction) if self.generates_seen else interaction[self.ITEM_SEQ]
+
+
+class T5Steps:
+    """What a beam search asks for, from a T5: log-probabilities of the next code.
+
+    What was written is read again at every step: it is short, and the cost lies in the prompt, which is encoded once.
+
+    Args:
+        model: with a :class:`~recbole_contrec.backbone.t5_writer.T5Writer` as backbone.
+        vectors: prompts [b, S, D], padded at the end.
+        length: real positions [b].
+    """
+
+    def __init__(self, model: TIGER, vectors: Tensor, length: Tensor):
+        self.model = model
+        self.encoded, self.real = model.backbone.encode(vectors, length)
+        self.written = vectors[:, :0]                                             # [b, Q, D]
+        self.positions = length.new_zeros(len(length), 0)                         # [b, Q]
+        self.seen = self.real.new_zeros(len(length), 0, 0)                        # [b, Q, Q]
+        self.width = 1
+
+    def __call__(self, codes: Tensor | None, parents: Tensor | None) -> Tensor:
+        level = 0
+        if codes is not None:
+            level = self._write(codes, parents)
+        states = self.model.backbone.decode(self.encoded, self.real, self.written, self.positions, self.seen)
+        return self.model.code_heads[level](states[:, -self.width:]).log_softmax(-1)        # [b, w, C]
+
+    def _write(self, codes: Tensor, parents: Tensor) -> int:
+        """Put codes [b, w] behind the branches [b, w] that they continue; the number of codes of a branch now."""
+        level = int(self.positions[0, -1]) if self.positions.shape[1] else 0
+        (batch, width), before = codes.shape, self.seen.shape[1]
+        own = torch.eye(width, dtype=torch.bool, device=codes.device).expand(batch, -1, -1)
+        if level:  # a branch sees what its parent saw
+            past = self.seen[:, -self.width:].gather(1, parents[..., None].expand(-1, -1, before))
+            self.seen = nn.functional.pad(self.seen, (0, width))
+            self.seen = torch.cat([self.seen, torch.cat([past, own], dim=2)], dim=1)
+        else:
+            self.seen = own
+        self.written = torch.cat([self.written, self.model.item_codes.read_level(codes, level)], dim=1)
+        self.positions = torch.cat([self.positions, torch.full_like(codes, level + 1)], dim=1)
+        self.width = width
+        return level + 1
