@@ -21,12 +21,11 @@ def folder(tmp_path_factory):
 
 def adapted(folder, seed=0, **settings):
     """With adapters that are not at their start any more, where they do nothing."""
-    torch.manual_seed(seed)
     model = PretrainedT5(str(folder), **{"lora_rank": 4, **settings})
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if "lora_B" in key:
-                torch.nn.init.normal_(parameter, std=0.05)
+    torch.manual_seed(seed)
+    for key, parameter in model.named_parameters():
+        if "lora_" in key:
+            torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
 

@@ -183,6 +183,12 @@ def test_all_weights_train_without_adapters(ready):
     assert all(p.grad is not None for p in loaded.model.backbone.parameters())
 
 
+def test_the_recipe_of_the_paper_runs_on_it(run_tiny, folder):
+    result = run_tiny("TokenRec-paper", "--epochs=1", "--lightgcn_epochs=2", f"--llm={folder}", "--lora_rank=0",
+                      "--llm_learning_rate=5e-5", "--wordings=['what comes next']", "--held_out_wording=~")
+    assert 0 <= result["test_result"]["ndcg@10"] <= 1 and not (Path(result["checkpoint"]).parent / "adapter").exists()
+
+
 # what cannot be
 
 
