@@ -1,7 +1,8 @@
 """
 recbole_contrec.backbone.hub
 ############################
-A pretrained language model and its tokenizer, from a folder or from the Hugging Face Hub as its own libraries find it (``HF_HOME``, ``HF_HUB_OFFLINE``, ``hf auth login``). What cannot be had is refused in a line that says why.
+A pretrained language model and its tokenizer, from a folder or from the Hugging Face Hub as its own libraries find it
+(``HF_HOME``, ``HF_HUB_OFFLINE``, ``hf auth login``). What cannot be had is refused in a line that says why.
 """
 
 from contextlib import contextmanager
