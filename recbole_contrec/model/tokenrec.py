@@ -40,7 +40,7 @@ from recbole_contrec.tokenizer import (
     seen_rows,
 )
 
-WORD_SIZE = 0.1  # of a coordinate of a code's word vector before training
+WORD_SIZE = 0.1  # of a coordinate of a word vector of CodeTable before training
 
 # What only a pretrained language model reads.
 _OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",
@@ -298,7 +298,7 @@ class CodeTable(nn.Module):
         self.register_buffer("codes", torch.full((rows, n_tokens), codes))
         self.register_buffer("first", torch.arange(n_tokens) * (codes + 1), persistent=False)  # of each codebook [K]
         self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
-        nn.init.normal_(self.words.weight, std=WORD_SIZE)  # K of them add up to the size of the item vectors beside them
+        nn.init.normal_(self.words.weight, std=0.1)  # K of them add up to the size of the item vectors beside them
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Word vectors [..., K, D] of users or items [...]."""
