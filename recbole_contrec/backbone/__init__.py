@@ -4,8 +4,9 @@ recbole_contrec.backbone
 The language model that reads tokens: :class:`~recbole_contrec.backbone.prompt.Prompt` decides which
 vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says the instruction in several ways,
 :class:`~recbole_contrec.backbone.decoder.CausalDecoder`,
-:class:`~recbole_contrec.backbone.pretrained.PretrainedDecoder` or
-:class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` turns the vectors into states,
+:class:`~recbole_contrec.backbone.pretrained.PretrainedDecoder`,
+:class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` or
+:class:`~recbole_contrec.backbone.pretrained_t5.PretrainedT5` turns the vectors into states,
 :class:`~recbole_contrec.backbone.t5_writer.T5Writer` writes on behind them, and
 :class:`~recbole_contrec.backbone.answers.Answers` has them answer in the words of a
 :class:`~recbole_contrec.backbone.vocabulary.Vocabulary`.
@@ -16,10 +17,13 @@ from recbole_contrec.backbone.decoder import CausalDecoder, Memory
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
 from recbole_contrec.backbone.grouping import length_groups
 from recbole_contrec.backbone.pretrained import PretrainedDecoder
+from recbole_contrec.backbone.pretrained_model import PretrainedModel
+from recbole_contrec.backbone.pretrained_t5 import PretrainedT5
 from recbole_contrec.backbone.prompt import Layout, Prompt, Words
 from recbole_contrec.backbone.t5_writer import T5Writer
 from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
 from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words_of
 
-__all__ = ["Answers", "Branches", "CausalDecoder", "Encoded", "EncoderDecoder", "Generated", "Layout", "Memory", "PretrainedDecoder", "Prompt",
-           "T5Writer", "Vocabulary", "VocabularyWordings", "Wordings", "Words", "length_groups", "words_of"]
+__all__ = ["Answers", "Branches", "CausalDecoder", "Encoded", "EncoderDecoder", "Generated", "Layout", "Memory",
+           "PretrainedDecoder", "PretrainedModel", "PretrainedT5", "Prompt", "T5Writer", "Vocabulary", "VocabularyWordings",
+           "Wordings", "Words", "length_groups", "words_of"]

@@ -46,7 +46,8 @@ def add_adapters(model: nn.Module, rank: int, alpha: float, dropout: float, targ
         targets = [targets]
     if not isinstance(targets, str):
         _check_names(model, targets)
-    settings = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout,
+    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    settings = LoraConfig(task_type=task, r=rank, lora_alpha=alpha, lora_dropout=dropout,
                           target_modules=None if targets == "default" else targets)
     try:
         return get_peft_model(model, settings)

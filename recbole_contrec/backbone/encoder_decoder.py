@@ -16,8 +16,8 @@ class EncoderDecoder(nn.Module):
     generative retrieval of TokenRec (https://arxiv.org/abs/2406.10450). Unlike a causal decoder it gives one answer a
     prompt, so every training target costs a pass of its own.
 
-    ``transformer`` is a plain ``T5Model`` with nothing added inside: a pretrained one of the same width fits in its
-    place.
+    ``transformer`` is a plain ``T5Model`` with nothing added inside;
+    :class:`~recbole_contrec.backbone.pretrained_t5.PretrainedT5` puts a pretrained one in its place.
 
     Args:
         hidden_size: width of inputs and states (D).
@@ -44,6 +44,7 @@ class EncoderDecoder(nn.Module):
             feed_forward_proj="relu", use_cache=False))
         # The prompt gives vectors, never word numbers; what is left has no word table.
         del self.transformer.shared, self.transformer.encoder.embed_tokens, self.transformer.decoder.embed_tokens
+        self.answer_length = answer_length
         self.answer = nn.Parameter(0.2 * torch.randn(answer_length, hidden_size))
 
     def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
@@ -56,9 +57,14 @@ class EncoderDecoder(nn.Module):
         Returns:
             Tensor: final states [B, P, D] of the decoder.
         """
-        visible = torch.arange(inputs.shape[1], device=inputs.device) < length[:, None]      # [B, S]
-        answer = self.answer.expand(len(inputs), -1, -1)                          # [B, P, D]
-        encoded = self.transformer.encoder(inputs_embeds=inputs, attention_mask=visible.long())
-        return self.transformer.decoder(
-            inputs_embeds=answer, encoder_hidden_states=encoded.last_hidden_state,
-            encoder_attention_mask=visible.long(), use_cache=False).last_hidden_state
+        return answer_states(self.transformer, inputs, length, self.answer)
+
+
+def answer_states(model: nn.Module, inputs: Tensor, length: Tensor, answer: Tensor) -> Tensor:
+    """One pass through a T5 of transformers: inputs [B, S, D], real positions [B], what the decoder reads [P, D] -> final
+    states [B, P, D]."""
+    visible = (torch.arange(inputs.shape[1], device=inputs.device) < length[:, None]).long()     # [B, S]
+    encoded = model.encoder(inputs_embeds=inputs, attention_mask=visible)
+    return model.decoder(
+        inputs_embeds=answer.expand(len(inputs), -1, -1), encoder_hidden_states=encoded.last_hidden_state,
+        encoder_attention_mask=visible, use_cache=False).last_hidden_state

@@ -1,8 +1,8 @@
 """
 recbole_contrec.backbone.hub
 ############################
-A pretrained causal language model and its tokenizer, from a folder or from the Hugging Face Hub as its own libraries
-find it (``HF_HOME``, ``HF_HUB_OFFLINE``, ``hf auth login``). What cannot be had is refused in a line that says why.
+A pretrained language model and its tokenizer, from a folder or from the Hugging Face Hub as its own libraries find it
+(``HF_HOME``, ``HF_HUB_OFFLINE``, ``hf auth login``). What cannot be had is refused in a line that says why.
 """
 
 from contextlib import contextmanager
@@ -16,30 +16,33 @@ from torch import nn
 from recbole_contrec.errors import UserError
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2", None)
 QUANTISATIONS = (None, "4bit", "8bit")
+KINDS = ("causal", "t5")
+T5_FAMILY = ("t5", "mt5", "umt5")  # flan-T5 and T5 1.1 are t5 to transformers
 
 
 class Pretrained(NamedTuple):
-    """What was loaded: a causal language model in eval mode, and a fast tokenizer, both of transformers."""
+    """What was loaded: a language model in eval mode, and a fast tokenizer, both of transformers."""
 
     model: nn.Module
     tokenizer: "PreTrainedTokenizerFast"  # noqa: F821 - transformers is slow to import
 
 
-def load_pretrained(name: str, dtype: str, attention: str, quantisation: str | None) -> Pretrained:
+def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, quantisation: str | None) -> Pretrained:
     """Load a model; nothing that the Hub offers is executed.
 
     Args:
         name: of a model on the Hub, or a folder.
+        kind: one of ``KINDS``: a causal language model, or an encoder-decoder of the ``T5_FAMILY``.
         dtype: a key of ``DTYPES``.
-        attention: one of ``ATTENTIONS``.
+        attention: one of ``ATTENTIONS``; None for what transformers takes for the model.
         quantisation: one of ``QUANTISATIONS``.
 
     Raises:
         ValueError: a setting that is none of these, or two that do not go together.
-        UserError: no such model, one that cannot be reached or read, no causal language model, one without a fast
-            tokenizer or an end of text; or a package that is missing.
+        UserError: no such model, one that cannot be reached or read, one of another kind, one without a fast tokenizer
+            or an end of text; or a package that is missing.
     """
     for key, value, choices in (("dtype", dtype, DTYPES), ("attention", attention, ATTENTIONS),
                                 ("quantisation", quantisation, QUANTISATIONS)):
@@ -50,6 +53,7 @@ def load_pretrained(name: str, dtype: str, attention: str, quantisation: str | N
     source = _source(name)
     # The small files first: a mistake shows before gigabytes are downloaded.
     config = _load_config(name, source)
+    _check_kind(name, kind, config)
     tokenizer = _load_tokenizer(name, source)
     return Pretrained(_load_model(name, source, config, dtype, attention, quantisation), tokenizer)
 
@@ -69,19 +73,27 @@ def _source(name: str) -> str:
 
 
 def _load_config(name: str, source: str):
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    from transformers import AutoConfig
 
     with _explained(name):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+
+
+def _check_kind(name: str, kind: str, config) -> None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if kind == "t5" and config.model_type not in T5_FAMILY:
+        raise UserError(f"{name} is a {config.model_type} model, not a T5: take one such as google-t5/t5-small or "
+                        "google/flan-t5-small; backbone=causal takes a causal language model")
+    if kind == "causal" and (config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING):
         raise not_causal(name, config)
-    return config
 
 
 def not_causal(name: str, config) -> UserError:
     """The error of a model of another kind."""
+    instead = "; TokenRec takes a T5 with backbone=t5" if config.model_type in T5_FAMILY else ""
     return UserError(f"{name} is a {config.model_type} model, not a causal language model: take one that reads from left "
-                     "to right, such as gpt2 or Qwen/Qwen3-0.6B")
+                     f"to right, such as gpt2 or Qwen/Qwen3-0.6B{instead}")
 
 
 def _load_tokenizer(name: str, source: str):
@@ -94,26 +106,31 @@ def _load_tokenizer(name: str, source: str):
         if isinstance(error.__cause__, OSError) and not Path(source).is_dir():
             raise  # it was not the tokenizer, but the way to the Hub
         raise UserError(f"{name} has no fast tokenizer: its folder needs a tokenizer.json") from error
-    if not tokenizer.is_fast:
+    # Without files some versions of transformers make one up, to which all words are one.
+    if not tokenizer.is_fast or len({*map(tuple, tokenizer(["one", "two", "1", "2"])["input_ids"])}) == 1:
         raise UserError(f"{name} has no fast tokenizer: its folder needs a tokenizer.json")
     if tokenizer.eos_token_id is None:
         raise UserError(f"{name} has no end of text: its tokenizer_config.json needs an eos_token")
     return tokenizer
 
 
-def _load_model(name: str, source: str, config, dtype: str, attention: str, quantisation: str | None) -> nn.Module:
-    from transformers import AutoModelForCausalLM
+def _load_model(name: str, source: str, config, dtype: str, attention: str | None,
+                quantisation: str | None) -> nn.Module:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    options = {_dtype_key(): DTYPES[dtype], "attn_implementation": attention}
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    options = {_dtype_key(): DTYPES[dtype]}
+    if attention is not None:
+        options["attn_implementation"] = attention
     if quantisation is not None:
         options["quantization_config"] = _quantisation(quantisation, DTYPES[dtype])
     with _explained(name, attention):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = kind.from_pretrained(
             source, config=config, trust_remote_code=False, output_loading_info=True, **options)
     # What the files lack is drawn at random with a warning only; then nothing that the model says means anything.
     lacking = [key for key, _ in model.named_parameters() if key in info["missing_keys"]]
     if lacking:
-        raise UserError(f"{name} is no whole causal language model: its files have no weights for {lacking[0]}"
+        raise UserError(f"{name} is no whole language model: its files have no weights for {lacking[0]}"
                         + (f" and {len(lacking) - 1} more" if lacking[1:] else ""))
     return model
 
@@ -145,7 +162,7 @@ def _explained(name: str, attention: str | None = None):
 
     try:
         yield
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, KeyError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, KeyError, AttributeError, TypeError) as error:
         text = str(error)
         first = text.strip().split("\n")[0]
         if "gated" in text:
@@ -162,8 +179,8 @@ def _explained(name: str, attention: str | None = None):
             why = f"is of a kind that transformers {version('transformers')} does not know: pip install -U transformers"
         elif "FlashAttention2" in text or "flash_attn" in text:
             why = "cannot use attention=flash_attention_2: pip install flash-attn (needs an NVIDIA GPU), or take sdpa"
-        elif attention == "sdpa" and "scaled_dot_product_attention" in text:
-            why = "cannot use attention=sdpa: take attention=eager"
+        elif attention and ("scaled_dot_product_attention" in text or "does not support Flash Attention" in text):
+            why = f"cannot use attention={attention}: take attention=eager"
         else:
             why = f"cannot be loaded: {first}"
         raise UserError(f"{name} {why}") from error

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import CausalDecoder, Prompt, VocabularyWordings
+from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyWordings
 from recbole_contrec.data.vectors import check_source
 from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.model.generative import GenerativeRecommender, lengthen, room_for_history
-from recbole_contrec.model.language import language_of, pretrained_decoder
+from recbole_contrec.model.language import language_of, pretrained_model
 from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
@@ -59,7 +59,7 @@ class ContRec(GenerativeRecommender):
                              f"noise_levels={config['noise_levels']} has")
         self.config = config
         self.n_users = dataset.num(self.USER_ID)
-        pretrained = pretrained_decoder(config)
+        pretrained = pretrained_model(config, PretrainedDecoder)
         self.hidden_size = hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
         size = config["vector_size"]
         n_tokens, n_user_tokens = config["item_tokens"], config["user_tokens"]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import Answers, PretrainedDecoder, Vocabulary, Words, words_of
+from recbole_contrec.backbone import Answers, PretrainedDecoder, PretrainedModel, Vocabulary, Words, words_of
 from recbole_contrec.data.text import filled
 from recbole_contrec.errors import UserError
 
@@ -118,17 +118,20 @@ def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder
     return Language(config, dataset.item_texts, hidden_size, vocabulary)
 
 
-def pretrained_decoder(config) -> PretrainedDecoder | None:
-    """The language model that the settings name, None for the compact one.
+def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedModel | None:
+    """The language model of this kind that the settings name, None for a compact one.
+
+    Args:
+        own: settings that this kind has beside those of all.
 
     Raises:
         UserError: it cannot be had.
     """
     if config["llm"] is None:
         return None
-    return PretrainedDecoder(
-        config["llm"], config["llm_dtype"], config["llm_attention"], config["lora_rank"], config["lora_alpha"],
-        config["lora_dropout"], config["lora_targets"], config["gradient_checkpointing"], config["quantisation"])
+    keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "gradient_checkpointing", "quantisation")
+    return kind(config["llm"], dtype=config["llm_dtype"], attention=config["llm_attention"],
+                **{key: config[key] for key in keys}, **own)
 
 
 class Categories(nn.Module):

@@ -12,10 +12,22 @@ from typing import Iterator, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import CausalDecoder, EncoderDecoder, Layout, Prompt, Wordings
+from recbole_contrec.backbone import (
+    CausalDecoder,
+    EncoderDecoder,
+    Layout,
+    PretrainedDecoder,
+    PretrainedModel,
+    PretrainedT5,
+    Prompt,
+    Vocabulary,
+    VocabularyWordings,
+    Wordings,
+)
 from recbole_contrec.data.vectors import check_source
-from recbole_contrec.model.generative import GenerativeRecommender
+from recbole_contrec.model.generative import GenerativeRecommender, room_for_history
 from recbole_contrec.model.identifying import CodeTable
+from recbole_contrec.model.language import pretrained_model
 from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.stages import Stage, StageResult
@@ -28,6 +40,12 @@ from recbole_contrec.tokenizer import (
     encode_rows,
     seen_rows,
 )
+
+WORD_SIZE = 0.1  # of a coordinate of a word vector of CodeTable before training
+
+# What only a pretrained language model reads.
+_OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",
+           "quantisation", "gradient_checkpointing")
 
 
 class TokenRecLoss(NamedTuple):
@@ -55,6 +73,7 @@ class TokenRec(GenerativeRecommender):
 
     Raises:
         ValueError: settings that do not go together.
+        UserError: a pretrained language model that cannot be had, or is of another kind.
     """
 
     def __init__(self, config, dataset):
@@ -63,7 +82,11 @@ class TokenRec(GenerativeRecommender):
         _check_settings(config)
         self.config = config
         self.n_users = dataset.num(self.USER_ID)
-        hidden_size, size = config["hidden_size"], config["vector_size"]
+        self.causal = config["backbone"] == "causal"  # every position of a window then has a state of its own
+        self.sampled_prefixes = None if self.causal else config["sampled_prefixes"]
+        pretrained = self._pretrained()
+        self.hidden_size = hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
+        size = config["vector_size"]
         n_tokens, n_user_tokens = config["item_tokens"], config["user_tokens"]
 
         # tokenizers, filled by the stages and frozen; the codes that they gave
@@ -81,9 +104,10 @@ class TokenRec(GenerativeRecommender):
         self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if size != hidden_size else nn.Identity()
 
         # language model and the way to the next item
-        self.prompt = self._new_prompt(self.max_seq_length)
-        self.causal = config["backbone"] == "causal"  # every position of a window then has a state of its own
-        self.backbone = self._new_backbone()
+        self.prompt = self._new_prompt(self.max_seq_length, pretrained)
+        if pretrained and self.causal:
+            self.room = room_for_history(self.prompt, min(self.prompt.max_positions, pretrained.max_positions), 0)
+        self.backbone = pretrained or self._new_backbone()
         self._add_head(dataset)
 
         # parameters initialization
@@ -99,12 +123,27 @@ class TokenRec(GenerativeRecommender):
                              config["code_restart"], config["code_gradient"])
         return tokenizer.requires_grad_(False).eval()
 
-    def _new_prompt(self, max_items):
-        config, wordings = self.config, None
-        if config["wordings"]:
-            wordings = Wordings(config["wordings"], config["held_out_wording"], config["hidden_size"])
-        return Prompt(config["hidden_size"], 0, config["user_tokens"], config["item_tokens"], config["item_positions"],
-                      max_items, wordings)
+    def _pretrained(self):
+        """The pretrained language model that the settings name, None for the compact ones."""
+        if self.causal:
+            return pretrained_model(self.config, PretrainedDecoder)
+        return pretrained_model(self.config, PretrainedT5, answer_prefix=self.config["answer_prefix"])
+
+    def _new_prompt(self, max_items, pretrained: PretrainedModel | None):
+        config = self.config
+        return Prompt(self.hidden_size, 0, config["user_tokens"], config["item_tokens"], config["item_positions"],
+                      max_items, self._wordings(pretrained),
+                      token_scale=pretrained.word_size / WORD_SIZE if pretrained else 1.0)
+
+    def _wordings(self, pretrained):
+        config = self.config
+        if not config["wordings"]:
+            return None
+        if pretrained is None:
+            return Wordings(config["wordings"], config["held_out_wording"], self.hidden_size)
+        return VocabularyWordings(config["wordings"], config["held_out_wording"],
+                                  Vocabulary(pretrained.vocabulary, pretrained.end_id),
+                                  lambda numbers: self.backbone.read(numbers), self.hidden_size)
 
     def _new_backbone(self):
         config = self.config
@@ -115,8 +154,9 @@ class TokenRec(GenerativeRecommender):
 
     def _add_head(self, dataset):
         config = self.config
-        answer_size = config["hidden_size"] * (1 if self.causal else config["answer_length"])
-        self.projection = projection(answer_size, config["projection_size"], config["vector_size"], config["dropout"])
+        states = 1 if self.causal else self.backbone.answer_length
+        self.projection = projection(states * self.hidden_size, config["projection_size"], config["vector_size"],
+                                     config["dropout"])
         self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
                                    repeat_rate(dataset.histories) if config["repeat_bias"] else None)
 
@@ -191,15 +231,6 @@ class TokenRec(GenerativeRecommender):
         """Codes of some items [m] from their vectors [m, d]."""
         self.item_codes.codes[items] = self.item_tokenizer.encode(vectors)
 
-    def count_targets(self, interaction) -> int:
-        """Targets of a training batch."""
-        counts = (super()._next_items(interaction) > 0).sum(1)                    # [B]
-        return int((counts if self.causal else counts.clamp(max=1 + self.config["sampled_prefixes"])).sum())
-
-    def _next_items(self, interaction) -> Tensor:
-        next_items = super()._next_items(interaction)                             # [B, L]
-        return next_items if self.causal else some_targets(next_items, self.config["sampled_prefixes"])
-
     def _targets(self, interaction) -> Targets:
         """All targets of a batch and the states before them."""
         if self.causal:
@@ -248,17 +279,6 @@ def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Modu
     return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, outputs))
 
 
-def some_targets(next_items: Tensor, sampled: int) -> Tensor:
-    """The last target of every row [B, L] and up to this many drawn ones; the others are 0."""
-    is_target = next_items > 0
-    place = torch.arange(next_items.shape[1], device=next_items.device)
-    last = (place * is_target).amax(1, keepdim=True)                              # [B, 1]
-    chance = torch.rand(next_items.shape, device=next_items.device).masked_fill(~is_target, -1.0)
-    chance.scatter_(1, last, 2.0)
-    chosen = chance.topk(min(1 + sampled, next_items.shape[1])).indices
-    return next_items * torch.zeros_like(is_target).scatter_(1, chosen, True)
-
-
 def shuffled(item_seq: Tensor) -> Tensor:
     """Histories [n, L] with the items of each row in random order, the padding still at the end."""
     order = torch.rand(item_seq.shape, device=item_seq.device).masked_fill(item_seq == 0, 2.0).argsort(1)
@@ -283,3 +303,18 @@ def _check_settings(config) -> None:
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
     if config["held_out_wording"] and not config["wordings"]:
         raise ValueError("held_out_wording needs wordings to learn its words from")
+    _check_language_model(config)
+
+
+def _check_language_model(config) -> None:
+    """Settings that one kind of language model reads and the chosen one would ignore."""
+    def changed(*keys):
+        return [key for key in keys if config[key] != config.settings[key].default]
+
+    if config["llm"] is None:
+        if ignored := changed(*_OF_LLM, "answer_prefix"):
+            raise ValueError(f"{', '.join(ignored)}: for a pretrained language model only, set llm as well")
+    elif changed("answer_length"):
+        raise ValueError("answer_length is of the compact T5: a pretrained one reads the words of answer_prefix")
+    elif config["backbone"] == "causal" and changed("answer_prefix"):
+        raise ValueError("answer_prefix needs backbone=t5: a causal language model has no decoder beside the prompt")

@@ -19,7 +19,7 @@ from recbole_contrec.model.tokenrec import TokenRec
 from recbole_contrec.stages import Stage
 
 # Generated codes must name one item each, and every code needs a position; the rest would be ignored.
-_NEEDED = {"backbone": "causal", "item_positions": "each", "distinct_codes": True, "ranking_weight": 1.0,
+_NEEDED = {"backbone": "causal", "llm": None, "item_positions": "each", "distinct_codes": True, "ranking_weight": 1.0,
            "ranking_negatives": 0, "pairwise_weight": 0.0, "projection_size": 0, "similarity": "cosine",
            "repeat_bias": False}
 
@@ -52,8 +52,8 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
         if not config["item_identity"]:
             self.item_vectors.requires_grad_(False)  # nothing reads them
 
-    def _new_prompt(self, max_items):
-        return super()._new_prompt(max_items + 1)  # the item that is generated stands there as well
+    def _new_prompt(self, max_items, pretrained):
+        return super()._new_prompt(max_items + 1, pretrained)  # the item that is generated stands there as well
 
     def _add_head(self, dataset):
         n_tokens, codes = self.item_codes.codes.shape[1], self.item_tokenizer.codes
