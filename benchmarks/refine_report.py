@@ -219,7 +219,7 @@ def _draw_panel(axes, found):
             epochs, scores = zip(*curve)
             axes.plot(epochs, scores, color=color, lw=0.7, alpha=0.5)
             for refinement in content["refinements"]:
-                place = refinement["epoch"] - 0.5  # between two validations
+                place = refinement["epoch"] - (0.6 if kind(row) == REFINED else 0.4)  # between two validations, side by side
                 back = refinement.get("kept") is False
                 axes.plot(place, np.interp(place, epochs, scores), "x" if back else "|", color=color, ms=7 if back else 12,
                           mew=1.6)

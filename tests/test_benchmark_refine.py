@@ -134,7 +134,7 @@ def test_the_picture_marks_what_was_refined_and_taken_back(folder, monkeypatch):
     monkeypatch.setattr(refine_report, "_draw_panel", draw_and_keep)
     assert refine_report.draw(folder).read_bytes().startswith(b"\x89PNG")
     assert drawn[0] == [] and [mark[0] for mark in drawn[1]] == ["|", "|", "|", "x"]
-    assert drawn[1][0][1:] == (0.5, pytest.approx(0.15)) and drawn[1][3][1:] == (1.5, pytest.approx(0.35))
+    assert drawn[1][0][1:] == (0.4, pytest.approx(0.14)) and drawn[1][3][1:] == (1.4, pytest.approx(0.34))
 
 
 # end to end
