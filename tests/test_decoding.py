@@ -78,6 +78,28 @@ def test_trie_grows_with_items_not_with_nodes_times_codes():
     assert numbers < 2 * codes.numel()
 
 
+@pytest.mark.parametrize("n_items", [1, 40, 216])
+@pytest.mark.parametrize("n_excluded", [0, 1, 30])
+def test_what_remains_without_some_items_is_what_leads_to_others(n_items, n_excluded):
+    codes = random_codes(n_items)
+    trie, prefixes = CodeTrie(codes, C), [()]
+    excluded = torch.randint(n_items + 1, (4, n_excluded), generator=torch.Generator().manual_seed(2))
+    for level in range(3):
+        nodes = torch.arange(len(prefixes)).expand(4, -1)
+        children, found = trie.children(level, nodes), trie.remaining(level, nodes, trie.leaves(excluded))
+        below = {int(node): prefix + (int(code),) for row, prefix in enumerate(prefixes) for node, code, real in zip(
+            children.nodes[0, row], children.codes[0, row], children.real[0, row]) if real}
+        for row in range(4):
+            kept = {tuple(tuple_) for item, tuple_ in enumerate(codes.tolist()) if item and item not in excluded[row]}
+            alive = children.nodes[row][children.real[row] & found[row]]
+            assert {below[node] for node in alive.tolist()} == {prefix[:level + 1] for prefix in kept}
+        prefixes = [below[node] for node in sorted(below)]
+
+
+def test_most_children_by_level():
+    assert CodeTrie(torch.tensor([[0, 0], [0, 1], [0, 2], [3, 1]]), C).widest == [2, 2]
+
+
 @pytest.mark.parametrize("width", [1, 4, 20, 100])
 def test_beam_is_that_of_lists(width):
     codes = random_codes(100)

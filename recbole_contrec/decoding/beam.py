@@ -74,8 +74,8 @@ def beam_search(trie: CodeTrie, width: int, next_log_probs: NextLogProbs, exclud
     if excluded is not None:
         without = trie.leaves(excluded)
 
-        def allowed(level, children):
-            return trie.any_left(level, children, without)
+        def allowed(level, nodes):
+            return trie.remaining(level, nodes, without)
 
     found = _search(trie, width, next_log_probs, 1, 0.0, allowed)
     items = trie.items[found.nodes].masked_fill(found.log_probs == -torch.inf, 0)
@@ -115,7 +115,7 @@ def _search(tree: Tree, width: int, next_log_probs: NextLogProbs, groups: int, p
     """Level by level, and within a level group by group.
 
     Args:
-        allowed: from a level and nodes below it [B, n] to whether they may be found.
+        allowed: from a level and its nodes alive [B, w] to whether their children may be found [B, w, F].
     """
     codes = parents = written = None
     for level in range(tree.depth):
@@ -126,7 +126,7 @@ def _search(tree: Tree, width: int, next_log_probs: NextLogProbs, groups: int, p
         children = tree.children(level, nodes)                                    # [B, w, F] each
         real = children.real
         if allowed is not None:
-            real = real & allowed(level, children.nodes.flatten(1)).view_as(real)
+            real = real & allowed(level, nodes)
         ahead = (scores[..., None] + log_probs.gather(2, children.codes)).masked_fill(~real, -torch.inf)
         times = torch.zeros_like(log_probs[:, 0])                                 # [B, C]  chosen by groups before
         chosen, sizes, fan_out = [], [0], ahead.shape[2]

@@ -71,6 +71,11 @@ class CodeTrie:
             0, self.items, torch.arange(n_nodes, device=codes.device))
 
     @property
+    def widest(self) -> list[int]:
+        """The most children of any node, by level."""
+        return [level.widest for level in self._levels]
+
+    @property
     def nbytes(self) -> int:
         """Memory that it takes."""
         tensors = [self.items, self._leaf_of, *(part for level in self._levels for part in level if torch.is_tensor(part))]
@@ -92,11 +97,16 @@ class CodeTrie:
         again[:, 1:] = leaves[:, 1:] == leaves[:, :-1]
         return leaves.masked_fill(again, len(self.items)).sort(1).values
 
-    def any_left(self, level: int, children: Tensor, without: Tensor) -> Tensor:
-        """Whether any leaf is below some children of a level [B, n] but those in ``without`` [B, E], which
-        :meth:`leaves` gave: [B, n]."""
-        if not without.shape[1]:
-            return torch.ones_like(children, dtype=torch.bool)
-        borders = self._levels[level].leaves
-        begin, end = borders[children], borders[children + 1]                     # [B, n]
-        return torch.searchsorted(without, end) - torch.searchsorted(without, begin) < end - begin
+    def remaining(self, level: int, nodes: Tensor, without: Tensor) -> Tensor:
+        """Whether the children of some nodes [B, w] of a level, as :meth:`children` gives them, lead to any leaf but those in
+        ``without`` [B, E], which :meth:`leaves` gave: [B, w, F]."""
+        first, codes, widest, leaves = self._levels[level]
+        remaining = torch.ones(*nodes.shape, widest + 1, dtype=torch.bool, device=nodes.device)
+        # Only E edges a row can have lost all their leaves; the children, far more, are not looked at one by one.
+        edges = torch.searchsorted(leaves, without, right=True) - 1               # [B, E]  that lead there
+        begin, end = leaves[edges.clamp(max=len(codes) - 1)], leaves[(edges + 1).clamp(max=len(codes))]
+        lost = torch.searchsorted(without, end) - torch.searchsorted(without, begin) >= end - begin
+        edges = edges.masked_fill(~lost, len(codes))[:, None]                     # [B, 1, E]  no node has the last number
+        below = (edges >= first[nodes][..., None]) & (edges < first[nodes + 1][..., None])  # [B, w, E]
+        place = torch.where(below, edges - first[nodes][..., None], widest)
+        return remaining.scatter_(2, place, False)[..., :widest]

@@ -1,0 +1,85 @@
+"""
+benchmarks.refine
+#################
+What it is worth that a model improves its own identifiers: with it, without it, and with controls, by initial tokenizer.
+
+    python benchmarks/refine.py --dataset=ml-100k --seeds 3
+    python benchmarks/refine.py --dataset=ml-100k --identifiers rqvae clusters --epochs=30 --refine_every=5
+
+For each way to initial identifiers and each seed, four runs of the same number of epochs, none of which stops early: ``TIGER``
+keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; and ``random``, SIIT that gives
+new identifiers to as many items drawn at random. Rows are named after both, ``rqvae-SIIT``. Further ``--key=value`` settings
+go to every run. Every run is a process of its own; finished ones are kept and never repeated. The tables are written to
+``OUTPUT/DATASET-refine/README.md``, a picture beside it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
+from refine_report import OWN_START, draw, report
+from runs import Run
+
+IDENTIFIERS = ("rqvae", "rkmeans", "pq", "clusters", "random")
+
+
+class Kind(NamedTuple):
+    """One of the runs that are compared for every tokenizer.
+
+    Attributes:
+        name: of the row, behind the tokenizer's.
+        model: as ``--model`` takes it.
+        settings: its own, without the dashes.
+    """
+
+    name: str
+    model: str
+    settings: dict[str, str] = {}
+
+
+KINDS = (Kind(OWN_START, "TIGER"), Kind("aligned", "SIIT", {"refine_rounds": "0"}), Kind("SIIT", "SIIT"),
+         Kind("random", "SIIT", {"refinement": "random"}))
+PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a budget of its own
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is missing, then write tables and picture of what is there; 0, or 1 if a run failed."""
+    given = _parse(arguments)
+    folder = given.output / f"{given.dataset}-refine"
+    failed = []
+    if not given.tables_only:
+        failed = run_all(runs_of(given, folder), given.data_path)
+    try:
+        text = report(folder)
+    except ValueError as error:
+        print(*failed, f"error: {error}", sep="\n", file=sys.stderr)
+        return 1
+    (folder / "README.md").write_text(text)
+    print(text)
+    print("written:", folder / "README.md", draw(folder))
+    if failed:
+        print(*failed, sep="\n", file=sys.stderr)
+        return 1
+    return 0
+
+
+def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
+    """All runs, seed by seed; what makes a run its row's has the last word."""
+    further = dict(argument[2:].split("=", 1) for argument in given.settings)
+    return [Run(kind.model, given.dataset, seed, folder, f"{identifiers}-{kind.name}", tuple(
+                f"--{key}={value}" for key, value in {**PATIENT, **further, "identifiers": identifiers, **kind.settings}.items()))
+            for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for identifiers in given.identifiers for kind in KINDS]
+
+
+def _parse(arguments):
+    parser = common_parser(__doc__)
+    parser.add_argument("--identifiers", nargs="+", choices=IDENTIFIERS, default=["rqvae", "clusters"],
+                        help="initial tokenizers (rqvae clusters)")
+    return parse_with_settings(parser, arguments)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
+    sys.exit(main())
