@@ -66,7 +66,7 @@ def exact_scores(model, rows):
         prompt = model._read(history[None], user).vectors
         for item in (codes[:, 0] < none).nonzero().squeeze(1).tolist():
             if hasattr(model.backbone, "decode"):
-                own = model.item_codes.read(codes[item:item + 1, :-1])
+                own = model.item_codes(torch.tensor([item]))[:, :-1]
                 states = model.backbone.decode(*model.backbone.encode(prompt), own)[0]
             else:
                 states = model.code_states(torch.cat([history, torch.tensor([item])])[None], user)[0, -1]
