@@ -11,15 +11,24 @@ TINY = ["--epochs=2", "--MAX_ITEM_LIST_LENGTH=10", "--train_batch_size=256", "--
 TINY_CONTREC = TINY + ["--hidden_size=16", "--vector_size=16", "--token_size=16", "--head_width=16", "--n_layers=1",
                        "--inner_size=32", "--tokenizer_epochs=3", "--tokenizer_hidden_size=16"]
 TINY_TOKENREC = [argument for argument in TINY_CONTREC if not argument.startswith("--head_width")]
+TINY_TIGER = [argument for argument in TINY_TOKENREC if not argument.startswith("--tokenizer_epochs")]
+TINY_TIGER += ["--tokenizer_epochs=20", "--item_tokens=2", "--codes=16", "--beam_size=20", "--n_heads=2",
+               "--backbone=causal", "--identifiers=rqvae", "--item_vectors=svd", "--user_buckets=0", "--label_smoothing=0",
+               "--generate_seen=~"]
+TINY_SIIT = TINY_TIGER + ["--alignment_items=32", "--alignment_weight=0.1", "--refine_every=1", "--refine_rounds=2",
+                          "--refine_candidates=8", "--refine_groups=2", "--refine_diversity=1", "--refine_margin=0",
+                          "--refine_assignment=optimal", "--refinement=model"]
 TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
-           **dict.fromkeys(("TokenRec", "TokenRec-paper", "TokenRec-beam"), TINY_TOKENREC)}
+           **dict.fromkeys(("TokenRec", "TokenRec-paper", "TokenRec-beam"), TINY_TOKENREC),
+           "TIGER": TINY_TIGER, "SIIT": TINY_SIIT}
 
 # Nothing drawn in the forward pass but the noise of a head, for which there is NoNoise.
 STILL_CONTREC = ("--dropout=0", "--token_noise=False", "--user_token_dropout=0", "--window_context=0", "--regression_weight=0")
 STILL_TOKENREC = ("--dropout=0", "--user_token_dropout=0", "--window_context=0", "--wordings=['what comes next']",
                   "--held_out_wording=~")
 STILL_OF = {"ContRec": STILL_CONTREC, "DeftRec": (*STILL_CONTREC, "--contrastive_weight=0"), "TokenRec": STILL_TOKENREC,
-            "TokenRec-beam": STILL_TOKENREC}
+            "TokenRec-beam": STILL_TOKENREC, "TIGER": ("--dropout=0", "--window_context=0"),
+            "SIIT": ("--dropout=0", "--window_context=0", "--alignment_weight=0")}
 
 T5_SENTENCES = """the interaction history shows that the user preference could be what comes next after these items which one
 of two does somebody like"""
@@ -47,6 +56,26 @@ class NoNoise:
     def __exit__(self, *_):
         if self.head is not None:
             self.head.estimate = self.estimate
+
+
+@torch.no_grad()
+def exact_scores(model, rows):
+    """Log-probabilities of the whole catalogue [B, N] of a model that writes codes, one teacher-forced pass an item and none
+    of what a search needs; -inf for items without codes."""
+    codes, none = model.item_codes.codes, model.item_codes.stand_in
+    scores = torch.full((len(rows), len(codes)), -torch.inf, dtype=torch.double)
+    for row, length in enumerate(rows["item_length"].tolist()):
+        history, user = rows["item_id_list"][row, :length], rows["user_id"][row:row + 1]
+        prompt = model._read(history[None], user).vectors
+        for item in (codes[:, 0] < none).nonzero().squeeze(1).tolist():
+            if hasattr(model.backbone, "decode"):
+                own = model.item_codes(torch.tensor([item]))[:, :-1]
+                states = model.backbone.decode(*model.backbone.encode(prompt), own)[0]
+            else:
+                states = model.code_states(torch.cat([history, torch.tensor([item])])[None], user)[0, -1]
+            scores[row, item] = sum(head(states[level]).log_softmax(0)[codes[item, level]]
+                                    for level, head in enumerate(model.code_heads))
+    return scores
 
 
 def changed(defaults, arguments):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbole_contrec.decoding import CodeTrie, beam_search
+from recbole_contrec.decoding import AllTuples, CodeTrie, beam_search, diverse_beam_search
 
 C = 6
 
@@ -36,13 +36,11 @@ class TableModel:
 
 
 def beam_of_lists(model, row, codes, width, excluded=()):
-    """Scores and items as lists, by sets of prefixes."""
-    tuples = {tuple(row): item for item, row in enumerate(codes.tolist()) if item}
+    """Scores and items as lists, by sets of prefixes of what is not excluded."""
+    tuples = {tuple(row): item for item, row in enumerate(codes.tolist()) if item and item not in excluded}
     alive = [()]
     for level in range(1, codes.shape[1] + 1):
         grown = {prefix[:level] for prefix in tuples if prefix[:level - 1] in alive}
-        if level == codes.shape[1]:
-            grown = {prefix for prefix in grown if tuples[prefix] not in excluded}
         alive = sorted(grown, key=lambda prefix: -model.score(row, prefix))[:width]
     return [model.score(row, prefix) for prefix in alive], [tuples[prefix] for prefix in alive]
 
@@ -100,6 +98,21 @@ def test_most_children_by_level():
     assert CodeTrie(torch.tensor([[0, 0], [0, 1], [0, 2], [3, 1]]), C).widest == [2, 2]
 
 
+def test_leaves_rise_and_count_every_item_once():
+    trie = CodeTrie(random_codes(100), C)
+    leaves = trie.leaves(torch.tensor([[7, 0, 7, 3], [0, 0, 0, 100], [5, 6, 7, 8]]))
+    assert (leaves.diff(dim=1) >= 0).all()
+    real = leaves < 100
+    assert [sorted(trie.items[row[of]].tolist()) for row, of in zip(leaves, real)] == [[3, 7], [100], [5, 6, 7, 8]]
+    assert (leaves[~real] == 100).all()
+
+
+def test_memory_is_that_of_all_tensors():
+    small, large = (CodeTrie(random_codes(n), C) for n in (50, 200))
+    assert large.nbytes > 2 * small.nbytes
+    assert CodeTrie(torch.tensor([[0], [1], [2]]), C).nbytes == 8 * (2 + 3 + 2 + 2 + 3)  # items, leaves; first, codes, leaves
+
+
 @pytest.mark.parametrize("width", [1, 4, 20, 100])
 def test_beam_is_that_of_lists(width):
     codes = random_codes(100)
@@ -139,3 +152,98 @@ def test_fewer_items_than_beams():
     assert sorted(found.items[0].tolist()) == [0, 0, 1, 2, 3] and sorted(found.items[1].tolist()) == [0, 0, 0, 1, 3]
     nothing = beam_search(CodeTrie(codes, C), 2, TableModel(batch=2), torch.tensor([[1, 2, 3], [0, 0, 0]]))
     assert nothing.items[0].tolist() == [0, 0] and nothing.items[1].gt(0).all()
+
+
+def test_no_beam_goes_to_a_prefix_of_excluded_items_only():
+    codes = torch.tensor([[0, 0], [0, 0], [0, 1], [1, 0], [2, 0]])
+
+    def likes_small_codes(codes, parents):
+        return torch.arange(0, -C, -1.0).expand(1, 1 if codes is None else codes.shape[1], C)
+
+    trie = CodeTrie(codes, C)
+    assert beam_search(trie, 1, likes_small_codes, torch.tensor([[1]])).items.item() == 2
+    assert beam_search(trie, 1, likes_small_codes, torch.tensor([[1, 2]])).items.item() == 3
+    assert beam_search(trie, 2, likes_small_codes, torch.tensor([[2, 1]])).items.tolist() == [[3, 4]]
+
+
+# groups
+
+
+def diverse_beams_of_lists(model, row, width, groups, penalty, tuples):
+    """Log-probabilities and tuples of all groups, best first: greedy over levels, then groups, then beams."""
+    depth = len(model.tables)
+    alive = [[()] for _ in range(groups)]
+    for level in range(depth):
+        times = [0] * C
+        for group in range(groups):
+            grown = {prefix[:level + 1] for prefix in tuples if prefix[:level] in alive[group]}
+            alive[group] = sorted(grown, key=lambda prefix: penalty * times[prefix[-1]] - model.score(row, prefix))
+            alive[group] = alive[group][:width // groups]
+            for prefix in alive[group]:
+                times[prefix[-1]] += 1
+    return sorted(((model.score(row, prefix), prefix) for group in alive for prefix in group), reverse=True)
+
+
+EVERYTHING = [tuple(row) for row in torch.cartesian_prod(*[torch.arange(C)] * 3).tolist()]
+
+
+@pytest.mark.parametrize("width, groups, penalty", [(6, 2, 0.5), (6, 3, 2.0), (6, 6, 1.0), (20, 4, 0.3), (24, 2, 50.0)])
+def test_groups_are_those_of_lists(width, groups, penalty):
+    model = TableModel(batch=4)
+    found = diverse_beam_search(AllTuples(3, C), width, TableModel(batch=4), groups, penalty)
+    for row in range(4):
+        wanted = diverse_beams_of_lists(model, row, width, groups, penalty, EVERYTHING)
+        torch.testing.assert_close(found.log_probs[row], torch.tensor([score for score, _ in wanted]))
+        assert sorted(map(tuple, found.codes[row].tolist())) == sorted(prefix for _, prefix in wanted)
+        for codes, score in zip(found.codes[row].tolist(), found.log_probs[row].tolist()):
+            assert model.score(row, tuple(codes)) == pytest.approx(score, abs=1e-5)
+    assert (found.log_probs.diff(dim=1) <= 0).all()
+
+
+@pytest.mark.parametrize("n_items", [8, 60])
+def test_groups_along_a_trie_are_those_of_lists(n_items):
+    codes = random_codes(n_items)
+    model, tuples = TableModel(batch=4), [tuple(row) for row in codes[1:].tolist()]
+    found = diverse_beam_search(CodeTrie(codes, C), 12, TableModel(batch=4), 3, 1.5)
+    for row in range(4):
+        wanted = diverse_beams_of_lists(model, row, 12, 3, 1.5, tuples)
+        real = found.log_probs[row] > -torch.inf
+        assert sorted(map(tuple, found.codes[row][real].tolist())) == sorted(prefix for _, prefix in wanted)
+
+
+def test_one_group_is_the_plain_beam():
+    codes = random_codes(100)
+    trie = CodeTrie(codes, C)
+    plain, found = beam_search(trie, 15, TableModel(batch=3)), diverse_beam_search(trie, 15, TableModel(batch=3), 1, 3.0)
+    torch.testing.assert_close(found.log_probs, plain.log_probs)
+    assert torch.equal(trie.items[found.nodes], plain.items) and torch.equal(codes[plain.items], found.codes)
+
+
+def test_without_a_penalty_all_groups_find_the_same():
+    one = diverse_beam_search(AllTuples(3, C), 4, TableModel(batch=3))
+    three = diverse_beam_search(AllTuples(3, C), 12, TableModel(batch=3), groups=3)
+    torch.testing.assert_close(three.log_probs, one.log_probs.repeat_interleave(3, dim=1))
+    assert torch.equal(three.codes, one.codes.repeat_interleave(3, dim=1))
+
+
+def test_a_penalty_makes_groups_differ():
+    def first_codes(penalty):
+        found = diverse_beam_search(AllTuples(3, C), 6, TableModel(batch=8), 6, penalty)
+        return sum(len(row[:, 0].unique()) for row in found.codes) / 8
+
+    assert first_codes(0.0) == 1 and first_codes(100.0) == 6
+
+
+def test_all_tuples_are_found_by_a_beam_as_wide():
+    model = TableModel(batch=2)
+    found = diverse_beam_search(AllTuples(3, C), C ** 3, TableModel(batch=2))
+    for row in range(2):
+        assert sorted(map(tuple, found.codes[row].tolist())) == EVERYTHING
+        best = max(EVERYTHING, key=lambda prefix: model.score(row, prefix))
+        assert tuple(found.codes[row, 0].tolist()) == best
+
+
+@pytest.mark.parametrize("groups", [0, 4, 7])
+def test_groups_share_the_beams_evenly(groups):
+    with pytest.raises(ValueError, match=f"{groups} groups cannot share 6 beams"):
+        diverse_beam_search(AllTuples(3, C), 6, TableModel(batch=1), groups)

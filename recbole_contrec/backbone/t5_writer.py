@@ -82,10 +82,12 @@ class T5Writer(nn.Module):
         bias = self._distance_bias(positions) + additive_mask(visible, written.dtype)       # [B, heads, 1 + Q, 1 + Q]
         mask = additive_mask(real[:, None], written.dtype)                        # [B, 1, 1, S]
         hidden = decoder.dropout(torch.cat([self.start.expand(batch, 1, -1), written], dim=1))
-        # Block by block: T5's decoder takes neither position numbers nor such a mask.
+        # Layer by layer: T5's decoder takes neither position numbers nor such a mask, and a block of older transformers asks
+        # for a cache.
         for block in decoder.block:
-            hidden = block(hidden, position_bias=bias, encoder_hidden_states=encoded,
-                           encoder_decoder_position_bias=mask)[0]
+            attend, read, think = block.layer
+            hidden = attend(hidden, position_bias=bias)[0]
+            hidden = think(read(hidden, encoded, position_bias=mask)[0])
         return decoder.dropout(decoder.final_layer_norm(hidden))
 
     def _distance_bias(self, positions: Tensor) -> Tensor:
