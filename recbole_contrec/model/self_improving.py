@@ -104,7 +104,8 @@ class SelfImprovement(nn.Module):
             new = _shuffled(new, own)
         codes = model.item_codes.codes.clone()
         codes[known] = new
-        better = (scores > likely[:, None]) & (candidates != own[:, None]).any(2)    # its own scores as it does, but for rounding
+        other = (candidates != own[:, None]).any(2)  # its own, found again, may score higher by rounding
+        better = (scores > likely[:, None]) & other                               # [n, W]
         return Refined(codes, {
             "share_changed": round(float((new != own).any(1).double().mean()), 4),
             "share_of_codes_changed": [round(float(share), 4) for share in (new != own).double().mean(0)],
