@@ -31,10 +31,11 @@ class RefiningTrainer(WindowTrainer):
         """Judge the refinement before, then refine or take back."""
         if self.refinements and "kept" not in self.refinements[-1]:
             last = self.refinements[-1]
-            before, after = (max((point.score for point in self.curve if (point.epoch >= last["epoch"]) == later),
-                                 default=None) for later in (False, True))
+            best = max if self.valid_metric_bigger else min
+            before, after = (best((point.score for point in self.curve if (point.epoch >= last["epoch"]) == later),
+                                  default=None) for later in (False, True))
             if before is not None and after is not None:
-                last.update(valid_before=round(before, 4), valid_after=round(after, 4), kept=after >= before)
+                last.update(valid_before=round(before, 4), valid_after=round(after, 4), kept=best(before, after) == after)
                 if not last["kept"] and self._take_back():
                     logger.info("refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after, before)
                     return

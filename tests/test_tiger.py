@@ -224,7 +224,7 @@ def trained(request, tmp_path_factory):
 
     place = tmp_path_factory.mktemp(request.param)
     write_atomic_files(place / "data")
-    arguments = ["--epochs=25", "--eval_step=25", "--learning_rate=0.01", "--train_batch_size=64", "--dropout=0",
+    arguments = ["--epochs=20", "--eval_step=20", "--learning_rate=0.01", "--train_batch_size=64", "--dropout=0",
                  f"--backbone={request.param}", "--sampled_prefixes=4", f"--data_path={place / 'data'}",
                  f"--checkpoint_dir={place / 'saved'}", "--average_decay=0.9"]
     with pytest.MonkeyPatch.context() as patch:
@@ -233,7 +233,7 @@ def trained(request, tmp_path_factory):
 
 
 def test_it_learns(trained):
-    assert trained["test_result"]["hit@5"] > 0.6  # 60 items; popularity reaches a sixth of that
+    assert trained["test_result"]["hit@5"] > 0.5  # 60 items; popularity reaches a fifth of that
 
 
 def test_a_checkpoint_gives_the_same_numbers_and_lists(trained, workplace):

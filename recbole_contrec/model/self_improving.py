@@ -94,29 +94,49 @@ class SelfImprovement(nn.Module):
         candidates = torch.cat([tuples.codes[:, :width] for tuples in found])     # [n, W, K]
         scores = torch.cat([tuples.log_probs[:, :width] for tuples in found])     # [n, W]
         likely = torch.cat(likely)                                                # [n]
-        new = assign(own, likely, candidates, scores, settings["refine_margin"],
-                     settings["refine_assignment"]).to(own.device)
-        moved = (new != own).any(1).nonzero().squeeze(1)
+        # Items without a description want nothing, and nobody gets what they have.
+        held = model.item_codes.codes[self._with_codes(model) & ~seen_rows(self.descriptions)]    # [h, K]
+        nothing = scores.new_full((len(held), width), -torch.inf)
+        new = assign(torch.cat([own, held]), torch.cat([likely, nothing[:, 0]]),
+                     torch.cat([candidates, held[:, None].expand(-1, width, -1)]), torch.cat([scores, nothing]),
+                     settings["refine_margin"], settings["refine_assignment"])[:len(own)].to(own.device)
         if settings["refinement"] == "random":
-            new[moved] = new[moved[torch.randperm(len(moved), device=moved.device)]]
+            new = _shuffled(new, own)
         codes = model.item_codes.codes.clone()
         codes[known] = new
-        best = scores[:, 0] > likely
+        other = (candidates != own[:, None]).any(2)  # its own, found again, may score higher by rounding
+        better = (scores > likely[:, None]) & other                               # [n, W]
         return Refined(codes, {
             "share_changed": round(float((new != own).any(1).double().mean()), 4),
             "share_of_codes_changed": [round(float(share), 4) for share in (new != own).double().mean(0)],
-            "share_wanting_change": round(float(best.double().mean()), 4),
+            "share_wanting_change": round(float(better.any(1).double().mean()), 4),
             **identifier_report(codes, none)})
 
     def _known(self, model) -> Tensor:
         """Items with codes and a description [n]."""
-        with_codes = model.item_codes.codes[:, 0] != model.item_codes.stand_in
-        return (with_codes & seen_rows(self.descriptions)).nonzero().squeeze(1)
+        return (self._with_codes(model) & seen_rows(self.descriptions)).nonzero().squeeze(1)
+
+    def _with_codes(self, model) -> Tensor:
+        """Which items have codes [N]."""
+        return model.item_codes.codes[:, 0] != model.item_codes.stand_in
 
     def _prompts(self, items: Tensor) -> Tensor:
         """What an identifier is written behind, for items [m]: [m, 2, D]."""
         mark = self.marks[0].expand(len(items), -1)
         return torch.stack([mark, self.to_prompt(self.descriptions[items])], dim=1)
+
+
+def _shuffled(new: Tensor, own: Tensor) -> Tensor:
+    """New identifiers [n, K] dealt out at random among the items that move; as they were for the others.
+
+    An identifier may be what another item gives up, so a draw can hand an item its own; such a draw does not count. There is
+    always one that does, the order given.
+    """
+    moved = (new != own).any(1).nonzero().squeeze(1)
+    while True:
+        drawn = new[moved[torch.randperm(len(moved), device=moved.device)]]
+        if (drawn != own[moved]).any(1).all():
+            return new.index_copy(0, moved, drawn)
 
 
 def _log_probs(model, prompts: Tensor, codes: Tensor) -> Tensor:
