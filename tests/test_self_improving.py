@@ -1,6 +1,5 @@
 """Identifiers that improve themselves: all distinct, none less likely than before, and taken back where ranking gets worse."""
 
-from functools import partial
 
 import numpy as np
 import pytest
