@@ -14,7 +14,7 @@ TINY_TOKENREC = [argument for argument in TINY_CONTREC if not argument.startswit
 TINY_TIGER = [argument for argument in TINY_TOKENREC if not argument.startswith("--tokenizer_epochs")]
 TINY_TIGER += ["--tokenizer_epochs=20", "--item_tokens=2", "--codes=16", "--beam_size=20", "--n_heads=2",
                "--backbone=causal", "--identifiers=rqvae", "--item_vectors=svd", "--user_buckets=0", "--label_smoothing=0",
-               "--generate_seen=~"]
+               "--generate_seen=~", "--code_vectors_init=random"]
 TINY_SIIT = TINY_TIGER + ["--alignment_items=32", "--alignment_weight=0.1", "--refine_every=1", "--refine_rounds=2",
                           "--refine_candidates=8", "--refine_groups=2", "--refine_diversity=1", "--refine_margin=0",
                           "--refine_assignment=optimal", "--refinement=model"]

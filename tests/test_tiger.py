@@ -1,14 +1,16 @@
 """TIGER on both backbones: no code sees those after it, every beam is an item that may be found, and it learns."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from recbole.data.interaction import Interaction
 
 from conftest import TINY_TIGER, changed, exact_scores, write_atomic_files
-from recbole_contrec import load_data_and_model, recommend
+from recbole_contrec import checkpoint, load_data_and_model, recommend
 from recbole_contrec.errors import UserError
 
 BACKBONES = ["causal", "t5"]
@@ -206,6 +208,28 @@ def test_ways_are_kept_apart_on_disk_and_read_only_their_settings(ready):
 
     assert not found("--identifiers=rkmeans") and not found("--identifiers=pq")
     assert found("--identifiers=rkmeans", "--tokenizer_epochs=3") and not found("--identifiers=rkmeans", "--codes=17")
+
+
+@pytest.mark.parametrize("width", [16, 12])
+def test_codes_start_where_their_items_lie(ready, width):
+    model = ready("--code_vectors_init=vectors", f"--vector_size={width}").model
+    vectors = checkpoint.load(next(Path("saved/stages").glob("item-vectors-*"))).tensors["items"]
+    if width == 16:  # that of the language model: the vectors are taken as they are
+        first, none = model.item_codes.codes[:, 0], model.item_codes.stand_in
+        used = first[first != none].unique()
+        means = torch.stack([vectors[first == code].mean(0) for code in used])
+        words = model.item_codes.read_level(used, 0)
+        torch.testing.assert_close(words, 0.1 * means / means.square().mean().sqrt())
+        torch.testing.assert_close(model.code_heads[0].weight[used], words)
+    read = model.item_codes(torch.arange(model.n_items)[vectors.any(1)])[:, :2].sum(1)      # [n, D]
+    near, own = (F.normalize(part) @ F.normalize(part).T for part in (read, vectors[vectors.any(1)]))
+    assert torch.corrcoef(torch.stack([near.flatten(), own.flatten()]))[0, 1] > 0.5
+
+
+def test_codes_that_start_at_random_know_nothing_of_the_vectors(ready):
+    model = ready("--code_vectors_init=random").model
+    assert model.item_codes.words.weight.std().item() == pytest.approx(0.1, rel=0.1)
+    assert not torch.equal(model.code_heads[0].weight, model.item_codes.words.weight[:len(model.code_heads[0].weight)])
 
 
 @pytest.mark.parametrize("way", ["rkmeans", "random"])

@@ -17,6 +17,9 @@ from recbole_contrec.model.self_improving import SelfImprovement
 from recbole_contrec.model.windowed import Targets
 
 
+WORD_SIZE = 0.1  # of a coordinate of the word vector of a code before training
+
+
 class CodesLoss(NamedTuple):
     """The one term; the trainer logs it by its name."""
 
@@ -49,7 +52,7 @@ class CodeTable(nn.Module):
         self.register_buffer("codes", torch.full((rows, n_tokens), codes))
         self.register_buffer("first", torch.arange(n_tokens) * (codes + 1), persistent=False)  # of each codebook [K]
         self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
-        nn.init.normal_(self.words.weight, std=0.1)  # K of them add up to the size of the item vectors beside them
+        nn.init.normal_(self.words.weight, std=WORD_SIZE)  # K of them add up to the size of the item vectors beside them
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Word vectors [..., K, D] of users or items [...]."""

@@ -18,7 +18,7 @@ from recbole_contrec.decoding import NextLogProbs
 from recbole_contrec.data.vectors import check_source, check_texts, vector_stages
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.fitting import fitted
-from recbole_contrec.model.identifying import CodeTable, IdentifierGenerator
+from recbole_contrec.model.identifying import WORD_SIZE, CodeTable, IdentifierGenerator
 from recbole_contrec.model.windowed import Targets, Windowed, repeat_rate
 from recbole_contrec.stages import Stage, StageResult
 from recbole_contrec.tokenizer import (
@@ -136,6 +136,8 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         def accept(tensors: dict[str, Tensor]) -> None:
             self.item_codes.codes.copy_(tensors["codes"])
             self._trie = None
+            if config["code_vectors_init"] == "vectors":
+                self._start_code_vectors(vectors.to(self.device))
 
         return Stage("identifiers", settings, build, accept)
 
@@ -156,6 +158,26 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         if method == "random":
             return random_codes(seen_rows(vectors), *sizes)
         return (residual_kmeans if method == "rkmeans" else product_codes)(vectors, *sizes)
+
+    @torch.no_grad()
+    def _start_code_vectors(self, vectors: Tensor) -> None:
+        """Put the vectors of codes, read and scored, where the items [N, d] lie that have them: level by level the mean of what
+        the levels before leave of their vectors."""
+        width, none = self.config["hidden_size"], self.item_codes.stand_in
+        if vectors.shape[1] != width:  # a random map keeps angles, about
+            vectors = vectors @ torch.randn(vectors.shape[1], width, device=vectors.device) / vectors.shape[1] ** 0.5
+        for level, codes in enumerate(self.item_codes.codes.T):                   # [N]
+            sums = vectors.new_zeros(none + 1, width).index_add_(0, codes, vectors)
+            counts = torch.bincount(codes, minlength=none + 1)[:, None]           # [C + 1, 1]
+            means = sums / counts.clamp(min=1)
+            vectors = vectors - means[codes]
+            used = (counts > 0).squeeze(1)
+            used[none] = False
+            size = means[used].square().mean().sqrt()
+            if size > 0:  # nothing is left where the codes before say all
+                start = WORD_SIZE * means[used] / size
+                self.item_codes.words.weight[self.item_codes.first[level] + used.nonzero().squeeze(1)] = start
+                self.code_heads[level].weight[used[:none]] = start
 
     # from a history to states before codes
 

@@ -26,7 +26,7 @@ from recbole_contrec.backbone import (
 )
 from recbole_contrec.data.vectors import check_source
 from recbole_contrec.model.generative import GenerativeRecommender, room_for_history
-from recbole_contrec.model.identifying import CodeTable
+from recbole_contrec.model.identifying import WORD_SIZE, CodeTable
 from recbole_contrec.model.language import pretrained_model
 from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
@@ -40,8 +40,6 @@ from recbole_contrec.tokenizer import (
     encode_rows,
     seen_rows,
 )
-
-WORD_SIZE = 0.1  # of a coordinate of a word vector of CodeTable before training
 
 # What only a pretrained language model reads.
 _OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",
