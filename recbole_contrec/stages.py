@@ -21,7 +21,7 @@ from recbole_contrec.errors import UserError
 
 logger = logging.getLogger("recbole_contrec")
 
-FORMAT = 2  # raised whenever a stage computes something else from the same settings
+FORMAT = 3  # raised whenever a stage computes something else from the same settings
 
 Report = Callable[[int, int, str], None]  # report(done, total, "reconstruction .021")
 

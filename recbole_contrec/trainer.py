@@ -152,7 +152,7 @@ class RunTrainer(FullRanking):
         self.epoch_seconds, self.training_seconds = record["epoch_seconds"], record["training_seconds"]
         self.core_seconds = record["core_seconds"]
         self.curve = [CurvePoint(*point) for point in record["curve"]]
-        self.refinements = record["refinements"]
+        self.refinements = record.get("refinements", [])
         self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
         self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
         logger.info("Resuming %s after epoch %d", path, record["epoch"])

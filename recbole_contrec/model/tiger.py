@@ -144,8 +144,11 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
     def _residual_codes(self, vectors: Tensor, report) -> tuple[Tensor, dict]:
         """Codes [N, K - 1] of a residual-quantised VAE, and its health."""
         config = self.config
-        tokenizer = ResidualVQ(vectors.shape[1], config["item_tokens"], self.item_codes.stand_in, config["token_size"],
-                               config["tokenizer_hidden_size"], config["tokenizer_dropout"], config["code_restart"])
+        # A seed of its own: the codes must not depend on what else the model drew, nor that on whether they were on disk.
+        with torch.random.fork_rng():
+            torch.manual_seed(config["seed"])
+            tokenizer = ResidualVQ(vectors.shape[1], config["item_tokens"], self.item_codes.stand_in, config["token_size"],
+                                   config["tokenizer_hidden_size"], config["tokenizer_dropout"], config["code_restart"])
         result = fitted(config, tokenizer.to(self.device), vectors.to(self.device), report, code_report,
                         codebook_weight=config["codebook_weight"], commitment_weight=config["commitment_weight"])
         return encode_rows(tokenizer, vectors), result.report
@@ -165,7 +168,8 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         the levels before leave of their vectors."""
         width, none = self.config["hidden_size"], self.item_codes.stand_in
         if vectors.shape[1] != width:  # a random map keeps angles, about
-            vectors = vectors @ torch.randn(vectors.shape[1], width, device=vectors.device) / vectors.shape[1] ** 0.5
+            drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
+            vectors = vectors @ drawn.to(vectors) / vectors.shape[1] ** 0.5
         for level, codes in enumerate(self.item_codes.codes.T):                   # [N]
             sums = vectors.new_zeros(none + 1, width).index_add_(0, codes, vectors)
             counts = torch.bincount(codes, minlength=none + 1)[:, None]           # [C + 1, 1]
