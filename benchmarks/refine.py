@@ -69,8 +69,15 @@ def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
     """All runs, seed by seed; what makes a run its row's has the last word."""
     further = dict(argument[2:].split("=", 1) for argument in given.settings)
     return [Run(kind.model, given.dataset, seed, folder, f"{identifiers}-{kind.name}", tuple(
-                f"--{key}={value}" for key, value in {**PATIENT, **further, "identifiers": identifiers, **kind.settings}.items()))
+                f"--{key}={value}" for key, value in {**PATIENT, **known(further, kind), "identifiers": identifiers,
+                                                      **kind.settings}.items()))
             for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for identifiers in given.identifiers for kind in KINDS]
+
+
+def known(settings: dict[str, str], kind: Kind) -> dict[str, str]:
+    """Those settings that a kind of run reads: TIGER none of self-improvement."""
+    return {key: value for key, value in settings.items()
+            if kind.model != "TIGER" or not key.startswith(("refine", "alignment"))}
 
 
 def _parse(arguments):

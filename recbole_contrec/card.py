@@ -30,7 +30,8 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
                                               "equal times keep the order of the file"
         if eval_args["order"] == "TO" else eval_args["order"],
         "ranking": eval_args["mode"], "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
-        "seen_items_masked": masked, "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
+        "seen_items_masked": masked, "seen_items_generated": getattr(trainer.model, "generates_seen", None),
+        "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
         "first_interactions_only": config["first_n"],
         "targets": {"valid": data.valid.sample_size, "test": data.test.sample_size},
         "metrics": config["metrics"], "topk": config["topk"], "valid_metric": config["valid_metric"],

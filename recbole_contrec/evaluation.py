@@ -12,6 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.interaction import Interaction
+
+from recbole_contrec.data.windows import SEEN_ITEMS
 
 RANKS = "test_ranks.npz"
 
@@ -61,6 +64,9 @@ class FullRanking:
             history = None
         elif self._seen_now is not None:
             history = self._seen_by(interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i)
+            if getattr(self.model, "searches", False):  # what is masked anyhow must not hold places of its beam
+                seen = side_by_side(*history, len(interaction))
+                interaction = Interaction({**interaction.interaction, SEEN_ITEMS: seen})
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(
             (interaction, history, positive_u, positive_i))
         if self._ranks is not None:
@@ -93,3 +99,10 @@ class FullRanking:
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         np.savez(Path(self.folder) / RANKS, user=np.asarray(dataset.id2token(dataset.uid_field, users), dtype=str),
                  item=np.asarray(dataset.id2token(dataset.iid_field, items), dtype=str), rank=ranks, ties=ties)
+
+
+def side_by_side(rows: torch.Tensor, items: torch.Tensor, batch: int) -> torch.Tensor:
+    """Items [n] by the rows [n] of a batch that they belong to, in rising order: [batch, E], filled up with 0."""
+    counts = torch.bincount(rows, minlength=batch)
+    place = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
+    return items.new_zeros(batch, int(counts.max()) if len(rows) else 0).index_put_((rows, place), items)

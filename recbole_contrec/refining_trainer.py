@@ -18,7 +18,7 @@ class RefiningTrainer(WindowTrainer):
     ``refine_rounds`` times at most, identifiers are written anew, and training goes on from the same weights.
 
     A refinement is taken back where no validation of the epochs after it was better than all before: the best checkpoint, its
-    identifiers with it, comes back in place of a further refinement. What was done stands in ``refinements``, one record
+    identifiers with it, comes back in place of a further refinement; where nothing is saved, nothing can be. What was done stands in ``refinements``, one record
     each. Models that do not improve themselves are trained as ever.
     """
 
@@ -29,14 +29,16 @@ class RefiningTrainer(WindowTrainer):
 
     def _between_rounds(self, epoch: int) -> None:
         """Judge the refinement before, then refine or take back."""
-        if self.refinements and "kept" not in self.refinements[-1]:
+        if self.refinements and "valid_after" not in self.refinements[-1]:
             last = self.refinements[-1]
             best = max if self.valid_metric_bigger else min
             before, after = (best((point.score for point in self.curve if (point.epoch >= last["epoch"]) == later),
                                   default=None) for later in (False, True))
             if before is not None and after is not None:
-                last.update(valid_before=round(before, 4), valid_after=round(after, 4), kept=best(before, after) == after)
-                if not last["kept"] and self._take_back():
+                last.update(valid_before=round(before, 4), valid_after=round(after, 4), kept=True)
+                if best(before, after) != after and self.best_is_saved:
+                    last["kept"] = False
+                    self._take_back()
                     logger.info("refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after, before)
                     return
         if len(self.refinements) < self.config["refine_rounds"]:
@@ -52,13 +54,10 @@ class RefiningTrainer(WindowTrainer):
         figures = "".join(f"\n  {name:<22} {value}" for name, value in report.items())
         logger.info("refinement %d, before epoch %d:%s", len(self.refinements), epoch, figures)
 
-    def _take_back(self) -> bool:
-        """Weights and identifiers of the best checkpoint; False where none was saved."""
-        path = Path(self.saved_model_file)
-        if not path.is_file():
-            return False
-        load_weights(self.model, path, self.config["model"], self.identity)
+    def _take_back(self) -> None:
+        """Weights and identifiers of the best checkpoint, and patience as after it."""
+        load_weights(self.model, Path(self.saved_model_file), self.config["model"], self.identity)
         self.optimizer.state.clear()  # moments of weights that are gone
         if self.average is not None:
             self.average.restart()
-        return True
+        self.cur_step = 0

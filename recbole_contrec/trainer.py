@@ -67,6 +67,7 @@ class RunTrainer(FullRanking):
         self.curve: list[CurvePoint] = []
         self._valid_score = math.nan  # of the last validation
         self.best_epoch = -1
+        self.best_is_saved = False  # by this run
         self.refinements: list[dict[str, Any]] = []  # of identifiers, where a model improves them
         self._epoch, self._batch = 0, 0
         self._resumed: checkpoint.Checkpoint | None = None
@@ -87,7 +88,7 @@ class RunTrainer(FullRanking):
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         """RecBole's hook: the model that validated best so far."""
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
-        self.best_epoch = epoch
+        self.best_epoch, self.best_is_saved = epoch, True
         checkpoint.save(path, pack_model(self.model, self.identity), self._record(epoch))
         for module in self.model.modules():  # a part that other tools read says how, by the name of a folder
             for folder, write in getattr(module, "exports", dict)().items():
@@ -153,6 +154,7 @@ class RunTrainer(FullRanking):
         self.core_seconds = record["core_seconds"]
         self.curve = [CurvePoint(*point) for point in record["curve"]]
         self.refinements = record.get("refinements", [])
+        self.best_is_saved = self.best_epoch >= 0
         self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
         self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
         logger.info("Resuming %s after epoch %d", path, record["epoch"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 from recbole_contrec.tokenizer import (
@@ -206,3 +207,27 @@ def test_the_report_counts_what_is_used():
 def test_the_report_of_distinct_and_even_codes():
     report = identifier_report(torch.cartesian_prod(torch.arange(4), torch.arange(4)), 4)
     assert report == {"items": 16, "codes_in_use": [1.0, 1.0], "perplexity": [1.0, 1.0], "collisions": 0.0}
+
+
+@pytest.mark.parametrize("n_tokens", [2, 3])
+def test_items_that_stand_together_with_none_are_dealt_out(n_tokens):
+    """Users of one training item each: their items have no co-occurrence to be clustered by."""
+    rng = np.random.default_rng(0)
+    users = np.concatenate([np.repeat(np.arange(1, 101), 8), 100 + np.arange(1, 121)])
+    items = np.concatenate([rng.integers(1, 301, 800), 300 + np.arange(1, 121)])
+    codes = cluster_codes(users, items, 221, 421, n_tokens, 64)
+    together, alone = codes[torch.from_numpy(np.unique(items[:800]))], codes[301:]
+    assert (codes[torch.from_numpy(np.unique(items))] < 64).all()
+    assert len(alone[:, 0].unique()) > 5 and len(together[:, 0].unique()) > 5
+
+
+def test_clusters_are_those_of_the_whole_cooccurrence():
+    """Without forming it: the eigenvectors against those of the dense matrix."""
+    from recbole_contrec.tokenizer.identifiers import _leading_vectors
+
+    matrix = scipy.sparse.random(200, 90, 0.1, random_state=0, format="csc")
+    dense = (matrix.T @ matrix).toarray()
+    own = np.diag(dense).copy()
+    found = _leading_vectors(matrix, own, 4, 0)
+    values, vectors = np.linalg.eigh(dense - np.diag(own))
+    np.testing.assert_allclose(np.abs(np.linalg.svd(found.T @ vectors[:, -4:])[1]), 1, atol=1e-3)

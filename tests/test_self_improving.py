@@ -8,7 +8,6 @@ import torch
 from conftest import TINY_SIIT, changed, write_atomic_files
 from recbole_contrec import checkpoint, load_data_and_model
 from recbole_contrec.decoding import AllTuples, diverse_beam_search
-from recbole_contrec.model import self_improving
 from recbole_contrec.model.identifying import IdentifierGenerator
 from recbole_contrec.trainer import CurvePoint, RunTrainer
 from recbole_contrec.window_trainer import WindowTrainer
@@ -116,8 +115,8 @@ def test_the_control_gives_as_many_items_the_same_identifiers_at_random(improvin
 
 def test_nobody_who_has_the_likeliest_identifier_wants_another(improving, monkeypatch):
     """The search and the pass that scores what an item has round differently; that is no wish."""
-    exactly = self_improving._log_probs
-    monkeypatch.setattr(self_improving, "_log_probs", lambda *arguments: exactly(*arguments) - 1e-5)
+    exactly = IdentifierGenerator.log_probs
+    monkeypatch.setattr(IdentifierGenerator, "log_probs", lambda *arguments: exactly(*arguments) - 1e-5)
     model = improving("--refine_groups=1", "--refine_candidates=4")
     codes, improvement = model.item_codes.codes, model.improvement
     items = own_log_probs(model)[1]
@@ -191,8 +190,8 @@ def test_the_loss_has_weighted_terms_of_alignment(staged):
 def test_a_refinement_is_judged_by_the_best_validation_before_and_after(assembled, monkeypatch, bigger, scores, kept):
     trainer, done = assembled("SIIT").trainer, []
     monkeypatch.setattr(trainer, "_refine", lambda epoch: done.append("refine"))
-    monkeypatch.setattr(trainer, "_take_back", lambda: done.append("take back") or True)
-    trainer.valid_metric_bigger = bigger
+    monkeypatch.setattr(trainer, "_take_back", lambda: done.append("take back"))
+    trainer.valid_metric_bigger, trainer.best_is_saved = bigger, True
     trainer.curve = [CurvePoint(epoch, 0.0, 0.0, score) for epoch, score in enumerate(scores)]
     trainer.refinements = [{"epoch": 2}]
     trainer._between_rounds(4)
@@ -237,8 +236,25 @@ def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
     assert score[8] == result["best_valid_score"] > max(score[epoch] for epoch in range(4, 8))  # the best weights again
 
 
-def test_nothing_is_taken_back_where_nothing_was_saved(assembled):
-    assert assembled("SIIT").trainer._take_back() is False
+def test_nothing_is_taken_back_where_nothing_was_saved(assembled, monkeypatch, workplace):
+    """Also where an older run of the same name left a checkpoint."""
+    trainer = assembled("SIIT", "--run_name=old").trainer
+    trainer.folder.mkdir(parents=True)
+    (trainer.folder / "best.safetensors").write_bytes(b"of another run")
+    done = []
+    monkeypatch.setattr(trainer, "_refine", done.append)
+    trainer.curve = [CurvePoint(epoch, 0.0, 0.0, score) for epoch, score in enumerate([0.2, 0.3, 0.1, 0.2])]
+    trainer.refinements = [{"epoch": 2}]
+    trainer._between_rounds(4)
+    assert trainer.refinements == [{"epoch": 2, "valid_before": 0.3, "valid_after": 0.2, "kept": True}] and done == [4]
+
+
+def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):
+    trainer = staged("SIIT").trainer
+    trainer._save_checkpoint(0)
+    trainer.cur_step = 3
+    trainer._take_back()
+    assert trainer.cur_step == 0 and trainer.best_is_saved
 
 
 def test_a_good_refinement_is_kept(run_tiny, workplace, monkeypatch):
@@ -260,7 +276,7 @@ def whole(tmp_path_factory):
         return place, run("SIIT", "tiny", arguments=changed(TINY_SIIT, [f"--data_path={place / 'data'}", *TWO_ROUNDS]))
 
 
-TWO_ROUNDS = ("--epochs=5", "--refine_every=2", "--learning_rate=0.01", "--run_name=run", "--train_batch_size=64")
+TWO_ROUNDS = ("--epochs=5", "--refine_every=2", "--learning_rate=0.03", "--run_name=run", "--train_batch_size=64")
 
 
 def test_a_run_reports_its_refinements_and_keeps_their_identifiers(whole):
@@ -298,7 +314,7 @@ def test_a_run_killed_between_epochs_goes_on_as_if_it_had_not_been(run_tiny, who
 
 def test_nothing_is_refined_where_it_is_not_wished(run_tiny, monkeypatch):
     monkeypatch.setattr(IdentifierGenerator, "refine", lambda self: pytest.fail("refined"))
-    assert run_tiny("TIGER", "--refine_every=1", "--epochs=3")["refinements"] == []
+    assert run_tiny("TIGER", "--epochs=3")["refinements"] == []
 
 
 def test_other_models_that_generate_identifiers_improve_them(run_tiny):

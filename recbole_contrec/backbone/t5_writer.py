@@ -20,23 +20,24 @@ class T5Writer(nn.Module):
     Args:
         hidden_size: width of inputs and states (D).
         n_layers: number of blocks of the encoder, and of the decoder.
-        n_heads: attention heads; must divide ``hidden_size``.
+        n_heads: attention heads.
         dropout: on inputs, attention and the output of each sub-layer.
         intermediate_size: width of the feed-forward layers; 4 D if not given.
+        head_width: of a head; ``hidden_size / n_heads`` if not given.
 
     Raises:
-        ValueError: ``n_heads`` does not divide ``hidden_size``.
+        ValueError: ``n_heads`` does not divide ``hidden_size``, and ``head_width`` is not given.
     """
 
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0.0,
-                 intermediate_size: int | None = None):
+                 intermediate_size: int | None = None, head_width: int | None = None):
         super().__init__()
-        if hidden_size % n_heads:
+        if head_width is None and hidden_size % n_heads:
             raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
         from transformers import T5Config, T5Model  # slow import, needed by this class only
 
         self.transformer = T5Model(T5Config(
-            vocab_size=1, d_model=hidden_size, d_kv=hidden_size // n_heads, d_ff=intermediate_size or 4 * hidden_size,
+            vocab_size=1, d_model=hidden_size, d_kv=head_width or hidden_size // n_heads, d_ff=intermediate_size or 4 * hidden_size,
             num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads, dropout_rate=dropout,
             feed_forward_proj="relu", use_cache=False))
         del self.transformer.shared, self.transformer.encoder.embed_tokens, self.transformer.decoder.embed_tokens

@@ -16,6 +16,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_contrec.errors import UserError
 
+SEEN_ITEMS = "seen_items"  # field of an evaluation that leaves out what a user has seen: all of it [B, E], 0 = none
 NEXT_PREFIX = "next_"  # field `next_item_id_list`: the target after every position, 0 = no target
 
 

@@ -94,7 +94,7 @@ def diverse_beam_search(tree: Tree, width: int, next_log_probs: NextLogProbs, gr
         width: W, beams of all groups together.
         next_log_probs: as :func:`beam_search` calls it.
         groups: that share the beams evenly; one group searches as :func:`beam_search` does.
-        penalty: taken from the score of a code for each time that a group before has chosen it at this level.
+        penalty: taken from the score of a code for each beam of a group before that has chosen it at this level.
 
     Returns:
         Tuples: sorted by their log-probabilities, which know nothing of the penalty. Groups may find the same tuple.

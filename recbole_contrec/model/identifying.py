@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import length_groups
+from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
 from recbole_contrec.model.self_improving import SelfImprovement
 from recbole_contrec.model.windowed import Targets
 
 
+ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
 WORD_SIZE = 0.1  # of a coordinate of the word vector of a code before training
 
 
@@ -81,6 +83,7 @@ class IdentifierGenerator:
     Axes: B batch, L history length, K codes of an item, C codes of a codebook, D width, N items, W beams, n targets.
     """
 
+    searches = True  # asks the evaluation for all items that it leaves out
     _trie: CodeTrie | None = None
     improvement: SelfImprovement | None  # None where identifiers stay as they are
 
@@ -165,6 +168,10 @@ class IdentifierGenerator:
         read = self.item_codes.read(codes)[:, :-1]                                # [n, K - 1, D]
         return self.backbone(torch.cat([prompts, read], dim=1))[:, prompts.shape[1] - 1:]
 
+    def log_probs(self, prompts: Tensor, codes: Tensor) -> Tensor:
+        """Log-probabilities [n] of codes [n, K] behind prompts [n, P, D]."""
+        return log_probs_of(self.code_heads, self.states_of_codes(prompts, codes), codes)
+
     def state_behind(self, prompts: Tensor) -> Tensor:
         """The state after the last vector of prompts [n, P, D]: [n, D]."""
         return self.backbone(prompts)[:, -1]
@@ -188,36 +195,50 @@ class IdentifierGenerator:
             width: W; ``beam_size`` if not given.
             excluded: item numbers [B, E] not to be generated, 0 = none.
         """
-        width = width or self.config["beam_size"]
+        return self._search(interaction, self.trie, width or self.config["beam_size"], excluded)
+
+    def _search(self, interaction, trie: CodeTrie, width: int, excluded: Tensor | None = None) -> Beams:
         length = interaction[self.ITEM_SEQ_LEN]
         found, order = [], length_groups(length)
         for rows in order:
             item_seq = interaction[self.ITEM_SEQ][rows, :int(length[rows[0]])]
             prompt = self._read(item_seq, interaction[self.USER_ID][rows])
             writer = self._writer(prompt.vectors, prompt.last(length[rows]), width)
-            found.append(beam_search(self.trie, width, writer, None if excluded is None else excluded[rows]))
+            found.append(beam_search(trie, width, writer, None if excluded is None else excluded[rows]))
         back = torch.cat(order).argsort()
         return Beams(*(torch.cat(part)[back] for part in zip(*found)))
 
     def _never_generated(self, interaction) -> Tensor | None:
         """Items [B, E] that hold no place of a beam; None for none."""
-        # What the evaluation masks anyhow must not hold places of the beam.
+        # What the evaluation masks anyhow must not hold places of the beam; it knows more of a history than its last L items.
+        if SEEN_ITEMS in interaction:
+            return interaction[SEEN_ITEMS]
         return interaction[self.ITEM_SEQ] if self.config["mask_seen"] else None
 
+    @torch.no_grad()
     def predict(self, interaction) -> Tensor:
-        """Score of one item a row [B], as :meth:`full_sort_predict` gives it."""
-        found = self.generate(interaction, excluded=self._never_generated(interaction))
-        own = found.items == interaction[self.ITEM_ID][:, None]                   # [B, W]
-        lowest = torch.finfo(found.log_probs.dtype).min
-        return found.log_probs.masked_fill(~own, lowest).clamp(min=lowest).amax(1)
+        """Log-probability of one item a row [B], exact whether a beam would find it or not; the lowest finite number for an item
+        without codes, or one that is never generated here."""
+        targets = self._targets(interaction)                                      # states [B, K, D], in an order of their own
+        codes = self.item_codes.codes[targets.items]                              # [B, K]
+        found = log_probs_of(self.code_heads, targets.states, codes.clamp(max=self.item_codes.stand_in - 1))
+        lowest = torch.finfo(found.dtype).min
+        found = found.masked_fill(codes[:, 0] == self.item_codes.stand_in, lowest)
+        scores = torch.full_like(found, lowest).scatter_(0, targets.row, found)
+        never = self._never_generated(interaction)
+        if never is not None:
+            scores = scores.masked_fill((never == interaction[self.ITEM_ID][:, None]).any(1), lowest)
+        return scores
 
     def full_sort_predict(self, interaction) -> Tensor:
-        """Scores of the whole catalogue [B, N], fresh and writable: log-probabilities of the items in the beam.
+        """Scores of the whole catalogue [B, N], fresh and writable: log-probabilities of the items in the beam, which is at least
+        as wide as the longest list of the evaluation (``topk``).
 
         All others share the lowest finite number: behind every beam and tied, and still in front of what an evaluation
         masks with -inf.
         """
-        found = self.generate(interaction, excluded=self._never_generated(interaction))
+        width = max(self.config["beam_size"], *self.config["topk"])
+        found = self.generate(interaction, width, self._never_generated(interaction))
         lowest = torch.finfo(found.log_probs.dtype).min
         scores = found.log_probs.new_full((len(found.items), self.n_items), lowest)
         return scores.scatter_(1, found.items, found.log_probs.clamp(min=lowest))
@@ -235,11 +256,16 @@ class IdentifierGenerator:
 
     @torch.no_grad()
     def score_all(self, interaction) -> Tensor:
-        """Exact log-probabilities of the whole catalogue [B, N], -inf for items without codes: the same steps as a beam
-        search, with a beam for every prefix of the trie. A reference for small catalogues."""
-        found = self.generate(interaction, width=len(self.trie.items))
-        scores = found.log_probs.new_full((len(found.items), self.n_items), -torch.inf)
-        return scores.scatter_(1, found.items, found.log_probs)
+        """Exact log-probabilities of the whole catalogue [B, N], -inf for items without codes: the steps of a beam search with a
+        beam for every prefix, some items at a time. A reference, not made for speed."""
+        scores, codes = None, self.item_codes.codes
+        for items in self.trie.items.split(ITEMS_AT_ONCE):
+            chosen = torch.full_like(codes, self.item_codes.stand_in).index_copy_(0, items, codes[items])
+            found = self._search(interaction, CodeTrie(chosen, self.item_codes.stand_in), len(items))
+            if scores is None:
+                scores = found.log_probs.new_full((len(found.items), self.n_items), -torch.inf)
+            scores.scatter_(1, found.items, found.log_probs)
+        return scores
 
 
 class Writer:
@@ -263,3 +289,9 @@ class Writer:
             self.states, self.memory = self.model.backbone.step(self.memory, read, parents)
             self.level += 1
         return self.model.code_heads[self.level](self.states).log_softmax(-1)     # [b, w, C]
+
+
+def log_probs_of(heads: nn.ModuleList, states: Tensor, codes: Tensor) -> Tensor:
+    """Log-probabilities [n] of codes [n, K] after states [n, K, D], by K maps from D to C."""
+    return sum(head(states[:, level]).log_softmax(1).gather(1, codes[:, level, None]).squeeze(1)
+               for level, head in enumerate(heads))

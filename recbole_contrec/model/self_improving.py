@@ -89,7 +89,7 @@ class SelfImprovement(nn.Module):
             writer = model.writer_behind(prompts, settings["refine_candidates"])
             found.append(diverse_beam_search(tree, settings["refine_candidates"], writer, settings["refine_groups"],
                                              settings["refine_diversity"]))
-            likely.append(_log_probs(model, prompts, model.item_codes.codes[part]))
+            likely.append(model.log_probs(prompts, model.item_codes.codes[part]))
         width = min(tuples.codes.shape[1] for tuples in found)
         candidates = torch.cat([tuples.codes[:, :width] for tuples in found])     # [n, W, K]
         scores = torch.cat([tuples.log_probs[:, :width] for tuples in found])     # [n, W]
@@ -137,10 +137,3 @@ def _shuffled(new: Tensor, own: Tensor) -> Tensor:
         drawn = new[moved[torch.randperm(len(moved), device=moved.device)]]
         if (drawn != own[moved]).any(1).all():
             return new.index_copy(0, moved, drawn)
-
-
-def _log_probs(model, prompts: Tensor, codes: Tensor) -> Tensor:
-    """Log-probabilities of codes [m, K] behind prompts [m, P, D]: [m]."""
-    states = model.states_of_codes(prompts, codes)                                # [m, K, D]
-    return sum(head(states[:, level]).log_softmax(1).gather(1, codes[:, level, None]).squeeze(1)
-               for level, head in enumerate(model.code_heads))

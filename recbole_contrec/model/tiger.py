@@ -45,7 +45,7 @@ _RARE = 0.01  # share of training targets below which repeats are none
 
 
 class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
-    r"""TIGER gives every item an identifier, a tuple of codes from coarse to fine, and generates that of the next item.
+    r"""TIGER gives every item an identifier (semantic ID), a tuple of codes from coarse to fine, and generates that of the next item.
 
     Identifiers come from a residual-quantised VAE over item vectors, or from another method behind the same setting; a last
     code tells items apart that share all others. A language model reads the codes of the history and writes those of the next
@@ -68,14 +68,16 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         check_source(config)
+        _check_settings(config)
         self.config = config
         hidden_size = config["hidden_size"]
         codes = config["codes"] or default_codes(self.n_items - 1)
         self.n_tokens = config["item_tokens"] + 1  # the last one tells apart what shares all others
         self.causal = config["backbone"] == "causal"
         self.sampled_prefixes = None if self.causal else config["sampled_prefixes"]
-        rate = repeat_rate(dataset.histories)
-        self.generates_seen = rate >= _RARE if config["generate_seen"] is None else config["generate_seen"]
+        self.generates_seen = config["generate_seen"]
+        if self.generates_seen is None:
+            self.generates_seen = config["mask_seen"] is False or repeat_rate(dataset.histories) >= _RARE
 
         # identifiers, filled by the stages
         self.item_codes = CodeTable(self.n_items, self.n_tokens, codes, hidden_size)
@@ -83,12 +85,16 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         # what the language model reads, and writes
         buckets = config["user_buckets"]
         self.users = nn.Embedding(buckets, hidden_size) if buckets else None
+        if buckets:
+            used = torch.zeros(buckets, dtype=torch.bool).index_fill_(
+                0, torch.from_numpy(dataset.histories.users).long() % buckets, True)
+            self.register_buffer("trained_users", used, persistent=False)
         self.prompt = Prompt(hidden_size, 0, int(buckets > 0), self.n_tokens, "each", self.max_seq_length + self.causal)
         sizes = hidden_size, config["n_layers"], config["n_heads"]
         if self.causal:
             self.backbone = CausalDecoder(*sizes, self.prompt.max_positions, config["dropout"], config["inner_size"])
         else:
-            self.backbone = T5Writer(*sizes, config["dropout"], config["inner_size"])
+            self.backbone = T5Writer(*sizes, config["dropout"], config["inner_size"], config["head_width"])
         self.code_heads = nn.ModuleList(nn.Linear(hidden_size, codes) for _ in range(self.n_tokens))
 
         self.improvement = self._new_improvement()
@@ -192,8 +198,12 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     def _read(self, item_seq: Tensor, user: Tensor) -> Layout:
         """The prompts of histories [B, L] and users [B]."""
-        users = None if self.users is None else self.users(user % self.users.num_embeddings)[:, None]     # [B, 1, D]
-        return self.prompt(users, self.item_codes(item_seq))
+        return self.prompt(None if self.users is None else self._read_users(user), self.item_codes(item_seq))
+
+    def _read_users(self, user: Tensor) -> Tensor:
+        """The vectors of users [B], [B, 1, D]; for somebody new (0) the mean of those that were trained."""
+        new = self.users.weight[self.trained_users].mean(0)                       # [D]
+        return torch.where((user == 0)[:, None], new, self.users(user % self.users.num_embeddings))[:, None]
 
     def _targets(self, interaction) -> Targets:
         if self.causal:
@@ -228,7 +238,30 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
     # scores
 
     def _never_generated(self, interaction) -> Tensor | None:
-        return super()._never_generated(interaction) if self.generates_seen else interaction[self.ITEM_SEQ]
+        never = super()._never_generated(interaction)
+        return never if self.generates_seen or never is not None else interaction[self.ITEM_SEQ]
+
+
+def _check_settings(config) -> None:
+    """Settings that would be ignored.
+
+    Raises:
+        ValueError: names the settings.
+    """
+    def changed(keys):
+        return ", ".join(key for key in keys if config[key] != config.settings[key].default)
+
+    if ignored := changed(("sampled_prefixes", "head_width") if config["backbone"] == "causal" else ()):
+        raise ValueError(f"{ignored}: for backbone=t5 only")
+    if not config["self_improve"]:
+        if ignored := changed(key for key in config.settings if key.startswith(("alignment_", "refine"))):
+            raise ValueError(f"{ignored}: set self_improve=True as well")
+    elif config["refine_rounds"] and config["epochs"] <= config["refine_every"]:
+        raise ValueError(f"epochs={config['epochs']} end before the first refinement: lower refine_every="
+                         f"{config['refine_every']}, or set refine_rounds=0 to align only")
+    elif config["refine_rounds"] and config["stopping_step"] < config["refine_every"]:
+        raise ValueError(f"stopping_step={config['stopping_step']} would end a run before a refinement is judged: raise it to "
+                         f"refine_every={config['refine_every']} at least")
 
 
 class T5Steps:

@@ -23,8 +23,8 @@ def assign(own: Tensor, own_scores: Tensor, candidates: Tensor, scores: Tensor, 
         scores: log-probabilities of them [n, W]; -inf for none.
         margin: what a candidate must be better by, in nats.
         method: ``optimal`` maximises the sum of the scores (a sparse assignment problem); ``greedy`` goes through all
-            pairs of item and candidate from the largest gain on, takes what is free, and is done in one sort. An
-            identifier that an item gives up is free for others only in the optimal assignment.
+            pairs of item and candidate from the largest gain on and takes what is free. An identifier that an item gives
+            up is free for others only in the optimal assignment.
 
     Returns:
         [n, K], all distinct.
@@ -65,8 +65,8 @@ def _optimal(own: Tensor, row: Tensor, tuple_number: Tensor, gain: Tensor, n_tup
 def _greedy(own: Tensor, row: Tensor, tuple_number: Tensor, gain: Tensor) -> Tensor:
     """Tuple numbers [n]: pairs from the largest gain on."""
     chosen, taken, moved = own.tolist(), set(own.tolist()), set()
-    for pair in gain.argsort(descending=True, stable=True).tolist():
-        item, wanted = int(row[pair]), int(tuple_number[pair])
+    order = gain.argsort(descending=True, stable=True)
+    for item, wanted in zip(row[order].tolist(), tuple_number[order].tolist()):
         if item not in moved and wanted not in taken:
             chosen[item] = wanted
             taken.add(wanted)

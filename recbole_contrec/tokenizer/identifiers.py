@@ -17,7 +17,7 @@ import warnings
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -70,15 +70,14 @@ def cluster_codes(users, items, n_users: int, n_items: int, n_tokens: int, codes
     matrix = interaction_matrix(users, items, n_users, n_items)                   # [U, N]
     known = np.flatnonzero(np.asarray(matrix.sum(0)).ravel())                     # items with interactions
     scale = sp.diags(1 / np.sqrt(np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)))     # a user of many items says less
-    together = ((scale @ matrix).T @ (scale @ matrix)).tocsr()                    # [N, N]
-    together.setdiag(0)
+    matrix = (scale @ matrix).tocsc()
     found = torch.full((n_items, n_tokens), codes)
     clusters = [known]
     for level in range(n_tokens):
         parts = []
         for members in clusters:
             count = min(codes, len(members), int(np.ceil(round(len(members) ** (1 / (n_tokens - level)), 6))))
-            labels = _spectral(together[members][:, members], count, seed)
+            labels = np.arange(len(members)) if count == len(members) else _spectral(matrix[:, members], count, seed)
             found[members, level] = torch.from_numpy(labels)
             parts += [members[labels == label] for label in np.unique(labels)]
         clusters = parts
@@ -124,21 +123,39 @@ def _kmeans(x: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np.ndarra
     return fitted.labels_.astype(np.int64), fitted.cluster_centers_
 
 
-def _spectral(affinity: sp.csr_matrix, count: int, seed: int) -> np.ndarray:
-    """Labels [m] of ``count`` clusters: k-means over the leading eigenvectors of the normalised affinity [m, m], rows at unit
-    length (Ng, Jordan and Weiss, NIPS 2001)."""
-    m = affinity.shape[0]
-    if count >= m:
-        return np.arange(m)
-    if count == 1:
-        return np.zeros(m, dtype=np.int64)
-    scale = sp.diags(1 / np.sqrt(np.maximum(np.asarray(affinity.sum(1)).ravel(), 1e-12)))
-    normalised = scale @ affinity @ scale
-    axes = min(count, SPECTRAL_AXES, m - 1)
-    if m <= DENSE_SIDE:
-        vectors = np.linalg.eigh(normalised.toarray())[1][:, -axes:]
+def _spectral(matrix: sp.csc_matrix, count: int, seed: int) -> np.ndarray:
+    """Labels [m] of ``count`` < m clusters of the columns of a matrix [U, m], by how often they stand in a row together: k-means
+    over the leading eigenvectors of the normalised co-occurrence, rows at unit length (Ng, Jordan and Weiss, NIPS 2001).
+
+    The co-occurrence [m, m], nearly full where users have hundreds of items, is never formed. Columns that stand together
+    with none are dealt out evenly.
+    """
+    own = np.asarray(matrix.multiply(matrix).sum(0)).ravel()                      # the diagonal [m]
+    degree = matrix.T @ (matrix @ np.ones(matrix.shape[1])) - own
+    alone = degree <= 1e-9 * own
+    labels = np.empty(len(own), dtype=np.int64)
+    labels[alone] = np.arange(alone.sum()) % count
+    joined = np.flatnonzero(~alone)
+    if count == 1 or len(joined) <= count:
+        labels[joined] = np.arange(len(joined)) % count
+        return labels
+    matrix, own = matrix[:, joined] @ sp.diags(degree[joined] ** -0.5), own[joined] / degree[joined]
+    axes = min(count, SPECTRAL_AXES)
+    if len(joined) <= DENSE_SIDE:
+        vectors = np.linalg.eigh((matrix.T @ matrix).toarray() - np.diag(own))[1][:, -axes:]
     else:
-        start = np.random.default_rng(seed).standard_normal(m)
-        vectors = eigsh(normalised, axes, which="LA", v0=start, tol=1e-4)[1]      # [m, axes]
+        vectors = _leading_vectors(matrix, own, axes, seed)                       # [m, axes]
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return _kmeans(vectors / np.maximum(length, 1e-12), count, seed)[0]
+    labels[joined] = _kmeans(vectors / np.maximum(length, 1e-12), count, seed)[0]
+    return labels
+
+
+def _leading_vectors(matrix: sp.spmatrix, diagonal: np.ndarray, axes: int, seed: int) -> np.ndarray:
+    """Eigenvectors [m, axes] of the largest eigenvalues of ``A^T A - D``, for A [U, m] and the diagonal of D [m]."""
+    m = len(diagonal)
+    operator = LinearOperator((m, m), lambda x: matrix.T @ (matrix @ x) - diagonal * x.ravel(), dtype=np.float64)
+    start = np.random.default_rng(seed).standard_normal(m)
+    try:
+        return eigsh(operator, axes, which="LA", v0=start, tol=1e-4)[1]
+    except ArpackNoConvergence as error:  # what has been found tells clusters apart well enough
+        return np.concatenate([error.eigenvectors, start[:, None] / np.sqrt(m)], axis=1)
