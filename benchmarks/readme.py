@@ -17,6 +17,7 @@ import answers
 import answers_report
 import beam
 import grid
+import refine_report
 import unseen
 from runs import RESULTS, load
 from speed_summary import summary
@@ -47,6 +48,12 @@ def _grid(folder: Path) -> str:
     return grid.table(grid.read_points(grid.GRIDS / f"{folder.name}_on_{dataset}.yaml"), load(folder))
 
 
+def _refinement(folder: Path) -> str:
+    found = refine_report.ordered_rows(folder)
+    parts = refine_report.accuracy(found), refine_report.gains(found), refine_report.refinements(found)
+    return "\n\n".join(part for part in parts if part)
+
+
 def _unseen(folder: Path) -> str:
     dataset, _, hold = folder.name.rpartition("-unseen-")
     return unseen.TABLES[hold](load(folder), load(folder.parent / dataset))
@@ -55,7 +62,7 @@ def _unseen(folder: Path) -> str:
 TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
           "recbole": lambda path: test_table(rows(path), counts=is_recbole),
           "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "answers": _answers, "beam": _beam,
-          "grid": _grid, "unseen": _unseen,
+          "grid": _grid, "refinement": _refinement, "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 
 
