@@ -138,15 +138,7 @@ class MaskedVQ(nn.Module):
     def loss(self, x: Tensor, codebook_weight: float = 1.0, commitment_weight: float = 0.5) -> QuantizerLoss:
         """Weighted terms of the objective for rows ``x`` [n, d], each a mean over elements. In training mode dead codes
         are restarted afterwards."""
-        out = self(x)
-        loss = QuantizerLoss(
-            reconstruction=F.mse_loss(out.reconstruction, x),
-            codebook=codebook_weight * F.mse_loss(out.codewords, out.encoded.detach()),
-            commitment=commitment_weight * F.mse_loss(out.encoded, out.codewords.detach()),
-        )
-        if self.training and self.restart_below:
-            restart_dead_codes(self.codebooks, self.use, out.encoded.detach(), out.codes, self.restart_below)
-        return loss
+        return quantizer_loss(self, x, codebook_weight, commitment_weight)
 
     @torch.no_grad()
     def start_codebooks(self, x: Tensor) -> None:
@@ -182,6 +174,20 @@ class MaskedVQ(nn.Module):
         if self.gradient == "straight_through":
             return encoded + (codewords - encoded).detach()
         return rotated(encoded, codewords)
+
+
+def quantizer_loss(model: nn.Module, x: Tensor, codebook_weight: float, commitment_weight: float) -> QuantizerLoss:
+    """The ``loss`` of a tokenizer with ``codebooks``, ``use`` and ``restart_below`` for rows ``x`` [n, d]; in training mode its dead
+    codes are restarted afterwards."""
+    out = model(x)
+    loss = QuantizerLoss(
+        reconstruction=F.mse_loss(out.reconstruction, x),
+        codebook=codebook_weight * F.mse_loss(out.codewords, out.encoded.detach()),
+        commitment=commitment_weight * F.mse_loss(out.encoded, out.codewords.detach()),
+    )
+    if model.training and model.restart_below:
+        restart_dead_codes(model.codebooks, model.use, out.encoded.detach(), out.codes, model.restart_below)
+    return loss
 
 
 @torch.no_grad()

@@ -17,10 +17,9 @@ Axes: ``n`` rows, ``d`` width of a vector, ``K`` tokens, ``C`` codes of a codebo
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .masked_vq import CHUNK, KMEANS_ROWS, Quantized, QuantizerLoss, kmeans, restart_dead_codes
+from .masked_vq import CHUNK, KMEANS_ROWS, Quantized, QuantizerLoss, kmeans, quantizer_loss
 
 
 class ResidualVQ(nn.Module):
@@ -78,15 +77,7 @@ class ResidualVQ(nn.Module):
     def loss(self, x: Tensor, codebook_weight: float = 1.0, commitment_weight: float = 0.25) -> QuantizerLoss:
         """Weighted terms of the objective for rows ``x`` [n, d], each a mean over elements. In training mode dead codes
         are restarted afterwards."""
-        out = self(x)
-        loss = QuantizerLoss(
-            reconstruction=F.mse_loss(out.reconstruction, x),
-            codebook=codebook_weight * F.mse_loss(out.codewords, out.encoded.detach()),
-            commitment=commitment_weight * F.mse_loss(out.encoded, out.codewords.detach()),
-        )
-        if self.training and self.restart_below:
-            restart_dead_codes(self.codebooks, self.use, out.encoded.detach(), out.codes, self.restart_below)
-        return loss
+        return quantizer_loss(self, x, codebook_weight, commitment_weight)
 
     @torch.no_grad()
     def start_codebooks(self, x: Tensor) -> None:
