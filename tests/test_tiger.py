@@ -135,6 +135,7 @@ def test_a_narrow_beam_gives_exact_scores_of_what_it_finds(model_and_rows, backb
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_one_item_is_scored_exactly_whether_the_beam_finds_it_or_not(model_and_rows, backbone):
     model, rows = model_and_rows(f"--backbone={backbone}", "--beam_size=1", "--topk=[1]", "--valid_metric=NDCG@1")
+    rows = rows[:4]
     exact = exact_scores(model, rows)
     for item in (3, 17, 44):
         rows["item_id"][:] = item
