@@ -102,7 +102,11 @@ class FullRanking:
 
 
 def side_by_side(rows: torch.Tensor, items: torch.Tensor, batch: int) -> torch.Tensor:
-    """Items [n] by the rows [n] of a batch that they belong to, in rising order: [batch, E], filled up with 0."""
+    """Items [n] of the rows of a batch, beside each other: [batch, E], filled up with 0.
+
+    Args:
+        rows: that they belong to [n], in rising order.
+    """
     counts = torch.bincount(rows, minlength=batch)
     place = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
     return items.new_zeros(batch, int(counts.max()) if len(rows) else 0).index_put_((rows, place), items)

@@ -17,9 +17,9 @@ class RefiningTrainer(WindowTrainer):
     """A :class:`~recbole_contrec.window_trainer.WindowTrainer` for models with ``refine``: every ``refine_every`` epochs, and
     ``refine_rounds`` times at most, identifiers are written anew, and training goes on from the same weights.
 
-    A refinement is taken back where no validation of the epochs after it was better than all before: the best checkpoint, its
-    identifiers with it, comes back in place of a further refinement; where nothing is saved, nothing can be. What was done stands in ``refinements``, one record
-    each. Models that do not improve themselves are trained as ever.
+    A refinement is taken back where no validation of the epochs after it reached the best before: the best checkpoint, its
+    identifiers with it, comes back in place of a further refinement; where nothing is saved, nothing can be. What was done
+    stands in ``refinements``, one record each. Models that do not improve themselves are trained as ever.
     """
 
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
@@ -39,7 +39,8 @@ class RefiningTrainer(WindowTrainer):
                 if best(before, after) != after and self.best_is_saved:
                     last["kept"] = False
                     self._take_back()
-                    logger.info("refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after, before)
+                    logger.info("refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after,
+                                before)
                     return
         if len(self.refinements) < self.config["refine_rounds"]:
             self._refine(epoch)

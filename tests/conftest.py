@@ -181,3 +181,53 @@ def run_tiny(tiny):
         defaults = [*TINY_OF.get(model, TINY), f"--data_path={tiny}"]
         return run(model, "tiny", arguments=changed(defaults, arguments), **options)
     return start
+
+
+def low_rank(n=400, d=16, rank=6, seed=0):
+    """A table of standardised vectors [n, d] that lie in few dimensions; row 0 is the padding."""
+    from recbole_contrec.tokenizer import standardise
+
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, rank, generator=g) @ torch.randn(rank, d, generator=g)
+    x[0] = 0
+    return standardise(x)
+
+
+def moved_by_training(loaded, steps):
+    """Names of the parameters that some steps at a high rate change."""
+    model, optimiser = loaded.model.train(), loaded.trainer.optimizer
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for group in optimiser.param_groups:
+        group["lr"] = 1e-2
+    for batch, _ in zip(loaded.data.train, range(steps)):
+        optimiser.zero_grad()
+        sum(model.calculate_loss(batch)).backward()
+        optimiser.step()
+    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+
+
+@pytest.fixture
+def executed(workplace, monkeypatch):
+    """Runs of benchmarks happen in this process, where the libraries are loaded already; names of those that did, and what
+    lay in their working folders as arrays before they started."""
+    import compare
+    import runs
+
+    names, arrays = [], {}
+
+    def execute(run, data_path, on_epoch):
+        if run.finished:
+            return
+        names.append(run.name)
+        run.work.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(run.work)
+        arrays.update({run.name: np.load(path) for path in run.work.glob("*.npy")})
+        try:
+            runs._child(["--work", str(run.work), "--", f"--model={run.model}", f"--dataset={run.dataset}",
+                         f"--seed={run.seed}", f"--data_path={data_path}", *run.settings])
+        finally:
+            monkeypatch.chdir(workplace)
+        runs._keep(run)
+
+    monkeypatch.setattr(compare, "execute", execute)
+    return names, arrays

@@ -9,7 +9,6 @@ import pytest
 import ablate
 import ablate_report
 import compare
-import runs
 import significance
 import tables
 from conftest import TINY_CONTREC
@@ -128,32 +127,17 @@ def test_without_the_shipped_settings_there_is_no_table(tmp_path):
 # end to end
 
 
-def test_from_runs_to_table_and_picture(tiny, workplace, monkeypatch, capsys):
-    """Three variants, each run in this process where the libraries are loaded already, and one that fails."""
-    executed, vectors = [], {}
-
-    def execute(run, data_path, on_epoch):
-        if run.finished:
-            return
-        executed.append(run.name)
-        run.work.mkdir(parents=True, exist_ok=True)
-        monkeypatch.chdir(run.work)
-        vectors.update({run.name: np.load(path) for path in run.work.glob("*.npy")})
-        try:
-            runs._child(["--work", str(run.work), "--", f"--model={run.model}", f"--dataset={run.dataset}",
-                         f"--seed={run.seed}", f"--data_path={data_path}", *run.settings])
-        finally:
-            monkeypatch.chdir(workplace)
-        runs._keep(run)
+def test_from_runs_to_table_and_picture(tiny, workplace, monkeypatch, capsys, executed):
+    """Three variants, each run, and one that fails."""
+    names, vectors = executed
 
     def run_ablation(*arguments):
         return ablate.main(["--model=ContRec", "--dataset=tiny", f"--data_path={tiny}", f"--output={workplace / 'results'}", "--seeds=1",
                             *TINY_CONTREC, *arguments])
 
-    monkeypatch.setattr(compare, "execute", execute)
     before = set(os.listdir(workplace))
     assert run_ablation("--variants", "SASRecAll", "vectors-random") == 0
-    assert executed == ["shipped", "vectors-random", "SASRecAll"] and set(os.listdir(workplace)) - before == {"results"}
+    assert names == ["shipped", "vectors-random", "SASRecAll"] and set(os.listdir(workplace)) - before == {"results"}
     assert list(vectors) == ["vectors-random"] and vectors["vectors-random"].shape == (60, 16)
     folder = workplace / "results" / "tiny-ablation-ContRec"
     stored = json.loads((folder / "vectors-random" / "seed2020.json").read_text())
@@ -162,8 +146,8 @@ def test_from_runs_to_table_and_picture(tiny, workplace, monkeypatch, capsys):
     assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
     assert "| SASRecAll | control" in capsys.readouterr().out
 
-    assert run_ablation("--variants", "SASRecAll", "vectors-random") == 0 and len(executed) == 3
-    assert run_ablation("--tables-only") == 0 and len(executed) == 3
+    assert run_ablation("--variants", "SASRecAll", "vectors-random") == 0 and len(names) == 3
+    assert run_ablation("--tables-only") == 0 and len(names) == 3
 
     def fails(run, *_):
         raise RuntimeError(f"{run} failed")

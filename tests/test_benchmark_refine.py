@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import refine
 import refine_report
-import runs
 import significance
 import tables
 from conftest import TINY
@@ -140,35 +139,20 @@ def test_the_picture_marks_what_was_refined_and_taken_back(folder, monkeypatch):
 # end to end
 
 
-def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys):
-    """All four in this process, where the libraries are loaded already."""
-    executed = []
-
-    def execute(run, data_path, on_epoch):
-        if run.finished:
-            return
-        executed.append(run.name)
-        run.work.mkdir(parents=True, exist_ok=True)
-        monkeypatch.chdir(run.work)
-        try:
-            runs._child(["--work", str(run.work), "--", f"--model={run.model}", f"--dataset={run.dataset}",
-                         f"--seed={run.seed}", f"--data_path={data_path}", *run.settings])
-        finally:
-            monkeypatch.chdir(workplace)
-        runs._keep(run)
+def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys, executed):
+    names, _ = executed
 
     def run_refine(*arguments):
         return refine.main(["--dataset=tiny", f"--data_path={tiny}", f"--output={workplace / 'results'}", "--seeds=1",
                             "--identifiers", "rkmeans", *TINY_TIGER, *arguments])
 
-    monkeypatch.setattr(compare, "execute", execute)
-    assert run_refine() == 0 and executed == [f"rkmeans-{kind}" for kind in refine_report.ORDER]
+    assert run_refine() == 0 and names == [f"rkmeans-{kind}" for kind in refine_report.ORDER]
     folder = workplace / "results" / "tiny-refine"
     assert (folder / "README.md").read_text() == refine_report.report(folder) and (folder / "refine.png").is_file()
     rounds = {row.name: len(row.results[0].content["refinements"]) for row in refine_report.ordered_rows(folder)}
     assert rounds == {"rkmeans-TIGER": 0, "rkmeans-aligned": 0, "rkmeans-SIIT": 1, "rkmeans-random": 1}
     assert "| rkmeans | TIGER | 1 |" in capsys.readouterr().out
-    assert run_refine() == 0 and run_refine("--tables-only") == 0 and len(executed) == 4
+    assert run_refine() == 0 and run_refine("--tables-only") == 0 and len(names) == 4
 
     def fails(run, *_):
         raise RuntimeError(f"{run} failed")

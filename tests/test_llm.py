@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import moved_by_training
 from recbole_contrec.errors import UserError
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
@@ -62,16 +63,8 @@ def test_a_checkpoint_holds_what_was_trained_and_adapters_for_other_tools(traine
 @pytest.mark.parametrize("model", ["ContRec", "DeftRec"])
 def test_adapters_and_the_vectors_of_new_tokens_move_and_nothing_else_of_the_model(staged, model):
     loaded = staged(model, *LLM, "--train_item_tokens=True")
-    recommender, optimiser = loaded.model.train(), loaded.trainer.optimizer
-    before = {name: p.detach().clone() for name, p in recommender.named_parameters()}
-    for group in optimiser.param_groups:
-        group["lr"] = 1e-2
-    for batch, _ in zip(loaded.data.train, range(3)):
-        optimiser.zero_grad()
-        sum(recommender.calculate_loss(batch)).backward()
-        optimiser.step()
-    moved = {name for name, p in recommender.named_parameters() if not torch.equal(p, before[name])}
-    theirs = {name for name in before if name.startswith("backbone.")}
+    moved = moved_by_training(loaded, 3)
+    theirs = {name for name, _ in loaded.model.named_parameters() if name.startswith("backbone.")}
     assert {name for name in theirs if "lora_" in name} <= moved
     assert not any(name in moved for name in theirs if "lora_" not in name)
     assert {"item_tokens.weight", "item_vectors.weight", "item_adapter.weight", "prompt.instruction",
@@ -95,7 +88,7 @@ def test_tokens_are_as_large_as_words(staged):
     layout = model._read(torch.tensor([[3, 4, 5]]), torch.tensor([1]))
     sizes = layout.vectors.square().mean(-1).sqrt()[0]                            # [S]
     tokens, word = sizes[layout.ends[0]], model.backbone.word_size
-    assert (tokens > 0.3 * word).all() and (tokens < 3 * word).all()
+    assert (tokens > 0.4 * word).all() and (tokens < 2.5 * word).all()
 
 
 def test_window_loss_equals_prefix_loss_on_a_pretrained_model(staged, config_of):

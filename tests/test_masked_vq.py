@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import low_rank
 from recbole_contrec.tokenizer import (
     MaskedVQ,
     code_report,
@@ -16,20 +17,12 @@ from recbole_contrec.tokenizer import (
     fit_tokenizer,
     masked_vq,
     split_rows,
-    standardise,
 )
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def low_rank(n=400, d=16, rank=6, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, rank, generator=g) @ torch.randn(rank, d, generator=g)
-    x[0] = 0
-    return standardise(x)
 
 
 def small(**settings):

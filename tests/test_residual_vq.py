@@ -4,19 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_contrec.tokenizer import ResidualVQ, code_report, encode_rows, fit_tokenizer, split_rows, standardise
+from conftest import low_rank
+from recbole_contrec.tokenizer import ResidualVQ, code_report, encode_rows, fit_tokenizer, split_rows
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def low_rank(n=400, d=16, rank=6, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, rank, generator=g) @ torch.randn(rank, d, generator=g)
-    x[0] = 0
-    return standardise(x)
 
 
 def small(**settings):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import TINY_TOKENREC, write_atomic_files, write_t5
+from conftest import TINY_TOKENREC, moved_by_training, write_atomic_files, write_t5
 from recbole_contrec.errors import UserError
 from test_pretrained import STORIES
 
@@ -114,16 +114,9 @@ def test_histories_make_room_where_a_model_reads_fewer_positions(ready):
 @pytest.mark.parametrize("kind", ["t5", "causal"])
 def test_adapters_and_new_vectors_move_and_nothing_else_of_the_model(ready, kind):
     loaded = ready(kind)
-    model, optimiser = loaded.model.train(), loaded.trainer.optimizer
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    for group in optimiser.param_groups:
-        group["lr"] = 1e-2
-    for batch, _ in zip(loaded.data.train, range(2)):
-        optimiser.zero_grad()
-        sum(model.calculate_loss(batch)).backward()
-        optimiser.step()
-    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    theirs = {name for name in before if name.startswith("backbone.")}
+    model, optimiser = loaded.model, loaded.trainer.optimizer
+    moved = moved_by_training(loaded, 2)
+    theirs = {name for name, _ in model.named_parameters() if name.startswith("backbone.")}
     assert theirs & moved == {name for name in theirs if "lora_" in name}
     assert {"item_codes.words.weight", "user_codes.words.weight", "item_vectors.weight", "identity_adapter.weight",
             "projection.weight", "prompt.wordings.blank"} <= moved
@@ -213,3 +206,11 @@ def test_what_cannot_be_is_said_in_a_line(assembled, monkeypatch, folder, change
 def test_codes_are_written_by_the_compact_decoder_only(assembled):
     with pytest.raises(UserError, match="llm=.*: codes are generated with llm=None only"):
         assembled("TokenRec-beam", f"--llm={STORIES}")
+
+
+def test_tokenizers_do_not_depend_on_adapters(assembled, folder):
+    """What a language model draws for its adapters leaves the start of the tokenizers as it is."""
+    plain = assembled("TokenRec").model.item_tokenizer.state_dict()
+    for rank in (2, 4):
+        other = assembled("TokenRec", "--backbone=t5", f"--llm={folder}", f"--lora_rank={rank}").model.item_tokenizer
+        assert all(torch.equal(tensor, plain[name]) for name, tensor in other.state_dict().items())

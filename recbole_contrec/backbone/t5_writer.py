@@ -37,9 +37,9 @@ class T5Writer(nn.Module):
         from transformers import T5Config, T5Model  # slow import, needed by this class only
 
         self.transformer = T5Model(T5Config(
-            vocab_size=1, d_model=hidden_size, d_kv=head_width or hidden_size // n_heads, d_ff=intermediate_size or 4 * hidden_size,
-            num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads, dropout_rate=dropout,
-            feed_forward_proj="relu", use_cache=False))
+            vocab_size=1, d_model=hidden_size, d_kv=head_width or hidden_size // n_heads,
+            d_ff=intermediate_size or 4 * hidden_size, num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads,
+            dropout_rate=dropout, feed_forward_proj="relu", use_cache=False))
         del self.transformer.shared, self.transformer.encoder.embed_tokens, self.transformer.decoder.embed_tokens
         self.start = nn.Parameter(0.2 * torch.randn(hidden_size))
 

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import length_groups
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
-from recbole_contrec.model.self_improving import SelfImprovement
+from recbole_contrec.model.self_improving import SelfImprovement, check_rounds
 from recbole_contrec.model.windowed import Targets
-
 
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
 WORD_SIZE = 0.1  # of a coordinate of the word vector of a code before training
@@ -106,7 +105,13 @@ class IdentifierGenerator:
         return CodeTrie(self.item_codes.codes, self.item_codes.stand_in)
 
     def _new_improvement(self) -> SelfImprovement | None:
+        """What improves the identifiers, None where they stay as they are.
+
+        Raises:
+            ValueError: settings that would be ignored, or never refine anything.
+        """
         config = self.config
+        check_rounds(config)
         if not config["self_improve"]:
             return None
         return SelfImprovement(self.n_items, config["vector_size"], config["hidden_size"], config)
@@ -217,8 +222,8 @@ class IdentifierGenerator:
 
     @torch.no_grad()
     def predict(self, interaction) -> Tensor:
-        """Log-probability of one item a row [B], exact whether a beam would find it or not; the lowest finite number for an item
-        without codes, or one that is never generated here."""
+        """Log-probability of one item a row [B], exact whether a beam would find it or not; the lowest finite number for
+        an item without codes, or one that is never generated here."""
         targets = self._targets(interaction)                                      # states [B, K, D], in an order of their own
         codes = self.item_codes.codes[targets.items]                              # [B, K]
         found = log_probs_of(self.code_heads, targets.states, codes.clamp(max=self.item_codes.stand_in - 1))
@@ -231,8 +236,8 @@ class IdentifierGenerator:
         return scores
 
     def full_sort_predict(self, interaction) -> Tensor:
-        """Scores of the whole catalogue [B, N], fresh and writable: log-probabilities of the items in the beam, which is at least
-        as wide as the longest list of the evaluation (``topk``).
+        """Scores of the whole catalogue [B, N], fresh and writable: log-probabilities of the items in the beam, which is
+        at least as wide as the longest list of the evaluation (``topk``).
 
         All others share the lowest finite number: behind every beam and tied, and still in front of what an evaluation
         masks with -inf.
@@ -256,8 +261,8 @@ class IdentifierGenerator:
 
     @torch.no_grad()
     def score_all(self, interaction) -> Tensor:
-        """Exact log-probabilities of the whole catalogue [B, N], -inf for items without codes: the steps of a beam search with a
-        beam for every prefix, some items at a time. A reference, not made for speed."""
+        """Exact log-probabilities of the whole catalogue [B, N], -inf for items without codes: the steps of a beam search
+        with a beam for every prefix, some items at a time. A reference, not made for speed."""
         scores, codes = None, self.item_codes.codes
         for items in self.trie.items.split(ITEMS_AT_ONCE):
             chosen = torch.full_like(codes, self.item_codes.stand_in).index_copy_(0, items, codes[items])

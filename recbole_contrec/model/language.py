@@ -130,8 +130,10 @@ def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedMo
     if config["llm"] is None:
         return None
     keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "gradient_checkpointing", "quantisation")
-    return kind(config["llm"], dtype=config["llm_dtype"], attention=config["llm_attention"],
-                **{key: config[key] for key in keys}, **own)
+    # Adapters are drawn apart: what is drawn next, tokenizers among it, must not depend on them.
+    with torch.random.fork_rng():
+        return kind(config["llm"], dtype=config["llm_dtype"], attention=config["llm_attention"],
+                    **{key: config[key] for key in keys}, **own)
 
 
 class Categories(nn.Module):

@@ -126,6 +126,29 @@ class SelfImprovement(nn.Module):
         return torch.stack([mark, self.to_prompt(self.descriptions[items])], dim=1)
 
 
+def check_rounds(config) -> None:
+    """Settings of self-improvement that would be ignored, or never refine anything.
+
+    Args:
+        config: with ``settings``, the defaults of the model.
+
+    Raises:
+        ValueError: names the settings.
+    """
+    every = config["refine_every"]
+    if not config["self_improve"]:
+        changed = [key for key, setting in config.settings.items()
+                   if key.startswith(("alignment_", "refine")) and config[key] != setting.default]
+        if changed:
+            raise ValueError(f"{', '.join(changed)}: set self_improve=True as well")
+    elif config["refine_rounds"] and config["epochs"] <= every:
+        raise ValueError(f"epochs={config['epochs']} end before the first refinement: lower refine_every={every}, or set "
+                         "refine_rounds=0 to align only")
+    elif config["refine_rounds"] and config["stopping_step"] < every:
+        raise ValueError(f"stopping_step={config['stopping_step']} would end a run before a refinement is judged: raise it "
+                         f"to refine_every={every} at least")
+
+
 def _shuffled(new: Tensor, own: Tensor) -> Tensor:
     """New identifiers [n, K] dealt out at random among the items that move; as they were for the others.
 

@@ -45,7 +45,8 @@ _RARE = 0.01  # share of training targets below which repeats are none
 
 
 class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
-    r"""TIGER gives every item an identifier (semantic ID), a tuple of codes from coarse to fine, and generates that of the next item.
+    r"""TIGER gives every item an identifier (semantic ID), a tuple of codes from coarse to fine, and generates that of the
+    next item.
 
     Identifiers come from a residual-quantised VAE over item vectors, or from another method behind the same setting; a last
     code tells items apart that share all others. A language model reads the codes of the history and writes those of the next
@@ -170,8 +171,8 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     @torch.no_grad()
     def _start_code_vectors(self, vectors: Tensor) -> None:
-        """Put the vectors of codes, read and scored, where the items [N, d] lie that have them: level by level the mean of what
-        the levels before leave of their vectors."""
+        """Put the vectors of codes, read and scored, where the items [N, d] lie that have them: level by level the mean of
+        what the levels before leave of their vectors."""
         width, none = self.config["hidden_size"], self.item_codes.stand_in
         if vectors.shape[1] != width:  # a random map keeps angles, about
             drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
@@ -248,20 +249,9 @@ def _check_settings(config) -> None:
     Raises:
         ValueError: names the settings.
     """
-    def changed(keys):
-        return ", ".join(key for key in keys if config[key] != config.settings[key].default)
-
-    if ignored := changed(("sampled_prefixes", "head_width") if config["backbone"] == "causal" else ()):
-        raise ValueError(f"{ignored}: for backbone=t5 only")
-    if not config["self_improve"]:
-        if ignored := changed(key for key in config.settings if key.startswith(("alignment_", "refine"))):
-            raise ValueError(f"{ignored}: set self_improve=True as well")
-    elif config["refine_rounds"] and config["epochs"] <= config["refine_every"]:
-        raise ValueError(f"epochs={config['epochs']} end before the first refinement: lower refine_every="
-                         f"{config['refine_every']}, or set refine_rounds=0 to align only")
-    elif config["refine_rounds"] and config["stopping_step"] < config["refine_every"]:
-        raise ValueError(f"stopping_step={config['stopping_step']} would end a run before a refinement is judged: raise it to "
-                         f"refine_every={config['refine_every']} at least")
+    of_t5 = [key for key in ("sampled_prefixes", "head_width") if config[key] != config.settings[key].default]
+    if of_t5 and config["backbone"] == "causal":
+        raise ValueError(f"{', '.join(of_t5)}: for backbone=t5 only")
 
 
 class T5Steps:

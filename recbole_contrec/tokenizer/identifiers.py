@@ -124,8 +124,9 @@ def _kmeans(x: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _spectral(matrix: sp.csc_matrix, count: int, seed: int) -> np.ndarray:
-    """Labels [m] of ``count`` < m clusters of the columns of a matrix [U, m], by how often they stand in a row together: k-means
-    over the leading eigenvectors of the normalised co-occurrence, rows at unit length (Ng, Jordan and Weiss, NIPS 2001).
+    """Labels [m] of ``count`` < m clusters of the columns of a matrix [U, m], by how often they stand in a row together:
+    k-means over the leading eigenvectors of the normalised co-occurrence, rows at unit length (Ng, Jordan and Weiss, NIPS
+    2001).
 
     The co-occurrence [m, m], nearly full where users have hundreds of items, is never formed. Columns that stand together
     with none are dealt out evenly.

@@ -177,8 +177,8 @@ class MaskedVQ(nn.Module):
 
 
 def quantizer_loss(model: nn.Module, x: Tensor, codebook_weight: float, commitment_weight: float) -> QuantizerLoss:
-    """The ``loss`` of a tokenizer with ``codebooks``, ``use`` and ``restart_below`` for rows ``x`` [n, d]; in training mode its dead
-    codes are restarted afterwards."""
+    """The ``loss`` of a tokenizer with ``codebooks``, ``use`` and ``restart_below`` for rows ``x`` [n, d]; in training mode
+    its dead codes are restarted afterwards."""
     out = model(x)
     loss = QuantizerLoss(
         reconstruction=F.mse_loss(out.reconstruction, x),
