@@ -1,11 +1,12 @@
 """
 benchmarks.readme
 #################
-Writes the tables of the README anew from the result files:
+Writes the tables of ``README.md`` and ``benchmarks/RESULTS.md`` anew from the result files:
 
     python benchmarks/readme.py
 
-A table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``; NAME is a folder or file of ``results/``.
+A table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``; NAME is a folder or file of ``results/``,
+or ``.`` for all data sets.
 """
 
 import json
@@ -21,10 +22,12 @@ import refine_report
 import unseen
 from runs import RESULTS, load
 from speed_summary import summary
-from tables import accuracy_table, cost_table, is_recbole, rows, test_table
+from tables import accuracy_table, cost_table, is_recbole, overview_table, rows, test_table
 from variants import ABLATIONS
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+FOLDER = Path(__file__).resolve().parent
+TEXTS = FOLDER.parent / "README.md", FOLDER / "RESULTS.md"
+DATASETS = "ml-100k", "ml-1m", "amazon-beauty"
 BLOCK = re.compile(r"(?P<head><!-- (?P<kind>\w+): (?P<name>[\w./-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL)
 
 
@@ -48,6 +51,10 @@ def _grid(folder: Path) -> str:
     return grid.table(grid.read_points(grid.GRIDS / f"{folder.name}_on_{dataset}.yaml"), load(folder))
 
 
+def _overview(folder: Path) -> str:
+    return overview_table({name: rows(folder / name) for name in DATASETS if (folder / name).is_dir()})
+
+
 def _refinement(folder: Path) -> str:
     found = refine_report.ordered_rows(folder)
     parts = refine_report.accuracy(found), refine_report.gains(found), refine_report.refinements(found)
@@ -62,7 +69,7 @@ def _unseen(folder: Path) -> str:
 TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
           "recbole": lambda path: test_table(rows(path), counts=is_recbole),
           "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "answers": _answers, "beam": _beam,
-          "grid": _grid, "refinement": _refinement, "unseen": _unseen,
+          "grid": _grid, "overview": _overview, "refinement": _refinement, "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 
 
@@ -82,4 +89,5 @@ def _table(kind: str, name: str, results: Path) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))
+    for text in TEXTS:
+        text.write_text(with_tables(text.read_text()))

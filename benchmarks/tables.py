@@ -107,6 +107,21 @@ def accuracy_table(table: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def overview_table(tables: dict[str, list[Row]]) -> str:
+    """Accuracy and training time of every model on several data sets, one line a model; tables by name of the data set, in
+    their order. The models are in the order of the first data set that has them."""
+    lines = head("model", *(title for dataset in tables for title in (f"{dataset} NDCG@10", "HR@10", "core-min")))
+    names = list(dict.fromkeys(row.name for table in tables.values() for row in table))
+    for name in names:
+        cells = []
+        for table in tables.values():
+            row = next((row for row in table if row.name == name), None)
+            cells += [spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")), _minutes_to_best(row)] if row \
+                else ["", "", ""]
+        lines.append(line(name, *cells))
+    return "\n".join(lines)
+
+
 def cost_table(table: list[Row]) -> str:
     """Time and memory of every row, means over seeds; core-seconds are processor time of training and validation."""
     goal = min((result.content["best_valid_score"] for row in table if row.name == GOAL for result in row.results),
@@ -178,6 +193,11 @@ def epoch_seconds(content: dict) -> float | None:
     """Core-seconds of an epoch with its validation; None for RecBole's own training loops."""
     curve = content["curve"]
     return curve[-1]["core_seconds"] / len(curve) if curve else None
+
+
+def _minutes_to_best(row):
+    found = row.values(seconds_to_best)
+    return "" if None in found else f"{mean(found) / 60:.1f}"
 
 
 def _history(content):

@@ -55,11 +55,13 @@ def test_settings_named_in_the_readme_exist(setting):
     assert setting in {**general_settings(folders)[0], **find_model("ContRec", folders).settings}
 
 
-def test_tables_are_those_of_the_result_files():
+@pytest.mark.parametrize("name", ["README.md", "RESULTS.md"])
+def test_tables_are_those_of_the_result_files(name):
     import readme
 
-    assert readme.BLOCK.search(README), "the README quotes no results"
-    assert readme.with_tables(README) == README, "python benchmarks/readme.py writes them anew"
+    (text,) = (path.read_text(encoding="utf-8") for path in readme.TEXTS if path.name == name)
+    assert readme.BLOCK.search(text), f"{name} quotes no results"
+    assert readme.with_tables(text) == text, "python benchmarks/readme.py writes them anew"
 
 
 def test_tables_follow_the_results(tmp_path):
@@ -72,5 +74,10 @@ def test_tables_follow_the_results(tmp_path):
     assert "old" not in written and "| ContRec | 1 |" in written
     assert written.startswith("before\n<!-- accuracy: tiny -->\n| model") and written.endswith("|\n<!-- end -->\nafter")
     assert readme.with_tables(written, tmp_path) == written
+    write_result(tmp_path / "ml-1m", "ContRec", 1, [1, 1, 2, 1, 3, 1])
+    write_result(tmp_path / "amazon-beauty", "SASRec", 1, [1, 1, 2, 1, 3, 1])
+    overview = readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
+    assert overview[1].count("NDCG@10") == 2 and overview[3].startswith("| ContRec | **") and overview[3].endswith("|  |  |  |")
+    assert overview[4].startswith("| SASRec |  |  |  | **")
     with pytest.raises(ValueError, match="choose one of"):
         readme.with_tables("<!-- beauty: tiny -->\n<!-- end -->", tmp_path)
