@@ -30,7 +30,7 @@ CONTREC = (
     Variant("retrieval-from-random", "item vectors of the retrieval start at random numbers", ("item_vectors_init=random",)),
     Variant("retrieval-frozen", "item vectors of the retrieval stay at the SVD", ("train_item_vectors=False",)),
     # tokenizer
-    Variant("tokenizer-plain", "a VAE with learned variance", ("tokenizer=plain",)),
+    Variant("tokenizer-plain", "a VAE with learned variance, its means read without noise", ("tokenizer=plain",)),
     Variant("tokenizer-deterministic", "no noise in the tokenizer", ("tokenizer=deterministic",)),
     Variant("item-tokens-1", "one token an item, K = 1 instead of 2", ("item_tokens=1",)),
     Variant("item-tokens-4", "four tokens an item, K = 4 instead of 2", ("item_tokens=4",)),

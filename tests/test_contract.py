@@ -28,7 +28,7 @@ WINDOWED = {
     "SIIT": [(), T5],
 }
 LEARNING = {"ContRec": [("--dispersive_weight=0.5", "--condition_dropout=0.5")], "DeftRec": [("--condition_dropout=0.5",)],
-            "TokenRec": [(), T5], "TokenRec-beam": [(), ("--item_identity=False",), ("--self_improve=True",)],
+            "TokenRec": [(), T5], "TokenRec-beam": [(), ("--item_identity=False",), ("--self_improve=True", "--refine_every=1")],
             "TIGER": [("--user_buckets=7",), ("--backbone=t5",)], "SIIT": [(), ("--backbone=t5",)]}
 SWITCHED = {
     "ContRec": [
@@ -58,7 +58,7 @@ SWITCHED = {
         ("--pairwise_weight=1", "--pairwise_margin=0.1"), ("--user_tokens=0",), ("--vector_size=12", "--projection_size=8"),
         ("--backbone=t5", "--item_positions=each", "--shuffle_history=True", "--answer_length=2", "--sampled_prefixes=0"),
         ("--wordings=[]", "--held_out_wording=~"), ("--first_n=6", "--item_vectors=lightgcn", "--lightgcn_epochs=1")],
-    "TokenRec-beam": [("--self_improve=True", "--alignment_items=5")],
+    "TokenRec-beam": [("--self_improve=True", "--alignment_items=5", "--refine_every=1")],
     "TIGER": [
         ("--identifiers=rkmeans",), ("--identifiers=pq",), ("--identifiers=clusters",), ("--identifiers=random",),
         ("--item_tokens=1", "--codes=32"), ("--codes=~",), ("--user_buckets=5",), ("--label_smoothing=0.1",),
@@ -73,7 +73,7 @@ REFUSED = {
         (("--guidance=2.0",), "condition_dropout"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
         (("--item_vectors=missing.npy",), "neither a file nor one of svd, lightgcn"),
         (("--item_vectors=svd+text", "--vector_size=15"), "share vector_size=15 evenly"),
-        (("--item_vectors=svd+svd",), "different parts"), (("--text_weight=1",), "needs answers"),
+        (("--item_vectors=svd+svd",), "different parts"), (("--label_smoothing=0.1", "--ranking_negatives=5"), "ranking_negatives=0"), (("--text_weight=1",), "needs answers"),
         (("--condition_on=answer",), "needs answers"),
         (("--prompt_text=bag", "--item_template={titel}"), "did you mean title"),
         (("--answer_weight=1", "--answer_template=film"), "names no part of an item"),

@@ -231,8 +231,8 @@ class ContRec(GenerativeRecommender):
         return self.user_adapter(torch.where(hidden[:, None, None], self.unknown_user, tokens))
 
     def _noisy(self, tokens: Tensor) -> Tensor:
-        """The noise of the sigma-VAE on tokens [..., K, token_size], one level for the K tokens of an entity; other
-        tokenizers have none to give."""
+        """The noise of the sigma-VAE on tokens [..., K, token_size], one level for the K tokens of an entity. Of
+        the other tokenizers the means are read: a learned variance is drawn from while the tokenizer itself trains only."""
         if self.config["tokenizer"] != "sigma":
             return tokens
         level = self.config["token_sigma"] * torch.randn(*tokens.shape[:-2], 1, 1, device=tokens.device)

@@ -37,7 +37,8 @@ class SelfImprovement(nn.Module):
 
     NOTE:
         The paper leaves open how often, with which weights and how collisions are avoided; what is chosen here are settings.
-        It describes items by their words, here any item vector serves (``item_vectors: text`` is nearest to it).
+        It describes items by their words, here any item vector serves (``item_vectors: text`` is nearest to it). Its
+        alignment is a stage that returns at times; here it is a term of the loss in every step.
 
     Axes: N items, K codes, D width of the language model, d width of a description, W candidates, m items of a batch.
 

@@ -24,7 +24,8 @@ Where this departs from the released code (``model.MQ``), on purpose:
 * the mask is drawn anew for every element; there, one served a batch and was written into the batch's first row,
   which is also the target;
 * mean pooling as in the paper, k-means once over the whole table, and LayerNorm for BatchNorm: a code must not
-  depend on which other rows share its batch.
+  depend on which other rows share its batch;
+* codes that are hardly used start anew at rows of the batch (``restart_below``; 0 for never).
 
 A library for this exists, vector-quantize-pytorch (1.32). Not used: what would remain of it here is the nearest
 codeword and two losses, a few lines; its k-means sees one batch only, its defaults (EMA codebooks, rotation) change
