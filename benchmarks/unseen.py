@@ -87,7 +87,7 @@ class Ranks(NamedTuple):
 
 def measure(loaded) -> dict:
     """What a finished run says about the users or items that it has not seen."""
-    removed = loaded.data.train.dataset.removed
+    removed = loaded.data.train_dataset.removed
     found = (measure_users if removed.kind == "users" else measure_items)(loaded, removed)
     return {**{key: loaded.config[key] for key in ("hold_share", "early")}, **found}
 
@@ -125,7 +125,7 @@ def measure_items(loaded, removed) -> dict:
         fold_in_interactions(loaded, users_of)
         found["interactions"] = rank_targets(loaded, loaded.model.full_sort_predict)
         if dataset.item_texts:
-            dataset.item_texts = loaded.data.train.dataset.whole_texts
+            dataset.item_texts = loaded.data.train_dataset.whole_texts
             loaded.model.load_state_dict(weights)
             fold_in_texts(loaded)
             found["texts"] = rank_targets(loaded, loaded.model.full_sort_predict)
@@ -152,7 +152,7 @@ def by_popularity(loaded, further_items=()) -> Ranks:
     """Rank by the number of training interactions, and of further ones."""
     import torch
 
-    items = np.concatenate([loaded.data.train.dataset.histories.items, np.asarray(further_items, dtype=np.int64)])
+    items = np.concatenate([loaded.data.train_dataset.histories.items, np.asarray(further_items, dtype=np.int64)])
     counts = torch.from_numpy(np.bincount(items, minlength=loaded.data.dataset.item_num)).float()
     return rank_targets(loaded, lambda interaction: counts.expand(len(interaction), -1))
 

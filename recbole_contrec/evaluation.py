@@ -36,7 +36,7 @@ class FullRanking:
         """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``."""
         self._valid_data = data.valid
         if self.config["mask_seen"]:
-            train = data.train.dataset.inter_matrix(form="csr")
+            train = data.train_dataset.inter_matrix(form="csr")
             rows = data.valid.dataset.inter_feat
             users, items = (rows[field].numpy() for field in (data.dataset.uid_field, data.dataset.iid_field))
             valid = sp.csr_matrix((np.ones(len(users)), (users, items)), shape=train.shape)

@@ -114,7 +114,7 @@ def _known(loaded: LoadedRun) -> _Known:
         return loaded.known
     if not getattr(loaded.model, "folds_items_in", False):
         raise UserError(f"{loaded.config['model']} cannot fold in items that were not in training")
-    dataset = loaded.data.train.dataset
+    dataset = loaded.data.train_dataset
     vectors: dict[str, Tensor] = {}
     stages = loaded.model.vector_stages(dataset, vectors)  # on disk, if the run left them there
     data = Identity.of(loaded.data.dataset).with_histories(dataset.histories)

@@ -84,7 +84,7 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     if resume:
         load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
     elif hasattr(loaded.model, "check_sources"):
-        loaded.model.check_sources(data.train.dataset)
+        loaded.model.check_sources(data.train_dataset)
     _check_folder(Path(config["checkpoint_dir"]))
     if config["output"]:
         _check_folder(Path(config["output"]).parent, config["output"])
@@ -163,10 +163,10 @@ def write_item_vectors(output: str, model: str, dataset: str, config_file_list: 
     check_source(config)
     _check_folder(Path(output).parent, output)
     data = load_data(config)
-    check_texts(config, data.train.dataset)
+    check_texts(config, data.train_dataset)
     found: dict[str, Any] = {}
     identity = Identity.of(data.dataset)
-    run_stages(vector_stages(config, data.train.dataset, found), identity.with_histories(data.train.dataset.histories),
+    run_stages(vector_stages(config, data.train_dataset, found), identity.with_histories(data.train.dataset.histories),
                Path(config["checkpoint_dir"]) / "stages", config["show_progress"])
     try:
         save_vectors(output, identity.items[1:], found["items"][1:])
@@ -227,13 +227,15 @@ def assemble(config, data: RunData) -> LoadedRun:
     """A new model for some data; nothing is written.
 
     Raises:
-        UserError: settings that the model cannot be built with.
+        UserError: settings that the model cannot be built with, or a library that it needs is missing.
     """
     init_seed(config["seed"], config["reproducibility"])
     try:
-        model = config.model_class(config, data.train.dataset).to(config["device"])
+        model = config.model_class(config, data.train_dataset).to(config["device"])
     except ValueError as error:
         raise UserError(f"{config['model']}: {error}") from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"{config['model']} needs {error.name}, which is not installed") from error
     return LoadedRun(config, model, data)
 
 

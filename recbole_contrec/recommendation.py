@@ -56,7 +56,7 @@ def recommend_batches(checkpoint: str | LoadedRun, users: Sequence[str] | None =
 
 def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
     """Internal item numbers of every user in order of time, validation and test item included."""
-    train = loaded.data.train.dataset
+    train = loaded.data.train_dataset
     if hasattr(train, "histories"):
         users, items = train.histories.pairs()
         parts = [(users, items)]

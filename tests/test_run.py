@@ -29,6 +29,29 @@ def test_train_reload_and_evaluate(run_tiny, model):
     assert loaded.trainer.evaluate(loaded.data.valid, load_best_model=False) == result["best_valid_result"]
 
 
+def test_a_knowledge_graph_is_read(run_tiny, tiny):
+    """Its loader holds two others and has no public ``dataset``."""
+    lines = [f"e{item}\tgenre\te{60 + item % 2}" for item in range(60)]
+    (tiny / "tiny" / "tiny.kg").write_text("\n".join(["head_id:token\trelation_id:token\ttail_id:token", *lines]) + "\n")
+    lines = [f"i{item}\te{item}" for item in range(60)]
+    (tiny / "tiny" / "tiny.link").write_text("\n".join(["item_id:token\tentity_id:token", *lines]) + "\n")
+    result = run_tiny("CKE")
+    loaded = load_data_and_model(result["checkpoint"])
+    assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False) == result["test_result"]
+    assert len(recommend(loaded, users=["u1"], k=3)) == 3
+
+
+def test_a_missing_library_is_named(run_tiny, monkeypatch):
+    from recbole.model.general_recommender import LightGCN
+
+    def needs_more(*_):
+        import a_library_that_nobody_has  # noqa: F401
+
+    monkeypatch.setattr(LightGCN, "__init__", needs_more)
+    with pytest.raises(UserError, match="LightGCN needs a_library_that_nobody_has, which is not installed"):
+        run_tiny("LightGCN")
+
+
 def test_result_file_holds_everything(run_tiny, workplace):
     result = run_tiny("ContRec", "--output=deep/out.json", "--seed=11")
     written = json.loads((workplace / "deep" / "out.json").read_text())

@@ -26,6 +26,11 @@ class RunData(NamedTuple):
     valid: object
     test: object
 
+    @property
+    def train_dataset(self):
+        """What the training loader reads; that of a knowledge graph says so under RecBole's private name only."""
+        return self.train.dataset if hasattr(self.train, "dataset") else self.train._dataset
+
 
 def load_data(config) -> RunData:
     """Read, filter, split and wrap a data set as a model needs it.
