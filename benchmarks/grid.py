@@ -29,6 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     try:
         points = read_points(given.grid or GRIDS / f"{given.model}_on_{given.dataset}.yaml")
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(path.stem for path in GRIDS.glob("*.yaml")))
+        print(f"error: there is no grid {error.filename}; there are {known}. Write one and give it by --grid", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

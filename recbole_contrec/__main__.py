@@ -34,7 +34,8 @@ Options of training
   --list-models, --list-datasets, --settings (with --model: its settings and their meaning)
   --debug                show the traceback of an error
 
-Every setting is --key=value; priority: command line, config files, the model's YAML, defaults."""
+Every setting is --key=value; priority: command line, config files, the data set's YAML,
+the model's YAML for that data set, the model's YAML, defaults."""
 
 RECOMMEND_USAGE = """\
   --checkpoint=PATH      a checkpoint or the folder of a run
@@ -70,10 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _show_messages()
     command = COMMANDS.get(arguments[0] if arguments else "")
     try:
-        return command(arguments[1:]) if command else _train(arguments)
+        status = command(arguments[1:]) if command else _train(arguments)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads the output has enough: ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own last flush is silent
+        return 1
     except Exception as error:
         if "--debug" in arguments or not isinstance(error, (UserError, FloatingPointError)):
             raise

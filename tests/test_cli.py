@@ -117,6 +117,8 @@ def files_below(folder):
 MISTAKES = [
     ("model", train("--model=ContRek"), ["unknown model 'ContRek'", "did you mean ContRec"]),
     ("dataset", train("--dataset=tyny"), ["no data set 'tyny'", "did you mean tiny", "prepare --dataset="]),
+    ("a known dataset", train("--dataset=ml-1n"), ["no data set 'ml-1n'", "prepare --dataset=ml-1m"]),
+    ("an unknown dataset", train("--dataset=nosuch"), ["prepare --dataset=nosuch --from=FILE --user="]),
     ("no model", ["--dataset=tiny"], ["--model=NAME", "--list-models"]),
     ("no time column", train("--dataset=untimed"), ["untimed.inter", "time column", "--TIME_FIELD=COLUMN"]),
     ("no user column", train("--dataset=nobody"), ["nobody.inter", "user column", "--USER_ID_FIELD=COLUMN"]),
@@ -501,3 +503,10 @@ def test_the_process_ends_with_the_code(tmp_path):
     done = start(tmp_path, "--model=ContRek", "--dataset=tiny")
     assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("error: unknown model 'ContRek'")
     assert len(done.stderr.splitlines()) <= 2 and not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_has_enough_ends_the_output(workplace):
+    with subprocess.Popen([sys.executable, "-m", "recbole_contrec", "--settings", "--model=ContRec"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 1

@@ -128,9 +128,10 @@ def inter_file(folder: Path, dataset: str, parts, folders) -> Path:
     present = [line.name for line in known if not line.where.startswith("no data")]
     near = did_you_mean(dataset, [name for name in present if name != dataset])
     what = f"{folder} has no file {file.name}" if folder.is_dir() else f"there is no data set {dataset!r} in {folder.parent}"
-    name = next(iter(nearest(dataset, [line.name for line in known if line.name not in present])), dataset)
+    name = next(iter(nearest(dataset, [line.name for line in known if line.name not in present])), None)
+    own = f"{PREPARE.format(dataset)} --from=FILE --user= --item= --time="
     raise UserError(f"{what}{near}; there are {', '.join(present)}.\n"
-                    f"The command that gets one: {PREPARE.format('NAME' if near else name)}")
+                    + (f"The command that gets one: {PREPARE.format(name)}" if name else f"A table of your own: {own}"))
 
 
 def require_columns(file, columns, names):
