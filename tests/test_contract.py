@@ -92,7 +92,7 @@ REFUSED = {
         (("--ranking_weight=0", "--repeat_bias=False"), "nothing would be learned"),
         (("--ranking_weight=0", "--pairwise_weight=1"), "repeat_bias"), (("--shuffle_history=True",), "backbone=t5"),
         (("--pairwise_weight=1", "--similarity=inner"), "cannot retrieve by it"),
-        (("--train_item_vectors=False",), "item_vectors_init=vectors"), (("--held_out_wording=buy this",), "the words buy"),
+        (("--train_item_vectors=False", "--item_vectors_init=random"), "item_vectors_init=vectors"), (("--held_out_wording=buy this",), "the words buy"),
         (("--wordings=[]",), "held_out_wording"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
         (("--backbone=bert",), "one of causal, t5"), (("--first_n=3",), "at least 4"), (("--code=3",), "did you mean codes")],
     "TIGER": [
