@@ -25,7 +25,7 @@ import numpy as np
 from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
 from markdown import four, head, line
 from runs import Result, Run, load
-from significance import ndcg
+from significance import compare, ndcg
 
 TOP = 20
 
@@ -161,17 +161,18 @@ def by_popularity(loaded, further_items=()) -> Ranks:
 
 
 def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]]) -> str:
-    """NDCG@10 of held-out users beside that of the others, and of the same users in runs that were trained on them."""
+    """NDCG@10 of held-out users beside that of the others, and of the same users in runs that were trained on them, with a
+    95 % bootstrap interval of that difference."""
     lines = head("model", "seeds", "held-out users", "NDCG@10 held out", "with the stand-in", "the same users, in training",
-                 "relative", "NDCG@10 of the others", "HR@10 held out", "HR@10 of the others", "popularity, held out")
+                 "relative", "95 % interval", "NDCG@10 of the others", "HR@10 held out", "HR@10 of the others", "popularity, held out")
     for name, results in rows.items():
         found = [result.content["measured"] for result in results]
         ours = _mean(found, "model", "held out", "ndcg@10")
         stand_in = four(_mean(found, "stand-in", "held out", "ndcg@10")) if "stand-in" in found[0] else ""
-        seen = _in_training(results, trained.get(name, []))
+        pairs = _in_training(results, trained.get(name, []))
         lines.append(line(
             name, len(results), sum(part["model"]["held out"]["targets"] for part in found), f"**{four(ours)}**", stand_in,
-            *((four(seen), f"{ours / seen - 1:+.1%}") if seen else ("", "")),
+            *(("", "", "") if pairs is None else _cost(*pairs)),
             *(four(_mean(found, "model", group, metric)) for group, metric in (
                 ("others", "ndcg@10"), ("held out", "hit@10"), ("others", "hit@10"))),
             four(_mean(found, "popularity", "held out", "ndcg@10"))))
@@ -222,17 +223,30 @@ def _mean(found: list[dict], *path: str) -> float:
     return total / weight
 
 
-def _in_training(results: list[Result], trained: list[Result]) -> float | None:
-    """NDCG@10 that the same users had in runs of the same seeds that were trained on them; None without such runs."""
+def _in_training(results: list[Result], trained: list[Result]) -> tuple[np.ndarray, np.ndarray] | None:
+    """NDCG@10 of the held-out users, and what the same users had in runs of the same seeds that were trained on them, user by
+    user [n] each; None without such runs."""
     of_seed = {result.content["card"]["seed"]: result for result in trained}
-    values = []
+    pairs = []
     for result in results:
         if (seed := result.content["card"]["seed"]) not in of_seed:
             return None
-        ranks = of_seed[seed].ranks
-        chosen = np.isin(ranks["user"], result.content["measured"]["held_out"])
-        values.append(ndcg(ranks["rank"][chosen], ranks["ties"][chosen]))
-    return float(np.concatenate(values).mean())
+        users = np.sort(result.content["measured"]["held_out"])
+        pairs.append([_of_users(run.ranks, users) for run in (result, of_seed[seed])])
+    return tuple(np.concatenate(values) for values in zip(*pairs))
+
+
+def _of_users(ranks: dict[str, np.ndarray], users: np.ndarray) -> np.ndarray:
+    """NDCG@10 of some users [n], in their order."""
+    order = np.argsort(ranks["user"])
+    rows = order[np.searchsorted(ranks["user"], users, sorter=order)]
+    return ndcg(ranks["rank"][rows], ranks["ties"][rows])
+
+
+def _cost(ours: np.ndarray, seen: np.ndarray) -> tuple[str, str, str]:
+    """Cells on what it costs users [n] to be new."""
+    found = compare(ours, seen)
+    return four(seen.mean()), f"{ours.mean() / seen.mean() - 1:+.1%}", f"{found.low:+.4f} to {found.high:+.4f}"
 
 
 def _parse(arguments):

@@ -67,13 +67,15 @@ def test_means_weigh_seeds_by_their_targets_and_the_same_users_are_found():
     def of(seed, held_out, score, share=0.05):
         group = {"targets": len(held_out), "ndcg@10": score, "hit@10": score, "hit@20": score}
         parts = dict.fromkeys(("model", "popularity", "stand-in"), {"held out": group, "others": {**group, "ndcg@10": 0.5}})
-        return Result("ContRec", {"card": {"seed": seed}, "measured": {"hold_share": share, "early": 10, "held_out": held_out, **parts}}, {})
+        return Result("ContRec", {"card": {"seed": seed}, "measured": {"hold_share": share, "early": 10, "held_out": held_out, **parts}},
+                      {"user": np.array(["c", "a", "b"]), "rank": np.array([1, 1, 99]), "ties": np.zeros(3, int)})
 
     results = [of(1, ["a", "b"], 0.4), of(2, ["c"], 0.1)]
     line = unseen.users_table({"ContRec": results}, {"ContRec": trained}).splitlines()[2]
-    assert line.startswith("| ContRec | 2 | 3 | **.3000** | .3000 | .5000 | -40.0% | .5000 |")
+    # user by user 1, 0, 1 held out and 1, 1/2, 0 in training: differences 0, -1/2, 1
+    assert line.startswith("| ContRec | 2 | 3 | **.3000** | .3000 | .5000 | +33.3% | -0.5000 to +1.0000 | .5000 |")
     alone = unseen.users_table({"ContRec": results}, {"ContRec": trained[:1]}).splitlines()[2]
-    assert "| .3000 |  |  | .5000 |" in alone  # a seed has no partner
+    assert "| .3000 |  |  |  | .5000 |" in alone  # a seed has no partner
     with pytest.raises(ValueError, match="another --output"):
         unseen.users_table({"ContRec": [*results, of(3, ["c"], 0.1, share=0.1)]}, {})
 
