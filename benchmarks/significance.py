@@ -26,6 +26,23 @@ def ndcg(rank: np.ndarray, ties: np.ndarray, k: int = 10) -> np.ndarray:
     return np.where(place <= k, 1 / np.log2(place + 1), 0.0)
 
 
+def of_users(ranks: dict[str, np.ndarray], users: np.ndarray, k: int = 10) -> np.ndarray:
+    """NDCG@k of some users [n], in their order.
+
+    Args:
+        ranks: ``user``, ``rank`` and ``ties`` of a run.
+        users: names [n].
+
+    Raises:
+        ValueError: the run did not test one of them.
+    """
+    order = np.argsort(ranks["user"])
+    found = order[np.searchsorted(ranks["user"], users, sorter=order).clip(max=len(order) - 1)]       # [n]
+    if (ranks["user"][found] != users).any():
+        raise ValueError("the runs tested different users")
+    return ndcg(ranks["rank"][found], ranks["ties"][found], k)
+
+
 def mean_over_seeds(seeds: Sequence[dict[str, np.ndarray]], users: np.ndarray, k: int = 10) -> np.ndarray:
     """NDCG@k of every user [n], averaged over runs.
 
@@ -36,14 +53,9 @@ def mean_over_seeds(seeds: Sequence[dict[str, np.ndarray]], users: np.ndarray, k
     Raises:
         ValueError: a run tested other users.
     """
-    values = []
-    for ranks in seeds:
-        order = np.argsort(ranks["user"])
-        found = order[np.searchsorted(ranks["user"], users, sorter=order).clip(max=len(order) - 1)]
-        if len(users) != len(order) or (ranks["user"][found] != users).any():
-            raise ValueError("the runs tested different users")
-        values.append(ndcg(ranks["rank"][found], ranks["ties"][found], k))
-    return np.mean(values, axis=0)
+    if any(len(ranks["user"]) != len(users) for ranks in seeds):
+        raise ValueError("the runs tested different users")
+    return np.mean([of_users(ranks, users, k) for ranks in seeds], axis=0)
 
 
 def compare(model: np.ndarray, baseline: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Comparison:

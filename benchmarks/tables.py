@@ -109,16 +109,17 @@ def accuracy_table(table: list[Row]) -> str:
 
 def overview_table(tables: dict[str, list[Row]]) -> str:
     """Accuracy and training time of every model on several data sets, one line a model; tables by name of the data set, in
-    their order. The models are in the order of the first data set that has them."""
+    their order. The models are in the order of the first data set that has them.
+
+    Raises:
+        ValueError: the rows of a data set were not measured alike.
+    """
+    if odd := {dataset: found for dataset, table in tables.items() if (found := mismatches(table))}:
+        raise ValueError(f"not comparable: {odd}")
     lines = head("model", *(title for dataset in tables for title in (f"{dataset} NDCG@10", "HR@10", "core-min")))
-    names = list(dict.fromkeys(row.name for table in tables.values() for row in table))
-    for name in names:
-        cells = []
-        for table in tables.values():
-            row = next((row for row in table if row.name == name), None)
-            cells += [spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")), _minutes_to_best(row)] if row \
-                else ["", "", ""]
-        lines.append(line(name, *cells))
+    found = [{row.name: row for row in table} for table in tables.values()]
+    for name in dict.fromkeys(name for rows_of in found for name in rows_of):
+        lines.append(line(name, *(cell for rows_of in found for cell in _overview_cells(rows_of.get(name)))))
     return "\n".join(lines)
 
 
@@ -195,9 +196,12 @@ def epoch_seconds(content: dict) -> float | None:
     return curve[-1]["core_seconds"] / len(curve) if curve else None
 
 
-def _minutes_to_best(row):
+def _overview_cells(row):
+    if row is None:
+        return "", "", ""
     found = row.values(seconds_to_best)
-    return "" if None in found else f"{mean(found) / 60:.1f}"
+    minutes = "" if None in found else f"{mean(found) / 60:.1f}"
+    return spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")), minutes
 
 
 def _history(content):

@@ -25,7 +25,7 @@ import numpy as np
 from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
 from markdown import four, head, line
 from runs import Result, Run, load
-from significance import compare, ndcg
+from significance import compare, ndcg, of_users
 
 TOP = 20
 
@@ -164,7 +164,8 @@ def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]])
     """NDCG@10 of held-out users beside that of the others, and of the same users in runs that were trained on them, with a
     95 % bootstrap interval of that difference."""
     lines = head("model", "seeds", "held-out users", "NDCG@10 held out", "with the stand-in", "the same users, in training",
-                 "relative", "95 % interval", "NDCG@10 of the others", "HR@10 held out", "HR@10 of the others", "popularity, held out")
+                 "relative", "95 % interval", "NDCG@10 of the others", "HR@10 held out", "HR@10 of the others",
+                 "popularity, held out")
     for name, results in rows.items():
         found = [result.content["measured"] for result in results]
         ours = _mean(found, "model", "held out", "ndcg@10")
@@ -232,15 +233,8 @@ def _in_training(results: list[Result], trained: list[Result]) -> tuple[np.ndarr
         if (seed := result.content["card"]["seed"]) not in of_seed:
             return None
         users = np.sort(result.content["measured"]["held_out"])
-        pairs.append([_of_users(run.ranks, users) for run in (result, of_seed[seed])])
+        pairs.append([of_users(run.ranks, users) for run in (result, of_seed[seed])])
     return tuple(np.concatenate(values) for values in zip(*pairs))
-
-
-def _of_users(ranks: dict[str, np.ndarray], users: np.ndarray) -> np.ndarray:
-    """NDCG@10 of some users [n], in their order."""
-    order = np.argsort(ranks["user"])
-    rows = order[np.searchsorted(ranks["user"], users, sorter=order)]
-    return ndcg(ranks["rank"][rows], ranks["ties"][rows])
 
 
 def _cost(ours: np.ndarray, seen: np.ndarray) -> tuple[str, str, str]:

@@ -163,10 +163,11 @@ def write_item_vectors(output: str, model: str, dataset: str, config_file_list: 
     check_source(config)
     _check_folder(Path(output).parent, output)
     data = load_data(config)
-    check_texts(config, data.train_dataset)
+    dataset = data.train_dataset
+    check_texts(config, dataset)
     found: dict[str, Any] = {}
     identity = Identity.of(data.dataset)
-    run_stages(vector_stages(config, data.train_dataset, found), identity.with_histories(data.train.dataset.histories),
+    run_stages(vector_stages(config, dataset, found), identity.with_histories(dataset.histories),
                Path(config["checkpoint_dir"]) / "stages", config["show_progress"])
     try:
         save_vectors(output, identity.items[1:], found["items"][1:])

@@ -6,10 +6,19 @@ from pathlib import Path
 import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PROPERTIES = Path(__file__).parents[1] / "properties" / "model"
 
 
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def arguments_in_comments():
+    """Model and ``--key=value`` arguments, as the comments of its YAML name them together."""
+    for file in PROPERTIES.glob("*.yaml"):
+        text = re.sub(r"\n# *", " ", file.read_text(encoding="utf-8"))
+        for arguments in re.findall(r"(?:--\w+=[^\s,;.]+(?:\.[^\s,;.]+)* ?)+", text):
+            yield file.stem.partition("_on_")[0], arguments
 
 
 def test_python_example_on_the_bundled_data(workplace):
@@ -55,6 +64,13 @@ def test_settings_named_in_the_readme_exist(setting):
     assert setting in {**general_settings(folders)[0], **find_model("ContRec", folders).settings}
 
 
+@pytest.mark.parametrize("model, arguments", sorted(arguments_in_comments()))
+def test_what_comments_of_settings_recommend_is_accepted(model, arguments, tiny):
+    from recbole_contrec.config import Config
+
+    Config(model, "tiny", arguments=[f"--data_path={tiny}", *arguments.split()])
+
+
 @pytest.mark.parametrize("name", ["README.md", "RESULTS.md"])
 def test_tables_are_those_of_the_result_files(name):
     import readme
@@ -79,5 +95,8 @@ def test_tables_follow_the_results(tmp_path):
     overview = readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
     assert overview[1].count("NDCG@10") == 2 and overview[3].startswith("| ContRec | **") and overview[3].endswith("|  |  |  |")
     assert overview[4].startswith("| SASRec |  |  |  | **")
+    write_result(tmp_path / "ml-1m", "SASRec", 1, [1, 1, 2, 1, 3, 1], masked=True)
+    with pytest.raises(ValueError, match="not comparable.*seen_items_masked"):
+        readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path)
     with pytest.raises(ValueError, match="choose one of"):
         readme.with_tables("<!-- beauty: tiny -->\n<!-- end -->", tmp_path)

@@ -34,8 +34,8 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         if config["label_smoothing"] and config["ranking_negatives"]:
-            raise ValueError(f"label_smoothing={config['label_smoothing']} spreads over the whole catalogue: set ranking_negatives=0 "
-                             "as well")
+            raise ValueError(f"label_smoothing={config['label_smoothing']} spreads over the whole catalogue: set "
+                             "ranking_negatives=0 as well")
         self.language = None  # what it reads and says in words
         self.room: int | None = None  # positions of a prompt for the history; None where all histories fit
 
