@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, settings = _parse(arguments)
     folder = (options.output / options.dataset).absolute()
     try:
-        record = {**measure(options, settings), "accuracy": accuracy(folder)}
-        write_json(folder / RECORD, rounded(record))
+        record = rounded({**measure(options, settings), "accuracy": accuracy(folder)})  # the table of what is written
+        write_json(folder / RECORD, record)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

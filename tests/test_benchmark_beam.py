@@ -11,6 +11,8 @@ from conftest import TINY_TOKENREC
 
 ROW = {"name": "TokenRec-beam", "users_a_second": 1234.5, "seconds": [1.0, 2.0], "times_slower": 20.04,
        "times_slower_range": [19.0, 21.5]}
+RECORD = {"dataset": "tiny", "users": 40, "batch_size": 512, "history": 200, "items": 1000, "item_tokens": 3, "codes": 8,
+          "beam_size": 20, "machine": {"cpu": "A CPU", "threads": 2, "commit": "abc"}}
 
 
 def write_run(folder, name, seed, valid, test):
@@ -28,8 +30,7 @@ def test_a_row_compares_round_by_round():
 
 
 def test_accuracy_stands_beside_speed_where_both_models_have_runs(tmp_path):
-    record = {"dataset": "tiny", "users": 40, "batch_size": 512, "history": 200, "items": 1000, "item_tokens": 3, "codes": 8,
-              "beam_size": 20, "machine": {"cpu": "A CPU", "threads": 2, "commit": "abc"}, "rows": [ROW, {**ROW, "name": "other"}]}
+    record = {**RECORD, "rows": [ROW, {**ROW, "name": "other"}]}
     write_run(tmp_path, "TokenRec", 1, 0.2, 0.1)
     assert beam.accuracy(tmp_path) == {}
     table = beam.report({**record, "accuracy": {}})
@@ -54,6 +55,15 @@ def test_generate_finds_items_and_each_once(staged):
     assert items.shape == (len(batch), 5) and (items > 0).all()
     assert all(len(set(row)) == 5 for row in items.tolist())
     torch.testing.assert_close(scheme.items(batch[3:4]), items[3:4])  # whatever the padding
+
+
+def test_the_table_that_is_printed_is_that_of_the_record(tmp_path, monkeypatch, capsys):
+    """Also where rounding the record carries a speed over to another number."""
+    row = {"name": beam.BASE, "users_a_second": 9244.52, "seconds": [1.0], "times_slower": 1.0, "times_slower_range": [1.0, 1.0]}
+    monkeypatch.setattr(beam, "measure", lambda *_: {**RECORD, "rows": [row]})
+    assert beam.main(["--dataset=tiny", f"--output={tmp_path}"]) == 0
+    stored = json.loads((tmp_path / "tiny" / "beam.json").read_text())
+    assert "| TokenRec | 9,244 | 1 |" in beam.report(stored) and beam.report(stored) in capsys.readouterr().out
 
 
 def test_end_to_end(tiny, tmp_path, capsys):
