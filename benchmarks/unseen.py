@@ -8,8 +8,9 @@ Users and items that nobody has seen in training: how well they are served when 
 
 ``--hold=users`` keeps a share of the users out of all training and compares their test rank with that of the others; of
 the same users, the table shows what a model that was trained on them reached, where ``compare.py`` left such a run.
-``--hold=items`` keeps a share of the items out, their texts too, folds them in from their first ``--early`` interactions and from their
-texts, and counts how often one that is a test item enters the first 20. Finished runs are kept and never repeated.
+``--hold=items`` keeps a share of the items out, their texts too, folds them in from their first ``--early`` interactions and
+from their texts, and counts how often one that is a test item enters the first 20: where the new items are held back to
+their share of the lists, and where they are not. Finished runs are kept and never repeated.
 """
 
 import sys
@@ -28,6 +29,8 @@ from runs import Result, Run, load
 from significance import compare, ndcg, of_users
 
 TOP = 20
+FREE = ", not held back"
+WAYS = ("interactions", "interactions" + FREE, "texts", "texts" + FREE, "as it is")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -121,14 +124,17 @@ def measure_items(loaded, removed) -> dict:
         users_of = {}
         for user, item in zip(users, items):
             users_of.setdefault(str(name[dataset.iid_field][item]), []).append(str(name[dataset.uid_field][user]))
-        weights = deepcopy(loaded.model.state_dict())
-        fold_in_interactions(loaded, users_of)
-        found["interactions"] = rank_targets(loaded, loaded.model.full_sort_predict)
-        if dataset.item_texts:
-            dataset.item_texts = loaded.data.train_dataset.whole_texts
+        weights, texts = deepcopy(loaded.model.state_dict()), dataset.item_texts
+        for exposure, suffix in ((1.0, ""), (None, FREE)):
             loaded.model.load_state_dict(weights)
-            fold_in_texts(loaded)
-            found["texts"] = rank_targets(loaded, loaded.model.full_sort_predict)
+            fold_in_interactions(loaded, users_of, exposure=exposure)
+            found["interactions" + suffix] = rank_targets(loaded, loaded.model.full_sort_predict)
+            if texts:
+                dataset.item_texts = loaded.data.train_dataset.whole_texts
+                loaded.model.load_state_dict(weights)
+                fold_in_texts(loaded, exposure=exposure)
+                found["texts" + suffix] = rank_targets(loaded, loaded.model.full_sort_predict)
+                dataset.item_texts = texts
     return {"held_out": len(removed.numbers), "chance": TOP / (loaded.data.dataset.item_num - 1),
             **{name: {"held out": ranks.metrics(np.isin(ranks.items, removed.numbers)),
                       "others": ranks.metrics(~np.isin(ranks.items, removed.numbers))} for name, ranks in found.items()}}
@@ -186,7 +192,7 @@ def items_table(rows: dict[str, list[Result]], _trained) -> str:
                  f"HR@{TOP} by chance", f"HR@{TOP} by popularity", "NDCG@10 of the other targets")
     for name, results in rows.items():
         found = [result.content["measured"] for result in results]
-        for way in ("interactions", "texts", "as it is"):
+        for way in WAYS:
             if way not in found[0]:
                 continue
             lines.append(line(

@@ -18,13 +18,17 @@ from recbole_contrec.data.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.identity import Identity
 from recbole_contrec.quick_start import LoadedRun
+from recbole_contrec.recommendation import as_interaction
 from recbole_contrec.stages import run_stages
-from recbole_contrec.tokenizer import CollaborativeVectors, FoldIn
+from recbole_contrec.tokenizer import CollaborativeVectors, EarlyItems
 
 PADDING = "[PAD]"  # RecBole's name of row 0
+PLACES = 10        # of a list, over which the exposure of new items is counted
+USERS = 1024       # of training, whose lists are looked at for that
 
 
-def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]]) -> None:
+def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]], early: bool = True,
+                         exposure: float | None = 1.0) -> None:
     """Give items vectors and tokens from the users who interacted with them since.
 
     Args:
@@ -32,6 +36,11 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
             stay what they are: the new item does not become part of those of its users.
         users_of: for every item its users; those without a training interaction add nothing. Items that the data set does
             not know are added to the catalogue.
+        early: whether more users will follow. Then an item is placed where items of training are that looked like it when
+            only as many of their users were known (:class:`EarlyItems`); otherwise as if these were all that it ever
+            gets, which leaves an item with few users where the rarest items are.
+        exposure: how much of the first ten places, over users of training, all items folded in so far may fill, as a
+            multiple of their share of the catalogue. Their scores are lowered by one number for that. None lowers none.
 
     Raises:
         UserError: a user that the data set does not know, an item all of whose users had no training interaction or that
@@ -50,17 +59,15 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
             if user not in numbers or user == PADDING:
                 raise UserError(f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}")
             partners[row, place] = numbers[user]
-    users, items = dataset.histories.pairs()
-    fold_in = FoldIn(len(known.vectors.users), known.vectors.items.shape[1])
-    fold_in.fit(known.vectors.items, known.vectors.users, items, users)
-    vectors = fold_in(partners)                                                   # [m, d]
+    fold_in = EarlyItems(known.vectors, *dataset.histories.pairs(), loaded.config["seed"])
+    vectors = fold_in(partners) if early else fold_in.fold_in(partners)           # [m, d]
     for item, vector in zip(users_of, vectors):
         if not vector.any():
             raise UserError(f"item {item!r} cannot be folded in: none of its users had a training interaction")
-    _add(loaded, known, list(users_of), vectors)
+    _add(loaded, known, list(users_of), vectors, exposure)
 
 
-def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> list[str]:
+def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None, exposure: float | None = 1.0) -> list[str]:
     """Give items vectors and tokens from their texts: ridge regression from TF-IDF, or from what ``text_encoder`` makes of
     the texts, to collaborative vectors, learned on the items of training.
 
@@ -68,6 +75,7 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
         loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is.
         texts: for every item its text. None takes the items of the data set that were not in training and have a text
             that can be read: one with a word that items of training have, or any at all for a ``text_encoder``.
+        exposure: as in :func:`fold_in_interactions`.
 
     Returns:
         list: the items.
@@ -94,18 +102,20 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
     if given:
         regression = Ridge(alpha=1.0).fit(reader.known, known.vectors.items[rows].numpy())
         vectors = regression.predict(reader(list(given.values())))
-        _add(loaded, known, list(given), torch.from_numpy(vectors.astype(np.float32)))
+        _add(loaded, known, list(given), torch.from_numpy(vectors.astype(np.float32)), exposure)
     return list(given)
 
 
 class _Known(NamedTuple):
     """What training knew: vectors of users [U, d] and items [N, d], which items [N] had an interaction, and the
-    ``text_encoder`` with what it made of the item texts [N, D], where there is one."""
+    ``text_encoder`` with what it made of the item texts [N, D], where there is one. ``new`` are the numbers of the items that
+    were folded in since."""
 
     vectors: CollaborativeVectors
     items: Tensor
     encoder: TextEncoder | None
     texts: Tensor | None
+    new: set[int]
 
 
 def _known(loaded: LoadedRun) -> _Known:
@@ -122,7 +132,7 @@ def _known(loaded: LoadedRun) -> _Known:
     items = torch.zeros(len(vectors["items"]), dtype=torch.bool)
     items[dataset.histories.items] = True
     encoder = text_encoder_of(loaded.config) if "texts" in vectors else None
-    loaded.known = _Known(CollaborativeVectors(vectors["users"], vectors["items"]), items, encoder, vectors.get("texts"))
+    loaded.known = _Known(CollaborativeVectors(vectors["users"], vectors["items"]), items, encoder, vectors.get("texts"), set())
     return loaded.known
 
 
@@ -203,7 +213,7 @@ def _refuse_known(loaded: LoadedRun, known: _Known, items: Iterable[str]) -> Non
             raise UserError(f"item {item!r} was in training: only others are folded in" if row else f"{item!r} is no item")
 
 
-def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor) -> None:
+def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor, exposure: float | None) -> None:
     """Write the vectors [m, d] of some items into the model; what is no item yet becomes one."""
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.iid_field]
@@ -215,5 +225,46 @@ def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor) ->
     for texts in dataset.item_texts.values():
         texts.extend([""] * len(added))
     loaded.model.add_items(len(added))
-    loaded.model.set_items(torch.tensor([numbers[item] for item in items], dtype=torch.long), vectors, retrieval)
+    rows = [numbers[item] for item in items]
+    loaded.model.set_items(torch.tensor(rows, dtype=torch.long), vectors, retrieval)
+    known.new.update(rows)
+    _hold_back(loaded, sorted(known.new), exposure)
     loaded.__dict__.pop("trainer", None)  # a trainer made before would hold the shorter tables
+
+
+def _hold_back(loaded: LoadedRun, items: list[int], exposure: float | None) -> None:
+    """Keep new items from crowding out the others: all of them lose the same score, just enough to leave them their share.
+
+    Where a new item lies is a guess, and guesses lie near to many users: left alone, one item in twenty takes every
+    fourth place. Nothing changes where they take no more than their share.
+
+    Args:
+        items: numbers of the new items [m].
+        exposure: see :func:`fold_in_interactions`.
+    """
+    model = loaded.model.eval()
+    table = model.item_vectors.weight.detach()
+    model.retrieval.hold_back(items, 0.0, table)
+    if exposure is None or not items:
+        return
+    margins = _margins(loaded, items).flatten()
+    places = round(exposure * PLACES * len(margins) / (len(table) - 1))
+    if places < len(margins):
+        model.retrieval.hold_back(items, max(0.0, float(margins.topk(places + 1).values[-1])), table)
+
+
+@torch.no_grad()
+def _margins(loaded: LoadedRun, items: list[int]) -> Tensor:
+    """By how much the scores of new items exceed the last place that the others leave on the lists of users of training
+    [users, m]."""
+    model, histories, margins = loaded.model, loaded.data.train_dataset.histories, []
+    drawn = np.unique(np.linspace(0, len(histories.users) - 1, USERS).astype(int)).tolist()
+    people = [("", histories.users[row], histories.items[slice(*histories.offsets[row:row + 2])]) for row in drawn]
+    for start in range(0, len(people), loaded.config["eval_batch_size"]):
+        batch = people[start:start + loaded.config["eval_batch_size"]]
+        scores = model.full_sort_predict(as_interaction(loaded.config, batch).to(loaded.config["device"]))    # [B, N]
+        new = scores[:, items]                                                    # [B, m]
+        scores[:, [0, *items]] = -torch.inf
+        last = scores.topk(min(PLACES, scores.shape[1] - 1 - len(items)), dim=1).values[:, -1:]    # [B, 1]
+        margins.append((new - last).cpu())
+    return torch.cat(margins)

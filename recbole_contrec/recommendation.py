@@ -107,7 +107,7 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
 
 def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> pd.DataFrame:
     dataset, config = loaded.data.dataset, loaded.config
-    interaction = _as_interaction(config, people).to(config["device"])
+    interaction = as_interaction(config, people).to(config["device"])
     longest = max(len(history) for _, _, history in people)
     seen = torch.zeros(len(people), max(longest, 1), dtype=torch.long, device=config["device"])
     for row, (_, _, history) in enumerate(people):
@@ -136,7 +136,7 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     return pd.DataFrame(table)
 
 
-def _as_interaction(config, people) -> Interaction:
+def as_interaction(config, people) -> Interaction:
     """RecBole's evaluation rows for some people: the last L items, padded at the end."""
     limit = config["MAX_ITEM_LIST_LENGTH"]
     sequences = torch.zeros(len(people), limit, dtype=torch.long)

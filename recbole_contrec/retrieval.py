@@ -143,6 +143,7 @@ class Retrieval(nn.Module):
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
         self.register_parameter("repeat_bias", bias)
+        self.register_buffer("handicap", None, persistent=False)  # [N], what items lose of their scores
 
     def scores(self, preference: Tensor, items: Tensor, history: Tensor | None = None, first: int = 0,
                text: TextEvidence | None = None) -> Tensor:
@@ -168,7 +169,20 @@ class Retrieval(nn.Module):
         if self.repeat_bias is not None and history is not None:
             named = _places(history, first, len(items))
             scores[named] = scores[named] + self.repeat_bias
+        if self.handicap is not None:
+            scores -= self.handicap[first:first + len(items)]
         return scores
+
+    def hold_back(self, items: list[int], by: float, table: Tensor) -> None:
+        """Take the same from the scores of some items, and nothing from those of the others, until told otherwise.
+
+        Args:
+            items: their numbers.
+            by: what they lose; scores are logarithms of probabilities, up to a constant.
+            table: of all item vectors [N, d].
+        """
+        self.handicap = table.new_zeros(len(table))
+        self.handicap[items] = by
 
     def _bonus(self, scores: Tensor, agrees: Tensor, said: Tensor) -> Tensor:
         return self.text_bonus * scores.abs() * (agrees & (said > 0))
@@ -232,6 +246,8 @@ class Retrieval(nn.Module):
             similarity = similarity + self.text_weight * text.log_probs.gather(1, text.text_of[numbers, None]).squeeze(1)
         if self.repeat_bias is not None and history is not None:
             similarity = similarity + self.repeat_bias * (history == numbers[:, None]).any(1)
+        if self.handicap is not None and numbers is not None:
+            similarity = similarity - self.handicap[numbers]
         return similarity
 
     def _scaled(self, preference: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def test_from_runs_to_a_table(tiny, workplace, hold, capsys):
     folder = workplace / "results" / f"tiny-unseen-{hold}"
     stored = json.loads((folder / "ContRec" / "seed2020.json").read_text())
     assert not (folder / "properties").exists() and str(workplace) not in json.dumps(stored)
-    ways = {"users": ("model", "stand-in", "popularity"), "items": ("as it is", "interactions", "texts", "popularity")}
+    ways = {"users": ("model", "stand-in", "popularity"), "items": (*unseen.WAYS, "popularity")}
     for way in ways[hold]:
         groups = stored["measured"][way]
         assert groups["held out"]["targets"] + groups["others"]["targets"] == 40 and groups["held out"]["targets"] > 0

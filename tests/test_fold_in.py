@@ -6,7 +6,7 @@ import torch
 
 from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_model, recommend
 from recbole_contrec.errors import UserError
-from recbole_contrec.tokenizer import FoldIn, history_means, standardise, svd_vectors
+from recbole_contrec.tokenizer import CollaborativeVectors, EarlyItems, FoldIn, history_means, standardise, svd_vectors
 
 USERS, ITEMS, SIZE = 60, 40, 8
 
@@ -63,6 +63,28 @@ def test_vectors_that_are_no_svd_are_fitted_closely(pairs):
     fold_in.fit(users, standardise(items), *pairs)
     error = (fold_in(histories_of(pairs, USERS)) - users)[1:].square().mean()
     assert error < 0.25  # of a variance of 1
+
+
+def test_an_item_is_found_by_the_first_of_its_users():
+    """Items of two groups, popular and rare in each, whose users come from one group: three users of a popular item lead to
+    where such items lie on average; without the correction, to a vector half as long."""
+    rng = np.random.default_rng(0)
+    group = np.arange(400) % 2
+    pairs = [(user, item) for item in range(1, 121)
+             for user in rng.choice(np.flatnonzero(group == item % 2)[1:], 60 if item % 4 < 2 else 3, replace=False)]
+    users, items = np.array(pairs).T
+    vectors = CollaborativeVectors(*map(standardise, svd_vectors(users, items, 400, 121, SIZE)))
+    early = EarlyItems(vectors, users, items, seed=0)
+    popular = [item for item in range(1, 121) if item % 4 < 2]
+    first = torch.from_numpy(np.stack([users[items == item][:3] for item in popular]))
+    truth = vectors.items[popular]
+    raw, corrected = early.fold_in(first), early(first)
+    assert (corrected - truth).square().mean() < 0.7 * (raw - truth).square().mean()
+    assert raw.norm(dim=1).mean() < 0.6 * truth.norm(dim=1).mean()
+    torch.testing.assert_close(early(torch.cat([first, first[:, :1], torch.zeros_like(first)], dim=1)), corrected)
+    assert not early(torch.zeros(1, 2, dtype=torch.long)).any()
+    everyone = torch.arange(1, 400)[None]
+    torch.testing.assert_close(early(everyone), early.fold_in(everyone))  # no item has so many: nothing to learn from
 
 
 @pytest.mark.parametrize("model", ["ContRec", "DeftRec", "TokenRec"])
@@ -123,7 +145,8 @@ def test_an_item_with_the_users_of_another_gets_its_tokens_and_is_recommended(tr
     loaded = trained(model, "--epochs=5", "--learning_rate=0.01")
     before, trainer = recommend(loaded, k=5), loaded.trainer
     lengths = loaded.model.item_vectors.weight[torch.from_numpy(np.unique(loaded.data.train.dataset.histories.items))].norm(dim=1)
-    fold_in_interactions(loaded, {"twin of i7": users_of_item(loaded, loaded.data.dataset.field2token_id["item_id"]["i7"])})
+    users = users_of_item(loaded, loaded.data.dataset.field2token_id["item_id"]["i7"])
+    fold_in_interactions(loaded, {"twin of i7": users}, early=False, exposure=None)
     twin, original = tokens_of(loaded, "twin of i7", "i7")
     torch.testing.assert_close(twin, original, atol=1e-3, rtol=0)
     torch.testing.assert_close(loaded.model.item_vectors.weight[-1].norm(), lengths.mean())
@@ -160,6 +183,29 @@ def test_items_one_after_the_other_are_folded_in_as_all_at_once(trained, source)
     fold_in_interactions(twice, {"b": users[1]})
     torch.testing.assert_close(tokens_of(twice, "a", "b"), tokens_of(once, "a", "b"))
     torch.testing.assert_close(twice.model.item_vectors.weight, once.model.item_vectors.weight)
+    torch.testing.assert_close(twice.model.retrieval.handicap, once.model.retrieval.handicap)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_new_items_get_their_share_of_the_lists_and_no_more(trained, model):
+    loaded = trained(model, "--epochs=3", "--learning_rate=0.01")
+    numbers = loaded.data.dataset.field2token_id["item_id"]
+    named = recommend(loaded, k=10, exclude_seen=False).item_id.value_counts().index[:12]
+    twins = {f"twin of {item}": users_of_item(loaded, numbers[item]) for item in named}
+
+    def share(exposure):
+        fold_in_interactions(loaded, twins, early=False, exposure=exposure)
+        lists = recommend(loaded, k=10, exclude_seen=False)
+        return lists.item_id.isin(twins).mean() * (loaded.data.dataset.item_num - 1) / len(twins)  # of a fair one
+
+    crowd, fair, half = share(None), share(1.0), share(0.5)
+    assert crowd > 1.5 and 0.6 < fair < 1.3 and 0.2 < half < 0.8
+    batch = next(iter(loaded.data.test))[0]
+    scores, (best, items) = loaded.model.full_sort_predict(batch), loaded.model.top_k(batch, 5)
+    torch.testing.assert_close(scores.gather(1, items), best)
+    batch[loaded.model.ITEM_ID] = torch.full_like(batch[loaded.model.USER_ID], loaded.model.n_items - 1)
+    torch.testing.assert_close(loaded.model.predict(batch), scores[:, -1])
+    assert share(0.0) < 0.15 and share(None) == crowd  # not zero: the lists of training are counted, these read longer histories
 
 
 def test_words_lead_to_the_items_that_have_them(tiny, staged):
