@@ -45,6 +45,21 @@ def table(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def pivot(records: list[dict]) -> str:
+    """NDCG@10 on validation: a line a guidance, sampling noise and number of samples, a column a number of steps. One step
+    stands in the lines of every sampling noise."""
+    measured = [record for record in records if "valid" in record]
+    steps, noises = (sorted({record[key] for record in measured}) for key in ("steps", "sampling_noise"))
+    cells = {tuple(record[key] for key in ORDER): four(record["valid"]["ndcg@10"]) for record in measured}
+    lines = head("guidance", "sampling noise", "samples", *(f"{step} step{'s' * (step > 1)}" for step in steps))
+    for guidance in sorted({record["guidance"] for record in measured}):
+        for noise in noises:
+            for samples in sorted({record["samples"] for record in measured}):
+                found = [cells.get((guidance, noise if step > 1 else 0.0, samples, step), "") for step in steps]
+                lines.append(line(f"{guidance:g}", f"{noise:g}", samples, *found))
+    return "\n".join(lines)
+
+
 def front(records: list[dict]) -> list[dict]:
     """Measured points than which no faster one is as accurate on validation, the fastest first."""
     found, highest = [], float("-inf")

@@ -17,6 +17,8 @@ import ablate_report
 import answers
 import answers_report
 import beam
+import dial
+import dial_report
 import grid
 import refine_report
 import unseen
@@ -46,6 +48,10 @@ def _beam(folder: Path) -> str:
     return beam.report({**record, "accuracy": beam.accuracy(folder)})
 
 
+def _dial(folder: Path) -> str:
+    return dial_report.pivot(json.loads((folder / dial.RECORD).read_text())["points"])
+
+
 def _grid(folder: Path) -> str:
     dataset = folder.parent.name.removesuffix("-grid")
     return grid.table(grid.read_points(grid.GRIDS / f"{folder.name}_on_{dataset}.yaml"), load(folder))
@@ -69,7 +75,7 @@ def _unseen(folder: Path) -> str:
 TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
           "recbole": lambda path: test_table(rows(path), counts=is_recbole),
           "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "answers": _answers, "beam": _beam,
-          "grid": _grid, "overview": _overview, "refinement": _refinement, "unseen": _unseen,
+          "dial": _dial, "grid": _grid, "overview": _overview, "refinement": _refinement, "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 
 

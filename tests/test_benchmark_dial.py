@@ -96,6 +96,13 @@ def test_the_table_is_sorted_and_marks_what_was_skipped(content):
     assert text == dial_report.report({**content, "points": content["points"][::-1]})
 
 
+def test_the_pivot_has_one_step_under_every_noise_and_holes_for_what_was_skipped(content):
+    assert dial_report.pivot(content["points"]).splitlines() == [
+        "| guidance | sampling noise | samples | 1 step | 10 steps |", "| --- | --- | --- | --- | --- |",
+        "| 0 | 0 | 1 | .1000 | .0500 |", "| 0 | 0 | 4 |  | .1200 |",
+        "| 0 | 1 | 1 | .1000 | .0600 |", "| 0 | 1 | 4 |  |  |"]
+
+
 def test_the_picture_has_a_panel_a_noise_and_a_line_a_number_of_samples(content, tmp_path, monkeypatch):
     drawn, draw_panel = [], dial_report._draw_panel
 
