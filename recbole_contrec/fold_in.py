@@ -18,17 +18,17 @@ from recbole_contrec.data.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.identity import Identity
 from recbole_contrec.quick_start import LoadedRun
-from recbole_contrec.recommendation import as_interaction
+from recbole_contrec.recommendation import as_interaction, seen_items
 from recbole_contrec.stages import run_stages
-from recbole_contrec.tokenizer import CollaborativeVectors, EarlyItems
+from recbole_contrec.tokenizer import CollaborativeVectors, ItemFoldIn
 
 PADDING = "[PAD]"  # RecBole's name of row 0
 PLACES = 10        # of a list, over which the exposure of new items is counted
 USERS = 1024       # of training, whose lists are looked at for that
+BATCH = 256        # of them at once
 
 
-def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]], early: bool = True,
-                         exposure: float | None = 1.0) -> None:
+def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]], early: bool = True) -> None:
     """Give items vectors and tokens from the users who interacted with them since.
 
     Args:
@@ -36,14 +36,11 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
             stay what they are: the new item does not become part of those of its users.
         users_of: for every item its users; those without a training interaction add nothing. Items that the data set does
             not know are added to the catalogue.
-        early: whether more users will follow. Then an item is placed where items of training are that looked like it when
-            only as many of their users were known (:class:`EarlyItems`); otherwise as if these were all that it ever
-            gets, which leaves an item with few users where the rarest items are.
-        exposure: how much of the first ten places, over users of training, all items folded in so far may fill, as a
-            multiple of their share of the catalogue. Their scores are lowered by one number for that. None lowers none.
+        early: whether more users are to come. Then an item is placed where items of training lie of which no more users were
+            known (:class:`~recbole_contrec.tokenizer.ItemFoldIn`), otherwise where those lie that have no more.
 
     Raises:
-        UserError: a user that the data set does not know, an item all of whose users had no training interaction or that
+        UserError: a user that the data set does not know, an item none of whose users has a vector from training or that
             was in training itself, or a model that cannot take new items.
     """
     known = _known(loaded)
@@ -51,31 +48,29 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
     _refuse_known(loaded, known, users_of)
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.uid_field]
-    partners = torch.zeros(len(users_of), max(map(len, users_of.values()), default=0), dtype=torch.long)
-    for row, (item, users) in enumerate(users_of.items()):
+    partners = []
+    for item, users in users_of.items():
         if isinstance(users, str):
             raise UserError(f"item {item!r}: {users!r} is one text; give a list of users")
-        for place, user in enumerate(map(str, users)):
+        for user in map(str, users):
             if user not in numbers or user == PADDING:
                 raise UserError(f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}")
-            partners[row, place] = numbers[user]
-    fold_in = EarlyItems(known.vectors, *dataset.histories.pairs(), loaded.config["seed"])
-    vectors = fold_in(partners) if early else fold_in.fold_in(partners)           # [m, d]
+        partners.append(torch.tensor([numbers[str(user)] for user in users], dtype=torch.long))
+    vectors = ItemFoldIn(known.vectors, *dataset.histories.pairs(), loaded.config["seed"])(partners, early)    # [m, d]
     for item, vector in zip(users_of, vectors):
         if not vector.any():
-            raise UserError(f"item {item!r} cannot be folded in: none of its users had a training interaction")
-    _add(loaded, known, list(users_of), vectors, exposure)
+            raise UserError(f"item {item!r} cannot be folded in: none of its users has a vector from training")
+    _add(loaded, known, list(users_of), vectors)
 
 
-def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None, exposure: float | None = 1.0) -> list[str]:
+def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> list[str]:
     """Give items vectors and tokens from their texts: ridge regression from TF-IDF, or from what ``text_encoder`` makes of
     the texts, to collaborative vectors, learned on the items of training.
 
     Args:
         loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is.
-        texts: for every item its text. None takes the items of the data set that were not in training and have a text
+        texts: for every item its text, which is read for this alone: prompts and answers do not know it. None takes the items of the data set that were not in training and have a text
             that can be read: one with a word that items of training have, or any at all for a ``text_encoder``.
-        exposure: as in :func:`fold_in_interactions`.
 
     Returns:
         list: the items.
@@ -102,20 +97,18 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None, exp
     if given:
         regression = Ridge(alpha=1.0).fit(reader.known, known.vectors.items[rows].numpy())
         vectors = regression.predict(reader(list(given.values())))
-        _add(loaded, known, list(given), torch.from_numpy(vectors.astype(np.float32)), exposure)
+        _add(loaded, known, list(given), torch.from_numpy(vectors.astype(np.float32)))
     return list(given)
 
 
 class _Known(NamedTuple):
     """What training knew: vectors of users [U, d] and items [N, d], which items [N] had an interaction, and the
-    ``text_encoder`` with what it made of the item texts [N, D], where there is one. ``new`` are the numbers of the items that
-    were folded in since."""
+    ``text_encoder`` with what it made of the item texts [N, D], where there is one."""
 
     vectors: CollaborativeVectors
     items: Tensor
     encoder: TextEncoder | None
     texts: Tensor | None
-    new: set[int]
 
 
 def _known(loaded: LoadedRun) -> _Known:
@@ -132,7 +125,7 @@ def _known(loaded: LoadedRun) -> _Known:
     items = torch.zeros(len(vectors["items"]), dtype=torch.bool)
     items[dataset.histories.items] = True
     encoder = text_encoder_of(loaded.config) if "texts" in vectors else None
-    loaded.known = _Known(CollaborativeVectors(vectors["users"], vectors["items"]), items, encoder, vectors.get("texts"), set())
+    loaded.known = _Known(CollaborativeVectors(vectors["users"], vectors["items"]), items, encoder, vectors.get("texts"))
     return loaded.known
 
 
@@ -213,7 +206,7 @@ def _refuse_known(loaded: LoadedRun, known: _Known, items: Iterable[str]) -> Non
             raise UserError(f"item {item!r} was in training: only others are folded in" if row else f"{item!r} is no item")
 
 
-def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor, exposure: float | None) -> None:
+def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor) -> None:
     """Write the vectors [m, d] of some items into the model; what is no item yet becomes one."""
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.iid_field]
@@ -227,44 +220,55 @@ def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor, ex
     loaded.model.add_items(len(added))
     rows = [numbers[item] for item in items]
     loaded.model.set_items(torch.tensor(rows, dtype=torch.long), vectors, retrieval)
-    known.new.update(rows)
-    _hold_back(loaded, sorted(known.new), exposure)
+    loaded.new_items.update(rows)
     loaded.__dict__.pop("trainer", None)  # a trainer made before would hold the shorter tables
+    _hold_back(loaded)
 
 
-def _hold_back(loaded: LoadedRun, items: list[int], exposure: float | None) -> None:
-    """Keep new items from crowding out the others: all of them lose the same score, just enough to leave them their share.
+def _hold_back(loaded: LoadedRun) -> None:
+    """Keep new items from crowding out the others, by ``new_item_exposure``: all of them lose the same, just enough.
 
-    Where a new item lies is a guess, and guesses lie near to many users: left alone, one item in twenty takes every
-    fourth place. Nothing changes where they take no more than their share.
-
-    Args:
-        items: numbers of the new items [m].
-        exposure: see :func:`fold_in_interactions`.
+    Where a new item lies is a guess, and guesses lie near to many users: on ml-100k one item in twenty, new, takes a
+    fourth of the first ten places. Nothing changes where they take no more than they may.
     """
-    model = loaded.model.eval()
-    table = model.item_vectors.weight.detach()
-    model.retrieval.hold_back(items, 0.0, table)
+    model, items, exposure = loaded.model, sorted(loaded.new_items), loaded.config["new_item_exposure"]
+    model.retrieval.handicap = None
     if exposure is None or not items:
         return
-    margins = _margins(loaded, items).flatten()
-    places = round(exposure * PLACES * len(margins) / (len(table) - 1))
+    people = _people(loaded)
+    margins = _margins(loaded, people, torch.tensor(items, device=model.device))
+    places = exposure * PLACES * len(people) * len(items) / (model.n_items - 1)
+    places = max(1, round(places)) if exposure else 0  # a sample cannot tell less than one place from none
     if places < len(margins):
-        model.retrieval.hold_back(items, max(0.0, float(margins.topk(places + 1).values[-1])), table)
+        model.retrieval.handicap = model.item_vectors.weight.new_zeros(model.n_items)
+        model.retrieval.handicap[items] = margins.topk(places + 1).values[-1]
+
+
+def _people(loaded: LoadedRun) -> list[tuple[str, int, np.ndarray]]:
+    """Some users of training: name, number, history."""
+    histories = loaded.data.train_dataset.histories
+    drawn = np.unique(np.linspace(0, len(histories.users) - 1, USERS).astype(int)).tolist()
+    return [("", histories.users[row], histories.items[slice(*histories.offsets[row:row + 2])]) for row in drawn]
 
 
 @torch.no_grad()
-def _margins(loaded: LoadedRun, items: list[int]) -> Tensor:
-    """By how much the scores of new items exceed the last place that the others leave on the lists of users of training
-    [users, m]."""
-    model, histories, margins = loaded.model, loaded.data.train_dataset.histories, []
-    drawn = np.unique(np.linspace(0, len(histories.users) - 1, USERS).astype(int)).tolist()
-    people = [("", histories.users[row], histories.items[slice(*histories.offsets[row:row + 2])]) for row in drawn]
-    for start in range(0, len(people), loaded.config["eval_batch_size"]):
-        batch = people[start:start + loaded.config["eval_batch_size"]]
-        scores = model.full_sort_predict(as_interaction(loaded.config, batch).to(loaded.config["device"]))    # [B, N]
-        new = scores[:, items]                                                    # [B, m]
-        scores[:, [0, *items]] = -torch.inf
-        last = scores.topk(min(PLACES, scores.shape[1] - 1 - len(items)), dim=1).values[:, -1:]    # [B, 1]
-        margins.append((new - last).cpu())
+def _margins(loaded: LoadedRun, people: list[tuple[str, int, np.ndarray]], new: Tensor) -> Tensor:
+    """What the scores of new items [m] must lose to leave the first ten places, for each of those that they hold on
+    the lists of some people, which are without the items that these have had.
+
+    The j-th best new item holds a place as long as it is above the (11 - j)-th best of the others: with it, j new items and
+    10 - j others stand above the next.
+    """
+    margins = []
+    for start in range(0, len(people), BATCH):
+        batch = people[start:start + BATCH]
+        interaction, seen = as_interaction(loaded.config, batch), seen_items(batch)
+        interaction, seen = interaction.to(new.device), seen.to(new.device)
+        heard = loaded.model.hear(interaction)
+        best, items = loaded.model.top_k(interaction, PLACES, seen, heard)        # [B, 10] each
+        others, _ = loaded.model.top_k(interaction, PLACES, torch.cat([seen, new.expand(len(batch), -1)], dim=1), heard)
+        is_new = torch.isin(items, new)
+        place = is_new.cumsum(1).clamp_min(1)  # among the new items, where it is one
+        margin = best - others.gather(1, PLACES - place)
+        margins.append(margin[is_new & margin.isfinite()])  # no margin where there are not ten others
     return torch.cat(margins)

@@ -7,7 +7,7 @@ Train, evaluate and load a model: the functions that the command line calls. The
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -44,6 +44,7 @@ class LoadedRun:
     model: Any
     data: RunData
     known: Any = None  # what training knew, once items were folded in; see fold_in.py
+    new_items: set[int] = field(default_factory=set)  # numbers of the items that were folded in
 
     @cached_property
     def trainer(self):

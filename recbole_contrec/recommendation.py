@@ -108,11 +108,7 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
 def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> pd.DataFrame:
     dataset, config = loaded.data.dataset, loaded.config
     interaction = as_interaction(config, people).to(config["device"])
-    longest = max(len(history) for _, _, history in people)
-    seen = torch.zeros(len(people), max(longest, 1), dtype=torch.long, device=config["device"])
-    for row, (_, _, history) in enumerate(people):
-        seen[row, :len(history)] = torch.from_numpy(np.asarray(history))
-    excluded = seen if exclude_seen else None
+    excluded = seen_items(people).to(config["device"]) if exclude_seen else None
     answers = None
     with torch.no_grad():
         if getattr(loaded.model, "can_answer", False):
@@ -148,6 +144,14 @@ def as_interaction(config, people) -> Interaction:
     return Interaction({config["USER_ID_FIELD"]: torch.tensor([number for _, number, _ in people]),
                         config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]: sequences,
                         config["ITEM_LIST_LENGTH_FIELD"]: lengths})
+
+
+def seen_items(people) -> torch.Tensor:
+    """All that some people have had, [B, longest history], 0 = none."""
+    seen = torch.zeros(len(people), max(1, *(len(history) for _, _, history in people)), dtype=torch.long)
+    for row, (_, _, history) in enumerate(people):
+        seen[row, :len(history)] = torch.from_numpy(np.asarray(history))
+    return seen
 
 
 def _top_k_of_all(model, interaction, n_items, k, excluded):

@@ -125,6 +125,9 @@ class Retrieval(nn.Module):
             an item that agrees with a generated answer becomes (1 + pi) s. Where s is negative, (1 - pi) s: nothing loses
             by agreeing.
         text_weight: of the log-probability of an item's text, which is added to its score.
+
+    Attributes:
+        handicap: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of it.
     """
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
@@ -143,7 +146,7 @@ class Retrieval(nn.Module):
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
         self.register_parameter("repeat_bias", bias)
-        self.register_buffer("handicap", None, persistent=False)  # [N], what items lose of their scores
+        self.register_buffer("handicap", None, persistent=False)
 
     def scores(self, preference: Tensor, items: Tensor, history: Tensor | None = None, first: int = 0,
                text: TextEvidence | None = None) -> Tensor:
@@ -158,6 +161,12 @@ class Retrieval(nn.Module):
         Returns:
             Tensor: a fresh writable [n, N].
         """
+        scores = self._scores(preference, items, history, first, text)
+        if self.handicap is not None:
+            scores -= self.handicap[first:first + len(items)]
+        return scores
+
+    def _scores(self, preference, items, history, first, text=None):
         scores = self._similarities(preference, items)
         if text is not None:
             columns = slice(first, first + len(items))
@@ -169,20 +178,7 @@ class Retrieval(nn.Module):
         if self.repeat_bias is not None and history is not None:
             named = _places(history, first, len(items))
             scores[named] = scores[named] + self.repeat_bias
-        if self.handicap is not None:
-            scores -= self.handicap[first:first + len(items)]
         return scores
-
-    def hold_back(self, items: list[int], by: float, table: Tensor) -> None:
-        """Take the same from the scores of some items, and nothing from those of the others, until told otherwise.
-
-        Args:
-            items: their numbers.
-            by: what they lose; scores are logarithms of probabilities, up to a constant.
-            table: of all item vectors [N, d].
-        """
-        self.handicap = table.new_zeros(len(table))
-        self.handicap[items] = by
 
     def _bonus(self, scores: Tensor, agrees: Tensor, said: Tensor) -> Tensor:
         return self.text_bonus * scores.abs() * (agrees & (said > 0))
@@ -222,10 +218,10 @@ class Retrieval(nn.Module):
         # Each drawn item stands for n_candidates / len(drawn) others; the target stands for itself.
         place = torch.zeros(len(items), dtype=torch.long, device=target.device)
         place[drawn] = torch.arange(1, len(drawn) + 1, device=target.device)  # 1, 2, ...; 0 = not drawn
-        others = self.scores(preference, items[drawn], None if history is None else place[history], first=1)
+        others = self._scores(preference, items[drawn], None if history is None else place[history], first=1)
         others = others + math.log(n_candidates / len(drawn))  # [n, negatives]
         others = others.masked_fill(drawn == target[:, None], -torch.inf)
-        own = self.paired_scores(preference, items[target], target, history)  # [n]
+        own = self._paired_scores(preference, items[target], target, history)  # [n]
         return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
 
     def paired_scores(self, preference: Tensor, items: Tensor, numbers: Tensor | None = None,
@@ -235,6 +231,10 @@ class Retrieval(nn.Module):
         Args:
             numbers: of the items [n], to find them in ``history`` [n, L] and ``text``.
         """
+        scores = self._paired_scores(preference, items, numbers, history, text)
+        return scores if self.handicap is None else scores - self.handicap[numbers]
+
+    def _paired_scores(self, preference, items, numbers, history, text=None):
         if self.similarity == "cosine":
             preference, items = self._scaled(preference), F.normalize(items, dim=-1)
         similarity = (preference * items).sum(-1)  # [n] or [M, n]
@@ -246,8 +246,6 @@ class Retrieval(nn.Module):
             similarity = similarity + self.text_weight * text.log_probs.gather(1, text.text_of[numbers, None]).squeeze(1)
         if self.repeat_bias is not None and history is not None:
             similarity = similarity + self.repeat_bias * (history == numbers[:, None]).any(1)
-        if self.handicap is not None and numbers is not None:
-            similarity = similarity - self.handicap[numbers]
         return similarity
 
     def _scaled(self, preference: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from .collaborative import (
     svd_vectors,
 )
 from .fit import FitReport, Split, fit_tokenizer, reconstruction_error, split_rows
-from .fold_in import EarlyItems, FoldIn
+from .fold_in import FoldIn, ItemFoldIn
 from .identifiers import cluster_codes, product_codes, random_codes, residual_kmeans, with_counter
 from .masked_vq import (
     MaskedVQ,
@@ -41,8 +41,8 @@ __all__ = [
     "CodeHealth",
     "CollaborativeVectors",
     "FitReport",
-    "EarlyItems",
     "FoldIn",
+    "ItemFoldIn",
     "LoadedVectors",
     "MaskedVQ",
     "Quantized",

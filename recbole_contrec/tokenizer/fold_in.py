@@ -1,7 +1,5 @@
 """Vectors for users and items that were not in training, from those that they interacted with."""
 
-from typing import Callable
-
 import numpy as np
 import scipy.sparse
 import torch
@@ -79,51 +77,56 @@ def _count(features: Tensor) -> Tensor:
     return (features[..., -1] > 0).sum(1)
 
 
-class EarlyItems:
-    """Vectors of items from their first users.
+class ItemFoldIn:
+    """Vectors of items from their users.
 
-    A vector of training holds how many interactions its item has: folded in from ten of its users, a popular item lies
-    among the rare ones. What the fold-in gives is therefore corrected: items of training are folded in from as many of
-    their users, drawn at random, and a ridge regression leads from there to where they are.
+    A vector of training holds how many interactions its item has: folded in from the first ten of its users, a popular item
+    lies among the rare ones. Where more are to come, what the fold-in gives is therefore corrected: items of training
+    are folded in from as many of their users, drawn at random, and a ridge regression leads from there to where they are.
+    (It is a little too sure of itself: the vectors of those users were computed with the item, those of a new item's were
+    not.)
 
     Args:
         vectors: of training, users [U, d] and items [N, d].
         users, items: pairs that interacted in training, [n] int.
         seed: of the draws.
-
-    Attributes:
-        fold_in: without the correction, from users to the vector of an item.
     """
 
-    DRAWS = 4        # of the users of every item
-    CHUNK = 100_000  # users looked up at once
+    DRAWS = 4    # of the users of an item
+    MOST = 2000  # items that a correction is learned from
+    LEAST = 3    # times d, items that it takes
 
     def __init__(self, vectors: CollaborativeVectors, users, items, seed: int):
         self.vectors, self.seed = vectors, seed
         self.fold_in = FoldIn(len(vectors.users), vectors.items.shape[1])
         self.fold_in.fit(vectors.items, vectors.users, items, users)
-        pairs = np.unique(np.stack([items, users]), axis=1)
-        self.items, starts = np.unique(pairs[0], return_index=True)
-        self.users = np.split(pairs[1], starts[1:])  # of each of ``items``
+        known = seen_rows(vectors.users)[users].numpy() & seen_rows(vectors.items)[items].numpy()
+        self.matrix = interaction_matrix(items[known], users[known], len(vectors.items), len(vectors.users))  # CSR
 
-    def __call__(self, partners: Tensor) -> Tensor:
-        """Vectors [m, d] of items from their users [m, L], 0 = none; one that comes twice counts once. Zero where no user
-        was in training."""
-        vectors, counts = self.fold_in(partners), self.fold_in.count(partners)
-        for count in counts[counts > 0].unique().tolist():
-            correct = self._correction(count)
-            if correct is not None:
-                vectors[counts == count] = correct(vectors[counts == count])
+    def __call__(self, users_of: list[Tensor], early: bool) -> Tensor:
+        """Vectors [m, d] of items.
+
+        Args:
+            users_of: of every item its users; one that comes twice counts once. Those without a vector add nothing, and
+                where no other is, the vector is zero.
+            early: whether more users are to come.
+        """
+        vectors = torch.cat([self.vectors.items[:0], *(self.fold_in(users[None]) for users in users_of)])
+        if early:
+            counts = torch.tensor([int(self.fold_in.count(users[None])) for users in users_of])
+            for count in counts[counts > 0].unique().tolist():
+                vectors[counts == count] = self._corrected(vectors[counts == count], count)
         return vectors
 
-    def _correction(self, count: int) -> Callable[[Tensor], Tensor] | None:
-        """What leads from items folded in from ``count`` users, [m, d], to those of training [m, d]; None where too few
-        have so many, and nearly all of theirs would be drawn."""
-        rows = [row for row, users in enumerate(self.users) if len(users) >= count]
-        if len(rows) <= self.vectors.items.shape[1]:
-            return None
-        rows, rng = rows * self.DRAWS, np.random.default_rng((self.seed, count))
-        drawn = torch.from_numpy(np.stack([rng.choice(self.users[row], count, replace=False) for row in rows]))
-        early = torch.cat([self.fold_in(part) for part in drawn.split(max(1, self.CHUNK // count))])
-        regression = Ridge(alpha=1.0).fit(early.numpy(), self.vectors.items[self.items[rows]].numpy())
-        return lambda vectors: torch.from_numpy(regression.predict(vectors.numpy()).astype(np.float32))
+    def _corrected(self, vectors: Tensor, count: int) -> Tensor:
+        """From items folded in from ``count`` users [m, d] to those of training; as they are where too few of these have so
+        many users."""
+        rows = np.flatnonzero(np.diff(self.matrix.indptr) >= count)
+        if len(rows) < self.LEAST * vectors.shape[1]:
+            return vectors
+        rng = np.random.default_rng((self.seed, count))
+        rows = np.repeat(rng.permutation(rows)[:self.MOST], self.DRAWS)
+        users = [self.matrix.indices[slice(*self.matrix.indptr[row:row + 2])] for row in rows]
+        drawn = [torch.from_numpy(rng.choice(some, (1, count), replace=False)) for some in users]
+        regression = Ridge(alpha=1.0).fit(torch.cat([self.fold_in(some) for some in drawn]).numpy(), self.vectors.items[rows].numpy())
+        return torch.from_numpy(regression.predict(vectors.numpy()).astype(np.float32))
