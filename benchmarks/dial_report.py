@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from markdown import four, head, line
+from plots import number_log_axis
 from trained import circumstances
 
 ORDER = ("guidance", "sampling_noise", "samples", "steps")
@@ -110,6 +111,6 @@ def _draw_panel(axes, records, samples):
         for record, x, y in zip(line, speed, score):
             axes.annotate(str(record["steps"]), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
-    axes.xaxis.set_minor_formatter("")  # between powers of ten there is no room for numbers
+    number_log_axis(axes.xaxis)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -50,12 +50,11 @@ def _training(axes, table):
     axes.set(xscale="log", xlabel="core-seconds of training and validation, tokenizers included",
              ylabel=f"{metric} on validation",
              title=f"{_data(table)}: accuracy against training time (dashed: baselines)")
+    number_log_axis(axes.xaxis)
 
 
 def _evaluation(axes, table):
     """Test NDCG@10 over users a second, a point a model."""
-    from matplotlib.ticker import LogLocator
-
     for number, row in enumerate(table):
         speed = _mean(row.values(lambda content: content["card"]["test_users_per_second"]))
         score = _mean(row.metric("ndcg@10"))
@@ -64,9 +63,16 @@ def _evaluation(axes, table):
              title=f"{_data(table)}: accuracy against evaluation speed (squares: baselines)")
     axes.set_ylim(0, 1.15 * max(_mean(row.metric("ndcg@10")) for row in table))
     axes.margins(x=0.2)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:,g}")
-    axes.xaxis.set_minor_formatter("")
+    number_log_axis(axes.xaxis)
+
+
+def number_log_axis(axis) -> None:
+    """Plain numbers at 1, 2 and 5 of every power of ten: few plots span more than two."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter("")
 
 
 def _color(number):
