@@ -36,8 +36,9 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
             stay what they are: the new item does not become part of those of its users.
         users_of: for every item its users; those without a training interaction add nothing. Items that the data set does
             not know are added to the catalogue.
-        early: whether more users are to come. Then an item is placed where items of training lie of which no more users were
-            known (:class:`~recbole_contrec.tokenizer.ItemFoldIn`), otherwise where those lie that have no more.
+        early: whether more users are to come. Then an item is placed where those items of training lie that look like it
+            when only as many of their users are known (:class:`~recbole_contrec.tokenizer.ItemFoldIn`), otherwise among
+            the items that never get more.
 
     Raises:
         UserError: a user that the data set does not know, an item none of whose users has a vector from training or that
@@ -69,8 +70,9 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
 
     Args:
         loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is.
-        texts: for every item its text, which is read for this alone: prompts and answers do not know it. None takes the items of the data set that were not in training and have a text
-            that can be read: one with a word that items of training have, or any at all for a ``text_encoder``.
+        texts: for every item its text, which is read for this alone: prompts and answers do not know it. None takes the
+            items of the data set that were not in training and have a text that can be read: one with a word that items
+            of training have, or any at all for a ``text_encoder``.
 
     Returns:
         list: the items.

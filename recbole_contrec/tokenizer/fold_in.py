@@ -128,5 +128,6 @@ class ItemFoldIn:
         rows = np.repeat(rng.permutation(rows)[:self.MOST], self.DRAWS)
         users = [self.matrix.indices[slice(*self.matrix.indptr[row:row + 2])] for row in rows]
         drawn = [torch.from_numpy(rng.choice(some, (1, count), replace=False)) for some in users]
-        regression = Ridge(alpha=1.0).fit(torch.cat([self.fold_in(some) for some in drawn]).numpy(), self.vectors.items[rows].numpy())
+        early = torch.cat([self.fold_in(some) for some in drawn])
+        regression = Ridge(alpha=1.0).fit(early.numpy(), self.vectors.items[rows].numpy())
         return torch.from_numpy(regression.predict(vectors.numpy()).astype(np.float32))
