@@ -77,7 +77,7 @@ def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
 def known(settings: dict[str, str], kind: Kind) -> dict[str, str]:
     """Those settings that a kind of run reads: TIGER none of self-improvement."""
     return {key: value for key, value in settings.items()
-            if kind.model != "TIGER" or not key.startswith(("refine", "alignment"))}
+            if kind.model != "TIGER" or not key.startswith(("refine", "alignment", "item_descriptions"))}
 
 
 def _parse(arguments):

@@ -8,6 +8,7 @@ import torch
 from conftest import TINY_SIIT, changed, write_atomic_files
 from recbole_contrec import checkpoint, load_data_and_model
 from recbole_contrec.decoding import AllTuples, diverse_beam_search
+from recbole_contrec.errors import UserError
 from recbole_contrec.model.identifying import IdentifierGenerator
 from recbole_contrec.trainer import CurvePoint, RunTrainer
 from recbole_contrec.window_trainer import WindowTrainer
@@ -148,6 +149,26 @@ def test_items_without_a_description_keep_their_identifiers_for_themselves(impro
 
 
 # alignment
+
+
+@pytest.mark.parametrize("model", ["SIIT", "TokenRec-beam"])
+def test_items_are_described_by_other_vectors_than_their_identifiers_come_from(staged, model):
+    arguments = ("--self_improve=True", "--refine_rounds=0", "--item_vectors=svd")
+    plain, text, told = (staged(model, *arguments, *further).model for further in (
+        (), ("--item_vectors=text",), ("--item_descriptions=text",)))
+    assert torch.equal(told.improvement.descriptions, text.improvement.descriptions)
+    assert not torch.equal(told.improvement.descriptions, plain.improvement.descriptions)
+    assert torch.equal(told.item_codes.codes, plain.item_codes.codes)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--item_descriptions=texts",), "item_descriptions=texts: neither a file nor one of svd, lightgcn, text"),
+    (("--item_descriptions=svd+text", "--vector_size=15"), "item_descriptions=svd.text: 2 different parts"),
+    (("--item_descriptions=text", "--text_fields=[]"), "item_descriptions=text: 'tiny' has no item texts"),
+    (("--self_improve=False", "--item_descriptions=text"), "item_descriptions, .*: set self_improve=True as well")])
+def test_descriptions_that_cannot_be_had_are_refused(run_tiny, arguments, message):
+    with pytest.raises(UserError, match=message):
+        run_tiny("SIIT", *arguments)
 
 
 @pytest.mark.parametrize("backbone", ["causal", "t5"])

@@ -16,7 +16,13 @@ from recbole_contrec import fold_in_texts, load_data_and_model, recommend
 from recbole_contrec.data import text_encoder
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.text_encoder import TextEncoder
-from recbole_contrec.data.vectors import principal_components, user_and_item_vectors, vector_stages
+from recbole_contrec.data.vectors import (
+    SOURCES,
+    check_source,
+    principal_components,
+    user_and_item_vectors,
+    vector_stages,
+)
 from recbole_contrec.errors import UserError
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
@@ -236,6 +242,16 @@ def test_encoded_texts_stand_in_for_tfidf(config_of):
     config = config_of("ContRec", "--item_vectors=text")
     tfidf = user_and_item_vectors(config, load_data(config).train.dataset, lambda *_: None)
     assert not torch.allclose(tfidf.items, alone["items"], atol=0.1)
+
+
+def test_the_encoder_is_asked_by_what_reads_texts_alone(config_of):
+    config = config_of("SIIT", *WITH_ENCODER, "--item_vectors=svd", "--item_descriptions=text")
+    check_source(config)
+    dataset = load_data(config).train.dataset
+    assert [[stage.name for stage in vector_stages(config, dataset, {}, key)] for key in SOURCES] == [
+        ["item vectors"], ["item texts", "item descriptions"]]
+    with pytest.raises(UserError, match="text_encoder=.* reads item texts"):
+        check_source(config_of("SIIT", *WITH_ENCODER, "--item_vectors=svd"))
 
 
 def test_a_width_beyond_that_of_the_model_is_filled_with_zeros(config_of):

@@ -30,91 +30,93 @@ from recbole_contrec.tokenizer import (
 )
 
 METHODS = ("svd", "lightgcn", "text")
+SOURCES = ("item_vectors", "item_descriptions")  # settings that name methods or a file
 ROWS_A_BLOCK = 65_536  # computed in double precision at once
 
 
-def vector_stages(config, dataset: WindowDataset, found: dict[str, torch.Tensor]) -> Iterator[Stage]:
+def vector_stages(config, dataset: WindowDataset, found: dict[str, torch.Tensor], key: str = "item_vectors") -> Iterator[Stage]:
     """The stages that fill ``found`` with ``users`` [U, d] and ``items`` [N, d], see :func:`user_and_item_vectors`.
 
-    Before these, where ``text_encoder`` names a model, ``texts`` [N, D] is what it makes of the item texts. That is a stage
-    of its own, because it is slow, and the same for all seeds and widths.
+    Before these, where ``text_encoder`` names a model and texts are asked for, ``texts`` [N, D] is what it makes of the item
+    texts. That is a stage of its own, because it is slow, and the same for all seeds and widths.
     """
-    methods, keys = methods_of(config["item_vectors"]), ["item_vectors", "vector_size", "seed"]
-    content = source_content(config["item_vectors"], dataset)
-    if config["text_encoder"]:
+    methods, keys = methods_of(config[key]), [key, "vector_size", "seed"]
+    content = source_content(config[key], dataset)
+    if config["text_encoder"] and "text" in methods:
         identity = text_encoder_of(config).identity
         yield Stage("item texts", {"encoder": identity, "tokens": config["text_encoder_tokens"], "content": content},
-                    lambda report: _encoded_item_texts(config, dataset, report), found.update)
+                    lambda report: _encoded_item_texts(config, dataset, report, key), found.update)
     keys += ["lightgcn_epochs"] if "lightgcn" in methods else []
 
     def build(report: Report) -> StageResult:
-        return StageResult(user_and_item_vectors(config, dataset, report, found.get("texts"))._asdict(), {})
+        return StageResult(user_and_item_vectors(config, dataset, report, found.get("texts"), key)._asdict(), {})
 
-    yield Stage("item vectors", {**{key: config[key] for key in keys}, "content": content}, build, found.update)
+    yield Stage(key.replace("_", " "), {**{name: config[name] for name in keys}, "content": content}, build, found.update)
 
 
-def user_and_item_vectors(config, dataset: WindowDataset, report: Report,
-                          encoded: torch.Tensor | None = None) -> CollaborativeVectors:
+def user_and_item_vectors(config, dataset: WindowDataset, report: Report, encoded: torch.Tensor | None = None,
+                          key: str = "item_vectors") -> CollaborativeVectors:
     """Vectors of about unit variance a coordinate, rows by internal number, row 0 (padding) zero.
 
     Args:
-        config: reads ``item_vectors`` (``svd``, ``lightgcn``, ``text``, two of them as ``svd+text``, which share the width,
+        config: reads ``key`` (``svd``, ``lightgcn``, ``text``, two of them as ``svd+text``, which share the width,
             or the path of a ``.npy`` file keyed by item token), ``vector_size``, ``lightgcn_epochs``, ``seed``.
         dataset: its training histories are the only interactions used.
         report: called as the work goes on.
         encoded: item texts [N, D] as a language model has read them, in place of their TF-IDF.
+        key: the setting that says where they come from, one of ``SOURCES``.
 
     Raises:
         UserError: the file cannot be used, or there are no texts; says why.
     """
-    source, size = config["item_vectors"], config["vector_size"]
+    source, size = config[key], config["vector_size"]
     methods = methods_of(source)
     if not methods:
-        return _standardised(_with_history_means(_vectors_from_file(source, size, dataset), dataset))
-    parts = [_standardised(_vectors_by(method, size // len(methods), config, dataset, report, encoded))
+        return _standardised(_with_history_means(_vectors_from_file(source, size, dataset, key), dataset))
+    parts = [_standardised(_vectors_by(method, size // len(methods), config, dataset, report, encoded, key))
              for method in methods]
     return CollaborativeVectors(*(torch.cat(columns, dim=1) for columns in zip(*parts)))
 
 
 def methods_of(source: str) -> list[str]:
-    """The methods that ``item_vectors`` names; none where it names a file."""
+    """The methods that ``item_vectors`` or ``item_descriptions`` names; none where it names a file."""
     names = source.split("+")
     return names if set(names) <= set(METHODS) else []
 
 
-def check_source(config) -> None:
+def check_source(config, key: str = "item_vectors") -> None:
     """Stop before anything is computed where settings of the vectors do not go together.
 
     Raises:
-        UserError: ``item_vectors`` names neither methods nor a file, its parts cannot share ``vector_size``, or a
+        UserError: ``key`` names neither methods nor a file, its parts cannot share ``vector_size``, or a
             ``text_encoder`` would have nothing to read.
     """
-    source, size = config["item_vectors"], config["vector_size"]
+    source, size = config[key], config["vector_size"]
     methods = methods_of(source)
     if not methods and not Path(source).is_file():
-        raise UserError(f"item_vectors={source}: neither a file nor one of "
+        raise UserError(f"{key}={source}: neither a file nor one of "
                         f"{', '.join(METHODS)}{did_you_mean(source, METHODS)}")
     if len(set(methods)) < len(methods) or methods and size % len(methods):
-        raise UserError(f"item_vectors={source}: {len(methods)} different parts must share vector_size={size} evenly")
-    if config["text_encoder"] and "text" not in methods:
+        raise UserError(f"{key}={source}: {len(methods)} different parts must share vector_size={size} evenly")
+    if config["text_encoder"] and not any("text" in methods_of(config[name]) for name in SOURCES if config[name]):
         raise UserError(f"text_encoder={show(config['text_encoder'])} reads item texts, and item_vectors={source} asks for "
                         "none: set item_vectors=text or svd+text, or text_encoder=~")
 
 
-def check_texts(config, dataset: WindowDataset) -> None:
+def check_texts(config, dataset: WindowDataset, key: str = "item_vectors") -> None:
     """Stop before anything is written where vectors of texts are asked for and cannot be.
 
     Raises:
         UserError: the data have no texts, or there is no such ``text_encoder``.
     """
-    if "text" in methods_of(config["item_vectors"]):
-        _item_texts(config, dataset)
+    if "text" in methods_of(config[key]):
+        _item_texts(config, dataset, key)
         if config["text_encoder"]:
             text_encoder_of(config)
 
 
 def source_content(source: str, dataset: WindowDataset) -> str | None:
-    """Hash of the files or texts behind ``item_vectors``, so that changed ones are not mistaken for the old ones."""
+    """Hash of the files or texts behind a source, so that changed ones are not mistaken for the old ones."""
     methods = methods_of(source)
     if methods:
         return hashlib.sha256("\0".join(joined(dataset.item_texts)).encode()).hexdigest() if "text" in methods else None
@@ -126,7 +128,7 @@ def source_content(source: str, dataset: WindowDataset) -> str | None:
 
 
 def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: Report,
-                encoded: torch.Tensor | None) -> CollaborativeVectors:
+                encoded: torch.Tensor | None, key: str) -> CollaborativeVectors:
     if method == "svd":
         return svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=config["seed"])
     if method == "lightgcn":
@@ -137,10 +139,10 @@ def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: 
             raise UserError(f"text_encoder={config['text_encoder']} reads the same of every item text: raise "
                             f"text_encoder_tokens={config['text_encoder_tokens']}, or bring other texts (text_fields)")
         return _with_history_means(vectors, dataset)
-    return _with_history_means(text_vectors(_item_texts(config, dataset), size, config["seed"]), dataset)
+    return _with_history_means(text_vectors(_item_texts(config, dataset, key), size, config["seed"]), dataset)
 
 
-def _item_texts(config, dataset: WindowDataset) -> list[str]:
+def _item_texts(config, dataset: WindowDataset, key: str) -> list[str]:
     """One text an item [N], at least one of them not empty.
 
     Raises:
@@ -149,14 +151,14 @@ def _item_texts(config, dataset: WindowDataset) -> list[str]:
     texts = joined(dataset.item_texts)
     if not any(text.strip() for text in texts):
         lack = "has item texts, but all are empty" if texts else "has no item texts (a .item file with text columns)"
-        raise UserError(f"item_vectors={config['item_vectors']}: {config['dataset']!r} {lack}; set item_vectors=svd")
+        raise UserError(f"{key}={config[key]}: {config['dataset']!r} {lack}; set {key}=svd")
     return texts
 
 
-def _encoded_item_texts(config, dataset: WindowDataset, report: Report) -> StageResult:
+def _encoded_item_texts(config, dataset: WindowDataset, report: Report, key: str) -> StageResult:
     """What ``text_encoder`` makes of the item texts, ``texts`` [N, D], with figures that tell how much of them it read."""
     encoder = text_encoder_of(config)
-    tokenised = encoder.tokenise(_item_texts(config, dataset), report)
+    tokenised = encoder.tokenise(_item_texts(config, dataset, key), report)
     lengths = tokenised.lengths[tokenised.lengths > 0]
     if not len(lengths):
         raise UserError(f"text_encoder={config['text_encoder']}: its tokenizer finds no token in any item text")
@@ -231,13 +233,13 @@ def _with_history_means(items: torch.Tensor, dataset: WindowDataset) -> Collabor
     return CollaborativeVectors(history_means(*dataset.histories.pairs(), items, dataset.user_num), items)
 
 
-def _vectors_from_file(path: str, size: int, dataset: WindowDataset) -> torch.Tensor:
+def _vectors_from_file(path: str, size: int, dataset: WindowDataset, key: str) -> torch.Tensor:
     try:
         loaded = load_vectors(path, [str(token) for token in dataset.field2id_token[dataset.iid_field]])
     except (OSError, ValueError) as error:
-        raise UserError(f"item_vectors={path}: {error}") from error
+        raise UserError(f"{key}={path}: {error}") from error
     if loaded.vectors.shape[1] != size:
-        raise UserError(f"item_vectors={path} has vectors of width {loaded.vectors.shape[1]}: "
+        raise UserError(f"{key}={path} has vectors of width {loaded.vectors.shape[1]}: "
                         f"set --vector_size={loaded.vectors.shape[1]}")
     return loaded.vectors
 

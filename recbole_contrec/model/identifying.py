@@ -5,17 +5,19 @@ What every model shares that writes the codes of the next item one after the oth
 methods for scores.
 """
 
-from typing import NamedTuple
+from typing import Iterator, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import length_groups
+from recbole_contrec.data.vectors import check_source, check_texts, vector_stages
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
 from recbole_contrec.model.self_improving import SelfImprovement, check_rounds
 from recbole_contrec.model.windowed import Targets
+from recbole_contrec.stages import Stage
 
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
 WORD_SIZE = 0.1  # of a coordinate of the word vector of a code before training
@@ -114,12 +116,31 @@ class IdentifierGenerator:
         check_rounds(config)
         if not config["self_improve"]:
             return None
+        if config["item_descriptions"]:
+            check_source(config, "item_descriptions")
         return SelfImprovement(self.n_items, config["vector_size"], config["hidden_size"], config)
+
+    def check_sources(self, dataset) -> None:
+        """Stop before anything is written where the stages lack what they are made of.
+
+        Raises:
+            UserError: says what lacks.
+        """
+        check_texts(self.config, dataset)
+        if self.improvement is not None and self.config["item_descriptions"]:
+            check_texts(self.config, dataset, "item_descriptions")
 
     def _describe(self, vectors: Tensor) -> None:
         """Take item vectors [N, d] as what the items are described by."""
         if self.improvement is not None:
             self.improvement.descriptions.copy_(vectors)
+
+    def _description_stages(self, dataset) -> Iterator[Stage]:
+        """Vectors in place of those, where ``item_descriptions`` names some."""
+        if self.improvement is not None and self.config["item_descriptions"]:
+            found = {}
+            yield from vector_stages(self.config, dataset, found, "item_descriptions")
+            self._describe(found["items"])
 
     # training
 

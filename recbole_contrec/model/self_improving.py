@@ -37,7 +37,7 @@ class SelfImprovement(nn.Module):
 
     NOTE:
         The paper leaves open how often, with which weights and how collisions are avoided; what is chosen here are settings.
-        It describes items by their words, here any item vector serves (``item_vectors: text`` is nearest to it). Its
+        It describes items by their words, here any vector serves (``item_descriptions: text`` is nearest to it). Its
         alignment is a stage that returns at times; here it is a term of the loss in every step.
 
     Axes: N items, K codes, D width of the language model, d width of a description, W candidates, m items of a batch.
@@ -139,7 +139,7 @@ def check_rounds(config) -> None:
     every = config["refine_every"]
     if not config["self_improve"]:
         changed = [key for key, setting in config.settings.items()
-                   if key.startswith(("alignment_", "refine")) and config[key] != setting.default]
+                   if key.startswith(("alignment_", "refine", "item_descriptions")) and config[key] != setting.default]
         if changed:
             raise ValueError(f"{', '.join(changed)}: set self_improve=True as well")
     elif config["refine_rounds"] and config["epochs"] <= every:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, Layout, Prompt, T5Writer, length_groups
 from recbole_contrec.decoding import NextLogProbs
-from recbole_contrec.data.vectors import check_source, check_texts, vector_stages
+from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.fitting import fitted
 from recbole_contrec.model.identifying import WORD_SIZE, CodeTable, IdentifierGenerator
@@ -106,20 +106,13 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     # stages before training
 
-    def check_sources(self, dataset) -> None:
-        """Stop before anything is written where the stages lack what they are made of.
-
-        Raises:
-            UserError: says what lacks.
-        """
-        check_texts(self.config, dataset)
-
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then identifiers; see :mod:`recbole_contrec.stages`."""
+        """Item vectors, then identifiers, then what describes the items; see :mod:`recbole_contrec.stages`."""
         vectors = {}
         yield from vector_stages(self.config, dataset, vectors)
         self._describe(vectors["items"])
         yield self._identifier_stage(dataset, vectors["items"])
+        yield from self._description_stages(dataset)
 
     def _identifier_stage(self, dataset, vectors: Tensor) -> Stage:
         config, none = self.config, self.item_codes.stand_in

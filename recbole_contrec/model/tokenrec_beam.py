@@ -60,8 +60,9 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
         self.code_heads = nn.ModuleList(nn.Linear(self.config["hidden_size"], codes) for _ in range(n_tokens))
 
     def stages(self, dataset) -> Iterator[Stage]:
-        """Those of TokenRec; afterwards every item must have codes of its own."""
+        """Those of TokenRec, and what describes the items; afterwards every item must have codes of its own."""
         yield from super().stages(dataset)
+        yield from self._description_stages(dataset)
         try:
             self._trie = self._new_trie()
         except ValueError as error:
