@@ -91,7 +91,7 @@ def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | 
 
 def _parse(arguments):
     parser = common_parser(__doc__)
-    parser.add_argument("--models", nargs="+", default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec"])
+    parser.add_argument("--models", nargs="+", default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec", "BERT4Rec"])
     parser.add_argument("--name", help="of the row, for one model with other settings than its own (the model's)")
     given = parse_with_settings(parser, arguments)
     if given.name and len(given.models) != 1:

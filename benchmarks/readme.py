@@ -74,6 +74,7 @@ def _unseen(folder: Path) -> str:
 
 TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
           "recbole": lambda path: test_table(rows(path), counts=is_recbole),
+          "sasrecall": lambda path: test_table(rows(path), counts=lambda row: row.name == "SASRecAll"),
           "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "answers": _answers, "beam": _beam,
           "dial": _dial, "grid": _grid, "overview": _overview, "refinement": _refinement, "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}

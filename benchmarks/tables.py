@@ -92,16 +92,15 @@ def mismatches(table: list[Row]) -> dict[str, list[str]]:
 
 
 def accuracy_table(table: list[Row]) -> str:
-    """Accuracy of every row: mean over seeds, deviation of NDCG@10 and HR@10."""
-    odd = mismatches(table)
-    lines = head("model", "seeds", "L", "valid NDCG@10", "NDCG@10", "HR@10", "MRR@10", "NDCG@5", "HR@5", "NDCG@20", "HR@20",
-                 "NDCG@10 / HR@10, seen masked")
+    """Accuracy of every row: mean and deviation over seeds."""
+    odd, others = mismatches(table), [metric for metric in METRICS if metric != "ndcg@10"]
+    titles = [metric.upper().replace("HIT", "HR") for metric in others]
+    lines = head("model", "seeds", "L", "valid NDCG@10", "NDCG@10", *titles, "NDCG@10 / HR@10, seen masked")
     for row in table:
-        means = {metric: mean(row.metric(metric)) for metric in METRICS}
         lines.append(line(
             row.name + (" †" if row.name in odd else ""), len(row.results), same(row.values(_history)),
-            four(row.validation), spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")),
-            *(four(means[metric]) for metric in ("mrr@10", "ndcg@5", "hit@5", "ndcg@20", "hit@20")),
+            four(row.validation), spread(row.metric("ndcg@10"), bold=True),
+            *(spread(row.metric(metric)) for metric in others),
             " / ".join(four(mean(row.metric(metric, "test_result_seen_masked"))) for metric in ("ndcg@10", "hit@10"))))
     lines += [f"\n† {name}: another {', '.join(keys)} than {table[0].name}; not comparable" for name, keys in odd.items()]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The README's examples work as they stand."""
 
+import json
 import re
 from pathlib import Path
 
@@ -78,6 +79,36 @@ def test_tables_are_those_of_the_result_files(name):
     (text,) = (path.read_text(encoding="utf-8") for path in readme.TEXTS if path.name == name)
     assert readme.BLOCK.search(text), f"{name} quotes no results"
     assert readme.with_tables(text) == text, "python benchmarks/readme.py writes them anew"
+
+
+HEADERS = {"ml-1m": ("user_id:token\titem_id:token\trating:float\ttimestamp:float",
+                     "item_id:token\tmovie_title:token_seq\trelease_year:token\tgenre:token_seq"),
+           "amazon-beauty": ("user_id:token\titem_id:token\ttimestamp:float",
+                             "item_id:token\ttitle:token_seq\tcategory:token_seq")}
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+FIRST_RUNS = {path.parent: path for dataset in ("ml-100k", *HEADERS)
+              for path in sorted((RESULTS / dataset).glob("*/seed*.json"), reverse=True)}
+
+
+@pytest.mark.parametrize("path", FIRST_RUNS.values(), ids=lambda path: f"{path.parts[-3]}-{path.parts[-2]}")
+def test_rows_of_the_tables_have_the_settings_of_today(path, tmp_path):
+    from recbole_contrec.config import Config
+    from recbole_contrec.quick_start import settings_of
+    from runs import PATHS
+
+    dataset, row = path.parts[-3:-1]
+    model, *further = row.split(",")
+    arguments = [f"--{setting}" for setting in further]
+    if dataset in HEADERS:
+        arguments.append(f"--data_path={tmp_path}")
+        (tmp_path / dataset).mkdir()
+        for header, kind in zip(HEADERS[dataset], ("inter", "item")):
+            (tmp_path / dataset / f"{dataset}.{kind}").write_text(header + "\n")
+    content = json.loads(path.read_text())
+    today = settings_of(Config(model, dataset, arguments=[*arguments, f"--seed={content['card']['seed']}"]))
+    different = {key: (value, today.get(key)) for key, value in content["settings"].items()
+                 if key not in (*PATHS, "show_progress") and today.get(key) != value}
+    assert not different
 
 
 def test_tables_follow_the_results(tmp_path):
