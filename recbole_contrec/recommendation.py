@@ -148,7 +148,7 @@ def as_interaction(config, people) -> Interaction:
 
 def seen_items(people) -> torch.Tensor:
     """All that some people have had, [B, longest history], 0 = none."""
-    seen = torch.zeros(len(people), max(1, *(len(history) for _, _, history in people)), dtype=torch.long)
+    seen = torch.zeros(len(people), max([1, *(len(history) for _, _, history in people)]), dtype=torch.long)
     for row, (_, _, history) in enumerate(people):
         seen[row, :len(history)] = torch.from_numpy(np.asarray(history))
     return seen

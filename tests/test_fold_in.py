@@ -71,10 +71,10 @@ def test_an_item_is_found_by_the_first_of_its_users():
     rng = np.random.default_rng(0)
     group = np.arange(400) % 2
     pairs = [(user, item) for item in range(1, 121)
-             for user in rng.choice(np.flatnonzero(group == item % 2)[1:], 60 if item % 4 < 2 else 3, replace=False)]
+             for user in rng.choice(np.flatnonzero(group == item % 2)[1:], (70 if item < 20 else 60) if item % 4 < 2 else 3,
+                                        replace=False)]
     users, items = np.array(pairs).T
     vectors = CollaborativeVectors(*map(standardise, svd_vectors(users, items, 400, 121, SIZE)))
-    vectors.items[120] = 0
     fold_in = ItemFoldIn(vectors, users, items, seed=0)
     popular = [item for item in range(1, 120) if item % 4 < 2]
     first = [torch.from_numpy(users[items == item][:3]) for item in popular]
@@ -84,11 +84,16 @@ def test_an_item_is_found_by_the_first_of_its_users():
     assert raw.norm(dim=1).mean() < 0.6 * truth.norm(dim=1).mean()
     again = [torch.cat([some, some[:1], torch.zeros_like(some)]) for some in first]
     torch.testing.assert_close(fold_in(again, early=True), corrected)
-    nobody, everybody = torch.zeros(2, dtype=torch.long), torch.arange(1, 400)
-    found = fold_in([nobody, everybody, first[0]], early=True)
+    nobody, most, everybody = torch.zeros(2, dtype=torch.long), torch.arange(1, 66), torch.arange(1, 400)
+    found = fold_in([nobody, most, everybody, first[0]], early=True)
     assert not found[0].any() and fold_in([], early=True).shape == (0, SIZE)
-    torch.testing.assert_close(found[2], corrected[0])
-    torch.testing.assert_close(found[1:2], fold_in([everybody], early=False))  # no item has so many: nothing to learn from
+    torch.testing.assert_close(found[3], corrected[0])
+    # nine items have as many as the second, none as the third: too few to learn from
+    torch.testing.assert_close(found[1:3], fold_in([most, everybody], early=False))
+    some = vectors._replace(items=vectors.items.clone())
+    some.items[61:] = 0  # of half of the items training knows nothing: they draw no other towards zero
+    known = ItemFoldIn(some, users, items, seed=0)(first[:30], early=True)
+    assert known.norm(dim=1).mean() > 0.8 * corrected[:30].norm(dim=1).mean()
 
 
 @pytest.mark.parametrize("model", ["ContRec", "DeftRec", "TokenRec"])

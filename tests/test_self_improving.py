@@ -166,9 +166,10 @@ def test_items_are_described_by_other_vectors_than_their_identifiers_come_from(s
     (("--item_descriptions=svd+text", "--vector_size=15"), "item_descriptions=svd.text: 2 different parts"),
     (("--item_descriptions=text", "--text_fields=[]"), "item_descriptions=text: 'tiny' has no item texts"),
     (("--self_improve=False", "--item_descriptions=text"), "item_descriptions, .*: set self_improve=True as well")])
-def test_descriptions_that_cannot_be_had_are_refused(run_tiny, arguments, message):
+def test_descriptions_that_cannot_be_had_are_refused(run_tiny, workplace, arguments, message):
     with pytest.raises(UserError, match=message):
         run_tiny("SIIT", *arguments)
+    assert not (workplace / "saved").exists()  # before anything is written
 
 
 @pytest.mark.parametrize("backbone", ["causal", "t5"])
