@@ -20,8 +20,6 @@ class Variant(NamedTuple):
 
 SHIPPED = Variant("shipped", "the settings of the model's YAML")  # what all others are compared with
 
-# There is no row without tokens: no setting makes the language
-# model read the learned item vectors alone. Tokens of random vectors come nearest: they tell items apart, no more.
 CONTREC = (
     SHIPPED,
     # item and user vectors
@@ -30,6 +28,8 @@ CONTREC = (
     Variant("retrieval-from-random", "item vectors of the retrieval start at random numbers", ("item_vectors_init=random",)),
     Variant("retrieval-frozen", "item vectors of the retrieval stay at the SVD", ("train_item_vectors=False",)),
     # tokenizer
+    Variant("tokenizer-none", "no tokenizer: the vector itself is the one token of a user and an item",
+            ("tokenizer=none", "item_tokens=1", "user_tokens=1")),
     Variant("tokenizer-plain", "a VAE with learned variance, its means read without noise", ("tokenizer=plain",)),
     Variant("tokenizer-deterministic", "no noise in the tokenizer", ("tokenizer=deterministic",)),
     Variant("item-tokens-1", "one token an item, K = 1 instead of 2", ("item_tokens=1",)),
@@ -46,7 +46,9 @@ CONTREC = (
     Variant("history-400", "histories of 400 items", ("MAX_ITEM_LIST_LENGTH=400",)),
     Variant("window-context-50", "later windows of a long history begin with 50 items of context",
             ("window_context=50",)),
+    Variant("window-shift-off", "long histories cut at the same places in every epoch", ("window_shift=False",)),
     # losses and head
+    Variant("regression", "plain regression of the vector instead of denoising", ("objective=regression",)),
     Variant("ranking-only", "no denoising: a plain ranking head", ("regression_weight=0.0", "dispersive_weight=0.0")),
     # Without a ranking loss nothing trains the item vectors as targets, so they stay where they start: at the SVD.
     Variant("diffusion-only", "no ranking loss: 16 samples of 20 steps, item vectors at the SVD",

@@ -38,7 +38,9 @@ SWITCHED = {
         ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--item_identity=False", "--train_item_tokens=True"),
         ("--prediction=noise",), ("--prediction=v", "--noise_schedule=exp"), ("--ranking_negatives=20",),
         ("--dispersive_weight=0.25", "--dispersive_loss=covariance"), ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
-        ("--user_tokens=0",), ("--window_context=3",), ("--item_vectors=svd+text",), ("--item_vectors=text",), SPEAKING,
+        ("--tokenizer=none", "--item_tokens=1", "--user_tokens=1", "--vector_size=16", "--token_size=16"),
+        ("--objective=regression",), ("--user_tokens=0",), ("--window_context=3",), ("--MAX_ITEM_LIST_LENGTH=4", "--window_shift=False"),
+        ("--item_vectors=svd+text",), ("--item_vectors=text",), SPEAKING,
         (*SPEAKING, "--prompt_text=words", "--answer_template={category}: {title}"), (*SPEAKING, "--condition_on=answer")],
     "DeftRec": [
         ("--contrastive_weight=0",), ("--token_mask_ratio=0",), ("--item_tokens=1", "--user_tokens=1"),
@@ -71,6 +73,10 @@ REFUSED = {
     "ContRec": [
         (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"), (("--diffusion_steps=500",), "noise_levels=200"),
         (("--guidance=2.0",), "condition_dropout"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
+        (("--objective=regression", "--noise_draws=2"), "leave noise_draws at 1, not 2"),
+        (("--tokenizer=none", "--item_tokens=2"), "set item_tokens=1, not 2"),
+        (("--tokenizer=none", "--item_tokens=1", "--user_tokens=3"), "set user_tokens=1, not 3"),
+        (("--tokenizer=none", "--item_tokens=1", "--user_tokens=0", "--token_size=5"), "set token_size="),
         (("--item_vectors=missing.npy",), "neither a file nor one of svd, lightgcn"),
         (("--item_vectors=svd+text", "--vector_size=15"), "share vector_size=15 evenly"),
         (("--item_vectors=svd+svd",), "different parts"), (("--text_weight=1",), "needs answers"),

@@ -316,6 +316,11 @@ def test_estimate_has_gradient_from_the_first_step(prediction):
     assert torch.equal(head.estimate(condition), head.sample(condition, 1, 1)[0])
 
 
+def test_plain_regression_estimates_without_noise_in_training_too():
+    head, condition = make_head(objective="regression", dropout=0.0), torch.randn(6, 7)
+    assert head.training and torch.equal(head.estimate(condition), head.estimate(condition))
+
+
 def test_sampling_is_the_chain_of_steps():
     head = make_head(prediction="v").double().eval()
     condition = torch.randn(3, 7, dtype=torch.float64)

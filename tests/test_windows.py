@@ -119,6 +119,19 @@ def test_order_depends_on_seed_and_epoch_alone(config_of):
     assert batches(other, 3) != batches(second, 3)
 
 
+def test_windows_move_from_epoch_to_epoch_unless_they_shall_not(config_of):
+    from recbole_contrec.data.loading import load_data
+
+    def windows(epoch, *settings):
+        loader = load_data(config_of("ContRec", "--MAX_ITEM_LIST_LENGTH=6", *settings)).train
+        loader.set_epoch(epoch)
+        return sorted(row[:length] for batch in loader
+                      for row, length in zip(batch["item_id_list"].tolist(), batch["item_length"].tolist()))
+
+    assert windows(1) != windows(2)
+    assert windows(1, "--window_shift=False") == windows(2, "--window_shift=False")
+
+
 def test_batches_hold_about_the_number_of_targets_asked_for(config_of):
     from recbole_contrec.data.loading import load_data
 

@@ -177,7 +177,7 @@ class WindowLoader:
 
     Args:
         config: reads ``MAX_ITEM_LIST_LENGTH``, ``train_batch_size`` (targets a batch, as in RecBole, where one row
-            is one target), ``window_context`` and ``seed``.
+            is one target), ``window_context``, ``window_shift`` and ``seed``.
         dataset: the training part of a :class:`WindowDataset`.
     """
 
@@ -186,6 +186,7 @@ class WindowLoader:
         self.histories = dataset.histories
         self.size = config["MAX_ITEM_LIST_LENGTH"]
         self.context = config["window_context"] or 0
+        self.shift = shuffle and config["window_shift"] is not False
         self.epoch = 0
         if self.context >= self.size:
             raise UserError(f"window_context={self.context} must be smaller than "
@@ -215,7 +216,7 @@ class WindowLoader:
         """The windows of this epoch and its batches, each an array of window numbers."""
         if self._plan_for_epoch is None:
             rng = np.random.default_rng((self.config["seed"], self.epoch))
-            windows = cut_windows(self.histories.offsets, self.size, self.context, rng if self.shuffle else None)
+            windows = cut_windows(self.histories.offsets, self.size, self.context, rng if self.shift else None)
             order = rng.permutation(len(windows.length)) if self.shuffle else np.arange(len(windows.length))
             targets = np.cumsum((windows.length - windows.context)[order])
             n_batches = max(1, round(self.n_targets / self.config["train_batch_size"]))

@@ -159,11 +159,12 @@ class DiffusionHead(nn.Module):
         """The clean vector seen from pure noise, [n, D] -> [n, d], with gradient: the place for a ranking loss.
 
         At lower levels the target shines through its noisy copy, and a ranking loss teaches nothing. Noise is fresh
-        in train mode; in eval mode it is zero, and the result that of `sample` with one step and one sample.
+        in train mode; in eval mode, and always in plain regression, it is zero, and the result that of `sample` with one
+        step and one sample.
         """
         self._check_condition(condition)
         x_t = self._clean_like(condition)                                            # [n, d]
-        if self.training:
+        if self.training and self.objective == "denoising":
             x_t = torch.randn_like(x_t)
         return self._predict_x0(x_t, self._level(self.schedule.levels - 1), condition)
 

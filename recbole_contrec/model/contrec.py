@@ -21,7 +21,7 @@ from recbole_contrec.model.language import language_of, pretrained_model
 from recbole_contrec.model.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.stages import Stage, StageResult
-from recbole_contrec.tokenizer import SigmaVAE, health_report
+from recbole_contrec.tokenizer import SigmaVAE, WholeVector, health_report
 
 
 TOKEN_SIZE = 0.16  # size of a coordinate of what is read of an item before training (median on ml-100k)
@@ -54,9 +54,7 @@ class ContRec(GenerativeRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         check_source(config)
-        if config["diffusion_steps"] > config["noise_levels"]:
-            raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
-                             f"noise_levels={config['noise_levels']} has")
+        _check_settings(config)
         self.config = config
         self.n_users = dataset.num(self.USER_ID)
         pretrained = pretrained_model(config, PretrainedDecoder)
@@ -116,6 +114,8 @@ class ContRec(GenerativeRecommender):
 
     def _new_tokenizer(self, n_tokens):
         config = self.config
+        if config["tokenizer"] == "none":
+            return WholeVector()
         tokenizer = SigmaVAE(config["vector_size"], n_tokens, config["token_size"], config["tokenizer_hidden_size"],
                              config["token_mask_ratio"], config["token_sigma"], config["tokenizer_dropout"],
                              config["tokenizer"])
@@ -129,7 +129,7 @@ class ContRec(GenerativeRecommender):
             levels=config["noise_levels"], prediction=config["prediction"], guidance=float(config["guidance"]),
             condition_dropout=config["condition_dropout"], noise_draws=config["noise_draws"],
             dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
-            dispersive_temperature=config["dispersive_temperature"], **settings)
+            dispersive_temperature=config["dispersive_temperature"], objective=config["objective"], **settings)
 
     # stages before training
 
@@ -141,15 +141,17 @@ class ContRec(GenerativeRecommender):
         if self.user_tokenizer is not None:
             self.user_vectors.copy_(vectors["users"])
 
+        fitted = self.config["tokenizer"] != "none"
         tokenizer_keys = self._pick(
             "tokenizer", "token_size", "tokenizer_hidden_size", "token_mask_ratio", "token_sigma", "token_mean_weight",
             "token_twins_weight", "tokenizer_dropout", "tokenizer_epochs", "tokenizer_batch_size",
             "tokenizer_learning_rate", "seed")
-        yield Stage("item tokenizer", {**tokenizer_keys, "tokens": self.config["item_tokens"]},
-                    lambda report: self._fit_tokenizer(self.item_tokenizer, vectors["items"], report),
-                    self.item_tokenizer.load_state_dict)
+        if fitted:
+            yield Stage("item tokenizer", {**tokenizer_keys, "tokens": self.config["item_tokens"]},
+                        lambda report: self._fit_tokenizer(self.item_tokenizer, vectors["items"], report),
+                        self.item_tokenizer.load_state_dict)
         self._set_item_tokens(torch.arange(self.n_items, device=self.device), vectors["items"].to(self.device))
-        if self.user_tokenizer is not None:
+        if fitted and self.user_tokenizer is not None:
             yield Stage("user tokenizer", {**tokenizer_keys, "tokens": self.config["user_tokens"]},
                         lambda report: self._fit_tokenizer(self.user_tokenizer, vectors["users"], report),
                         self.user_tokenizer.load_state_dict)
@@ -243,6 +245,25 @@ class ContRec(GenerativeRecommender):
         if self.config["similarity"] == "cosine":
             return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
         return vectors
+
+
+def _check_settings(config) -> None:
+    """Stop where settings contradict each other.
+
+    Raises:
+        ValueError: says which.
+    """
+    if config["diffusion_steps"] > config["noise_levels"]:
+        raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
+                         f"noise_levels={config['noise_levels']} has")
+    if config["objective"] == "regression":
+        for key in ("diffusion_steps", "diffusion_samples", "noise_draws"):
+            if config[key] != 1:
+                raise ValueError(f"objective=regression draws no noise: leave {key} at 1, not {config[key]}")
+    if config["tokenizer"] == "none":
+        for key, most in dict(item_tokens=1, user_tokens=1, token_size=config["vector_size"]).items():
+            if config[key] != most and (key, config[key]) != ("user_tokens", 0):
+                raise ValueError(f"tokenizer=none reads a whole vector in place of its tokens: set {key}={most}, not {config[key]}")
 
 
 class TokenAdapter(nn.Module):

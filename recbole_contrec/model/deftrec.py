@@ -54,8 +54,8 @@ class DeftRec(ContRec):
     """
 
     def __init__(self, config, dataset):
-        if config["objective"] == "regression":
-            _refuse_noise(config)
+        if config["objective"] == "regression" and config["negative_noise"] != "same":
+            raise ValueError(f"objective=regression draws no noise: leave negative_noise at same, not {config['negative_noise']}")
         super().__init__(config, dataset)
         self.negatives = None
         if config["contrastive_weight"]:
@@ -66,7 +66,7 @@ class DeftRec(ContRec):
         config = self.config
         contrast = Contrast(config["contrastive_loss"], config["contrastive_scale"], config["contrastive_margin"],
                             config["negative_noise"] == "same")
-        return super()._new_head(objective=config["objective"], contrast=contrast)
+        return super()._new_head(contrast=contrast)
 
     # RecBole's methods; the others are ContRec's
 
@@ -117,14 +117,3 @@ class DeftRec(ContRec):
         numbers = self.negatives(users[targets.row], self.config["negatives_per_target"], targets.items)   # [n, R]
         vectors = self._unit_scale(self.item_vectors(numbers))                    # [n, R, d]
         return vectors.mean(1, keepdim=True) if self.config["negative_vector"] == "mean" else vectors
-
-
-def _refuse_noise(config) -> None:
-    """Plain regression has no noise to draw.
-
-    Raises:
-        ValueError: a setting that asks for some.
-    """
-    for key, value in dict(diffusion_steps=1, diffusion_samples=1, noise_draws=1, negative_noise="same").items():
-        if config[key] != value:
-            raise ValueError(f"objective=regression draws no noise: leave {key} at {value}, not {config[key]}")

@@ -36,6 +36,7 @@ from .masked_vq import (
 from .residual_vq import ResidualVQ
 from .report import CodeHealth, TokenizerHealth, code_report, health_report, identifier_report
 from .sigma_vae import SigmaVAE, Tokenized, TokenizerLoss, twins_redundancy
+from .whole_vector import WholeVector
 
 __all__ = [
     "CodeHealth",
@@ -53,6 +54,7 @@ __all__ = [
     "Tokenized",
     "TokenizerHealth",
     "TokenizerLoss",
+    "WholeVector",
     "cluster_codes",
     "code_report",
     "collision_rate",
