@@ -20,6 +20,7 @@ import beam
 import dial
 import dial_report
 import grid
+import public
 import refine_report
 import unseen
 from runs import RESULTS, load
@@ -76,7 +77,8 @@ TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda pa
           "recbole": lambda path: test_table(rows(path), counts=is_recbole),
           "sasrecall": lambda path: test_table(rows(path), counts=lambda row: row.name == "SASRecAll"),
           "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "answers": _answers, "beam": _beam,
-          "dial": _dial, "grid": _grid, "overview": _overview, "refinement": _refinement, "unseen": _unseen,
+          "dial": _dial, "grid": _grid, "overview": _overview, "public": lambda path: public.table(path.name),
+          "refinement": _refinement, "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from recbole_contrec.trainer import not_finite
 
+
 class WindowTrainer(Trainer):
     """One pass over windows an epoch, for models whose loss is a NamedTuple of weighted terms.
 
@@ -23,12 +24,14 @@ class WindowTrainer(Trainer):
     """
 
     def _build_optimizer(self, **kwargs):
-        """RecBole's choice of optimizer over the groups of :func:`parameter_groups`."""
+        """RecBole's choice of optimizer over the groups of :func:`parameter_groups`, in one kernel where there is one."""
         params = kwargs.pop("params", None) or self._parameter_groups()
         optimizer = super()._build_optimizer(params=params, **kwargs)
         for group in optimizer.param_groups:
             if "betas" in group:
                 group["betas"] = group["betas"][0], self.config["adam_beta2"]
+            if "fused" in group:
+                group["fused"] = True
         return optimizer
 
     def _parameter_groups(self) -> list[dict]:
