@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("train, ceiling")
     group.add_argument("--dataset", default="ml-100k", help="RecBole data set to train on")
     group.add_argument("--data_path", type=Path, help="folder that holds it")
-    group.add_argument("--models", nargs="+", default=["SASRec", "SASRecAll", "GRU4Rec", "BERT4Rec", "ContRec"],
+    group.add_argument("--models", nargs="+", default=["SASRec", "SASRecAll", "GRU4Rec", "BERT4Rec", "ContRec", "DeftRec", "TokenRec"],
                        help="models to train")
     group.add_argument("--histories", nargs="+", type=_positive, default=[50, 200],
                        help="L to train at; the first one also in ceiling, ranking and users")

@@ -131,3 +131,16 @@ def test_tables_follow_the_results(tmp_path):
         readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path)
     with pytest.raises(ValueError, match="choose one of"):
         readme.with_tables("<!-- beauty: tiny -->\n<!-- end -->", tmp_path)
+
+
+def test_published_rows_of_every_data_set():
+    """Their shares, and which of them rank what the user has seen."""
+    import public
+    import readme
+
+    for dataset in readme.DATASETS:
+        rows = [line.split(" | ") for line in public.table(dataset).splitlines()[2:]]
+        assert rows and all(0 < float(ndcg) < float(hr) < 1 for _, _, ndcg, hr, *_ in rows)
+        assert {seen for *_, seen, _ in rows} <= {"ranked", "masked", "not stated"}
+    with pytest.raises(ValueError, match="no rows of yelp; it knows ml-100k"):
+        public.table("yelp")
