@@ -7,6 +7,7 @@ The command line, the same as ``python run_recbole_contrec.py`` and ``python -m 
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Sequence
 
 from recbole_contrec.errors import UserError, did_you_mean
@@ -172,12 +173,12 @@ def _recommend(arguments: list[str]) -> int:
     logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
     loaded = load_data_and_model(own["checkpoint"], overrides, own.get("properties"))
     users = [user.strip() for user in own["users"].split(",")] if "users" in own else None
-    histories = [own["history"].split(",")] if "history" in own else []
+    histories = [[item.strip() for item in own["history"].split(",") if item.strip()]] if "history" in own else []
     tables = recommend_batches(loaded, users, histories, k, "include_seen" not in own, batch_size)
     if "output" in own:
         _write(tables, own["output"])
     else:
-        for table in tables:
+        for table in filter(len, tables):  # nothing is left for somebody who has had it all
             print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     return 0
 
@@ -223,17 +224,21 @@ def _write(tables, output: str) -> None:
         raise UserError("writing Parquet needs pyarrow: pip install 'recbole_contrec[parquet]'") from error
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _write_parquet(tables, path: str) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    writer = None
+    kinds, writer = {"rank": pyarrow.int64(), "score": pyarrow.float32()}, None
     for table in tables:
-        batch = pyarrow.Table.from_pandas(table, schema=writer.schema if writer else None, preserve_index=False)
-        writer = writer or parquet.ParquetWriter(path, batch.schema)
-        writer.write_table(batch)
+        # Named, not guessed: the first table may be empty, for somebody who has had it all.
+        schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in table.columns])
+        writer = writer or parquet.ParquetWriter(path, schema)
+        writer.write_table(pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False) if len(table)
+                           else schema.empty_table())
     writer.close()
 
 
@@ -250,6 +255,11 @@ def split_arguments(arguments: Sequence[str], own: Sequence[str]) -> tuple[dict[
         name, equals, value = argument[2:].partition("=")
         if not argument.startswith("--") or name not in own:
             rest.append(argument)
+        elif equals and name in flags:
+            if value.lower() not in ("true", "false"):
+                raise UserError(f"--{name} is given alone, or as True or False, not {value!r}")
+            if value.lower() == "true":
+                found[name] = ""
         elif equals:
             if found.setdefault(name, value) != value:
                 raise UserError(f"--{name} is given twice: --{name}={found[name]} and --{name}={value}")

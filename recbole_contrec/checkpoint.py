@@ -103,8 +103,10 @@ def load(path: Path) -> Checkpoint:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(f"{path} is not a checkpoint of recbole_contrec, or it is damaged "
                         f"({type(error).__name__}). Checkpoints are the *.safetensors files of a run's folder") from error
-    if record.get("format") != FORMAT:
-        raise UserError(f"{path} has checkpoint format {record.get('format')}, this version reads {FORMAT}")
+    if not isinstance(record, dict) or "format" not in record:
+        raise UserError(f"{path} is not a checkpoint of recbole_contrec")
+    if record["format"] != FORMAT:
+        raise UserError(f"{path} has checkpoint format {record['format']}, this version reads {FORMAT}")
     return Checkpoint(tensors, record)
 
 

@@ -5,6 +5,7 @@ Items that were not in training: from their first interactions or from their tex
 tokenizer and language model stay as they are. (New *users* need no call: models fold their histories in by themselves.)
 """
 
+import copy
 from pathlib import Path
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
@@ -45,7 +46,7 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
             was in training itself, or a model that cannot take new items.
     """
     known = _known(loaded)
-    users_of = {str(item): users for item, users in users_of.items()}
+    users_of = {str(item): users if isinstance(users, str) else list(users) for item, users in users_of.items()}
     _refuse_known(loaded, known, users_of)
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.uid_field]
@@ -90,6 +91,9 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
         str(name): text for row, (name, text) in enumerate(zip(dataset.field2id_token[dataset.iid_field], all_texts))
         if row and not (row < len(known.items) and known.items[row])}
     _refuse_known(loaded, known, given)
+    for item, text in given.items():
+        if not isinstance(text, (str, type(None))):
+            raise UserError(f"the text of {item!r} is no text but {text!r}")
     rows = known.items.nonzero().squeeze(1).tolist()
     reader = _reader(loaded, known, rows, [all_texts[row] for row in rows])
     readable = reader.readable([text or "" for text in given.values()]) if given else np.zeros(0, dtype=bool)    # [m]
@@ -114,7 +118,11 @@ class _Known(NamedTuple):
 
 
 def _known(loaded: LoadedRun) -> _Known:
-    """Of a run, before anything was folded in: later calls go on from the same vectors."""
+    """Of a run, before anything was folded in: later calls go on from the same vectors.
+
+    Raises:
+        UserError: a model that cannot take new items, or files or texts behind its vectors that are gone or were changed.
+    """
     if loaded.known is not None:
         return loaded.known
     if not getattr(loaded.model, "folds_items_in", False):
@@ -123,7 +131,12 @@ def _known(loaded: LoadedRun) -> _Known:
     vectors: dict[str, Tensor] = {}
     stages = loaded.model.vector_stages(dataset, vectors)  # on disk, if the run left them there
     data = Identity.of(loaded.data.dataset).with_histories(dataset.histories)
+    trained = copy.deepcopy(loaded.model.user_fold_in)
     run_stages(stages, data, Path(loaded.config["checkpoint_dir"]) / "stages")
+    if trained is not None and not torch.allclose(trained.features, loaded.model.user_fold_in.features, atol=1e-3):
+        loaded.model.user_fold_in = trained
+        raise UserError(f"{loaded.config['model']} was trained with other vectors than item_vectors="
+                        f"{loaded.config['item_vectors']} gives now: bring back the files or texts of that time")
     items = torch.zeros(len(vectors["items"]), dtype=torch.bool)
     items[dataset.histories.items] = True
     encoder = text_encoder_of(loaded.config) if "texts" in vectors else None
@@ -233,6 +246,7 @@ def _hold_back(loaded: LoadedRun) -> None:
     Where a new item lies is a guess, and guesses lie near to many users: on ml-100k one item in twenty, new, takes a
     fourth of the first ten places. Nothing changes where they take no more than they may.
     """
+    loaded.model.eval()
     model, items, exposure = loaded.model, sorted(loaded.new_items), loaded.config["new_item_exposure"]
     model.retrieval.handicap = None
     if exposure is None or not items:

@@ -43,13 +43,15 @@ class LoadedRun:
     config: Config
     model: Any
     data: RunData
+    trained: bool = False  # before it was loaded: `fit` goes on from there
     known: Any = None  # what training knew, once items were folded in; see fold_in.py
     new_items: set[int] = field(default_factory=set)  # numbers of the items that were folded in
 
     @cached_property
     def trainer(self):
         """For ``evaluate`` and ``fit``. Made on first use: a trainer opens TensorBoard's file and RecBole's folders."""
-        return trainer_class_of(self.config)(self.config, self.model).bind(self.data, settings_of(self.config))
+        return trainer_class_of(self.config)(self.config, self.model).bind(self.data, settings_of(self.config),
+                                                                         self.trained)
 
 
 def run(model: str | None = None, dataset: str | None = None, config_file_list: Sequence[str] = (),
@@ -125,7 +127,7 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
     path = Path(checkpoint_path)
     path = path / BEST if path.is_dir() else path
     record = checkpoint.load(path).record
-    if "settings" not in record:
+    if not {"model", "settings"} <= set(record):
         raise UserError(f"{path} holds no model; give the {BEST} of a run's folder")
     config = Config(record["model"], record["dataset"], config_dict=record["settings"], arguments=arguments,
                     properties=properties)
@@ -133,6 +135,7 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
     loaded = assemble(config, load_data(config))
     load_weights(loaded.model, path, config["model"], Identity.of(loaded.data.dataset))
     loaded.model.eval()
+    loaded.trained = True
     return loaded
 
 
@@ -153,7 +156,7 @@ def write_item_vectors(output: str, model: str, dataset: str, config_file_list: 
     Raises:
         UserError: whatever the user can mend.
     """
-    from recbole_contrec.data.vectors import check_source, check_texts, vector_stages  # slow imports, needed here only
+    from recbole_contrec.data.vectors import check_source, vector_stages  # slow imports, needed here only
     from recbole_contrec.tokenizer import save_vectors
 
     given = _given(config_file_list, {**(config_dict or {}), **parse_arguments(arguments)})
@@ -161,11 +164,10 @@ def write_item_vectors(output: str, model: str, dataset: str, config_file_list: 
     config = Config(model, dataset, list(config_file_list), config_dict, [*arguments, *implied], properties)
     if "item_vectors" not in config.settings:
         raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")
-    check_source(config)
     _check_folder(Path(output).parent, output)
     data = load_data(config)
     dataset = data.train_dataset
-    check_texts(config, dataset)
+    check_source(config, dataset)
     found: dict[str, Any] = {}
     identity = Identity.of(data.dataset)
     run_stages(vector_stages(config, dataset, found), identity.with_histories(dataset.histories),

@@ -35,7 +35,7 @@ def recommend(checkpoint: str | LoadedRun, users: Sequence[str] | None = None, h
             learned to answer what it says about each user's next item (``answer``).
 
     Raises:
-        UserError: unknown user or item (names the nearest), or ``k`` below 1.
+        UserError: unknown user or item (names the nearest), a text where a list is needed, or ``k`` below 1.
     """
     parts = list(recommend_batches(checkpoint, users, histories, k, exclude_seen, batch_size))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["user_id", "rank", "item_id", "score"])
@@ -45,10 +45,15 @@ def recommend_batches(checkpoint: str | LoadedRun, users: Sequence[str] | None =
                       histories: Sequence[Sequence[str]] = (), k: int = 10, exclude_seen: bool = True,
                       batch_size: int = 256) -> Iterator[pd.DataFrame]:
     """:func:`recommend`, a batch of users at a time: for a million users, the result need not fit into memory."""
-    if k < 1:
-        raise UserError(f"k={k}: at least one item must be asked for")
+    for name, value in dict(k=k, batch_size=batch_size).items():
+        if value < 1:
+            raise UserError(f"{name}={value}: at least 1 is needed")
+    for name, value in (("users", users), ("histories", histories), *(("a history", history) for history in histories)):
+        if isinstance(value, str):  # its letters would pass for ids
+            raise UserError(f"{name}: {value!r} is one text; give a list")
     loaded = load_data_and_model(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
-    people = list(_known_people(loaded, [] if users is None and histories else users))
+    loaded.model.eval()
+    people = list(_known_people(loaded, [] if users is None and len(histories) else users))
     people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
     for start in range(0, len(people), batch_size):
         yield _recommend_batch(loaded, people[start:start + batch_size], k, exclude_seen)
@@ -94,7 +99,7 @@ def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[tu
 def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.iid_field]
-    history = [str(item).strip() for item in history]
+    history = [str(item) for item in history]
     for item in history:
         if item not in numbers or item == "[PAD]":
             raise UserError(f"there is no item {item!r} in {loaded.config['dataset']!r}{did_you_mean(item, numbers)}")
@@ -107,6 +112,7 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
 
 def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> pd.DataFrame:
     dataset, config = loaded.data.dataset, loaded.config
+    k = min(k, dataset.item_num - 1)
     interaction = as_interaction(config, people).to(config["device"])
     excluded = seen_items(people).to(config["device"]) if exclude_seen else None
     answers = None
@@ -118,15 +124,16 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
         elif hasattr(loaded.model, "top_k"):  # in bounded memory whatever the size of the catalogue
             scores, items = loaded.model.top_k(interaction, k, excluded)
         else:
-            scores, items = _top_k_of_all(loaded.model, interaction, dataset.item_num, k, excluded)
+            scores, items = _top_k_of_all(loaded, interaction, k, excluded)
 
     found = (items > 0).cpu().numpy()
     row, rank = np.nonzero(found)
     chosen = items.cpu().numpy()[found]
     table = {"user_id": [people[r][0] for r in row], "rank": rank + 1,
              "item_id": dataset.id2token(dataset.iid_field, chosen), "score": scores.cpu().numpy()[found]}
+    taken = {*table, "answer"} if answers is not None else {*table}
     for field, texts in dataset.item_texts.items():
-        table[f"item_{field}" if field in table else field] = [texts[item] for item in chosen]
+        table[f"item_{field}" if field in taken else field] = [texts[item] for item in chosen]
     if answers is not None:
         table["answer"] = [answers[r] for r in row]
     return pd.DataFrame(table)
@@ -154,13 +161,16 @@ def seen_items(people) -> torch.Tensor:
     return seen
 
 
-def _top_k_of_all(model, interaction, n_items, k, excluded):
+def _top_k_of_all(loaded: LoadedRun, interaction, k, excluded):
     """Top K by RecBole's contract: scores [B, N] of the whole catalogue, from ``predict`` where that is all there is."""
+    model, n_items = loaded.model, loaded.data.dataset.item_num
+    _give_newcomers_a_row(model, loaded.data.dataset)
     try:
-        scores = model.full_sort_predict(interaction).view(-1, n_items).clone()
-    except NotImplementedError:
-        scores = torch.stack([_scores_by_predict(model, interaction[row:row + 1], n_items)
-                              for row in range(len(interaction))])
+        try:
+            scores = model.full_sort_predict(interaction).view(-1, n_items).clone()
+        except NotImplementedError:
+            scores = torch.stack([_scores_by_predict(loaded, interaction[row:row + 1], n_items)
+                                  for row in range(len(interaction))])
     except KeyError as error:
         raise UserError(f"{type(model).__name__} reads {error}, which histories of items do not have: it cannot be "
                         "asked for recommendations here") from error
@@ -171,7 +181,19 @@ def _top_k_of_all(model, interaction, n_items, k, excluded):
     return best, items.masked_fill(best == -torch.inf, 0)
 
 
-def _scores_by_predict(model, interaction, n_items):
-    pairs = interaction.repeat_interleave(n_items)
-    pairs.update(Interaction({model.ITEM_ID: torch.arange(n_items, device=interaction[model.USER_ID].device)}))
-    return model.predict(pairs).view(-1)  # [N]
+def _scores_by_predict(loaded: LoadedRun, person, n_items):
+    items = torch.arange(n_items, device=person[loaded.config["USER_ID_FIELD"]].device)
+    pairs = person.repeat_interleave(n_items)
+    pairs.update(Interaction({loaded.config["ITEM_ID_FIELD"]: items}))
+    return loaded.model.predict(pairs).view(-1)  # [N]
+
+
+def _give_newcomers_a_row(model, dataset) -> None:
+    """Somebody new reads row 0 of a table of users, which RecBole's models never train: it becomes the mean of the others.
+
+    A table of users is told from one of items by its rows, and where there are as many of both, by its name.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and module.num_embeddings == dataset.user_num and (
+                dataset.user_num != dataset.item_num or "user" in name.lower()):
+            module.weight[0] = module.weight[1:].mean(0)

@@ -59,6 +59,7 @@ class RunTrainer(FullRanking):
             self.average = WeightAverage(model, config["average_decay"])
             self.optimizer.register_step_post_hook(lambda *_: self.average.update())
         self.identity: Identity | None = None
+        self.trained = False  # by an earlier run
         self.settings: dict[str, Any] = {}
         self.stages: dict[str, FinishedStage] = {}
         self.epoch_seconds: list[float] = []  # of training alone
@@ -72,14 +73,16 @@ class RunTrainer(FullRanking):
         self._epoch, self._batch = 0, 0
         self._resumed: checkpoint.Checkpoint | None = None
 
-    def bind(self, data, settings: dict[str, Any]) -> "RunTrainer":
+    def bind(self, data, settings: dict[str, Any], trained: bool = False) -> "RunTrainer":
         """Remember the data and the settings of this run; both go into every checkpoint.
 
         Args:
             data: :class:`~recbole_contrec.data.loading.RunData`.
             settings: JSON-like, enough to build the configuration again.
+            trained: whether the model was trained before: then `fit` goes on with it as it is, instead of running the
+                stages that come before training.
         """
-        self.identity, self.settings = Identity.of(data.dataset), settings
+        self.identity, self.settings, self.trained = Identity.of(data.dataset), settings, trained
         self.bind_seen(data)
         return self
 
@@ -199,7 +202,8 @@ class RunTrainer(FullRanking):
     def _begin(self, train_data, show_progress):
         """What comes before the first epoch of this process."""
         if self._resumed is None:
-            self._run_stages(train_data, show_progress)
+            if not self.trained:
+                self._run_stages(train_data, show_progress)
             if self.average is not None:
                 self.average.restart()
         self.eval_collector.data_collect(train_data)

@@ -179,6 +179,8 @@ MISTAKES = [
     ("vectors: model", vectors("--model=SASRec"), ["SASRec has no item_vectors", "--model=ContRec"]),
     ("vectors: text encoder", vectors("--text_encoder=./none"), ["text_encoder=./none", "OWNER/MODEL"]),
     ("vectors: texts", vectors("--text_fields=[]", "--item_vectors=text"), ["'tiny' has no item texts"]),
+    ("recommend: a flag with a word", recommend("--include_seen=no"), ["--include_seen", "True or False, not 'no'"]),
+    ("recommend: an empty history", ["recommend", "--checkpoint=saved/mine", "--history=, "], ["the history is empty"]),
     ("recommend: output folder", recommend("--output=nowhere/top.csv"), ["cannot write nowhere/top.csv"]),
 ]
 
@@ -429,6 +431,20 @@ def test_recommend_for_somebody_new(here, command):
     assert len(items) == 58 and not {"i1", "i2"} & set(items)
     out = command("recommend", "--checkpoint=saved/mine", "--history=i1,i2", "--k=60", "--include_seen").out
     assert {"i1", "i2"} <= {line.split()[2] for line in out.splitlines()[1:]} and len(out.splitlines()) == 61
+    same = command("recommend", "--checkpoint=saved/mine", "--history=i1,i2", "--k=60", "--include_seen=True").out
+    other = command("recommend", "--checkpoint=saved/mine", "--history=i1,i2", "--k=60", "--include_seen=False").out
+    assert same == out and len(other.splitlines()) == 59
+
+
+def test_nothing_left_for_the_first_users_is_no_reason_to_lose_the_others(tmp_path):
+    """Users who have had everything, in a batch of their own."""
+    from recbole_contrec.__main__ import _write
+
+    full = pd.DataFrame({"user_id": ["u1"], "rank": [1], "item_id": ["i1"], "score": [0.5], "title": ["A film"]})
+    for name, read in (("top.csv", pd.read_csv), ("top.parquet", pd.read_parquet)):
+        _write([full[:0], full, full[:0].astype(float)], str(tmp_path / name))
+        pd.testing.assert_frame_equal(read(tmp_path / name), full, check_dtype=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"top.csv", "top.parquet"}
 
 
 def test_recommend_where_the_data_lie_now(here, prepared, command):

@@ -261,10 +261,10 @@ def test_words_lead_to_the_items_that_have_them(tiny, staged):
     assert max(of_place, key=of_place.get) == 3 and of_place[3] > 0.5
 
 
-def test_numbers_serve_as_names(trained):
+def test_numbers_serve_as_names_and_names_may_end_in_a_blank(trained):
     loaded = trained()
-    fold_in_interactions(loaded, {1700: users_of_item(loaded, 7)})
-    assert len(recommend(loaded, histories=[["1700", "i8"]], k=3)) == 3
+    fold_in_interactions(loaded, {1700: iter(users_of_item(loaded, 7)), "new ": users_of_item(loaded, 8)})
+    assert len(recommend(loaded, histories=[["1700", "new ", "i8"]], k=3)) == 3
 
 
 def test_what_cannot_be_folded_in_is_refused_and_changes_nothing(trained):
@@ -277,7 +277,8 @@ def test_what_cannot_be_folded_in_is_refused_and_changes_nothing(trained):
         with pytest.raises(UserError, match=message):
             fold_in_interactions(loaded, users_of)
     for texts, message in (({"i7": "words"}, "was in training"), ({"new": "xyz"}, "no word of the text of 'new'"),
-                           ({"new": ""}, "no word"), ({"new": None}, "no word")):
+                           ({"new": ""}, "no word"), ({"new": None}, "no word"),
+                           ({"new": float("nan")}, "the text of 'new' is no text but nan")):
         with pytest.raises(UserError, match=message):
             fold_in_texts(loaded, texts)
     fold_in_interactions(loaded, {})

@@ -15,6 +15,7 @@ import torch
 from conftest import TINY_CONTREC, changed, write_atomic_files
 from recbole_contrec import checkpoint
 from recbole_contrec.errors import UserError
+from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.recommendation import recommend, whole_histories
 
@@ -310,6 +311,64 @@ def test_unknown_names_are_errors(trained):
         recommend(trained, ["u1"], k=0)
     with pytest.raises(UserError, match="history is empty"):
         recommend(trained, histories=[[]])
+    with pytest.raises(UserError, match="batch_size=-1"):
+        recommend(trained, ["u1"], batch_size=-1)
+
+
+@pytest.mark.parametrize("asked", [dict(users="12"), dict(histories="12"), dict(histories=["12", "i1"])])
+def test_a_text_is_no_list_of_names(trained, asked):
+    with pytest.raises(UserError, match="'12' is one text; give a list"):
+        recommend(trained, **asked)
+
+
+def test_histories_may_be_an_array(trained):
+    histories = [["i1", "i2"], ["i9", "i3"]]
+    pd.testing.assert_frame_equal(recommend(trained, histories=np.array(histories), k=3),
+                                  recommend(trained, histories=histories, k=3))
+
+
+def test_a_list_is_no_longer_than_the_catalogue(trained):
+    assert len(recommend(trained, histories=[["i1"]], k=10 ** 12, exclude_seen=False)) == trained.data.dataset.item_num - 1
+
+
+def test_a_model_left_in_training_mode_recommends_the_same(trained):
+    wanted = recommend(trained, ["u1", "u2"], k=5)
+    trained.model.train()
+    pd.testing.assert_frame_equal(recommend(trained, ["u1", "u2"], k=5), wanted)
+
+
+@pytest.mark.parametrize("model", ["FPMC", "TransRec"])
+def test_somebody_new_reads_no_row_that_was_never_trained(run_tiny, model):
+    loaded, lists = load_data_and_model(run_tiny(model, "--epochs=1")["checkpoint"]), []
+    tables = [part for part in loaded.model.modules()
+              if isinstance(part, torch.nn.Embedding) and part.num_embeddings == loaded.data.dataset.user_num]
+    for number in (-9.0, 9.0):
+        for table in tables:
+            torch.nn.init.constant_(table.weight[0], number)
+        lists.append(recommend(loaded, histories=[["i1", "i2"]], k=5))
+    assert tables
+    pd.testing.assert_frame_equal(*lists)
+
+
+def test_a_column_named_like_the_answers_is_kept(trained, monkeypatch):
+    trained.data.dataset.item_texts["answer"] = trained.data.dataset.item_texts["title"]
+    assert "answer" in recommend(trained, ["u1"], k=3)
+    monkeypatch.setattr(type(trained.model), "can_answer", True)
+    monkeypatch.setattr(trained.model, "answers", lambda rows, heard: ["said"] * len(rows))
+    monkeypatch.setattr(trained.model, "hear", lambda rows, answer, hear=trained.model.hear: hear(rows))
+    table = recommend(trained, ["u1"], k=3)
+    assert (table["answer"] == "said").all() and (table["item_answer"] == table["title"]).all()
+
+
+@pytest.mark.parametrize("model", ["ContRec", "SIIT"])
+def test_a_loaded_run_is_trained_on_from_where_it_was(run_tiny, model):
+    arguments = ("--refine_every=1", "--epochs=3") if model == "SIIT" else ("--epochs=2",)
+    loaded = load_data_and_model(run_tiny(model, *arguments)["checkpoint"])
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    loaded.trainer.epochs = 0
+    loaded.trainer.fit(loaded.data.train, loaded.data.valid, saved=False)
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_a_general_model_has_nothing_to_say_about_new_users(run_tiny):
@@ -380,6 +439,54 @@ def test_a_model_that_reads_more_than_histories_says_so(run_tiny, monkeypatch):
         recommend(loaded, ["u1"], k=3)
 
 
+def test_a_model_of_contexts_is_asked_item_by_item_if_it_knows_enough(run_tiny, monkeypatch):
+    loaded = load_data_and_model(run_tiny("FM", "--epochs=1", "--threshold={'rating': 3}")["checkpoint"])
+    assert len(recommend(loaded, ["u1", "u2"], k=3)) == 6
+    monkeypatch.setattr(loaded.model, "predict", lambda rows: rows["rating_list"])
+    with pytest.raises(UserError, match="FM reads .* which histories of items do not have"):
+        recommend(loaded, ["u1"], k=3)
+
+
+def test_a_stage_is_no_checkpoint(trained, workplace):
+    with pytest.raises(UserError, match="holds no model"):
+        load_data_and_model(str(next((workplace / "saved" / "stages").glob("*.safetensors"))))
+
+
+def write_vectors(folder, seed, width=16):
+    (folder / "v.tokens.txt").write_text("\n".join(f"i{number}" for number in range(60)) + "\n")
+    np.save(folder / "v.npy", np.random.default_rng(seed).normal(size=(60, width)).astype(np.float32))
+
+
+def test_the_vector_file_of_a_run_is_not_needed_afterwards(run_tiny, workplace):
+    write_vectors(workplace, 0)
+    checkpoint = run_tiny("ContRec", "--item_vectors=v.npy", "--epochs=1")["checkpoint"]
+    known = recommend(checkpoint, ["u1"], k=3)
+    write_vectors(workplace, 1)
+    with pytest.raises(UserError, match="trained with other vectors than item_vectors=v.npy gives now"):
+        fold_in_interactions(load_data_and_model(checkpoint), {"new": ["u1", "u2"]})
+    (workplace / "v.npy").unlink()
+    pd.testing.assert_frame_equal(recommend(checkpoint, ["u1"], k=3), known)
+    with pytest.raises(UserError, match="item_vectors=v.npy: neither a file"):
+        fold_in_interactions(load_data_and_model(checkpoint), {"new": ["u1", "u2"]})
+
+
+@pytest.mark.parametrize("model", ["ContRec", "TokenRec", "TIGER"])
+def test_vectors_that_do_not_fit_are_refused_before_anything_is_written(run_tiny, workplace, model):
+    write_vectors(workplace, 0, width=7)
+    with pytest.raises(UserError, match="item_vectors=v.npy has vectors of width 7: set --vector_size=7"):
+        run_tiny(model, "--item_vectors=v.npy")
+    assert {path.name for path in workplace.iterdir()} == {"data", "v.npy", "v.tokens.txt"}
+
+
+def test_vectors_that_tell_no_items_apart_are_refused(run_tiny, workplace):
+    write_vectors(workplace, 0)
+    np.save(workplace / "v.npy", np.ones((60, 16), dtype=np.float32))
+    with pytest.raises(UserError, match="item_vectors=v.npy tells no two items of 'tiny' apart"):
+        run_tiny("ContRec", "--item_vectors=v.npy")
+    with pytest.raises(UserError, match="item_descriptions=v.npy tells no two items of 'tiny' apart"):
+        run_tiny("SIIT", "--item_descriptions=v.npy")
+
+
 @pytest.mark.parametrize("model", ["S3Rec", "RaCT"])
 def test_models_that_need_pickles_are_refused(run_tiny, workplace, model):
     with pytest.raises(UserError, match="not supported here"):
@@ -399,10 +506,9 @@ def test_a_resumed_run_keeps_the_settings_of_the_first(run_tiny, workplace):
 
 
 def test_changed_vector_files_are_read_again(run_tiny, workplace):
-    (workplace / "v.tokens.txt").write_text("\n".join(f"i{number}" for number in range(60)) + "\n")
     found = []
     for seed in (0, 1, 1):
-        np.save(workplace / "v.npy", np.random.default_rng(seed).normal(size=(60, 16)).astype(np.float32))
+        write_vectors(workplace, seed)
         stages = run_tiny("ContRec", "--item_vectors=v.npy", "--epochs=1")["stages"]
         found.append(stages["item vectors"]["found_on_disk"])
     assert found == [False, False, True]

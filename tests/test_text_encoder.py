@@ -17,7 +17,6 @@ from recbole_contrec.data import text_encoder
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.text_encoder import TextEncoder
 from recbole_contrec.data.vectors import (
-    SOURCES,
     check_source,
     principal_components,
     user_and_item_vectors,
@@ -246,12 +245,20 @@ def test_encoded_texts_stand_in_for_tfidf(config_of):
 
 def test_the_encoder_is_asked_by_what_reads_texts_alone(config_of):
     config = config_of("SIIT", *WITH_ENCODER, "--item_vectors=svd", "--item_descriptions=text")
-    check_source(config)
     dataset = load_data(config).train.dataset
-    assert [[stage.name for stage in vector_stages(config, dataset, {}, key)] for key in SOURCES] == [
-        ["item vectors"], ["item texts", "item descriptions"]]
+    check_source(config, dataset)
+    assert [stage.name for stage in vector_stages(config, dataset, {})] == ["item texts", "item vectors"]
+    assert [stage.name for stage in vector_stages(config, dataset, {"texts": 0}, "item_descriptions")] == ["item descriptions"]
     with pytest.raises(UserError, match="text_encoder=.* reads item texts"):
-        check_source(config_of("SIIT", *WITH_ENCODER, "--item_vectors=svd"))
+        check_source(config_of("SIIT", *WITH_ENCODER, "--item_vectors=svd"), dataset)
+
+
+@pytest.mark.parametrize("model", ["SIIT", "TokenRec-beam"])
+def test_texts_are_read_once_for_all_seeds_and_uses(run_tiny, workplace, model):
+    told = [*WITH_ENCODER, "--item_descriptions=text", "--self_improve=True", "--refine_rounds=0", "--epochs=1"]
+    for further in ((), ("--seed=7",), ("--item_vectors=svd+text",)):
+        run_tiny(model, *told, *further)
+    assert len(list((workplace / "saved" / "stages").glob("item-texts-*"))) == 1
 
 
 def test_a_width_beyond_that_of_the_model_is_filled_with_zeros(config_of):

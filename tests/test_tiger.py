@@ -213,7 +213,7 @@ def test_seen_items_hold_no_place_of_the_beam(model_and_rows):
 
 
 def test_lists_leave_out_what_is_excluded_and_what_has_no_codes(model_and_rows):
-    model, rows = model_and_rows("--beam_size=5", "--generate_seen=True")
+    model, rows = model_and_rows("--beam_size=5", "--generate_seen=False")  # which is for the evaluation
     model.item_codes.codes[11] = 16
     model.eval()  # a new trie
     excluded = model.top_k(rows, 4)[1]

@@ -37,15 +37,17 @@ ROWS_A_BLOCK = 65_536  # computed in double precision at once
 def vector_stages(config, dataset: WindowDataset, found: dict[str, torch.Tensor], key: str = "item_vectors") -> Iterator[Stage]:
     """The stages that fill ``found`` with ``users`` [U, d] and ``items`` [N, d], see :func:`user_and_item_vectors`.
 
-    Before these, where ``text_encoder`` names a model and texts are asked for, ``texts`` [N, D] is what it makes of the item
-    texts. That is a stage of its own, because it is slow, and the same for all seeds and widths.
+    Before these, where ``text_encoder`` names a model and ``found`` has no ``texts`` [N, D] yet, these are what it makes of
+    the item texts. That is a stage of its own, the first one, because it is slow, and the same for all seeds and widths.
     """
     methods, keys = methods_of(config[key]), [key, "vector_size", "seed"]
-    content = source_content(config[key], dataset)
-    if config["text_encoder"] and "text" in methods:
-        identity = text_encoder_of(config).identity
-        yield Stage("item texts", {"encoder": identity, "tokens": config["text_encoder_tokens"], "content": content},
-                    lambda report: _encoded_item_texts(config, dataset, report, key), found.update)
+    content = source_content(config[key], dataset, key)
+    reading = [name for name in SOURCES if config[name] and "text" in methods_of(config[name])]
+    if config["text_encoder"] and reading and "texts" not in found:
+        settings = {"encoder": text_encoder_of(config).identity, "tokens": config["text_encoder_tokens"],
+                    "content": source_content("text", dataset)}
+        yield Stage("item texts", settings, lambda report: _encoded_item_texts(config, dataset, report, reading[0]),
+                    found.update)
     keys += ["lightgcn_epochs"] if "lightgcn" in methods else []
 
     def build(report: Report) -> StageResult:
@@ -67,15 +69,19 @@ def user_and_item_vectors(config, dataset: WindowDataset, report: Report, encode
         key: the setting that says where they come from, one of ``SOURCES``.
 
     Raises:
-        UserError: the file cannot be used, or there are no texts; says why.
+        UserError: the file cannot be used, there are no texts, or the vectors tell no items apart; says why.
     """
     source, size = config[key], config["vector_size"]
     methods = methods_of(source)
-    if not methods:
-        return _standardised(_with_history_means(_vectors_from_file(source, size, dataset, key), dataset))
-    parts = [_standardised(_vectors_by(method, size // len(methods), config, dataset, report, encoded, key))
-             for method in methods]
-    return CollaborativeVectors(*(torch.cat(columns, dim=1) for columns in zip(*parts)))
+    if methods:
+        parts = [_standardised(_vectors_by(method, size // len(methods), config, dataset, report, encoded, key))
+                 for method in methods]
+        vectors = CollaborativeVectors(*(torch.cat(columns, dim=1) for columns in zip(*parts)))
+    else:
+        vectors = _standardised(_with_history_means(_vectors_from_file(source, size, dataset, key), dataset))
+    if seen_rows(vectors.items).sum() < 2:
+        raise UserError(f"{key}={source} tells no two items of {config['dataset']!r} apart")
+    return vectors
 
 
 def methods_of(source: str) -> list[str]:
@@ -84,40 +90,38 @@ def methods_of(source: str) -> list[str]:
     return names if set(names) <= set(METHODS) else []
 
 
-def check_source(config, key: str = "item_vectors") -> None:
-    """Stop before anything is computed where settings of the vectors do not go together.
+def check_source(config, dataset: WindowDataset, key: str = "item_vectors") -> None:
+    """Stop before anything is computed or written where vectors cannot be had.
 
     Raises:
-        UserError: ``key`` names neither methods nor a file, its parts cannot share ``vector_size``, or a
-            ``text_encoder`` would have nothing to read.
+        UserError: ``key`` names neither methods nor a file, the file does not fit the data, its parts cannot share
+            ``vector_size``, a ``text_encoder`` would have nothing to read or is not there, or the data have no texts.
     """
     source, size = config[key], config["vector_size"]
     methods = methods_of(source)
-    if not methods and not Path(source).is_file():
-        raise UserError(f"{key}={source}: neither a file nor one of "
-                        f"{', '.join(METHODS)}{did_you_mean(source, METHODS)}")
+    if not methods:
+        _check_file(source, key)
+        _vectors_from_file(source, size, dataset, key)
     if len(set(methods)) < len(methods) or methods and size % len(methods):
         raise UserError(f"{key}={source}: {len(methods)} different parts must share vector_size={size} evenly")
     if config["text_encoder"] and not any("text" in methods_of(config[name]) for name in SOURCES if config[name]):
         raise UserError(f"text_encoder={show(config['text_encoder'])} reads item texts, and item_vectors={source} asks for "
                         "none: set item_vectors=text or svd+text, or text_encoder=~")
-
-
-def check_texts(config, dataset: WindowDataset, key: str = "item_vectors") -> None:
-    """Stop before anything is written where vectors of texts are asked for and cannot be.
-
-    Raises:
-        UserError: the data have no texts, or there is no such ``text_encoder``.
-    """
-    if "text" in methods_of(config[key]):
+    if "text" in methods:
         _item_texts(config, dataset, key)
         if config["text_encoder"]:
             text_encoder_of(config)
 
 
-def source_content(source: str, dataset: WindowDataset) -> str | None:
-    """Hash of the files or texts behind a source, so that changed ones are not mistaken for the old ones."""
+def source_content(source: str, dataset: WindowDataset, key: str = "item_vectors") -> str | None:
+    """Hash of the files or texts behind a source, so that changed ones are not mistaken for the old ones.
+
+    Raises:
+        UserError: there is no such file.
+    """
     methods = methods_of(source)
+    if not methods:
+        _check_file(source, key)
     if methods:
         return hashlib.sha256("\0".join(joined(dataset.item_texts)).encode()).hexdigest() if "text" in methods else None
     path = Path(source)
@@ -125,6 +129,11 @@ def source_content(source: str, dataset: WindowDataset) -> str | None:
     for beside in sorted(path.parent.glob(f"{path.stem}.tokens*")):
         digest.update(beside.read_bytes())
     return digest.hexdigest()
+
+
+def _check_file(source: str, key: str) -> None:
+    if not Path(source).is_file():
+        raise UserError(f"{key}={source}: neither a file nor one of {', '.join(METHODS)}{did_you_mean(source, METHODS)}")
 
 
 def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: Report,
@@ -139,7 +148,7 @@ def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: 
             raise UserError(f"text_encoder={config['text_encoder']} reads the same of every item text: raise "
                             f"text_encoder_tokens={config['text_encoder_tokens']}, or bring other texts (text_fields)")
         return _with_history_means(vectors, dataset)
-    return _with_history_means(text_vectors(_item_texts(config, dataset, key), size, config["seed"]), dataset)
+    return _with_history_means(text_vectors(_item_texts(config, dataset, key), size, config["seed"], key), dataset)
 
 
 def _item_texts(config, dataset: WindowDataset, key: str) -> list[str]:
@@ -168,12 +177,13 @@ def _encoded_item_texts(config, dataset: WindowDataset, report: Report, key: str
                                             "share_at_the_cut": at_the_cut, "width": vectors.shape[1]})
 
 
-def text_vectors(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
+def text_vectors(texts: Sequence[str], size: int, seed: int, key: str = "item_vectors") -> torch.Tensor:
     """Latent semantic analysis: truncated SVD of the TF-IDF of texts, rows of unit length.
 
     Args:
         texts: N of them; an empty one gets a row of zeros.
         size: d; columns beyond the rank are zero.
+        key: the setting that asks for them.
 
     Returns:
         [N, d] float32.
@@ -184,7 +194,7 @@ def text_vectors(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
     try:
         matrix = tfidf().fit_transform(texts)                                     # [N, words]
     except ValueError as error:
-        raise UserError("item_vectors asks for texts, and the item texts hold no words") from error
+        raise UserError(f"{key} asks for texts, and the item texts hold no words") from error
     rank = min(size, *(side - 1 for side in matrix.shape))
     vectors = torch.zeros(len(texts), size)
     if rank > 0:

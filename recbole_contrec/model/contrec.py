@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyWordings
-from recbole_contrec.data.vectors import check_source
 from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.model.generative import GenerativeRecommender, lengthen, room_for_history
 from recbole_contrec.model.language import language_of, pretrained_model
@@ -53,7 +52,6 @@ class ContRec(GenerativeRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        check_source(config)
         _check_settings(config)
         self.config = config
         self.n_users = dataset.num(self.USER_ID)

@@ -12,7 +12,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import Layout, Prompt, length_groups
-from recbole_contrec.data.vectors import check_texts, vector_stages
+from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.fitting import fitted
 from recbole_contrec.model.speaking import Heard, Speaking
@@ -54,7 +54,7 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
         Raises:
             UserError: says what lacks.
         """
-        check_texts(self.config, dataset)
+        check_source(self.config, dataset)
 
     def vector_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
         """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""

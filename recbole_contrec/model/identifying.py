@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import length_groups
-from recbole_contrec.data.vectors import check_source, check_texts, vector_stages
+from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
 from recbole_contrec.model.self_improving import SelfImprovement, check_rounds
@@ -116,8 +116,6 @@ class IdentifierGenerator:
         check_rounds(config)
         if not config["self_improve"]:
             return None
-        if config["item_descriptions"]:
-            check_source(config, "item_descriptions")
         return SelfImprovement(self.n_items, config["vector_size"], config["hidden_size"], config)
 
     def check_sources(self, dataset) -> None:
@@ -126,19 +124,19 @@ class IdentifierGenerator:
         Raises:
             UserError: says what lacks.
         """
-        check_texts(self.config, dataset)
+        check_source(self.config, dataset)
         if self.improvement is not None and self.config["item_descriptions"]:
-            check_texts(self.config, dataset, "item_descriptions")
+            check_source(self.config, dataset, "item_descriptions")
 
     def _describe(self, vectors: Tensor) -> None:
         """Take item vectors [N, d] as what the items are described by."""
         if self.improvement is not None:
             self.improvement.descriptions.copy_(vectors)
 
-    def _description_stages(self, dataset) -> Iterator[Stage]:
-        """Vectors in place of those, where ``item_descriptions`` names some."""
+    def _description_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """Vectors in place of those, where ``item_descriptions`` names some; ``texts`` of ``vectors`` are not read again."""
         if self.improvement is not None and self.config["item_descriptions"]:
-            found = {}
+            found = {name: read for name, read in vectors.items() if name == "texts"}
             yield from vector_stages(self.config, dataset, found, "item_descriptions")
             self._describe(found["items"])
 
@@ -274,10 +272,10 @@ class IdentifierGenerator:
         the beam widens it.
 
         Args:
-            excluded: item numbers [B, E] not to be returned, 0 = none.
+            excluded: item numbers [B, E] not to be returned, 0 = none. Nothing else is left out, whatever
+                ``generate_seen`` and ``mask_seen`` say.
         """
-        never = [part for part in (excluded, self._never_generated(interaction)) if part is not None]
-        found = self.generate(interaction, max(k, self.config["beam_size"]), torch.cat(never, dim=1) if never else None)
+        found = self.generate(interaction, max(k, self.config["beam_size"]), excluded)
         return found.log_probs[:, :k], found.items[:, :k]
 
     @torch.no_grad()

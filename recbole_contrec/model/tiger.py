@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, Layout, Prompt, T5Writer, length_groups
 from recbole_contrec.decoding import NextLogProbs
-from recbole_contrec.data.vectors import check_source, vector_stages
+from recbole_contrec.data.vectors import vector_stages
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.fitting import fitted
 from recbole_contrec.model.identifying import WORD_SIZE, CodeTable, IdentifierGenerator
@@ -68,7 +68,6 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        check_source(config)
         _check_settings(config)
         self.config = config
         hidden_size = config["hidden_size"]
@@ -112,7 +111,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         yield from vector_stages(self.config, dataset, vectors)
         self._describe(vectors["items"])
         yield self._identifier_stage(dataset, vectors["items"])
-        yield from self._description_stages(dataset)
+        yield from self._description_stages(dataset, vectors)
 
     def _identifier_stage(self, dataset, vectors: Tensor) -> Stage:
         config, none = self.config, self.item_codes.stand_in

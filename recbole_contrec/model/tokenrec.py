@@ -24,7 +24,6 @@ from recbole_contrec.backbone import (
     VocabularyWordings,
     Wordings,
 )
-from recbole_contrec.data.vectors import check_source
 from recbole_contrec.model.generative import GenerativeRecommender, room_for_history
 from recbole_contrec.model.identifying import WORD_SIZE, CodeTable
 from recbole_contrec.model.language import pretrained_model
@@ -76,7 +75,6 @@ class TokenRec(GenerativeRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        check_source(config)
         _check_settings(config)
         self.config = config
         self.n_users = dataset.num(self.USER_ID)
@@ -162,7 +160,10 @@ class TokenRec(GenerativeRecommender):
 
     def stages(self, dataset) -> Iterator[Stage]:
         """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
-        vectors = {}
+        yield from self._code_stages(dataset, {})
+
+    def _code_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """The same, with what :meth:`vector_stages` finds in ``vectors``."""
         yield from self.vector_stages(dataset, vectors)
         self._start_item_vectors(vectors["items"])
         yield self._code_stage("item", self.item_tokenizer, self.item_codes, vectors["items"])

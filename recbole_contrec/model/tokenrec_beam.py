@@ -61,8 +61,9 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
 
     def stages(self, dataset) -> Iterator[Stage]:
         """Those of TokenRec, and what describes the items; afterwards every item must have codes of its own."""
-        yield from super().stages(dataset)
-        yield from self._description_stages(dataset)
+        vectors = {}
+        yield from self._code_stages(dataset, vectors)
+        yield from self._description_stages(dataset, vectors)
         try:
             self._trie = self._new_trie()
         except ValueError as error:
