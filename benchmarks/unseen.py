@@ -175,7 +175,7 @@ def by_popularity(loaded, further_items=()) -> Ranks:
 def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]]) -> str:
     """NDCG@10 of held-out users beside that of the others, and of the same users in runs that were trained on them, with a
     95 % bootstrap interval of that difference."""
-    lines = head("model", "seeds", "held-out users", "NDCG@10 held out", "with the stand-in", "the same users, in training",
+    lines = head("model", "seeds", "held-out users", "NDCG@10 held out", "with the unknown-user token", "the same users, in training",
                  "relative", "95 % interval", "NDCG@10 of the others", "HR@10 held out", "HR@10 of the others",
                  "popularity, held out")
     for name, results in rows.items():
@@ -189,7 +189,7 @@ def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]])
             *(four(_mean(found, "model", group, metric)) for group, metric in (
                 ("others", "ndcg@10"), ("held out", "hit@10"), ("others", "hit@10"))),
             four(_mean(found, "popularity", "held out", "ndcg@10"))))
-    return "\n".join([*lines, f"\n{_alike(rows)}"])
+    return "\n".join([*lines, f"\n{_alike(rows)[1]}."])
 
 
 def items_table(rows: dict[str, list[Result]], _trained) -> str:
@@ -207,7 +207,9 @@ def items_table(rows: dict[str, list[Result]], _trained) -> str:
                 f"**{four(_mean(found, way, 'held out', f'hit@{TOP}'))}**", four(_mean(found, way, "held out", "ndcg@10")),
                 four(mean(part["chance"] for part in found)),
                 four(_mean(found, "popularity", "held out", f"hit@{TOP}")), four(_mean(found, way, "others", "ndcg@10"))))
-    return "\n".join([*lines, f"\n{_alike(rows)} Held back: to their share of the first ten places (`new_item_exposure: 1`)."])
+    early, held_out = _alike(rows)
+    return "\n".join([*lines, f"\n{held_out}; folded in from at most {early} interactions. Held back: to their share of the first "
+                              "ten places (`new_item_exposure: 1`)."])
 
 
 TABLES = {"users": users_table, "items": items_table}
@@ -224,7 +226,7 @@ def _alike(rows: dict[str, list[Result]]) -> str:
     if len(found) > 1:
         raise ValueError(f"runs with different --share or --early stand side by side: {found}; give another --output")
     (share, early), = found
-    return f"{share:.0%} held out, drawn anew by every seed; items are folded in from at most {early} interactions."
+    return early, f"{share:.0%} held out, drawn anew by every seed"
 
 
 def _mean(found: list[dict], *path: str) -> float:

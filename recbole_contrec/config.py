@@ -204,7 +204,6 @@ class Config(RecBoleConfig):
         sequential = asked["MODEL_TYPE"] == ModelType.SEQUENTIAL
         headers = dataset_settings_from_headers(
             self._data_path(asked), dataset, named, wanted=_fields_asked_for(asked),
-            item_texts=False,  # read beside RecBole, see data/text.py
             need_time=sequential or (asked["eval_args"] or {}).get("order") != "RO",
             separator=asked["field_separator"], encoding=asked.get("encoding"),
             parts=asked.get("benchmark_filename"), folders=self.folders)

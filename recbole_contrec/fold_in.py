@@ -19,11 +19,10 @@ from recbole_contrec.data.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.identity import Identity
 from recbole_contrec.quick_start import LoadedRun
-from recbole_contrec.recommendation import as_interaction, seen_items
+from recbole_contrec.recommendation import PADDING, as_interaction, seen_items
 from recbole_contrec.stages import run_stages
 from recbole_contrec.tokenizer import CollaborativeVectors, ItemFoldIn
 
-PADDING = "[PAD]"  # RecBole's name of row 0
 PLACES = 10        # of a list, over which the exposure of new items is counted
 USERS = 1024       # of training, whose lists are looked at for that
 BATCH = 256        # of them at once

@@ -207,7 +207,7 @@ def fetch_missing_data(model: str, dataset: str, config_file_list: Sequence[str]
 
 def objective_function(config_dict: dict | None = None, config_file_list: Sequence[str] = (), saved: bool = False
                        ) -> dict[str, Any]:
-    """What RecBole's ``HyperTuning`` calls: a run as (best validation score, its direction, results)."""
+    """What RecBole's ``HyperTuning`` calls: a run, as the dictionary that it expects."""
     config = Config(config_dict=config_dict, config_file_list=list(config_file_list))
     result = run(config_dict=config_dict, config_file_list=config_file_list, saved=saved)
     return {"model": config["model"], "best_valid_score": result["best_valid_score"],

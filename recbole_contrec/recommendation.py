@@ -15,6 +15,8 @@ from recbole.data.interaction import Interaction
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.quick_start import LoadedRun, load_data_and_model
 
+PADDING = "[PAD]"  # RecBole's name of row 0
+
 
 def recommend(checkpoint: str | LoadedRun, users: Sequence[str] | None = None, histories: Sequence[Sequence[str]] = (),
               k: int = 10, exclude_seen: bool = True, batch_size: int = 256) -> pd.DataFrame:
@@ -91,7 +93,7 @@ def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[tu
     if users is None:
         users = [dataset.id2token(dataset.uid_field, number) for number in histories]
     for user in map(str, users):
-        if user not in numbers or user == "[PAD]":
+        if user not in numbers or user == PADDING:
             raise UserError(f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}")
         yield user, numbers[user], histories.get(numbers[user], np.empty(0, dtype=np.int64))
 
@@ -101,7 +103,7 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
     numbers = dataset.field2token_id[dataset.iid_field]
     history = [str(item) for item in history]
     for item in history:
-        if item not in numbers or item == "[PAD]":
+        if item not in numbers or item == PADDING:
             raise UserError(f"there is no item {item!r} in {loaded.config['dataset']!r}{did_you_mean(item, numbers)}")
     if not history:
         raise UserError("the history is empty: name at least one item")

@@ -690,7 +690,7 @@ def test_headers_with_recboles_names(here):
     headers = dataset_settings_from_headers("dataset", "shop")
     assert headers.settings == {
         "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "TIME_FIELD": "timestamp",
-        "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "title", "brand"]}}
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
     assert "title, brand" in headers.found and "\n" not in headers.found
 
 

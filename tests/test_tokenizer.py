@@ -479,8 +479,8 @@ def test_health_of_identical_tokens():
     assert health.token_correlation == pytest.approx((1 + 5 * 0.05) / 6, abs=0.05)
     assert health.neighbour_overlap == 1 and health.queries == 298 and health.neighbours == 10
     assert health.token_scale == pytest.approx(1, abs=0.1)
-    assert json.loads(json.dumps(health.as_dict())) == health.as_dict()
-    assert all(type(value) in (int, float) for value in health.as_dict().values())
+    assert json.loads(json.dumps(health._asdict())) == health._asdict()
+    assert all(type(value) in (int, float) for value in health._asdict().values())
 
 
 def test_health_counts_dead_dimensions_and_unexplained_variance():

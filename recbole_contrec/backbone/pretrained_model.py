@@ -41,7 +41,6 @@ class PretrainedModel(nn.Module):
         hidden_size: width of inputs and states (D).
         vocabulary: the ``tokenizers.Tokenizer`` of its V words.
         end_id: number of the word that ends a text.
-        begin_id: number of the word that texts begin with, None where they begin at once.
 
     Raises:
         ValueError: settings that cannot be.
@@ -77,8 +76,6 @@ class PretrainedModel(nn.Module):
         self.vocabulary.no_padding()
         self._words = vocabulary_mark(self.vocabulary)
         self.end_id = tokenizer.eos_token_id
-        first = self.vocabulary.encode("").ids[:1]
-        self.begin_id = first[0] if first and first[0] == tokenizer.bos_token_id else None
         numbers = set(self.vocabulary.get_vocab().values())
         self.n_words = max(numbers) + 1
         rows = len(self._embeddings.weight)

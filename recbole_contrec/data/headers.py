@@ -30,7 +30,7 @@ class Headers(NamedTuple):
 
 
 def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str] | None = None, *,
-                                  wanted: Iterable[str] = (), item_texts: bool = True, need_time: bool = True,
+                                  wanted: Iterable[str] = (), need_time: bool = True,
                                   separator: str = "\t", encoding: str | None = None,
                                   parts: list[str] | None = None, folders: Iterable[Path] = ()) -> Headers:
     """Columns of user, item and time, and what to load, for a folder of RecBole atomic files without a YAML.
@@ -43,7 +43,6 @@ def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str]
         dataset: name of the data set.
         named: ``USER_ID_FIELD`` and so on as far as the user has set them.
         wanted: further columns of the ``.inter`` file to load (a rating that a threshold reads).
-        item_texts: whether ``load_col`` takes the texts of the ``.item`` file.
         need_time: whether a missing time column is an error.
         separator, encoding: of the files.
         parts: ``benchmark_filename``: the data comes split as ``NAME.<part>.inter``.
@@ -66,11 +65,9 @@ def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str]
                           for key in missing)
         raise UserError(f"{file} lacks: {kinds}; it has {_listed(columns)}. Name it with --{missing[0]}=COLUMN")
     inter = list(dict.fromkeys([*filter(None, fields.values()), *wanted]))
-    load_col, texts = {"inter": inter}, _text_columns(folder / f"{dataset}.item", fields, separator, encoding)
-    if item_texts and texts:
-        load_col["item"] = [fields["ITEM_ID_FIELD"], *texts]
+    texts = _text_columns(folder / f"{dataset}.item", fields, separator, encoding)  # loaded beside RecBole, see text.py
     found = f"{dataset}: columns {', '.join(inter)} of {file.name}; item texts: {', '.join(texts) or 'none'}"
-    return Headers({**fields, "load_col": load_col}, found)
+    return Headers({**fields, "load_col": {"inter": inter}}, found)
 
 
 def read_header(file: Path, separator: str = "\t", encoding: str | None = None) -> dict[str, str]:

@@ -160,7 +160,7 @@ class DiffusionHead(nn.Module):
 
         At lower levels the target shines through its noisy copy, and a ranking loss teaches nothing. Noise is fresh
         in train mode; in eval mode, and always in plain regression, it is zero, and the result that of `sample` with one
-        step and one sample.
+        step, one sample and no guidance.
         """
         self._check_condition(condition)
         x_t = self._clean_like(condition)                                            # [n, d]

@@ -3,7 +3,7 @@ recbole_contrec.model.contrec
 ################################################
 
 Reference:
-    Haohao Qu et al. "Generative Recommendation with Continuous-Token Diffusion." in WWW 2026.
+    Haohao Qu et al. "Diffusion Generative Recommendation with Continuous Tokens." in WWW 2026.
     https://arxiv.org/abs/2504.12007
 """
 

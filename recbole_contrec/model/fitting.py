@@ -17,7 +17,7 @@ def fitted(config, tokenizer: nn.Module, vectors: Tensor, report: Report, health
 
     Args:
         config: reads ``tokenizer_epochs``, ``tokenizer_batch_size``, ``tokenizer_learning_rate`` and ``seed``.
-        health: called as ``health(tokenizer, vectors, held_out_rows)``; its ``as_dict()`` is reported.
+        health: called as ``health(tokenizer, vectors, held_out_rows)``; a NamedTuple, which is reported.
         weights: of the terms of the tokenizer's loss.
     """
     tokenizer.requires_grad_(True)
@@ -27,4 +27,4 @@ def fitted(config, tokenizer: nn.Module, vectors: Tensor, report: Report, health
         on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"), **weights)
     tokenizer.requires_grad_(False).eval()
     held_out = split_rows(vectors, 0.1, config["seed"]).held_out
-    return StageResult(tokenizer.state_dict(), {"epochs": found.epochs_run, **health(tokenizer, vectors, held_out).as_dict()})
+    return StageResult(tokenizer.state_dict(), {"epochs": found.epochs_run, **health(tokenizer, vectors, held_out)._asdict()})

@@ -17,7 +17,7 @@ from recbole_contrec.data.windows import NEXT_PREFIX, Histories
 class Targets(NamedTuple):
     """The targets of a batch: n items to be predicted."""
 
-    states: Tensor      # [n, D]    before the target
+    states: Tensor      # [n, ...]  before the target
     items: Tensor       # [n]       the target
     item_seq: Tensor    # [B, L]    histories of the batch
     row: Tensor         # [n]       where in `item_seq` the item before the target stands

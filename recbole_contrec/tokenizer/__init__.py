@@ -1,6 +1,6 @@
 """Tokenizers: vectors of users and items become K tokens for a language model, and come back.
 
-Knows torch, numpy and scipy only. The way through it::
+Knows torch, numpy, scipy and scikit-learn only. The way through it::
 
     vectors = standardise(svd_vectors(users, items, n_users, n_items, size=64).items)  # [N, d]
     model = SigmaVAE(d=64)

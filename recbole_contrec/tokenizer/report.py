@@ -50,10 +50,6 @@ class TokenizerHealth(NamedTuple):
     neighbours: int
     queries: int
 
-    def as_dict(self) -> dict[str, float | int | None]:
-        """Plain numbers, for JSON."""
-        return self._asdict()
-
 
 class CodeHealth(NamedTuple):
     """Health of a tokenizer with codebooks on a table of vectors.
@@ -83,10 +79,6 @@ class CodeHealth(NamedTuple):
     neighbour_overlap: float
     neighbours: int
     queries: int
-
-    def as_dict(self) -> dict[str, float | int | list | None]:
-        """Plain numbers, for JSON."""
-        return self._asdict()
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 r"""sigma-VAE: an item or user vector becomes K continuous tokens, and the mean of the tokens becomes the vector again.
 
 Paper:
-    ContRec, "Bridging LLMs and recommenders with continuous tokens", WWW 2026, https://arxiv.org/abs/2504.12007
+    ContRec, "Diffusion Generative Recommendation with Continuous Tokens", WWW 2026, https://arxiv.org/abs/2504.12007
     sigma-VAE: LatentLM, https://arxiv.org/abs/2412.08635
     Barlow Twins, https://arxiv.org/abs/2103.03230
 
