@@ -67,7 +67,7 @@ def settings_of(variant: Variant, further: tuple[str, ...]) -> tuple[str, ...]:
     Args:
         further: for every run. All but controls get all of them, so that a misspelt one is an error.
     """
-    from recbole_contrec.registry import find_model, general_settings, properties_folders
+    from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
 
     if variant.model:
         folders = properties_folders()
@@ -93,7 +93,7 @@ def write_random_vectors(runs: list[Run], data_path: str | None) -> None:
 
 def _items(run, data_path):
     """Names of all items of a run's data set, and the width of their vectors."""
-    from recbole_contrec.config import Config
+    from recbole_contrec.settings.config import Config
     from recbole_contrec.data.loading import load_data
 
     given = dict(argument.split("=", 1) for argument in run.settings)

@@ -106,7 +106,7 @@ def measure_missing(loaded, wanted: list[Form], folder: Path) -> None:
     Raises:
         UserError: the folder holds numbers of another model, or of other settings.
     """
-    from recbole_contrec.results import write_json
+    from recbole_contrec.training.results import write_json
 
     about = describe(loaded, SETTINGS)
     content = earlier(folder / RECORD, about)
@@ -138,7 +138,7 @@ def form_of(record: dict[str, Any]) -> Form:
 
 def rank(loaded, form: Form, part) -> Ranked:
     """Rank the targets of a part in some form."""
-    from recbole_contrec.evaluation import RANKS
+    from recbole_contrec.training.evaluation import RANKS
 
     with ranking_by(loaded.model, form):
         loaded.trainer.evaluate(part, load_best_model=False, save_ranks=True)

@@ -47,7 +47,7 @@ SETTINGS = {"MAX_ITEM_LIST_LENGTH": 50, "prompt_text": "words", "item_text_lengt
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write and print; 0, or 1 if a setting cannot be."""
     from recbole_contrec import UserError
-    from recbole_contrec.results import write_json
+    from recbole_contrec.training.results import write_json
 
     given, settings = _parse(arguments)
     path = given.output.resolve() / f"{given.dataset}-backbone" / f"{given.size}.json"
@@ -85,8 +85,8 @@ def write_random_model(size: str, tokenizer: Path | None, folder: Path) -> None:
 def measure(given: argparse.Namespace, settings: list[str], folder: str) -> dict[str, Any]:
     """Both ways of training and what surrounds them, JSON-like."""
     from recbole.data import create_dataset, data_preparation
-    from recbole_contrec.card import protocol_card
-    from recbole_contrec.config import Config
+    from recbole_contrec.training.card import protocol_card
+    from recbole_contrec.settings.config import Config
     from recbole_contrec.data.loading import load_data
     from recbole_contrec.environment import peak_gpu_memory, peak_memory
     from recbole_contrec.quick_start import assemble

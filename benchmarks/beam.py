@@ -31,11 +31,11 @@ from measuring import seconds_of, temporary_workplace  # noqa: E402
 from runs import RESULTS  # noqa: E402
 from speed import machine, rounded  # noqa: E402
 from tables import Row, load  # noqa: E402
-from recbole_contrec.config import Config  # noqa: E402
 from recbole_contrec.data.loading import load_data  # noqa: E402
 from recbole_contrec.errors import UserError  # noqa: E402
 from recbole_contrec.quick_start import LoadedRun, assemble  # noqa: E402
-from recbole_contrec.results import write_json  # noqa: E402
+from recbole_contrec.settings.config import Config  # noqa: E402
+from recbole_contrec.training.results import write_json  # noqa: E402
 
 RECORD = "beam.json"
 BASE, BEAM = "TokenRec", "TokenRec-beam"

@@ -99,7 +99,7 @@ def measure_missing(loaded, points: Iterable[Point], limit: float, folder: Path)
     Raises:
         UserError: the folder holds points of another model, or of other settings.
     """
-    from recbole_contrec.results import write_json
+    from recbole_contrec.training.results import write_json
 
     about = describe(loaded, DIAL)
     records = {point_of(record): record for record in earlier(folder / RECORD, about).get("points", ())}

@@ -18,10 +18,10 @@ import transformers.models.gpt2.modeling_gpt2  # noqa: F401  (the same)
 from measuring import MIB, median_seconds, seconds_of, time_training
 from released import ReleasedScheme
 from synthetic import SyntheticDataset, random_histories, write_atomic_files
-from recbole_contrec.config import Config
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.windows import WindowLoader
 from recbole_contrec.quick_start import assemble, trainer_class_of
+from recbole_contrec.settings.config import Config
 
 SHORTEST, LONGEST = 5, 24  # interactions a user in the measurements by number of users
 RELEASED_LENGTH = 20  # items a history, as the released code reads them

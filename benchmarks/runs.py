@@ -172,7 +172,7 @@ def _keep_ranks(run: Run) -> None:
 def _child(arguments: list[str] | None = None) -> None:
     """Run in the current folder, then test the best epoch once more without the items that were seen."""
     from recbole_contrec import load_data_and_model, run
-    from recbole_contrec.results import write_json
+    from recbole_contrec.training.results import write_json
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)

@@ -37,13 +37,13 @@ from search_report import GROWING, report  # noqa: E402
 from speed import machine, rounded  # noqa: E402
 from synthetic import SyntheticDataset, random_histories  # noqa: E402
 from recbole_contrec.backbone import CausalDecoder  # noqa: E402
-from recbole_contrec.config import Config  # noqa: E402
 from recbole_contrec.data.loading import load_data  # noqa: E402
 from recbole_contrec.decoding import CodeTrie, beam_search  # noqa: E402
 from recbole_contrec.errors import UserError  # noqa: E402
 from recbole_contrec.model import identifying  # noqa: E402
 from recbole_contrec.quick_start import assemble  # noqa: E402
-from recbole_contrec.results import write_json  # noqa: E402
+from recbole_contrec.settings.config import Config  # noqa: E402
+from recbole_contrec.training.results import write_json  # noqa: E402
 
 MODEL = "TIGER"
 DEPTH = 4  # codes of a random identifier

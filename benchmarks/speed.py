@@ -46,7 +46,7 @@ from recbole_contrec.data.loading import load_data  # noqa: E402
 from recbole_contrec.environment import git_commit, package_versions  # noqa: E402
 from recbole_contrec.errors import UserError  # noqa: E402
 from recbole_contrec.quick_start import LoadedRun, assemble  # noqa: E402
-from recbole_contrec.results import write_json  # noqa: E402
+from recbole_contrec.training.results import write_json  # noqa: E402
 
 BASELINE = "SASRec"
 PATHS = ("output", "summary", "data_path")  # options that say where, not what

@@ -68,7 +68,7 @@ def is_recbole(row: Row) -> bool:
 
 
 def _model_class(row: Row) -> type:
-    from recbole_contrec.registry import find_model, properties_folders
+    from recbole_contrec.settings.registry import find_model, properties_folders
 
     return find_model(row.results[0].content["card"]["model"], properties_folders()).model_class
 

@@ -85,7 +85,7 @@ def train(given: argparse.Namespace, folder: Path) -> str:
         str: its checkpoint.
     """
     from recbole_contrec import run
-    from recbole_contrec.trainer import LAST
+    from recbole_contrec.training.trainer import LAST
 
     name = f"{given.model}-seed{given.seed}"
     begun = folder / name
@@ -100,9 +100,9 @@ def describe(loaded, turned: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     Args:
         turned: settings that every number has its own of.
     """
-    from recbole_contrec.card import protocol_card
+    from recbole_contrec.training.card import protocol_card
     from recbole_contrec.quick_start import settings_of
-    from recbole_contrec.stages import fingerprint
+    from recbole_contrec.training.stages import fingerprint
 
     card = protocol_card(loaded.config, loaded.data, loaded.trainer)
     weights = fingerprint(*(tensor.cpu().numpy() for tensor in loaded.model.state_dict().values()))

@@ -15,18 +15,18 @@ from typing import Any, Sequence
 
 from recbole.utils import get_trainer, init_logger, init_seed
 
-from recbole_contrec import checkpoint
-from recbole_contrec.card import protocol_card
-from recbole_contrec.config import Config
 from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.identity import Identity, load_weights
-from recbole_contrec.registry import find_model, general_settings, properties_folders
-from recbole_contrec.results import log_result, outcome, write_json
-from recbole_contrec.settings import parse_arguments, parse_value, read_yaml
-from recbole_contrec.stages import run_stages
-from recbole_contrec.trainer import BEST, last_checkpoint, trainer_class
+from recbole_contrec.settings.config import Config
+from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
+from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml
+from recbole_contrec.training import checkpoint
+from recbole_contrec.training.card import protocol_card
+from recbole_contrec.training.identity import Identity, load_weights
+from recbole_contrec.training.results import log_result, outcome, write_json
+from recbole_contrec.training.stages import run_stages
+from recbole_contrec.training.trainer import BEST, last_checkpoint, trainer_class
 
 logger = logging.getLogger("recbole_contrec")
 

@@ -143,7 +143,7 @@ def tiny(workplace):
 def config_of(tiny):
     """A function (model, *arguments) -> Config on the tiny data set."""
     def build(model="ContRec", *arguments):
-        from recbole_contrec.config import Config
+        from recbole_contrec.settings.config import Config
 
         defaults = [*TINY_OF.get(model, TINY), f"--data_path={tiny}"]
         return Config(model, "tiny", arguments=changed(defaults, arguments))

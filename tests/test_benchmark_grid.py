@@ -6,7 +6,7 @@ import pytest
 
 import grid
 from conftest import TINY
-from recbole_contrec.config import Config
+from recbole_contrec.settings.config import Config
 
 POINTS = [{"learning_rate": 1e-9}, {"learning_rate": 0.01}]
 

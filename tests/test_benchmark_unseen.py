@@ -9,8 +9,8 @@ import torch
 import unseen
 from conftest import TINY_CONTREC
 from held_out import HeldOutDataset
-from recbole_contrec.config import Config
 from recbole_contrec.data.loading import load_data
+from recbole_contrec.settings.config import Config
 from runs import Result
 
 

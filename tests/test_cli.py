@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from conftest import TINY, TINY_CONTREC, changed, write_atomic_files
-from recbole_contrec import checkpoint
 from recbole_contrec.__main__ import main
 from recbole_contrec.errors import UserError
-from recbole_contrec.registry import package_properties
+from recbole_contrec.settings.registry import package_properties
+from recbole_contrec.training import checkpoint
 
 COLUMNS = ["user_id", "rank", "item_id", "score", "title", "genre"]
 
@@ -376,7 +376,7 @@ def test_a_folder_of_files_with_other_column_names(here, command):
 
 
 def test_an_interrupted_run_goes_on(here, command, monkeypatch):
-    from recbole_contrec.trainer import RunTrainer
+    from recbole_contrec.training.trainer import RunTrainer
 
     assert command(*train("--epochs=4", "--run_name=whole")).code == 0
     save_last = RunTrainer._save_last

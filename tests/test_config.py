@@ -15,11 +15,10 @@ import pytest
 import torch
 
 from recbole_contrec import compat
-from recbole_contrec import config as config_module
-from recbole_contrec import registry
-from recbole_contrec.config import Config, dataset_settings_from_headers
 from recbole_contrec.errors import UserError, did_you_mean, nearest
-from recbole_contrec.registry import (
+from recbole_contrec.settings import config as config_module, registry
+from recbole_contrec.settings.config import Config, dataset_settings_from_headers
+from recbole_contrec.settings.registry import (
     find_model,
     list_datasets,
     list_models,
@@ -27,7 +26,7 @@ from recbole_contrec.registry import (
     package_properties,
     properties_folders,
 )
-from recbole_contrec.settings import Constraint, parse_arguments, parse_value, read_settings, read_yaml
+from recbole_contrec.settings.schema import Constraint, parse_arguments, parse_value, read_settings, read_yaml
 
 FULL = {"valid": "full", "test": "full"}
 LEAVE_ONE_OUT = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": FULL}
@@ -214,7 +213,7 @@ def test_only_known_warnings_are_hidden():
 
 def test_a_fresh_process_has_no_ray_and_the_same_torch_load():
     code = ("import sys, torch; load = torch.load; import numpy as np\n"
-            "from recbole_contrec.config import Config\n"
+            "from recbole_contrec.settings.config import Config\n"
             "assert torch.load is load and np.float is np.float64\n"
             "print('ray' in sys.modules, 'recbole.quick_start' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,

@@ -71,7 +71,7 @@ def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):
 def test_a_held_out_pair_changes_no_vector_and_no_token(workplace, assembled):
     """A second data set differs in validation and test items only; everything before training is the same."""
     from conftest import TINY_CONTREC
-    from recbole_contrec.config import Config
+    from recbole_contrec.settings.config import Config
     from recbole_contrec.data.loading import load_data
     from recbole_contrec.quick_start import assemble
 
@@ -128,7 +128,7 @@ def test_vectors_from_a_file_are_aligned_by_item_token(ready, workplace):
 def test_settings_of_a_model_on_one_data_set(config_of, workplace):
     """`ContRec_on_tiny.yaml` counts on that data set only, for heirs as well, below what these and the user say."""
     from recbole_contrec.errors import UserError
-    from recbole_contrec.registry import list_models, properties_folders
+    from recbole_contrec.settings.registry import list_models, properties_folders
 
     folder = workplace / "properties" / "model"
     folder.mkdir(parents=True)

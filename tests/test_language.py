@@ -6,7 +6,7 @@ import torch
 from conftest import write_atomic_files
 from recbole_contrec.data.text import filled
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.language import Categories, drawn_positions
+from recbole_contrec.model.base.language import Categories, drawn_positions
 
 WORDS = "--vocabulary_size=300"
 TEXTS = {"movie_title": ["", "Toy Story", "GoldenEye", ""], "class": ["", "Animation Comedy", "", ""]}

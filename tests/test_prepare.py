@@ -18,8 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recbole_contrec.data import convert, download, tables
-from recbole_contrec.data import prepare as command
+from recbole_contrec.data import convert, download, prepare as command, tables
 from recbole_contrec.data.prepare import PrepareError, known_datasets, main, prepare
 
 # ------------------------------------------------------------------------------ a small internet
@@ -786,7 +785,7 @@ def test_pandas_reads_it_as_recbole_does(archive, tmp_path):
 
 
 def test_recbole_reads_it(archive, tmp_path, monkeypatch):
-    module = pytest.importorskip("recbole_contrec.config")
+    module = pytest.importorskip("recbole_contrec.settings.config")
     monkeypatch.setattr(sys, "argv", ["x"])
     monkeypatch.chdir(tmp_path)
     done = prepare("ml-latest-small", tmp_path / "d", archive(TRICKY), progress=False)

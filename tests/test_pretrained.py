@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from recbole_contrec import checkpoint
-from recbole_contrec.averaging import WeightAverage
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder
 from recbole_contrec.backbone.probe import reads_branches
 from recbole_contrec.errors import UserError
-from recbole_contrec.window_trainer import parameter_groups
+from recbole_contrec.training import checkpoint
+from recbole_contrec.training.averaging import WeightAverage
+from recbole_contrec.training.window_trainer import parameter_groups
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
 STORY = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
@@ -448,7 +448,7 @@ def test_a_run_keeps_adapters_for_us_and_for_peft(assembled):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from recbole_contrec.identity import load_weights
+    from recbole_contrec.training.identity import load_weights
 
     loaded, again = assembled("ContRec", "--hidden_size=64"), assembled("ContRec", "--hidden_size=64")
     loaded.model.backbone, again.model.backbone = adapted(), adapted(seed=1)

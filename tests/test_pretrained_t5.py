@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import write_t5
-from recbole_contrec import checkpoint
 from recbole_contrec.backbone import PretrainedDecoder, PretrainedT5
 from recbole_contrec.errors import UserError
+from recbole_contrec.training import checkpoint
 from test_pretrained import STORIES, Recommender
 
 PREFIX = "the interaction history shows that the user preference could be".split()

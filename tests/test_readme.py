@@ -35,7 +35,7 @@ def test_python_example_on_the_bundled_data(workplace):
 
 
 def test_yaml_examples_register_models(tiny, workplace):
-    from recbole_contrec.config import Config
+    from recbole_contrec.settings.config import Config
 
     extends, own_class = blocks("yaml")
     folder = workplace / "properties" / "model"
@@ -59,7 +59,7 @@ def test_the_gate_runs_the_test_command_of_the_readme():
 
 @pytest.mark.parametrize("setting", re.findall(r"`(\w+)=", README))
 def test_settings_named_in_the_readme_exist(setting):
-    from recbole_contrec.registry import find_model, general_settings, properties_folders
+    from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
 
     folders = properties_folders()
     assert setting in {**general_settings(folders)[0], **find_model("ContRec", folders).settings}
@@ -67,7 +67,7 @@ def test_settings_named_in_the_readme_exist(setting):
 
 @pytest.mark.parametrize("model, arguments", sorted(arguments_in_comments()))
 def test_what_comments_of_settings_recommend_is_accepted(model, arguments, tiny):
-    from recbole_contrec.config import Config
+    from recbole_contrec.settings.config import Config
 
     Config(model, "tiny", arguments=[f"--data_path={tiny}", *arguments.split()])
 
@@ -92,7 +92,7 @@ FIRST_RUNS = {path.parent: path for dataset in ("ml-100k", *HEADERS)
 
 @pytest.mark.parametrize("path", FIRST_RUNS.values(), ids=lambda path: f"{path.parts[-3]}-{path.parts[-2]}")
 def test_rows_of_the_tables_have_the_settings_of_today(path, tmp_path):
-    from recbole_contrec.config import Config
+    from recbole_contrec.settings.config import Config
     from recbole_contrec.quick_start import settings_of
     from runs import PATHS
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from conftest import TINY_CONTREC, changed, write_atomic_files
-from recbole_contrec import checkpoint
 from recbole_contrec.errors import UserError
 from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.recommendation import recommend, whole_histories
+from recbole_contrec.training import checkpoint
 
 
 @pytest.mark.parametrize("model", ["ContRec", "SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "BPR", "Pop"])
@@ -134,8 +134,8 @@ TRAIN = """
 import os, sys
 sys.argv = ["x"]
 import torch; torch.set_num_threads(1)
-from recbole_contrec.window_trainer import WindowTrainer
 from recbole_contrec.quick_start import run
+from recbole_contrec.training.window_trainer import WindowTrainer
 if os.environ.get("SLOW"):  # time for a kill in the middle of an epoch
     import time
     base = WindowTrainer._set_learning_rate
@@ -153,7 +153,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplac
     """Stopped after two of four epochs, as a kill between epochs does."""
     whole = run_tiny(model, "--epochs=4", "--run_name=whole", *arguments)
 
-    from recbole_contrec.trainer import RunTrainer
+    from recbole_contrec.training.trainer import RunTrainer
     save_last = RunTrainer._save_last
 
     def save_and_die(self, epoch, train_data):

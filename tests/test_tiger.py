@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from recbole.data.interaction import Interaction
 
 from conftest import TINY_TIGER, changed, exact_scores, write_atomic_files
-from recbole_contrec import checkpoint, load_data_and_model, recommend
+from recbole_contrec import load_data_and_model, recommend
 from recbole_contrec.errors import UserError
+from recbole_contrec.training import checkpoint
 
 BACKBONES = ["causal", "t5"]
 LOWEST = torch.finfo(torch.double).min

@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.data.convert
-################################################
+############################
 The data sets as their authors publish them -> tables of RecBole's atomic files.
 
 Every function here returns :class:`Tables`; :func:`write` is the only one that makes files. Columns carry their

@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.data.download
-################################################
+#############################
 The files that a data set is made of: from this machine, or over http or https - then resumed
 where they broke off, checked, and under their names only when they are complete.
 """

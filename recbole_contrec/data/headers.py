@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Iterable, NamedTuple
 
 from recbole_contrec.errors import UserError, did_you_mean, nearest
-from recbole_contrec.registry import dataset_folder, list_datasets
-from recbole_contrec.settings import show
+from recbole_contrec.settings.registry import dataset_folder, list_datasets
+from recbole_contrec.settings.schema import show
 
 PREPARE = "python run_recbole_contrec.py prepare --dataset={}"
 

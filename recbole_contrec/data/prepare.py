@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.data.prepare
-################################################
+############################
 ``python run_recbole_contrec.py prepare --dataset=ml-1m``: download a data set and write RecBole's atomic files.
 
 RecBole's own downloads have been denied by their server since 2026 (RUCAIBox/RecBole#2218), so nothing here asks

@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.data.tables
-################################################
+###########################
 A table of one's own, CSV, TSV or Parquet with named columns -> RecBole's atomic files.
 """
 

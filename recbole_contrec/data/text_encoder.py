@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.stages import Report
+from recbole_contrec.training.stages import Report
 
 logger = logging.getLogger("recbole_contrec")
 

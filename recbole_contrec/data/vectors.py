@@ -18,8 +18,7 @@ from recbole_contrec.data.text import joined, tfidf
 from recbole_contrec.data.text_encoder import text_encoder_of
 from recbole_contrec.data.windows import WindowDataset
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.settings import show
-from recbole_contrec.stages import Report, Stage, StageResult
+from recbole_contrec.settings.schema import show
 from recbole_contrec.tokenizer import (
     CollaborativeVectors,
     history_means,
@@ -28,6 +27,7 @@ from recbole_contrec.tokenizer import (
     standardise,
     svd_vectors,
 )
+from recbole_contrec.training.stages import Report, Stage, StageResult
 
 METHODS = ("svd", "lightgcn", "text")
 SOURCES = ("item_vectors", "item_descriptions")  # settings that name methods or a file

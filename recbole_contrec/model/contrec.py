@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.model.contrec
-################################################
+#############################
 
 Reference:
     Haohao Qu et al. "Diffusion Generative Recommendation with Continuous Tokens." in WWW 2026.
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyWordings
 from recbole_contrec.diffusion import DiffusionHead
-from recbole_contrec.model.generative import GenerativeRecommender, lengthen, room_for_history
-from recbole_contrec.model.language import language_of, pretrained_model
-from recbole_contrec.model.windowed import Targets, repeat_rate
+from recbole_contrec.model.base.generative import GenerativeRecommender, lengthen, room_for_history
+from recbole_contrec.model.base.language import language_of, pretrained_model
+from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
-from recbole_contrec.stages import Stage, StageResult
 from recbole_contrec.tokenizer import SigmaVAE, WholeVector, health_report
+from recbole_contrec.training.stages import Stage, StageResult
 
 
 TOKEN_SIZE = 0.16  # size of a coordinate of what is read of an item before training (median on ml-100k)
@@ -132,7 +132,7 @@ class ContRec(GenerativeRecommender):
     # stages before training
 
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
+        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.training.stages`."""
         vectors = {}
         yield from self.vector_stages(dataset, vectors)
         self._start_item_vectors(vectors["items"])

@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.model.deftrec
-################################################
+#############################
 
 Reference:
     Haohao Qu et al. "Generative Recommendation with Continuous-Token Diffusion." arXiv 2504.12007v1, 2025 (DeftRec).
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from recbole_contrec.backbone import Layout
 from recbole_contrec.diffusion import Contrast
+from recbole_contrec.model.base.windowed import Targets
 from recbole_contrec.model.contrec import ContRec
-from recbole_contrec.model.windowed import Targets
 from recbole_contrec.negatives import NegativeSampler
 
 

@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.model.sasrec_all
-################################################
+################################
 
 Reference:
     Wang-Cheng Kang et al. "Self-Attentive Sequential Recommendation." in ICDM 2018.
@@ -13,7 +13,7 @@ import torch
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
-from recbole_contrec.model.windowed import Windowed, repeat_rate
+from recbole_contrec.model.base.windowed import Windowed, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.tokenizer import standardise, svd_vectors
 

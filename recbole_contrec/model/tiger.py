@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.model.tiger
-################################################
+###########################
 
 Reference:
     Shashank Rajput et al. "Recommender Systems with Generative Retrieval." in NeurIPS 2023.
@@ -14,13 +14,12 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, Layout, Prompt, T5Writer, length_groups
-from recbole_contrec.decoding import NextLogProbs
 from recbole_contrec.data.vectors import vector_stages
+from recbole_contrec.decoding import NextLogProbs
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.fitting import fitted
-from recbole_contrec.model.identifying import WORD_SIZE, CodeTable, IdentifierGenerator
-from recbole_contrec.model.windowed import Targets, Windowed, repeat_rate
-from recbole_contrec.stages import Stage, StageResult
+from recbole_contrec.model.base.fitting import fitted
+from recbole_contrec.model.base.identifier_generation import WORD_SIZE, CodeTable, IdentifierGenerator
+from recbole_contrec.model.base.windowed import Targets, Windowed, repeat_rate
 from recbole_contrec.tokenizer import (
     ResidualVQ,
     cluster_codes,
@@ -34,6 +33,7 @@ from recbole_contrec.tokenizer import (
     seen_rows,
     with_counter,
 )
+from recbole_contrec.training.stages import Stage, StageResult
 
 # Settings that a way to identifiers reads, beside those of all.
 _SETTINGS_OF = {
@@ -106,7 +106,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
     # stages before training
 
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then identifiers, then what describes the items; see :mod:`recbole_contrec.stages`."""
+        """Item vectors, then identifiers, then what describes the items; see :mod:`recbole_contrec.training.stages`."""
         vectors = {}
         yield from vector_stages(self.config, dataset, vectors)
         self._describe(vectors["items"])

@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.model.tokenrec
-################################################
+##############################
 
 Reference:
     Haohao Qu et al. "TokenRec: Learning to Tokenize ID for LLM-based Generative Recommendations." in IEEE TKDE 2025.
@@ -24,12 +24,11 @@ from recbole_contrec.backbone import (
     VocabularyWordings,
     Wordings,
 )
-from recbole_contrec.model.generative import GenerativeRecommender, room_for_history
-from recbole_contrec.model.identifying import WORD_SIZE, CodeTable
-from recbole_contrec.model.language import pretrained_model
-from recbole_contrec.model.windowed import Targets, repeat_rate
+from recbole_contrec.model.base.generative import GenerativeRecommender, room_for_history
+from recbole_contrec.model.base.identifier_generation import WORD_SIZE, CodeTable
+from recbole_contrec.model.base.language import pretrained_model
+from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
-from recbole_contrec.stages import Stage, StageResult
 from recbole_contrec.tokenizer import (
     MaskedVQ,
     code_report,
@@ -39,6 +38,7 @@ from recbole_contrec.tokenizer import (
     encode_rows,
     seen_rows,
 )
+from recbole_contrec.training.stages import Stage, StageResult
 
 # What only a pretrained language model reads.
 _OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",
@@ -159,7 +159,7 @@ class TokenRec(GenerativeRecommender):
     # stages before training
 
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.stages`."""
+        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.training.stages`."""
         yield from self._code_stages(dataset, {})
 
     def _code_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:

@@ -1,6 +1,6 @@
 r"""
 recbole_contrec.model.tokenrec_beam
-################################################
+###################################
 
 Reference:
     Shashank Rajput et al. "Recommender Systems with Generative Retrieval." in NeurIPS 2023 (codes by beam search).
@@ -14,9 +14,9 @@ from typing import Iterator
 from torch import Tensor, nn
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.identifying import IdentifierGenerator
+from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
 from recbole_contrec.model.tokenrec import TokenRec
-from recbole_contrec.stages import Stage
+from recbole_contrec.training.stages import Stage
 
 # Generated codes must name one item each, and every code needs a position; the rest would be ignored.
 _NEEDED = {"backbone": "causal", "llm": None, "item_positions": "each", "distinct_codes": True, "ranking_weight": 1.0,
@@ -28,7 +28,7 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
     r"""TokenRec that writes the next item code by code: the control for what its retrieval in one pass is worth.
 
     Tokenizers, codes, backbone and the reading of history are TokenRec's; how codes are trained and searched for is told
-    in :class:`~recbole_contrec.model.identifying.IdentifierGenerator`.
+    in :class:`~recbole_contrec.model.base.identifier_generation.IdentifierGenerator`.
 
     NOTE:
         An item's learned vector is read with its last code: earlier, it would give the other codes away.

@@ -1,6 +1,6 @@
 """
-recbole_contrec.checks
-######################
+recbole_contrec.settings.checks
+###############################
 What RecBole checks late, or not at all, said before a run and in a user's words.
 """
 
@@ -13,7 +13,7 @@ from recbole.evaluator import metrics as metric_classes
 from recbole.utils import EvaluatorType
 
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.settings import show
+from recbole_contrec.settings.schema import show
 
 PARTS = {  # what may stand inside the two dictionaries that RecBole reads without a word about other keys
     "eval_args": {"split": None, "group_by": ("user", "none", None), "order": ("TO", "RO"), "mode": None},

@@ -1,6 +1,6 @@
 """
-recbole_contrec.checkpoint
-##########################
+recbole_contrec.training.checkpoint
+###################################
 Checkpoints without pickled code: one safetensors file whose header carries a JSON record. It is written to a
 temporary name and renamed, so a killed run leaves the previous file whole.
 """

@@ -1,6 +1,6 @@
 """
-recbole_contrec.settings
-########################
+recbole_contrec.settings.schema
+###############################
 A YAML file is its own schema: the comment behind a setting names its type and its bounds, and that comment
 is the check. ::
 

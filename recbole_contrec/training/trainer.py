@@ -1,6 +1,6 @@
 """
-recbole_contrec.trainer
-#######################
+recbole_contrec.training.trainer
+################################
 One trainer for every model of a run: RecBole's own training step or ours, the same evaluation, the same
 checkpoints. :func:`trainer_class` puts :class:`RunTrainer` in front of whatever trainer class a model needs.
 """
@@ -16,14 +16,14 @@ import torch
 from recbole.trainer import DecisionTreeTrainer, PretrainTrainer, Trainer
 from recbole.utils import dict2str, early_stopping, get_local_time, set_color
 
-from recbole_contrec import checkpoint
-from recbole_contrec.averaging import WeightAverage
 from recbole_contrec.compat import SafeCollector, quiet_recbole
 from recbole_contrec.environment import package_versions
 from recbole_contrec.errors import UserError
-from recbole_contrec.evaluation import FullRanking
-from recbole_contrec.identity import Identity, load_weights, pack_model, pack_other
-from recbole_contrec.stages import FinishedStage, run_stages
+from recbole_contrec.training import checkpoint
+from recbole_contrec.training.averaging import WeightAverage
+from recbole_contrec.training.evaluation import FullRanking
+from recbole_contrec.training.identity import Identity, load_weights, pack_model, pack_other
+from recbole_contrec.training.stages import FinishedStage, run_stages
 
 logger = logging.getLogger("recbole_contrec")
 

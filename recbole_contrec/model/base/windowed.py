@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.windowed
-##############################
+recbole_contrec.model.base.windowed
+###################################
 What every model that trains on whole windows shares: which positions are targets, and their states.
 """
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.identity
-########################
+recbole_contrec.training.identity
+#################################
 What a checkpoint is about: a model, its weights, and the users and items it numbers. One of another model or
 data set is refused before it is used.
 """
@@ -14,9 +14,9 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_contrec import checkpoint
 from recbole_contrec.errors import UserError
-from recbole_contrec.stages import fingerprint
+from recbole_contrec.training import checkpoint
+from recbole_contrec.training.stages import fingerprint
 
 
 class Identity(NamedTuple):

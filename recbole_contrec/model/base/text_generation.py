@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.speaking
-##############################
+recbole_contrec.model.base.text_generation
+##########################################
 What words add to a model: answers that are learned beside the preferences, generated, and heard in the scores.
 """
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from recbole_contrec.backbone import Branches, Encoded, Generated, Layout, length_groups
-from recbole_contrec.model.language import Language, drawn_positions
-from recbole_contrec.model.windowed import Targets
+from recbole_contrec.model.base.language import Language, drawn_positions
+from recbole_contrec.model.base.windowed import Targets
 from recbole_contrec.retrieval import TextEvidence
 
 
@@ -24,7 +24,7 @@ class Heard(NamedTuple):
 
 
 class Speaking:
-    """Mixin of :class:`~recbole_contrec.model.generative.GenerativeRecommender`, which it asks for prompts, conditions and
+    """Mixin of :class:`~recbole_contrec.model.base.generative.GenerativeRecommender`, which it asks for prompts, conditions and
     states. ``language`` may be None: then nothing is said, and scores are those of the vectors alone."""
 
     language: Language | None

@@ -1,6 +1,6 @@
 """
-recbole_contrec.classes
-#######################
+recbole_contrec.settings.classes
+################################
 From ``package.module:Class`` in a YAML file to the class, with errors that say what is wrong.
 """
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.registry
-########################
+recbole_contrec.settings.registry
+#################################
 A name -> its YAML files -> model, data set and trainer class. Folders of the user come first, then this package, then
 RecBole, whose own models need no entry.
 
@@ -23,10 +23,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple
 
-from recbole_contrec.classes import load_class
 from recbole_contrec.compat import require_recbole
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.settings import Setting, read_settings
+from recbole_contrec.settings.classes import load_class
+from recbole_contrec.settings.schema import Setting, read_settings
 
 CLASS_KEYS = ("model_class", "dataset_class", "trainer_class")
 SPECIAL_KEYS = ("extends", *CLASS_KEYS)
@@ -113,8 +113,8 @@ def properties_folders(extra=None) -> list[Path]:
 
 def package_properties() -> Path:
     """The package's own folder: inside an installed wheel, beside the package in a checkout."""
-    inside = Path(__file__).parent / "properties"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "properties"
+    inside = Path(__file__).parents[1] / "properties"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "properties"
 
 
 def recbole_properties() -> Path:

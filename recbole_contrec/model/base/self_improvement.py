@@ -1,6 +1,6 @@
 r"""
-recbole_contrec.model.self_improving
-####################################
+recbole_contrec.model.base.self_improvement
+###########################################
 
 Reference:
     Runjin Chen et al. "Enhancing Item Tokenization for Generative Recommendation through Self-Improvement."

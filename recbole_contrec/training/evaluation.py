@@ -1,6 +1,6 @@
 """
-recbole_contrec.evaluation
-##########################
+recbole_contrec.training.evaluation
+###################################
 RecBole's evaluation under one rule for seen items, and the rank of every target.
 """
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.generative
-################################
+recbole_contrec.model.base.generative
+#####################################
 What every model shares that reads users and items as tokens, generates a preference vector and retrieves by it.
 """
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import Layout, Prompt, length_groups
 from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.fitting import fitted
-from recbole_contrec.model.speaking import Heard, Speaking
-from recbole_contrec.model.windowed import Targets, Windowed
-from recbole_contrec.stages import Report, Stage, StageResult
+from recbole_contrec.model.base.fitting import fitted
+from recbole_contrec.model.base.text_generation import Heard, Speaking
+from recbole_contrec.model.base.windowed import Targets, Windowed
 from recbole_contrec.tokenizer import FoldIn
+from recbole_contrec.training.stages import Report, Stage, StageResult
 
 
 class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):

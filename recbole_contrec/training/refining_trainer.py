@@ -1,20 +1,20 @@
 """
-recbole_contrec.refining_trainer
-################################
+recbole_contrec.training.refining_trainer
+#########################################
 Training in rounds: between two of them the model improves the identifiers of the items.
 """
 
 import logging
 from pathlib import Path
 
-from recbole_contrec.identity import load_weights
-from recbole_contrec.window_trainer import WindowTrainer
+from recbole_contrec.training.identity import load_weights
+from recbole_contrec.training.window_trainer import WindowTrainer
 
 logger = logging.getLogger("recbole_contrec")
 
 
 class RefiningTrainer(WindowTrainer):
-    """A :class:`~recbole_contrec.window_trainer.WindowTrainer` for models with ``refine``: every ``refine_every`` epochs, and
+    """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models with ``refine``: every ``refine_every`` epochs, and
     ``refine_rounds`` times at most, identifiers are written anew, and training goes on from the same weights.
 
     A refinement is taken back where no validation of the epochs after it reached the best before: the best checkpoint, its

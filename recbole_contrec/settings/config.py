@@ -1,6 +1,6 @@
 """
-recbole_contrec.config
-######################
+recbole_contrec.settings.config
+###############################
 RecBole's Config with the YAML files of this package and of the user, and with every key and value checked.
 
 Priority, as in RecBole: command line > dictionary > files > YAML of the data set > YAML of the model > defaults, where
@@ -29,7 +29,7 @@ from recbole_contrec.data.headers import (
     require_columns,
 )
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.registry import (
+from recbole_contrec.settings.registry import (
     ModelEntry,
     dataset_files,
     find_model,
@@ -41,7 +41,7 @@ from recbole_contrec.registry import (
     tuned_files,
     recbole_properties,
 )
-from recbole_contrec.settings import Loader, parse_arguments, parse_value, read_yaml, show
+from recbole_contrec.settings.schema import Loader, parse_arguments, parse_value, read_yaml, show
 
 compat.require_recbole()
 compat.apply()
@@ -49,7 +49,7 @@ compat.apply()
 from recbole.config import Config as RecBoleConfig  # noqa: E402  (the repairs and the friendly error come first)
 from recbole.utils import InputType, ModelType  # noqa: E402
 
-from recbole_contrec.checks import (  # noqa: E402
+from recbole_contrec.settings.checks import (  # noqa: E402
     PARTS,
     check_interval,
     check_metrics,
@@ -78,7 +78,7 @@ class Config(RecBoleConfig):
 
     Attributes:
         entry (ModelEntry): the model's YAML files and classes.
-        settings (dict): every known :class:`~recbole_contrec.settings.Setting` by key.
+        settings (dict): every known :class:`~recbole_contrec.settings.schema.Setting` by key.
         folders (list): where YAML files were looked for.
 
     Raises:

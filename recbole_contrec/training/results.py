@@ -1,6 +1,6 @@
 """
-recbole_contrec.results
-#######################
+recbole_contrec.training.results
+################################
 What a finished run says, on screen and in its JSON file.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 
 from recbole.utils import dict2str, set_color
 
-from recbole_contrec.card import card_lines
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.errors import UserError
+from recbole_contrec.training.card import card_lines
 
 logger = logging.getLogger("recbole_contrec")
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.window_trainer
-##############################
+recbole_contrec.training.window_trainer
+#######################################
 The training step of our models: parameter groups, warm-up and cosine schedule, bf16, named loss terms.
 """
 
@@ -14,13 +14,13 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from recbole_contrec.trainer import not_finite
+from recbole_contrec.training.trainer import not_finite
 
 
 class WindowTrainer(Trainer):
     """One pass over windows an epoch, for models whose loss is a NamedTuple of weighted terms.
 
-    A run puts :class:`~recbole_contrec.trainer.RunTrainer` in front of it.
+    A run puts :class:`~recbole_contrec.training.trainer.RunTrainer` in front of it.
     """
 
     def _build_optimizer(self, **kwargs):

@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.fitting
-#############################
+recbole_contrec.model.base.fitting
+##################################
 A tokenizer fitted as a stage of a run.
 """
 
@@ -8,8 +8,8 @@ from typing import Callable
 
 from torch import Tensor, nn
 
-from recbole_contrec.stages import Report, StageResult
 from recbole_contrec.tokenizer import fit_tokenizer, split_rows
+from recbole_contrec.training.stages import Report, StageResult
 
 
 def fitted(config, tokenizer: nn.Module, vectors: Tensor, report: Report, health: Callable, **weights: float) -> StageResult:

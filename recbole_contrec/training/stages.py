@@ -1,6 +1,6 @@
 """
-recbole_contrec.stages
-######################
+recbole_contrec.training.stages
+###############################
 What has to be finished before the recommender can be trained: item vectors, tokenizers. A finished stage is kept on
 disk under a hash of the data and of the settings it depends on, so the next run with the same ones skips it.
 """
@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_contrec import checkpoint
 from recbole_contrec.errors import UserError
+from recbole_contrec.training import checkpoint
 
 logger = logging.getLogger("recbole_contrec")
 

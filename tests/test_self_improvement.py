@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from conftest import TINY_SIIT, changed, write_atomic_files
-from recbole_contrec import checkpoint, load_data_and_model
+from recbole_contrec import load_data_and_model
 from recbole_contrec.decoding import AllTuples, diverse_beam_search
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.identifying import IdentifierGenerator
-from recbole_contrec.trainer import CurvePoint, RunTrainer
-from recbole_contrec.window_trainer import WindowTrainer
+from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
+from recbole_contrec.training import checkpoint
+from recbole_contrec.training.trainer import CurvePoint, RunTrainer
+from recbole_contrec.training.window_trainer import WindowTrainer
 
 NONE = 16  # codes of a codebook in these tests
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.averaging
-#########################
+recbole_contrec.training.averaging
+##################################
 A moving average of the weights: what is validated, tested and kept. Single epochs of a small data set jump up and
 down; their average does not, and ranks no worse.
 """

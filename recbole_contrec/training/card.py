@@ -1,6 +1,6 @@
 """
-recbole_contrec.card
-####################
+recbole_contrec.training.card
+#############################
 The protocol card: what must be known to compare a number with another one, on screen and in the result file.
 """
 

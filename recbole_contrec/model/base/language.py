@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.language
-##############################
+recbole_contrec.model.base.language
+###################################
 The words of the items: what a language model reads of them, what it learns to answer, and which items an answer names.
 """
 

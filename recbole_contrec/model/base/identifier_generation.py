@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.identifying
-#################################
+recbole_contrec.model.base.identifier_generation
+################################################
 What every model shares that writes the codes of the next item one after the other: its loss, its beam search, and RecBole's
 methods for scores.
 """
@@ -15,9 +15,9 @@ from recbole_contrec.backbone import length_groups
 from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
-from recbole_contrec.model.self_improving import SelfImprovement, check_rounds
-from recbole_contrec.model.windowed import Targets
-from recbole_contrec.stages import Stage
+from recbole_contrec.model.base.self_improvement import SelfImprovement, check_rounds
+from recbole_contrec.model.base.windowed import Targets
+from recbole_contrec.training.stages import Stage
 
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
 WORD_SIZE = 0.1  # of a coordinate of the word vector of a code before training
@@ -71,7 +71,7 @@ class CodeTable(nn.Module):
 
 
 class IdentifierGenerator:
-    """Mixin over :class:`~recbole_contrec.model.windowed.Windowed`: a causal backbone that writes codes.
+    """Mixin over :class:`~recbole_contrec.model.base.windowed.Windowed`: a causal backbone that writes codes.
 
     Every code has a position of its own, so what stands in the prompt after a history is what a decoder would have
     written, and one causal pass trains all K codes of all targets. In evaluation the history is read once; a beam search
