@@ -22,7 +22,7 @@ class Names(NamedTuple):
     categories: list[str]
 
 
-class Heard(NamedTuple):
+class Said(NamedTuple):
     """What a model said about every target of a part of the data, n of each."""
 
     users: np.ndarray
@@ -39,20 +39,20 @@ def measure_answers(loaded, part) -> dict[str, Any]:
         loaded: ``LoadedRun`` of a model that has learned to answer.
         part: a loader of the whole catalogue's ranking.
     """
-    heard, names, categories = listen(loaded, part), names_of(loaded), loaded.model.language.categories
+    said, names, categories = collect(loaded, part), names_of(loaded), loaded.model.language.categories
     category_of = categories.category_of.cpu().numpy()
     popular = popular_category(loaded.data.train.dataset.histories, category_of)
-    named = categories.named(heard.answers).cpu().numpy()
+    named = categories.named(said.answers).cpu().numpy()
     guesses = {"answers": named, "most popular": np.full_like(named, popular),
-               "last item's": category_of[[items[-1] for items in heard.recent]]}
-    return {"answers_per_second": round(len(heard.answers) / heard.seconds, 1),
-            "different_answers": len(set(heard.answers)),
+               "last item's": category_of[[items[-1] for items in said.recent]]}
+    return {"answers_per_second": round(len(said.answers) / said.seconds, 1),
+            "different_answers": len(set(said.answers)),
             "most_popular": names.categories[np.flatnonzero(category_of == popular)[0]] if popular else "",
-            **groups(guesses, category_of[heard.targets], genres(names.categories, category_of)),
-            "examples": examples(heard, names, loaded.data.dataset)}
+            **groups(guesses, category_of[said.targets], genres(names.categories, category_of)),
+            "examples": examples(said, names, loaded.data.dataset)}
 
 
-def listen(loaded, part) -> Heard:
+def collect(loaded, part) -> Said:
     """Let the model answer about every target of a part."""
     model, device = loaded.model, loaded.config["device"]
     model.answers(next(iter(part))[0].to(device))  # warms up
@@ -65,7 +65,7 @@ def listen(loaded, part) -> Heard:
         targets.append(target.numpy())
         recent += [items[max(0, length - SHOWN):length] for items, length in zip(
             interaction[model.ITEM_SEQ].tolist(), interaction[model.ITEM_SEQ_LEN].tolist())]
-    return Heard(np.concatenate(users), np.concatenate(targets), recent, answers, seconds)
+    return Said(np.concatenate(users), np.concatenate(targets), recent, answers, seconds)
 
 
 def names_of(loaded) -> Names:
@@ -132,9 +132,9 @@ def shares(guess: np.ndarray, true: np.ndarray, words: list[set[str]]) -> dict[s
             "overlap": float(np.mean(overlap))}
 
 
-def examples(heard: Heard, names: Names, dataset) -> list[dict[str, Any]]:
+def examples(said: Said, names: Names, dataset) -> list[dict[str, Any]]:
     """What was said about the first users by internal number: nobody chooses them."""
-    rows = np.argsort(heard.users, kind="stable")[:EXAMPLES]
-    return [{"user": str(dataset.id2token(dataset.uid_field, heard.users[row])),
-             "history": [names.titles[item] for item in heard.recent[row]], "answer": heard.answers[row],
-             "next": names.titles[heard.targets[row]], "category": names.categories[heard.targets[row]]} for row in rows]
+    rows = np.argsort(said.users, kind="stable")[:EXAMPLES]
+    return [{"user": str(dataset.id2token(dataset.uid_field, said.users[row])),
+             "history": [names.titles[item] for item in said.recent[row]], "answer": said.answers[row],
+             "next": names.titles[said.targets[row]], "category": names.categories[said.targets[row]]} for row in rows]

@@ -176,9 +176,9 @@ def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
     batch = next(iter(loaded.data.test))[0][:users].to(device)
 
     def ours():
-        heard = model.hear(batch, answer=True)
-        model.answers(batch, heard)
-        model.top_k(batch, TOP, heard=heard)
+        encoding = model.encode_histories(batch, answer=True)
+        model.answers(batch, encoding)
+        model.top_k(batch, TOP, encoding=encoding)
         _wait(device)
 
     layout = model._read(batch[model.ITEM_SEQ], batch[model.USER_ID])

@@ -75,7 +75,7 @@ class ReleasedScheme:
         state, memory = self.decoder.start(prompt[None], torch.tensor([[len(prompt) - 1]], device=prompt.device), TOKENS)
         states, parents = [state[0, 0]], torch.zeros(1, 1, dtype=torch.long, device=prompt.device)
         while len(states) < TOKENS:
-            word = self.decoder.read(self.decoder.word_scores(states[-1]).argmax())         # [D]
+            word = self.decoder.read(self.decoder.word_logits(states[-1]).argmax())         # [D]
             state, memory = self.decoder.step(memory, word[None, None], parents)  # [1, 1, D]
             states.append(state[0, 0])
         return torch.stack(states)

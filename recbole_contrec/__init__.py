@@ -3,7 +3,7 @@ recbole_contrec
 ###############
 Generative recommendation with language models inside RecBole 1.2.
 
-One alphabet of axes is used in every shape comment of this package:
+Axes in shape comments. A docstring that needs another letter, or one of these for something else, explains it:
 
 =====  ==========================================
 ``B``  rows of a batch
@@ -11,8 +11,7 @@ One alphabet of axes is used in every shape comment of this package:
 ``K``  tokens of an item or a user
 ``C``  codes of a codebook
 ``S``  prompt length
-``P``  positions of an encoder-decoder's answer
-``D``  width of the language model
+``D``  width of the language model; in ``tokenizer/`` of a token
 ``d``  width of an item vector
 ``U``  users, row 0 is padding
 ``N``  items, row 0 is padding

@@ -247,7 +247,7 @@ def _hold_back(loaded: LoadedRun) -> None:
     """
     loaded.model.eval()
     model, items, exposure = loaded.model, sorted(loaded.new_items), loaded.config["new_item_exposure"]
-    model.retrieval.handicap = None
+    model.retrieval.score_penalty = None
     if exposure is None or not items:
         return
     people = _people(loaded)
@@ -255,8 +255,8 @@ def _hold_back(loaded: LoadedRun) -> None:
     places = exposure * PLACES * len(people) * len(items) / (model.n_items - 1)
     places = max(1, round(places)) if exposure else 0  # a sample cannot tell less than one place from none
     if places < len(margins):
-        model.retrieval.handicap = model.item_vectors.weight.new_zeros(model.n_items)
-        model.retrieval.handicap[items] = margins.topk(places + 1).values[-1]
+        model.retrieval.score_penalty = model.item_vectors.weight.new_zeros(model.n_items)
+        model.retrieval.score_penalty[items] = margins.topk(places + 1).values[-1]
 
 
 def _people(loaded: LoadedRun) -> list[tuple[str, int, np.ndarray]]:
@@ -279,9 +279,9 @@ def _margins(loaded: LoadedRun, people: list[tuple[str, int, np.ndarray]], new: 
         batch = people[start:start + BATCH]
         interaction, seen = as_interaction(loaded.config, batch), seen_items(batch)
         interaction, seen = interaction.to(new.device), seen.to(new.device)
-        heard = loaded.model.hear(interaction)
-        best, items = loaded.model.top_k(interaction, PLACES, seen, heard)        # [B, 10] each
-        others, _ = loaded.model.top_k(interaction, PLACES, torch.cat([seen, new.expand(len(batch), -1)], dim=1), heard)
+        encoding = loaded.model.encode_histories(interaction)
+        best, items = loaded.model.top_k(interaction, PLACES, seen, encoding)        # [B, 10] each
+        others, _ = loaded.model.top_k(interaction, PLACES, torch.cat([seen, new.expand(len(batch), -1)], dim=1), encoding)
         is_new = torch.isin(items, new)
         place = is_new.cumsum(1).clamp_min(1)  # among the new items, where it is one
         margin = best - others.gather(1, PLACES - place)

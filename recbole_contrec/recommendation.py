@@ -120,9 +120,9 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     answers = None
     with torch.no_grad():
         if getattr(loaded.model, "can_answer", False):
-            heard = loaded.model.hear(interaction, answer=True)
-            answers = loaded.model.answers(interaction, heard)
-            scores, items = loaded.model.top_k(interaction, k, excluded, heard)
+            encoding = loaded.model.encode_histories(interaction, answer=True)
+            answers = loaded.model.answers(interaction, encoding)
+            scores, items = loaded.model.top_k(interaction, k, excluded, encoding)
         elif hasattr(loaded.model, "top_k"):  # in bounded memory whatever the size of the catalogue
             scores, items = loaded.model.top_k(interaction, k, excluded)
         else:

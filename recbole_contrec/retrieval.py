@@ -127,7 +127,7 @@ class Retrieval(nn.Module):
         text_weight: of the log-probability of an item's text, which is added to its score.
 
     Attributes:
-        handicap: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of it.
+        score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of it.
     """
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
@@ -146,7 +146,7 @@ class Retrieval(nn.Module):
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
         self.register_parameter("repeat_bias", bias)
-        self.register_buffer("handicap", None, persistent=False)
+        self.register_buffer("score_penalty", None, persistent=False)
 
     def scores(self, preference: Tensor, items: Tensor, history: Tensor | None = None, first: int = 0,
                text: TextEvidence | None = None) -> Tensor:
@@ -162,8 +162,8 @@ class Retrieval(nn.Module):
             Tensor: a fresh writable [n, N].
         """
         scores = self._scores(preference, items, history, first, text)
-        if self.handicap is not None:
-            scores -= self.handicap[first:first + len(items)]
+        if self.score_penalty is not None:
+            scores -= self.score_penalty[first:first + len(items)]
         return scores
 
     def _scores(self, preference, items, history, first, text=None):
@@ -232,7 +232,7 @@ class Retrieval(nn.Module):
             numbers: of the items [n], to find them in ``history`` [n, L] and ``text``.
         """
         scores = self._paired_scores(preference, items, numbers, history, text)
-        return scores if self.handicap is None else scores - self.handicap[numbers]
+        return scores if self.score_penalty is None else scores - self.score_penalty[numbers]
 
     def _paired_scores(self, preference, items, numbers, history, text=None):
         if self.similarity == "cosine":

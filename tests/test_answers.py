@@ -33,7 +33,7 @@ def prompt():
 def alone(decoder, answers, prompt, last, numbers):
     """Log-probability of the words of one answer [A] behind position ``last`` of one prompt [S, D], word by word."""
     inputs = torch.cat([prompt[:last + 1], answers.begin[None], decoder.read(numbers[:-1])])[None]
-    log_probs = decoder.word_scores(decoder(inputs)[0, last + 1:]).log_softmax(-1)
+    log_probs = decoder.word_logits(decoder(inputs)[0, last + 1:]).log_softmax(-1)
     return log_probs.gather(1, numbers[:, None]).squeeze(1)
 
 
@@ -61,7 +61,7 @@ def test_branches_in_one_pass_are_answers_read_alone(decoder, answers, prompt):
             assert branches.real[row, place].sum() == len(words)
             if len(words):
                 wanted = alone(decoder, answers, prompt[row], begins[row, place], words)
-                said = decoder.word_scores(branches.said[row, place, :len(words)]).log_softmax(-1)
+                said = decoder.word_logits(branches.said[row, place, :len(words)]).log_softmax(-1)
                 torch.testing.assert_close(said.gather(1, words[:, None]).squeeze(1), wanted)
                 total, count = total - wanted.sum(), count + len(words)
     torch.testing.assert_close(branches.loss(decoder), total / count)
@@ -118,7 +118,7 @@ def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers
             while len(words) < answers.longest and end not in words:
                 own = decoder.read(torch.tensor(words, dtype=torch.long))
                 states.append(decoder(torch.cat([prompt[row, :begin + 1], answers.begin[None], own])[None])[0, -1])
-                words.append(int(decoder.word_scores(states[-1]).argmax()))
+                words.append(int(decoder.word_logits(states[-1]).argmax()))
             assert said.answers.lengths[row, place] == len(words)
             assert said.answers.numbers[row, place].tolist() == words + [end] * (answers.longest - len(words))
             torch.testing.assert_close(said.states[row, place], torch.stack(states).mean(0), atol=1e-5, rtol=1e-4)

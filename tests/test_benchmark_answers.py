@@ -139,7 +139,7 @@ def test_every_form_reaches_the_ranking_and_is_taken_back(talking, monkeypatch):
             scores[form.kind] = model.full_sort_predict(rows)
     torch.testing.assert_close(model.full_sort_predict(rows), own)
     said = model.language.answers
-    log_probs = model.hear(rows).log_probs[:, said.text_of]
+    log_probs = model.encode_histories(rows).log_probs[:, said.text_of]
     torch.testing.assert_close(scores[ALONE], log_probs)
     torch.testing.assert_close(scores["text_weight"], scores[VECTORS] + 0.2 * log_probs)
     torch.testing.assert_close(own, scores[VECTORS] + 0.3 * log_probs)

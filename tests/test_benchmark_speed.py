@@ -202,6 +202,6 @@ def test_cached_writing_equals_reading_everything_again(config_of):
     prompt = torch.randn(5, 16)
     with torch.no_grad():
         states = scheme.write(prompt)
-        words = scheme.decoder.read(scheme.decoder.word_scores(states).argmax(1))
+        words = scheme.decoder.read(scheme.decoder.word_logits(states).argmax(1))
         again = scheme.decoder(torch.cat([prompt, words[:-1]])[None])[0, 4:]
     torch.testing.assert_close(states, again, atol=1e-4, rtol=1e-4)

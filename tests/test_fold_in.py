@@ -192,7 +192,7 @@ def test_items_one_after_the_other_are_folded_in_as_all_at_once(trained, source)
     fold_in_interactions(twice, {"b": users[1]})
     torch.testing.assert_close(tokens_of(twice, "a", "b"), tokens_of(once, "a", "b"))
     torch.testing.assert_close(twice.model.item_vectors.weight, once.model.item_vectors.weight)
-    torch.testing.assert_close(twice.model.retrieval.handicap, once.model.retrieval.handicap, atol=1e-3, rtol=0)
+    torch.testing.assert_close(twice.model.retrieval.score_penalty, once.model.retrieval.score_penalty, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -240,8 +240,8 @@ def test_the_loss_knows_nothing_of_the_handicap(trained):
     fold_in_interactions(loaded, {"new": users_of_item(loaded, 7)})
     retrieval, items = loaded.model.retrieval, loaded.model.item_vectors.weight
     losses = []
-    for handicap in (None, torch.linspace(0, 5, len(items))):
-        retrieval.handicap = handicap
+    for score_penalty in (None, torch.linspace(0, 5, len(items))):
+        retrieval.score_penalty = score_penalty
         torch.manual_seed(0)
         losses.append(retrieval.ranking_loss(items[3:9], items, torch.arange(4, 10), negatives=10))
     assert losses[0] == losses[1]

@@ -161,7 +161,7 @@ def test_likelihood_and_bonus_enter_the_scores(staged):
     loaded = staged("ContRec", *arguments, "--text_weight=0.3", "--text_bonus=0.2")
     model, batch = loaded.model.eval(), next(iter(loaded.data.test))[0]
     scores = model.full_sort_predict(batch)
-    evidence = model._text_evidence(model.hear(batch))
+    evidence = model._text_evidence(model.encode_histories(batch))
     assert evidence.log_probs.shape[1] == 3  # odd, even, none
     plain = model.retrieval.scores(model.generate(batch), model.item_vectors.weight)
     agrees = (evidence.category_of == evidence.said[:, None]) & (evidence.said[:, None] > 0)
@@ -265,7 +265,7 @@ def test_a_list_shows_what_the_model_says(staged):
     assert table.groupby("user_id", sort=False).answer.nunique().tolist() == [1, 1, 1]
     rows = {user: part.answer.iloc[0] for user, part in table.groupby("user_id")}
     assert set(rows) == {"u1", "u2", "new-1"} and all(isinstance(answer, str) for answer in rows.values())
-    loaded.model.answers = lambda interaction, heard: [f"says {number}" for number in interaction["user_id"].tolist()]
+    loaded.model.answers = lambda interaction, encoding: [f"says {number}" for number in interaction["user_id"].tolist()]
     table, numbers = recommend(loaded, users=["u2", "u1"], k=2), loaded.data.dataset.field2token_id["user_id"]
     assert table.answer.tolist() == [f"says {numbers[user]}" for user in ("u2", "u2", "u1", "u1")]
     loaded.model.language = None

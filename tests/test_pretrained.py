@@ -96,9 +96,9 @@ def test_word_scores_are_the_logits_of_transformers(stories):
     theirs = AutoModelForCausalLM.from_pretrained(STORIES)
     with torch.no_grad():
         expected = theirs(numbers).logits
-        close(stories.word_scores(stories(stories.read(numbers))), expected)
+        close(stories.word_logits(stories(stories.read(numbers))), expected)
         padded = torch.cat([stories.read(numbers), 1e3 * torch.ones(3, 4, 64)], dim=1)
-        close(stories.word_scores(stories(padded)[:, :9]), expected)
+        close(stories.word_logits(stories(padded)[:, :9]), expected)
 
 
 def greedy(decoder, text, length):
@@ -107,7 +107,7 @@ def greedy(decoder, text, length):
     vectors = decoder.read(torch.tensor([numbers]))
     states, memory = decoder.start(vectors, torch.tensor([[len(numbers) - 1]]), room=length)
     for _ in range(length):
-        word = decoder.word_scores(states).argmax(-1)                             # [1, 1]
+        word = decoder.word_logits(states).argmax(-1)                             # [1, 1]
         numbers.append(int(word))
         states, memory = decoder.step(memory, decoder.read(word), torch.zeros(1, 1, dtype=torch.long))
     return numbers
@@ -134,7 +134,7 @@ def test_half_precision_inside_single_outside(stories, dtype):
     assert frozen == {getattr(torch, dtype)} and trained == {torch.float32}
     inputs = half.read(torch.arange(3, 23)[None])
     states = half(inputs)
-    assert inputs.dtype == states.dtype == half.word_scores(states).dtype == torch.float32
+    assert inputs.dtype == states.dtype == half.word_logits(states).dtype == torch.float32
     single = adapted()
     distance = (states - single(inputs)).norm() / single(inputs).norm()
     assert 1e-6 < distance < 0.03
@@ -417,7 +417,7 @@ def test_all_weights_go_through_a_checkpoint_once(tmp_path):
     assert "model.model.embed_tokens.weight" in state and "model.lm_head.weight" not in state  # they are one
     again = PretrainedDecoder(str(STORIES), lora_rank=0).eval()
     again.load_state_dict(state)
-    assert again.word_scores(again(inputs)).equal(decoder.word_scores(decoder(inputs)))
+    assert again.word_logits(again(inputs)).equal(decoder.word_logits(decoder(inputs)))
     with pytest.raises(RuntimeError, match="lora_rank=0, not lora_alpha=16.0"):
         adapted().load_state_dict(state)
     with pytest.raises(RuntimeError, match="lora_alpha=16.0, not lora_rank=0"):
@@ -478,9 +478,9 @@ def test_rows_without_a_word_are_never_predicted(tmp_path, stories):
     model.resize_token_embeddings(640, mean_resizing=False)
     model.save_pretrained(folder_of(tmp_path / "more rows", without=["model.safetensors"]))
     more, states = PretrainedDecoder(str(tmp_path / "more rows"), lora_rank=0), torch.randn(2, 64)
-    close(more.word_scores(states), stories.word_scores(states))  # [2, 512]
+    close(more.word_logits(states), stories.word_logits(states))  # [2, 512]
     renumber(tmp_path / "more rows", **{"▁they": 515})
-    scores = PretrainedDecoder(str(tmp_path / "more rows"), lora_rank=0).word_scores(states)
+    scores = PretrainedDecoder(str(tmp_path / "more rows"), lora_rank=0).word_logits(states)
     assert scores.shape == (2, 516) and scores.isfinite().sum(1).tolist() == [512, 512]
     assert scores[:, [366, 512, 513, 514]].eq(-torch.inf).all()
 
@@ -494,7 +494,7 @@ def test_scores_are_scaled_as_the_architecture_does(tmp_path, kind, settings):
     with torch.no_grad():
         expected = decoder.model(numbers).logits
         plain = decoder.model.get_output_embeddings()(decoder(decoder.read(numbers)))
-        close(decoder.word_scores(decoder(decoder.read(numbers))), expected)
+        close(decoder.word_logits(decoder(decoder.read(numbers))), expected)
         assert (plain - expected).norm() > 0.1 * expected.norm()
 
 

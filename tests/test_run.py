@@ -354,8 +354,9 @@ def test_a_column_named_like_the_answers_is_kept(trained, monkeypatch):
     trained.data.dataset.item_texts["answer"] = trained.data.dataset.item_texts["title"]
     assert "answer" in recommend(trained, ["u1"], k=3)
     monkeypatch.setattr(type(trained.model), "can_answer", True)
-    monkeypatch.setattr(trained.model, "answers", lambda rows, heard: ["said"] * len(rows))
-    monkeypatch.setattr(trained.model, "hear", lambda rows, answer, hear=trained.model.hear: hear(rows))
+    monkeypatch.setattr(trained.model, "answers", lambda rows, encoding: ["said"] * len(rows))
+    encode = trained.model.encode_histories
+    monkeypatch.setattr(trained.model, "encode_histories", lambda rows, answer: encode(rows))
     table = recommend(trained, ["u1"], k=3)
     assert (table["answer"] == "said").all() and (table["item_answer"] == table["title"]).all()
 

@@ -346,5 +346,5 @@ def test_other_models_that_generate_identifiers_improve_them(run_tiny):
     (record,) = result["refinements"]
     assert record["epoch"] == 1 and "kept" in record and record["collisions"] == 0 and record["share_changed"] > 0
     codes = load_data_and_model(result["checkpoint"]).model.item_codes
-    codes = codes.codes[codes.codes[:, 0] < codes.stand_in]
+    codes = codes.codes[codes.codes[:, 0] < codes.unknown_code]
     assert len(codes.unique(dim=0)) == len(codes)

@@ -143,7 +143,7 @@ def test_one_item_is_scored_exactly_whether_the_beam_finds_it_or_not(model_and_r
         seen = (rows["item_id_list"] == item).any(1)
         wanted = exact[:, item].masked_fill(seen, LOWEST)
         torch.testing.assert_close(model.predict(rows), wanted)
-    model.item_codes.codes[44] = model.item_codes.stand_in
+    model.item_codes.codes[44] = model.item_codes.unknown_code
     assert (model.predict(rows) == LOWEST).all()
 
 
@@ -269,7 +269,7 @@ def test_codes_start_where_their_items_lie(ready, width):
     model = ready("--code_vectors_init=vectors", f"--vector_size={width}").model
     vectors = checkpoint.load(next(Path("saved/stages").glob("item-vectors-*"))).tensors["items"]
     if width == 16:  # that of the language model: the vectors are taken as they are
-        first, none = model.item_codes.codes[:, 0], model.item_codes.stand_in
+        first, none = model.item_codes.codes[:, 0], model.item_codes.unknown_code
         used = first[first != none].unique()
         means = torch.stack([vectors[first == code].mean(0) for code in used])
         words = model.item_codes.read_level(used, 0)

@@ -212,6 +212,6 @@ def test_a_checkpoint_recommends_to_known_and_new_people(run_tiny):
 
     result = run_tiny("TokenRec", "--epochs=1")
     loaded = load_data_and_model(result["checkpoint"])
-    assert (loaded.model.item_codes.codes[1:] < loaded.model.item_codes.stand_in).any()  # codes come with the weights
+    assert (loaded.model.item_codes.codes[1:] < loaded.model.item_codes.unknown_code).any()  # codes come with the weights
     table = recommend(loaded, users=["u3", "u5"], histories=[["i1", "i2"]], k=4)
     assert len(table) == 12 and table["item_id"].notna().all()

@@ -79,11 +79,11 @@ def test_scores_keep_the_contract(model_and_rows):
 
 def test_lists_leave_out_what_is_excluded_and_what_does_not_exist(model_and_rows):
     model, rows = model_and_rows("--beam_size=7")
-    model.item_codes.codes[11] = model.item_codes.stand_in
+    model.item_codes.codes[11] = model.item_codes.unknown_code
     model.eval()  # a new trie
     excluded = model.top_k(rows, 4)[1]
     scores, items = model.top_k(rows, model.n_items, excluded)
-    n_left = model.n_items - 1 - 4 - int((model.item_codes.codes[1:, 0] == model.item_codes.stand_in).sum())
+    n_left = model.n_items - 1 - 4 - int((model.item_codes.codes[1:, 0] == model.item_codes.unknown_code).sum())
     assert ((items > 0).sum(1) == n_left).all() and (items != 11).all()  # the list widens the beam
     assert torch.equal(items == 0, scores == -torch.inf)
     assert not (items[:, :, None] == excluded[:, None]).any()

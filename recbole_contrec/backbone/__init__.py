@@ -13,7 +13,7 @@ vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says th
 """
 
 from recbole_contrec.backbone.answers import Answers, Branches, Generated
-from recbole_contrec.backbone.decoder import CausalDecoder, Memory
+from recbole_contrec.backbone.decoder import CausalDecoder, KeyValueCache
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
 from recbole_contrec.backbone.grouping import length_groups
 from recbole_contrec.backbone.pretrained import PretrainedDecoder
@@ -24,6 +24,6 @@ from recbole_contrec.backbone.t5_writer import T5Writer
 from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
 from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words_of
 
-__all__ = ["Answers", "Branches", "CausalDecoder", "Encoded", "EncoderDecoder", "Generated", "Layout", "Memory",
+__all__ = ["Answers", "Branches", "CausalDecoder", "Encoded", "EncoderDecoder", "Generated", "Layout", "KeyValueCache",
            "PretrainedDecoder", "PretrainedModel", "PretrainedT5", "Prompt", "T5Writer", "Vocabulary", "VocabularyWordings",
            "Wordings", "Words", "length_groups", "words_of"]

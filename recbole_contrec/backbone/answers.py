@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.decoder import Memory
+from recbole_contrec.backbone.decoder import KeyValueCache
 from recbole_contrec.backbone.vocabulary import Encoded
 
 
@@ -35,7 +35,7 @@ class Branches(NamedTuple):
         """Cross entropy of the words, the mean over words; 0 without any."""
         if not self.real.any():
             return self.said.new_zeros(())
-        return F.cross_entropy(backbone.word_scores(self.said[self.real]), self.numbers[self.real])
+        return F.cross_entropy(backbone.word_logits(self.said[self.real]), self.numbers[self.real])
 
 
 class Generated(NamedTuple):
@@ -68,7 +68,7 @@ class Answers(nn.Module):
     """The texts that a language model may say about items, one an item; items may share one.
 
     The backbone is handed in by the caller. It has ``forward(inputs, positions, visible)``, ``step``, ``read`` and
-    ``word_scores``.
+    ``word_logits``.
 
     Args:
         encoded: the answer about every item [N, A], each with an end mark. About an item without a text (an end mark and
@@ -154,7 +154,7 @@ class Answers(nn.Module):
     # what is said
 
     @torch.no_grad()
-    def log_probs(self, backbone: nn.Module, memory: Memory, branch: Tensor) -> Tensor:
+    def log_probs(self, backbone: nn.Module, memory: KeyValueCache, branch: Tensor) -> Tensor:
         """Log-probability of every distinct text.
 
         Args:
@@ -184,12 +184,12 @@ class Answers(nn.Module):
         """Log-probabilities of the words of a level after the nodes above it: states [B, W', D] -> [B, W]."""
         rows = []
         for part in states.split(max(1, self.MEMORY // (states.shape[1] * backbone.n_words))):
-            log_probs = backbone.word_scores(part).float().log_softmax(-1)        # [b, W', V]
+            log_probs = backbone.word_logits(part).float().log_softmax(-1)        # [b, W', V]
             rows.append(log_probs[:, level.parents, level.numbers])
         return torch.cat(rows)
 
     @torch.no_grad()
-    def generate(self, backbone: nn.Module, memory: Memory, branches: Tensor, end: int) -> "Generated":
+    def generate(self, backbone: nn.Module, memory: KeyValueCache, branches: Tensor, end: int) -> "Generated":
         """The likeliest words one by one.
 
         Args:
@@ -203,7 +203,7 @@ class Answers(nn.Module):
         while len(said) < self.longest and alive[-1].any():
             state, memory = backbone.step(memory, inputs, parents)                # [B, Q, D]
             states.append(state)
-            said.append(backbone.word_scores(state).argmax(-1).masked_fill(~alive[-1], end))
+            said.append(backbone.word_logits(state).argmax(-1).masked_fill(~alive[-1], end))
             alive.append(alive[-1] & (said[-1] != end))
             inputs = backbone.read(said[-1])                                      # [B, Q, D]
             parents = torch.arange(n_answers, device=branches.device).expand(batch, -1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 _HIDDEN = -3e4
 
 
-class Memory(NamedTuple):
+class KeyValueCache(NamedTuple):
     """What branches remember of their prompt and of the steps since, in every decoder with ``start`` and ``step``.
 
     The branches of a row are places beside each other that share all keys; a mask says which of these each one sees. So
@@ -37,7 +37,7 @@ class Memory(NamedTuple):
     position: Tensor
 
     @classmethod
-    def after(cls, inputs: Tensor, at: Tensor, cache: Any) -> "Memory":
+    def after(cls, inputs: Tensor, at: Tensor, cache: Any) -> "KeyValueCache":
         """Of branches behind positions [B, Q] of prompts [B, S, D]."""
         seen = torch.arange(inputs.shape[1], device=at.device) <= at[..., None]   # [B, Q, S]
         return cls(cache, seen, at + 1)
@@ -95,7 +95,7 @@ class CausalDecoder(nn.Module):
         """Vectors of words: [...] -> [..., D]."""
         return self.words(numbers)
 
-    def word_scores(self, states: Tensor) -> Tensor:
+    def word_logits(self, states: Tensor) -> Tensor:
         """Scores (logits) of the next word: [..., D] -> [..., V]. Words that are said and words that are read share their
         vectors."""
         return states @ self.words.weight.T
@@ -141,7 +141,7 @@ class CausalDecoder(nn.Module):
         return self._states_at(inputs, at, shared)
 
     @torch.no_grad()
-    def start(self, inputs: Tensor, at: Tensor, room: int, shared: int = 0) -> tuple[Tensor, Memory]:
+    def start(self, inputs: Tensor, at: Tensor, room: int, shared: int = 0) -> tuple[Tensor, KeyValueCache]:
         """:meth:`states_at`, and what is needed to go on from there.
 
         Args:
@@ -156,10 +156,10 @@ class CausalDecoder(nn.Module):
         cache = []
         states = self._states_at(inputs, at, shared, lambda *both: cache.append(
             tuple(F.pad(part, (0, 0, 0, room)) for part in both)))
-        return states, Memory.after(inputs, at, cache)
+        return states, KeyValueCache.after(inputs, at, cache)
 
     @torch.no_grad()
-    def step(self, memory: Memory, inputs: Tensor, parents: Tensor) -> tuple[Tensor, Memory]:
+    def step(self, memory: KeyValueCache, inputs: Tensor, parents: Tensor) -> tuple[Tensor, KeyValueCache]:
         """One more position for W branches a row.
 
         Args:

@@ -13,7 +13,7 @@ from inspect import signature
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.decoder import Memory, additive_mask, branch_masks, check_length, states_of, worth_sharing
+from recbole_contrec.backbone.decoder import KeyValueCache, additive_mask, branch_masks, check_length, states_of, worth_sharing
 from recbole_contrec.backbone.hub import not_causal
 from recbole_contrec.backbone.pretrained_model import PretrainedModel
 from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_right, scores_words
@@ -58,7 +58,7 @@ class PretrainedDecoder(PretrainedModel):
 
     # words
 
-    def word_scores(self, states: Tensor) -> Tensor:
+    def word_logits(self, states: Tensor) -> Tensor:
         """Scores (logits) of the next word: [..., D] -> [..., V], -inf for numbers that no word has."""
         config = self._whole.config.get_text_config()
         scores = self._whole.get_output_embeddings()(states.to(self._dtype))[..., :self.n_words].float()
@@ -95,14 +95,14 @@ class PretrainedDecoder(PretrainedModel):
         return states_of(self(inputs), at)
 
     @torch.no_grad()
-    def start(self, inputs: Tensor, at: Tensor, room: int, shared: int = 0) -> tuple[Tensor, Memory]:
+    def start(self, inputs: Tensor, at: Tensor, room: int, shared: int = 0) -> tuple[Tensor, KeyValueCache]:
         """:meth:`CausalDecoder.start`: inputs [B, S, D], at [B, Q] -> final states [B, Q, D] and a memory. The room is not
         needed here: the cache grows."""
         from transformers import DynamicCache
 
         self._check_branches(inputs.shape[1])
         cache = DynamicCache()  # without the configuration, so that no layer forgets what left its window
-        memory, shared = Memory.after(inputs, at, cache), worth_sharing(inputs, shared)
+        memory, shared = KeyValueCache.after(inputs, at, cache), worth_sharing(inputs, shared)
         inputs = inputs.to(self._dtype)
         if shared:
             self._body(inputs_embeds=inputs[:1, :shared], past_key_values=cache, use_cache=True)
@@ -111,7 +111,7 @@ class PretrainedDecoder(PretrainedModel):
         return states_of(states, at - shared).float(), memory
 
     @torch.no_grad()
-    def step(self, memory: Memory, inputs: Tensor, parents: Tensor) -> tuple[Tensor, Memory]:
+    def step(self, memory: KeyValueCache, inputs: Tensor, parents: Tensor) -> tuple[Tensor, KeyValueCache]:
         """:meth:`CausalDecoder.step`: inputs [B, W, D], parents [B, W] -> final states [B, W, D] and the memory of W branches."""
         position = memory.position.gather(1, parents)                             # [B, W]
         self._check_branches(int(position.max()) + 1)

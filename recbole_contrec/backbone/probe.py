@@ -30,11 +30,11 @@ def scores_words(decoder, model, words: Tensor) -> bool:
     """Whether word scores are those of the model itself, which may scale them in a way that nobody knows here.
 
     Args:
-        decoder: with ``read``, ``forward`` and ``word_scores`` [..., V].
+        decoder: with ``read``, ``forward`` and ``word_logits`` [..., V].
         model: the causal language model inside it.
         words: any [n].
     """
-    ours = decoder.word_scores(decoder(decoder.read(words)[None]))                # [1, n, V]
+    ours = decoder.word_logits(decoder(decoder.read(words)[None]))                # [1, n, V]
     theirs = model(input_ids=words[None], use_cache=False).logits.float()[..., :ours.shape[-1]]
     real = ours.isfinite()  # numbers without a word have none
     return bool((ours - theirs)[real].norm() <= 0.05 * theirs[real].norm())

@@ -20,13 +20,13 @@ from recbole_contrec.errors import UserError, did_you_mean
 PARTS = {"title": ("title", "name"), "category": ("categor", "genre", "class", "brand", "artist")}
 
 
-def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
+def read_item_texts(config, item_ids) -> dict[str, list[str]]:
     """Texts of every item, aligned to the internal item numbers.
 
     Args:
         config: reads ``data_path``, ``dataset``, ``ITEM_ID_FIELD`` and ``text_fields`` (names, or ``~``
             for every ``token_seq`` and ``token`` column of the ``.item`` file; an empty list for none).
-        item_tokens: original item ids by internal number; entry 0 is the padding.
+        item_ids: original item ids by internal number; entry 0 is the padding.
 
     Returns:
         dict: field name -> one text an item, empty where the data has none. Empty dict without a ``.item`` file.
@@ -53,7 +53,7 @@ def read_item_texts(config, item_tokens) -> dict[str, list[str]]:
     table.columns = list(columns)
     if item_field not in columns:
         raise UserError(f"{path.name} has no column {item_field!r}; it has {', '.join(columns)}")
-    table = table.drop_duplicates(item_field).set_index(item_field).reindex(item_tokens).fillna("")
+    table = table.drop_duplicates(item_field).set_index(item_field).reindex(item_ids).fillna("")
     return {name: table[name].tolist() for name in fields}
 
 

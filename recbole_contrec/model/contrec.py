@@ -23,7 +23,7 @@ from recbole_contrec.tokenizer import SigmaVAE, WholeVector, health_report
 from recbole_contrec.training.stages import Stage, StageResult
 
 
-TOKEN_SIZE = 0.16  # size of a coordinate of what is read of an item before training (median on ml-100k)
+TOKEN_RMS = 0.16  # size of a coordinate of what is read of an item before training (median on ml-100k)
 
 
 class ContRecLoss(NamedTuple):
@@ -83,7 +83,7 @@ class ContRec(GenerativeRecommender):
         self.prompt = Prompt(hidden_size, config["instruction_length"], n_user_tokens, n_tokens,
                              config["item_positions"], self.max_seq_length, self._wordings(),
                              self.language.words_per_item if self.language else 0,
-                             pretrained.word_size / TOKEN_SIZE if pretrained else 1.0)
+                             pretrained.word_size / TOKEN_RMS if pretrained else 1.0)
         answer = self.language.longest_answer if self.language else 0
         longest = self.prompt.max_positions + answer
         limit = min(longest, pretrained.max_positions if pretrained else longest, config["max_prompt_length"] or longest)

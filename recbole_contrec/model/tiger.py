@@ -18,7 +18,7 @@ from recbole_contrec.data.vectors import vector_stages
 from recbole_contrec.decoding import NextLogProbs
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.fitting import fitted
-from recbole_contrec.model.base.identifier_generation import WORD_SIZE, CodeTable, IdentifierGenerator
+from recbole_contrec.model.base.identifier_generation import CODE_RMS, CodeTable, IdentifierGenerator
 from recbole_contrec.model.base.windowed import Targets, Windowed, repeat_rate
 from recbole_contrec.tokenizer import (
     ResidualVQ,
@@ -114,7 +114,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         yield from self._description_stages(dataset, vectors)
 
     def _identifier_stage(self, dataset, vectors: Tensor) -> Stage:
-        config, none = self.config, self.item_codes.stand_in
+        config, none = self.config, self.item_codes.unknown_code
         method = config["identifiers"]
         settings = {"identifiers": method, "tokens": config["item_tokens"], "codes": none, "seed": config["seed"],
                     **{key: config[key] for key in _SETTINGS_OF[method]}}
@@ -146,7 +146,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         # A seed of its own: the codes must not depend on what else the model drew, nor that on whether they were on disk.
         with torch.random.fork_rng():
             torch.manual_seed(config["seed"])
-            tokenizer = ResidualVQ(vectors.shape[1], config["item_tokens"], self.item_codes.stand_in, config["token_size"],
+            tokenizer = ResidualVQ(vectors.shape[1], config["item_tokens"], self.item_codes.unknown_code, config["token_size"],
                                    config["tokenizer_hidden_size"], config["tokenizer_dropout"], config["code_restart"])
         result = fitted(config, tokenizer.to(self.device), vectors.to(self.device), report, code_report,
                         codebook_weight=config["codebook_weight"], commitment_weight=config["commitment_weight"])
@@ -154,7 +154,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     def _plain_codes(self, method: str, dataset, vectors: Tensor) -> Tensor:
         """Codes [N, K - 1] of a method without a network."""
-        sizes = self.config["item_tokens"], self.item_codes.stand_in, self.config["seed"]
+        sizes = self.config["item_tokens"], self.item_codes.unknown_code, self.config["seed"]
         if method == "clusters":
             return cluster_codes(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, *sizes)
         if method == "random":
@@ -165,7 +165,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
     def _start_code_vectors(self, vectors: Tensor) -> None:
         """Put the vectors of codes, read and scored, where the items [N, d] lie that have them: level by level the mean of
         what the levels before leave of their vectors."""
-        width, none = self.config["hidden_size"], self.item_codes.stand_in
+        width, none = self.config["hidden_size"], self.item_codes.unknown_code
         if vectors.shape[1] != width:  # a random map keeps angles, about
             drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
             vectors = vectors @ drawn.to(vectors) / vectors.shape[1] ** 0.5
@@ -178,7 +178,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
             used[none] = False
             size = means[used].square().mean().sqrt()
             if size > 0:  # nothing is left where the codes before say all
-                start = WORD_SIZE * means[used] / size
+                start = CODE_RMS * means[used] / size
                 self.item_codes.words.weight[self.item_codes.first[level] + used.nonzero().squeeze(1)] = start
                 self.code_heads[level].weight[used[:none]] = start
 

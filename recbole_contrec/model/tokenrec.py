@@ -25,7 +25,7 @@ from recbole_contrec.backbone import (
     Wordings,
 )
 from recbole_contrec.model.base.generative import GenerativeRecommender, room_for_history
-from recbole_contrec.model.base.identifier_generation import WORD_SIZE, CodeTable
+from recbole_contrec.model.base.identifier_generation import CODE_RMS, CodeTable
 from recbole_contrec.model.base.language import pretrained_model
 from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
@@ -129,7 +129,7 @@ class TokenRec(GenerativeRecommender):
         config = self.config
         return Prompt(self.hidden_size, 0, config["user_tokens"], config["item_tokens"], config["item_positions"],
                       max_items, self._wordings(pretrained),
-                      token_scale=pretrained.word_size / WORD_SIZE if pretrained else 1.0)
+                      token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0)
 
     def _wordings(self, pretrained):
         config = self.config
@@ -223,7 +223,7 @@ class TokenRec(GenerativeRecommender):
 
     def add_items(self, count: int) -> None:
         super().add_items(count)
-        rows = self.item_codes.codes.new_full((count, self.config["item_tokens"]), self.item_codes.stand_in)
+        rows = self.item_codes.codes.new_full((count, self.config["item_tokens"]), self.item_codes.unknown_code)
         self.item_codes.codes = torch.cat([self.item_codes.codes, rows])
 
     def _set_item_tokens(self, items: Tensor, vectors: Tensor) -> None:
@@ -262,9 +262,9 @@ class TokenRec(GenerativeRecommender):
             # The codes of a training user were computed from his training targets as well; reading them every
             # time, the model would learn to look the answer up instead of reading the history.
             hidden = torch.rand(len(users), device=users.device) < self.config["user_token_dropout"]
-            codes = codes.masked_fill(hidden[:, None], self.user_codes.stand_in)
+            codes = codes.masked_fill(hidden[:, None], self.user_codes.unknown_code)
         elif self.user_fold_in is not None:
-            new = (codes[:, 0] == self.user_codes.stand_in).nonzero().squeeze(1)  # [n]
+            new = (codes[:, 0] == self.user_codes.unknown_code).nonzero().squeeze(1)  # [n]
             vectors = self.user_fold_in(item_seq[new])                            # [n, d]
             some = (vectors != 0).any(1)
             codes[new[some]] = self.user_tokenizer.encode(vectors[some])

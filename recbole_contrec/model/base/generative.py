@@ -15,13 +15,13 @@ from recbole_contrec.backbone import Layout, Prompt, length_groups
 from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.fitting import fitted
-from recbole_contrec.model.base.text_generation import Heard, Speaking
+from recbole_contrec.model.base.text_generation import HistoryEncoding, TextGeneration
 from recbole_contrec.model.base.windowed import Targets, Windowed
 from recbole_contrec.tokenizer import FoldIn
 from recbole_contrec.training.stages import Report, Stage, StageResult
 
 
-class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
+class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
     """Base class: the stages before training, the way from a history to a state, and RecBole's methods for scores.
 
     An heir sets ``config``, ``item_tokenizer``, ``user_tokenizer`` and ``user_fold_in`` (or None), ``item_vectors``,
@@ -97,17 +97,18 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
 
     def _last_states(self, item_seq: Tensor, length: Tensor, user: Tensor) -> Tensor:
         """What the next preference is generated from after histories [B, L] of some length [B], [B, ...]."""
-        return self._hear(item_seq, length, user).conditions
+        return self._encode_histories(item_seq, length, user).conditions
 
-    def _hear(self, item_seq: Tensor, length: Tensor, user: Tensor, answer: bool = False, log_probs: bool = False) -> Heard:
+    def _encode_histories(self, item_seq: Tensor, length: Tensor, user: Tensor, answer: bool = False,
+                          log_probs: bool = False) -> HistoryEncoding:
         """Read histories [B, L] of some length [B]; rows of similar length are computed together."""
         item_seq, length = self._fitting(item_seq, length)
         found, order = [], length_groups(self._positions(item_seq, length))
         for rows in order:
             longest = int(length[rows].max())
-            found.append(self._heard(self._read(item_seq[rows, :longest], user[rows]), length[rows], answer, log_probs))
+            found.append(self._encode_group(self._read(item_seq[rows, :longest], user[rows]), length[rows], answer, log_probs))
         back = torch.cat(order).argsort()
-        return Heard(*(None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found)))
+        return HistoryEncoding(*(None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found)))
 
     def _widths(self, item_seq: Tensor) -> Tensor:
         """Positions of the prompt that every item takes [B, L]; none for the padding."""
@@ -166,30 +167,31 @@ class GenerativeRecommender(Speaking, Windowed, SequentialRecommender):
     @torch.no_grad()
     def generate(self, interaction) -> Tensor:
         """Preference vectors for the histories of a batch: [B, d], or samples [M, B, d]."""
-        return self._preferences(self.hear(interaction, scores=False).conditions)
+        return self._preferences(self.encode_histories(interaction, scores=False).conditions)
 
     def predict(self, interaction) -> Tensor:
         """Score of one item a row [B]."""
-        heard, item = self.hear(interaction), interaction[self.ITEM_ID]           # item [B]
-        return self.retrieval.paired_scores(self._preferences(heard.conditions), self.item_vectors(item), item,
-                                            interaction[self.ITEM_SEQ], self._text_evidence(heard))
+        encoding, item = self.encode_histories(interaction), interaction[self.ITEM_ID]  # item [B]
+        return self.retrieval.paired_scores(self._preferences(encoding.conditions), self.item_vectors(item), item,
+                                            interaction[self.ITEM_SEQ], self._text_evidence(encoding))
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
-        heard = self.hear(interaction)
-        return self.retrieval.scores(self._preferences(heard.conditions), self.item_vectors.weight,
-                                     interaction[self.ITEM_SEQ], text=self._text_evidence(heard))
+        encoding = self.encode_histories(interaction)
+        return self.retrieval.scores(self._preferences(encoding.conditions), self.item_vectors.weight,
+                                     interaction[self.ITEM_SEQ], text=self._text_evidence(encoding))
 
-    def top_k(self, interaction, k: int, excluded: Tensor | None = None, heard: Heard | None = None) -> tuple[Tensor, Tensor]:
+    def top_k(self, interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
+              ) -> tuple[Tensor, Tensor]:
         """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
 
         Args:
             excluded: item numbers [B, E] not to be returned, 0 = none.
-            heard: of :meth:`hear`, where the batch has been read already.
+            encoding: of :meth:`encode_histories`, where the batch has been read already.
         """
-        heard = heard or self.hear(interaction)
-        return self.retrieval.top_k(self._preferences(heard.conditions), self.item_vectors.weight, k, excluded,
-                                    interaction[self.ITEM_SEQ], text=self._text_evidence(heard))
+        encoding = encoding or self.encode_histories(interaction)
+        return self.retrieval.top_k(self._preferences(encoding.conditions), self.item_vectors.weight, k, excluded,
+                                    interaction[self.ITEM_SEQ], text=self._text_evidence(encoding))
 
     # items that were not in training
 

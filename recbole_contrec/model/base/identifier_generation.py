@@ -20,7 +20,7 @@ from recbole_contrec.model.base.windowed import Targets
 from recbole_contrec.training.stages import Stage
 
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
-WORD_SIZE = 0.1  # of a coordinate of the word vector of a code before training
+CODE_RMS = 0.1  # of a coordinate of the word vector of a code before training
 
 
 class CodesLoss(NamedTuple):
@@ -51,11 +51,11 @@ class CodeTable(nn.Module):
 
     def __init__(self, rows: int, n_tokens: int, codes: int, hidden_size: int):
         super().__init__()
-        self.stand_in = codes
+        self.unknown_code = codes
         self.register_buffer("codes", torch.full((rows, n_tokens), codes))
         self.register_buffer("first", torch.arange(n_tokens) * (codes + 1), persistent=False)  # of each codebook [K]
         self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
-        nn.init.normal_(self.words.weight, std=WORD_SIZE)  # K of them add up to the size of the item vectors beside them
+        nn.init.normal_(self.words.weight, std=CODE_RMS)  # K of them add up to the size of the item vectors beside them
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Word vectors [..., K, D] of users or items [...]."""
@@ -104,7 +104,7 @@ class IdentifierGenerator:
         return self._trie
 
     def _new_trie(self) -> CodeTrie:
-        return CodeTrie(self.item_codes.codes, self.item_codes.stand_in)
+        return CodeTrie(self.item_codes.codes, self.item_codes.unknown_code)
 
     def _new_improvement(self) -> SelfImprovement | None:
         """What improves the identifiers, None where they stay as they are.
@@ -161,7 +161,7 @@ class IdentifierGenerator:
 
     def code_loss(self, states: Tensor, codes: Tensor) -> Tensor:
         """Cross entropy of codes [n, K] after states [n, K, D], added up over K, mean over the rows that have codes."""
-        none = self.item_codes.stand_in
+        none = self.item_codes.unknown_code
         loss = sum(F.cross_entropy(head(states[:, level]), codes[:, level], ignore_index=none, reduction="sum",
                                    label_smoothing=self.config["label_smoothing"])
                    for level, head in enumerate(self.code_heads))
@@ -245,9 +245,9 @@ class IdentifierGenerator:
         an item without codes, or one that is never generated here."""
         targets = self._targets(interaction)                                      # states [B, K, D], in an order of their own
         codes = self.item_codes.codes[targets.items]                              # [B, K]
-        found = log_probs_of(self.code_heads, targets.states, codes.clamp(max=self.item_codes.stand_in - 1))
+        found = log_probs_of(self.code_heads, targets.states, codes.clamp(max=self.item_codes.unknown_code - 1))
         lowest = torch.finfo(found.dtype).min
-        found = found.masked_fill(codes[:, 0] == self.item_codes.stand_in, lowest)
+        found = found.masked_fill(codes[:, 0] == self.item_codes.unknown_code, lowest)
         scores = torch.full_like(found, lowest).scatter_(0, targets.row, found)
         never = self._never_generated(interaction)
         if never is not None:
@@ -284,8 +284,8 @@ class IdentifierGenerator:
         with a beam for every prefix, some items at a time. A reference, not made for speed."""
         scores, codes = None, self.item_codes.codes
         for items in self.trie.items.split(ITEMS_AT_ONCE):
-            chosen = torch.full_like(codes, self.item_codes.stand_in).index_copy_(0, items, codes[items])
-            found = self._search(interaction, CodeTrie(chosen, self.item_codes.stand_in), len(items))
+            chosen = torch.full_like(codes, self.item_codes.unknown_code).index_copy_(0, items, codes[items])
+            found = self._search(interaction, CodeTrie(chosen, self.item_codes.unknown_code), len(items))
             if scores is None:
                 scores = found.log_probs.new_full((len(found.items), self.n_items), -torch.inf)
             scores.scatter_(1, found.items, found.log_probs)

@@ -81,7 +81,7 @@ class SelfImprovement(nn.Module):
 
         With ``refinement: random``, the control, as many items move, and to the same identifiers, but who gets which is drawn.
         """
-        settings, none = self.settings, model.item_codes.stand_in
+        settings, none = self.settings, model.item_codes.unknown_code
         known = self._known(model)                                                # [n]
         own = model.item_codes.codes[known]                                       # [n, K]
         tree, found, likely = AllTuples(own.shape[1], none), [], []
@@ -119,7 +119,7 @@ class SelfImprovement(nn.Module):
 
     def _with_codes(self, model) -> Tensor:
         """Which items have codes [N]."""
-        return model.item_codes.codes[:, 0] != model.item_codes.stand_in
+        return model.item_codes.codes[:, 0] != model.item_codes.unknown_code
 
     def _prompts(self, items: Tensor) -> Tensor:
         """What an identifier is written behind, for items [m]: [m, 2, D]."""

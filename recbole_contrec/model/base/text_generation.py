@@ -1,7 +1,7 @@
 """
 recbole_contrec.model.base.text_generation
 ##########################################
-What words add to a model: answers that are learned beside the preferences, generated, and heard in the scores.
+What words add to a model: answers that are learned beside the preferences, generated, and used in the scores.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from recbole_contrec.model.base.windowed import Targets
 from recbole_contrec.retrieval import TextEvidence
 
 
-class Heard(NamedTuple):
+class HistoryEncoding(NamedTuple):
     """What one reading of the histories of a batch gives; None for what was not asked for."""
 
     conditions: Tensor                  # [B, ...]          what the next preference is generated from
@@ -23,7 +23,7 @@ class Heard(NamedTuple):
     answers: Tensor | None = None       # [B, A]            words of the generated answer
 
 
-class Speaking:
+class TextGeneration:
     """Mixin of :class:`~recbole_contrec.model.base.generative.GenerativeRecommender`, which it asks for prompts, conditions and
     states. ``language`` may be None: then nothing is said, and scores are those of the vectors alone."""
 
@@ -35,45 +35,45 @@ class Speaking:
         return self.language is not None and self.language.answers is not None
 
     @torch.no_grad()
-    def hear(self, interaction, scores: bool = True, answer: bool = False) -> Heard:
+    def encode_histories(self, interaction, scores: bool = True, answer: bool = False) -> HistoryEncoding:
         """Read the histories of a batch, each once.
 
         Args:
             scores: take what :meth:`full_sort_predict`, :meth:`top_k` and :meth:`predict` need; otherwise the conditions alone.
             answer: take what :meth:`answers` needs.
         """
-        return self._hear(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.USER_ID],
+        return self._encode_histories(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.USER_ID],
                           answer=answer or scores and bool(self.retrieval.text_bonus),
                           log_probs=scores and bool(self.retrieval.text_weight))
 
     @torch.no_grad()
-    def answers(self, interaction, heard: Heard | None = None) -> list[str]:
+    def answers(self, interaction, encoding: HistoryEncoding | None = None) -> list[str]:
         """What the language model says about the next item of every history of a batch, word by word the likeliest.
 
         Args:
-            heard: of :meth:`hear`, with the answer.
+            encoding: of :meth:`encode_histories`, with the answer.
 
         Raises:
             ValueError: it does not learn to answer.
         """
         if not self.can_answer:
             raise ValueError("this model has not learned to answer: train it with answer_weight above 0")
-        return self.language.vocabulary.decode((heard or self.hear(interaction, scores=False, answer=True)).answers)
+        return self.language.vocabulary.decode((encoding or self.encode_histories(interaction, scores=False, answer=True)).answers)
 
-    def _heard(self, prompt: Layout, length: Tensor, answer: bool, log_probs: bool) -> Heard:
-        """:meth:`hear` for prompts of ``length`` items [b]."""
+    def _encode_group(self, prompt: Layout, length: Tensor, answer: bool, log_probs: bool) -> HistoryEncoding:
+        """:meth:`encode_histories` for prompts of ``length`` items [b]."""
         before_condition = self.config["condition_on"] == "answer"
         if not (answer or log_probs or before_condition):
-            return Heard(self._state_after(prompt, length))
+            return HistoryEncoding(self._state_after(prompt, length))
         answers, (at, last) = self.language.answers, self._asked(prompt, length)
         room = max(answers.longest, answers.beginnings if log_probs else 0)
         states, memory = self.backbone.start(prompt.vectors, at, room, prompt.shared)
         likelihoods = answers.log_probs(self.backbone, memory, last) if log_probs else None
         if not (answer or before_condition):
-            return Heard(self._condition(states, last), likelihoods)
+            return HistoryEncoding(self._condition(states, last), likelihoods)
         said = answers.generate(self.backbone, memory, last[:, None], self.language.vocabulary.end)     # Q = 1
         condition = self._answer_conditions(said.states[:, 0]) if before_condition else self._condition(states, last)
-        return Heard(condition, likelihoods, said.answers.numbers[:, 0])
+        return HistoryEncoding(condition, likelihoods, said.answers.numbers[:, 0])
 
     def _generated(self, prompt: Layout, begins: Tensor) -> Generated:
         """Answers behind positions [b, Q], without dropout also in training."""
@@ -138,12 +138,12 @@ class Speaking:
         """What the next preference is generated from: mean states of answers, [..., D] -> [..., D]."""
         return states
 
-    def _text_evidence(self, heard: Heard) -> TextEvidence | None:
+    def _text_evidence(self, encoding: HistoryEncoding) -> TextEvidence | None:
         """What the language model says for the scores; None where they take no notice of it."""
         log_probs = said = text_of = category_of = None
         if self.retrieval.text_weight:
-            text_of, log_probs = self.language.answers.text_of, heard.log_probs
+            text_of, log_probs = self.language.answers.text_of, encoding.log_probs
         if self.retrieval.text_bonus:
             categories = self.language.categories
-            said, category_of = categories.named(self.language.vocabulary.decode(heard.answers)), categories.category_of
+            said, category_of = categories.named(self.language.vocabulary.decode(encoding.answers)), categories.category_of
         return None if log_probs is None and said is None else TextEvidence(log_probs, text_of, said, category_of)

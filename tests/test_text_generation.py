@@ -1,4 +1,4 @@
-"""Histories are read once, whatever is asked of them, and what is heard is what separate passes give."""
+"""Histories are read once, whatever is asked of them, and that gives what separate passes give."""
 
 from pathlib import Path
 
@@ -57,14 +57,14 @@ def heard_alone(model, items, user):
     texts = [int((answers.text_of == text).nonzero()[0]) for text in range(1, int(answers.text_of.max()) + 1)]
     begins = prompt.ends[:, -1:].expand(-1, len(texts))
     read = answers.read_words(backbone, prompt.vectors, begins, Encoded(*(part[None] for part in answers.about(texts))))
-    chosen = backbone.word_scores(read.said).log_softmax(-1).gather(3, read.numbers[..., None]).squeeze(3)
+    chosen = backbone.word_logits(read.said).log_softmax(-1).gather(3, read.numbers[..., None]).squeeze(3)
     log_probs = (chosen * read.real).sum(2)[0]
     words, states = [], []
     while len(words) < answers.longest and end not in words:
         own = backbone.read(torch.tensor(words, dtype=torch.long))
         whole = torch.cat([prompt.vectors[0, :prompt.ends[0, -1] + 1], answers.begin[None], own])[None]
         states.append(backbone(whole)[0, -1])
-        words.append(int(backbone.word_scores(states[-1]).argmax()))
+        words.append(int(backbone.word_logits(states[-1]).argmax()))
     if model.config["condition_on"] == "answer":
         condition = model._answer_conditions(torch.stack(states).mean(0))
     return condition, log_probs, torch.tensor(words + [end] * (answers.longest - len(words)))
@@ -79,17 +79,17 @@ def test_one_reading_gives_what_separate_passes_give(speaking, model, arguments,
     alone = [heard_alone(model, items[:length], user) for items, length, user in zip(
         batch["item_id_list"], batch["item_length"], batch["user_id"])]
     conditions, log_probs, words = (torch.stack(parts) for parts in zip(*alone))
-    heard = model.hear(batch, answer=True)
-    torch.testing.assert_close(heard.conditions, conditions, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(heard.log_probs[:, 1:], log_probs, atol=1e-3, rtol=1e-4)
-    assert torch.equal(heard.answers, words) and len(words.unique(dim=0)) > 1
+    encoding = model.encode_histories(batch, answer=True)
+    torch.testing.assert_close(encoding.conditions, conditions, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoding.log_probs[:, 1:], log_probs, atol=1e-3, rtol=1e-4)
+    assert torch.equal(encoding.answers, words) and len(words.unique(dim=0)) > 1
     categories, text_of = model.language.categories, model.language.answers.text_of
     said = categories.named(model.language.vocabulary.decode(words))
-    text = TextEvidence(heard.log_probs, text_of, said, categories.category_of)
+    text = TextEvidence(encoding.log_probs, text_of, said, categories.category_of)
     expected = model.retrieval.scores(model._preferences(conditions), model.item_vectors.weight, batch["item_id_list"],
                                       text=text)
     torch.testing.assert_close(model.full_sort_predict(batch), expected, atol=1e-3, rtol=1e-3)
-    assert model.answers(batch) == model.answers(batch, heard) == model.language.vocabulary.decode(words)
+    assert model.answers(batch) == model.answers(batch, encoding) == model.language.vocabulary.decode(words)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -102,8 +102,8 @@ def test_every_history_is_read_once(speaking, monkeypatch, model, arguments, bac
     assert passes.rows == len(batch)
 
     def all_at_once(batch):
-        heard = model.hear(batch, answer=True)
-        return model.answers(batch, heard), model.top_k(batch, 5, heard=heard)
+        encoding = model.encode_histories(batch, answer=True)
+        return model.answers(batch, encoding), model.top_k(batch, 5, encoding=encoding)
 
     for function in (all_at_once, model.full_sort_predict, model.predict, model.generate, model.answers):
         passes.rows = 0
@@ -115,8 +115,8 @@ def test_every_history_is_read_once(speaking, monkeypatch, model, arguments, bac
 def test_what_is_not_asked_for_is_not_computed(speaking, monkeypatch):
     model, batch = speaking("ContRec", "compact", *HEARD)
     monkeypatch.setattr(model.backbone, "step", None)
-    heard = model.hear(batch, scores=False)
-    assert heard.log_probs is None and heard.answers is None and len(heard.conditions) == len(batch)
+    encoding = model.encode_histories(batch, scores=False)
+    assert encoding.log_probs is None and encoding.answers is None and len(encoding.conditions) == len(batch)
 
 
 def test_a_list_with_answers_reads_every_history_once(staged, monkeypatch):
