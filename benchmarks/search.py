@@ -40,7 +40,7 @@ from recbole_contrec.backbone import CausalDecoder  # noqa: E402
 from recbole_contrec.data.loading import load_data  # noqa: E402
 from recbole_contrec.decoding import CodeTrie, beam_search  # noqa: E402
 from recbole_contrec.errors import UserError  # noqa: E402
-from recbole_contrec.model import identifying  # noqa: E402
+from recbole_contrec.model.base import identifier_generation  # noqa: E402
 from recbole_contrec.quick_start import assemble  # noqa: E402
 from recbole_contrec.settings.config import Config  # noqa: E402
 from recbole_contrec.training.results import write_json  # noqa: E402
@@ -50,7 +50,7 @@ DEPTH = 4  # codes of a random identifier
 SMALL, CODES = 10 ** 5, (256, 1024)  # codes of a codebook below so many items, and from there on
 PATHS = ("output", "summary", "data_path")  # options that say where, not what
 # Parts of the work by the function that does them; what one calls of another counts for the other.
-WORK = {"search": (identifying, "beam_search"), "heads": (identifying.Writer, "__call__"),
+WORK = {"search": (identifier_generation, "beam_search"), "heads": (identifier_generation.Writer, "__call__"),
         "prompt": (CausalDecoder, "start"), "decoder": (CausalDecoder, "step")}
 REST = "rest"  # what no part does: groups of equal lengths, scores of the whole catalogue
 

@@ -116,7 +116,8 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     dataset, config = loaded.data.dataset, loaded.config
     k = min(k, dataset.item_num - 1)
     interaction = as_interaction(config, people).to(config["device"])
-    excluded = seen_items(people).to(config["device"]) if exclude_seen else None
+    excluded = seen_items(people).to(config["device"])                            # [B, E]
+    excluded = excluded if exclude_seen else torch.zeros_like(excluded[:, :1])
     answers = None
     with torch.no_grad():
         if getattr(loaded.model, "can_answer", False):
@@ -176,8 +177,7 @@ def _top_k_of_all(loaded: LoadedRun, interaction, k, excluded):
     except KeyError as error:
         raise UserError(f"{type(model).__name__} reads {error}, which histories of items do not have: it cannot be "
                         "asked for recommendations here") from error
-    if excluded is not None:
-        scores.scatter_(1, excluded, -torch.inf)
+    scores.scatter_(1, excluded, -torch.inf)
     scores[:, 0] = -torch.inf
     best, items = scores.topk(min(k, n_items - 1), dim=1)
     return best, items.masked_fill(best == -torch.inf, 0)

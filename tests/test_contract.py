@@ -229,13 +229,10 @@ def test_every_switch_runs(staged, model, arguments):
 
 
 @pytest.mark.parametrize("model, case", each(REFUSED))
-def test_settings_that_do_not_go_together_leave_nothing_behind(config_of, workplace, model, case):
-    from recbole_contrec.data.loading import load_data
+def test_settings_that_do_not_go_together_leave_nothing_behind(run_tiny, workplace, model, case):
     from recbole_contrec.errors import UserError
-    from recbole_contrec.quick_start import assemble
 
     arguments, words = case
     with pytest.raises(UserError, match=words):
-        config = config_of(model, *arguments)
-        assemble(config, load_data(config))
+        run_tiny(model, *arguments)
     assert not (workplace / "log").exists() and not (workplace / "saved").exists()

@@ -322,3 +322,5 @@ def test_a_checkpoint_gives_the_same_numbers_and_lists(trained, workplace):
     assert len(table) == 75 and table["item_id"].notna().all()
     assert not set(table["item_id"][50:]) & {"i1", "i2"}
     assert {"i3", "i4"} & set(table["item_id"][50:53])  # everybody walks in steps of one or two
+    everything = recommend(loaded, histories=[["i1", "i2"]], k=60, exclude_seen=False)
+    assert {"i1", "i2"} <= set(everything["item_id"])

@@ -18,7 +18,7 @@ import zlib
 from array import array
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -36,19 +36,19 @@ class Tables(NamedTuple):
     """The contents of ``.inter``, ``.item`` and ``.user``; ``notes`` are for the user's eyes."""
 
     inter: pd.DataFrame
-    item: Optional[pd.DataFrame] = None
-    user: Optional[pd.DataFrame] = None
-    notes: Tuple[str, ...] = ()
+    item: pd.DataFrame | None = None
+    user: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Written(NamedTuple):
     users: int
     items: int
     interactions: int
-    suffixes: Tuple[str, ...]
+    suffixes: tuple[str, ...]
 
 
-# ------------------------------------------------------------------------------ writing
+# writing
 
 
 def clean_text(text) -> str:
@@ -79,7 +79,7 @@ def write(tables: Tables, folder, name: str, progress: bool = True) -> Written:
     return Written(len(users), len(items), len(inter), tuple(frames))
 
 
-def _tokens(column: pd.Series, kind: str) -> Tuple[np.ndarray, np.ndarray]:
+def _tokens(column: pd.Series, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """The number of the id in each row, and the ids as they will stand in the file, in order of appearance."""
     codes, distinct = pd.factorize(column)
     tokens = np.array([clean_text(token) for token in distinct], dtype=object)
@@ -118,7 +118,7 @@ def _compact(column: pd.Series) -> pd.Series:
     return column.astype(np.int64) if whole else column
 
 
-# ------------------------------------------------------------------------------ reading
+# reading
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def reading(path) -> Iterator[None]:
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         size = Path(path).stat().st_size
         raise PrepareError(f"{name} ({size:,} bytes) is cut off or not the archive it should be "
-                           f"({error}): fetch it again") from error  # fmt: skip
+                           f"({error}): fetch it again") from error
     except UnicodeDecodeError as error:
         raise PrepareError(f"{name} is not UTF-8 text (byte {error.start}): convert it") from error
     except (ValueError, SyntaxError, RuntimeError) as error:  # parsers; RuntimeError: a zip with a password
@@ -151,11 +151,11 @@ def _member(archive: zipfile.ZipFile, name: str):
     names = [entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == name]
     if not names:
         raise PrepareError(f"no {name} in {Path(archive.filename).name}; it holds: "
-                           f"{', '.join(archive.namelist()[:10])}")  # fmt: skip
+                           f"{', '.join(archive.namelist()[:10])}")
     return archive.open(min(names, key=len))
 
 
-def _csv_member(archive: zipfile.ZipFile, name: str, columns: Dict[str, object], **style) -> pd.DataFrame:
+def _csv_member(archive: zipfile.ZipFile, name: str, columns: dict[str, object], **style) -> pd.DataFrame:
     """The named columns, with their types, of a member that has a header."""
     with _member(archive, name) as file:
         header = pd.read_csv(file, nrows=0, **style).columns
@@ -165,10 +165,10 @@ def _csv_member(archive: zipfile.ZipFile, name: str, columns: Dict[str, object],
         return pd.read_csv(file, usecols=list(columns), dtype=columns, **style)[list(columns)]
 
 
-# ------------------------------------------------------------------------------ MovieLens
+# MovieLens
 
 
-def split_title(title: str) -> Tuple[str, str]:
+def split_title(title: str) -> tuple[str, str]:
     """``Toy Story (1995)`` -> title and year; the first year of a series; an empty year without one."""
     found = re.fullmatch(r"(.*?)\s*\((\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\s*\)", title.strip())
     return (found.group(1), found.group(2)) if found else (title.strip(), "")
@@ -199,7 +199,7 @@ def movielens_dat(paths: Sequence[Path], progress: bool = True) -> Tables:
     return Tables(inter, movies, users)
 
 
-def _dat_rows(archive: zipfile.ZipFile, name: str, fields: int) -> List[List[str]]:
+def _dat_rows(archive: zipfile.ZipFile, name: str, fields: int) -> list[list[str]]:
     with _member(archive, name) as file:
         lines = file.read().decode("latin-1").splitlines()
     rows = [line.split("::") for line in lines if line]
@@ -220,7 +220,7 @@ def movielens_csv(paths: Sequence[Path], progress: bool = True) -> Tables:
     return Tables(inter, _movies(movies.itertuples(index=False, name=None)))
 
 
-# ------------------------------------------------------------------------------ Last.fm
+# Last.fm
 
 
 def lastfm(paths: Sequence[Path], progress: bool = True) -> Tables:
@@ -250,7 +250,7 @@ def lastfm(paths: Sequence[Path], progress: bool = True) -> Tables:
     return Tables(inter, artists)
 
 
-# ------------------------------------------------------------------------------ Amazon 2014
+# Amazon 2014
 
 
 def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
@@ -279,7 +279,7 @@ def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
     return Tables(inter, pd.DataFrame(products, columns=[ITEM, "title:token_seq", "category:token_seq"]))
 
 
-def _products(path: Path, wanted, progress: bool) -> List[Tuple[str, str, str]]:
+def _products(path: Path, wanted, progress: bool) -> list[tuple[str, str, str]]:
     """Title and category text of the wanted products."""
     asin = re.compile(rb"""['"]asin['"]:\s*['"]([^'"]+)['"]""")
     products = []
@@ -312,7 +312,7 @@ def _record(line: bytes, path: Path, line_number: int) -> dict:
     return record
 
 
-def _lines(path: Path, progress: bool) -> Iterator[Tuple[int, bytes]]:
+def _lines(path: Path, progress: bool) -> Iterator[tuple[int, bytes]]:
     """Numbered lines of a file, packed or not; the bar counts bytes of the file as it is on disk."""
     with open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"

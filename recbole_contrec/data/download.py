@@ -17,7 +17,7 @@ import urllib.request
 from contextlib import contextmanager
 from hashlib import sha1
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
+from typing import Iterator, Sequence
 from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
@@ -60,8 +60,8 @@ def disk_errors(folder):
 
 @contextmanager
 def source_files(
-    locations: Sequence[str], cache: Path, md5: Optional[str], progress: bool
-) -> Iterator[List[Path]]:
+    locations: Sequence[str], cache: Path, md5: str | None, progress: bool
+) -> Iterator[list[Path]]:
     """The files of a data set; ``md5`` belongs to the first of ``locations``.
 
     Downloads lie in ``cache`` until the body of the ``with`` is through, and go when it cannot
@@ -92,7 +92,7 @@ def is_url(location: str) -> bool:
     return bool(scheme)
 
 
-def _file(location: str, folder: Path, md5: Optional[str], progress: bool) -> Path:
+def _file(location: str, folder: Path, md5: str | None, progress: bool) -> Path:
     if not is_url(location):
         path = _local(Path(location))
         check_md5(path, md5, location)
@@ -138,7 +138,7 @@ def md5_of(path) -> str:
     return digest.hexdigest()
 
 
-def published_md5(url: str) -> Optional[str]:
+def published_md5(url: str) -> str | None:
     """The checksum that GroupLens keeps beside its archives as ``<url>.md5``; None without one."""
     try:
         with _open(url + ".md5", {}) as response:
@@ -150,7 +150,7 @@ def published_md5(url: str) -> Optional[str]:
     return found.group(1).lower() if found else None
 
 
-def download(url: str, target, md5: Optional[str] = None, progress: bool = True) -> Path:
+def download(url: str, target, md5: str | None = None, progress: bool = True) -> Path:
     """Fetch ``url`` into ``target``; what is already there from an interrupted run is kept and used.
 
     Args:
@@ -184,7 +184,7 @@ def download(url: str, target, md5: Optional[str] = None, progress: bool = True)
     return target
 
 
-def check_md5(path, md5: Optional[str], name: str, remove: bool = False) -> None:
+def check_md5(path, md5: str | None, name: str, remove: bool = False) -> None:
     """Raise :class:`PrepareError` when the file is not the expected one; ``remove`` it then."""
     if md5 is None:
         return
@@ -218,7 +218,7 @@ def _transfer(url: str, part: Path, progress: bool) -> None:
         raise _Interrupted(f"{received:,} of {total:,} bytes of {url} arrived")
 
 
-def _save(response, part: Path, start: int, total: Optional[int], progress: bool) -> int:
+def _save(response, part: Path, start: int, total: int | None, progress: bool) -> int:
     """Write the body behind the first ``start`` bytes of ``part``; return the size of ``part``."""
     etag = response.headers.get("ETag", "")
     validator = response.headers.get("Last-Modified", "") if etag[:2] in ("", "W/") else etag
@@ -230,7 +230,7 @@ def _save(response, part: Path, start: int, total: Optional[int], progress: bool
         bar = tqdm(
             total=total, initial=start, unit="B", unit_scale=True, desc=part.stem,
             disable=not progress,
-        )  # fmt: skip
+        )
         with file:
             while True:
                 try:
@@ -278,7 +278,7 @@ def _open(url: str, headers: dict):
         urllib.request.ProxyHandler, urllib.request.UnknownHandler, urllib.request.HTTPHandler,
         urllib.request.HTTPSHandler, urllib.request.HTTPRedirectHandler,
         urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor,
-    ):  # fmt: skip
+    ):
         opener.add_handler(handler())
     headers = {"User-Agent": "recbole_contrec", "Accept-Encoding": "identity", **headers}
     return opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)

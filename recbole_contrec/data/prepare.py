@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, Sequence
 
 from recbole_contrec.data import convert
 from recbole_contrec.data.convert import Tables, write
@@ -43,9 +43,9 @@ class Recipe:
     """
 
     description: str
-    urls: Tuple[str, ...]
+    urls: tuple[str, ...]
     convert: Callable[[Sequence[Path], bool], Tables]
-    md5: Optional[str] = None
+    md5: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class PreparedDataset:
     users: int
     items: int
     interactions: int
-    files: Tuple[Path, ...]
-    notes: Tuple[str, ...] = ()
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
-def _movielens(name: str, size: str, reader=convert.movielens_csv, md5: Optional[str] = None) -> Recipe:
+def _movielens(name: str, size: str, reader=convert.movielens_csv, md5: str | None = None) -> Recipe:
     return Recipe(f"MovieLens, {size} ratings", (f"{MOVIELENS}{name}.zip",), reader, md5)
 
 
@@ -85,21 +85,21 @@ AMAZON_CATEGORIES = {
     "amazon-pet-supplies": "Pet_Supplies", "amazon-sports-outdoors": "Sports_and_Outdoors",
     "amazon-tools-home-improvement": "Tools_and_Home_Improvement", "amazon-toys-games": "Toys_and_Games",
     "amazon-video-games": "Video_Games",
-}  # fmt: skip
+}
 
-CATALOGUE: Dict[str, Recipe] = {
+CATALOGUE: dict[str, Recipe] = {
     "ml-1m": _movielens("ml-1m", "1 million", convert.movielens_dat, "c4d9eecfca2ab87c1945afe126590906"),
     "ml-20m": _movielens("ml-20m", "20 million", md5="cd245b17a1ae2cc31bb14903e1204af3"),
     "ml-latest-small": _movielens("ml-latest-small", "100 thousand (changes over time)"),
     "lastfm": Recipe(
         "Last.fm of HetRec 2011, artists in the order of their first tag",
         (f"{HETREC}hetrec2011-lastfm-2k.zip",), convert.lastfm,
-    ),  # fmt: skip
+    ),
     **{name: _amazon(category) for name, category in AMAZON_CATEGORIES.items()},
 }
 
 
-def known_datasets() -> Dict[str, str]:
+def known_datasets() -> dict[str, str]:
     """Name -> one line on what it is, for every data set that :func:`prepare` can download."""
     return {name: recipe.description for name, recipe in CATALOGUE.items()}
 
@@ -115,9 +115,9 @@ def prepare(
     data_path="dataset",
     source=None,
     *,
-    columns: Optional[Dict[str, object]] = None,
+    columns: dict[str, object] | None = None,
     force: bool = False,
-    md5: Optional[str] = None,
+    md5: str | None = None,
     progress: bool = True,
 ) -> PreparedDataset:
     """Make ``<data_path>/<dataset>/<dataset>.inter``, ``.item`` and ``.user``.
@@ -155,7 +155,7 @@ def prepare(
     return PreparedDataset(target, written.users, written.items, written.interactions, files, tables.notes)
 
 
-def _recipe(dataset: str, source, columns: Dict[str, object]) -> Recipe:
+def _recipe(dataset: str, source, columns: dict[str, object]) -> Recipe:
     """The known recipe, or one for a table with named columns."""
     if not re.fullmatch(r"[A-Za-z0-9_][\w.+-]*", dataset):
         raise PrepareError(f"{dataset!r} cannot be the name of a data set: use letters, digits, - _ . +")
@@ -170,7 +170,7 @@ def _recipe(dataset: str, source, columns: Dict[str, object]) -> Recipe:
         return CATALOGUE[dataset]
     if source is None:
         raise PrepareError(f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}; known: {_names()}.\n"
-                           "For a table of your own pass --from=FILE --user= --item= --time=")  # fmt: skip
+                           "For a table of your own pass --from=FILE --user= --item= --time=")
     columns = {**DEFAULT_COLUMNS, **columns}
     texts = columns.get("text") or []
     columns["text"] = texts.split(",") if isinstance(texts, str) else texts
@@ -181,7 +181,7 @@ def _recipe(dataset: str, source, columns: Dict[str, object]) -> Recipe:
     return Recipe("a table", urls, partial(table, columns=columns))
 
 
-def _locations(recipe: Recipe, source) -> List[str]:
+def _locations(recipe: Recipe, source) -> list[str]:
     """Path or address of every file; companions of ``source`` are expected beside it under their published name."""
     if source is None or str(source) == recipe.urls[0]:
         return list(recipe.urls)
@@ -196,7 +196,7 @@ def _locations(recipe: Recipe, source) -> List[str]:
     return locations
 
 
-# ------------------------------------------------------------------------------ the folder
+# the folder
 
 
 def _refuse_existing(target: Path, dataset: str, force: bool) -> None:
@@ -210,7 +210,7 @@ def _refuse_existing(target: Path, dataset: str, force: bool) -> None:
     others = sorted(entry.name for entry in target.iterdir() if entry.name not in own)
     if others:
         raise PrepareError(f"--force would delete files of {target} that are not part of the data set "
-                           f"({', '.join(others[:5])}): move them first")  # fmt: skip
+                           f"({', '.join(others[:5])}): move them first")
 
 
 @contextmanager
@@ -244,7 +244,7 @@ def _put_in_place(folder: Path, target: Path) -> None:
     old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)
 
 
-# ------------------------------------------------------------------------------ the command
+# the command
 
 
 class _Parser(argparse.ArgumentParser):
@@ -298,7 +298,7 @@ def main(argv: Sequence[str]) -> int:
     done = prepare(
         arguments.dataset, arguments.data_path, arguments.source,
         columns=columns, force=arguments.force == "True", md5=arguments.md5,
-    )  # fmt: skip
+    )
     name = arguments.dataset
     mean = done.interactions / done.users
     sparsity = 100 * (1 - done.interactions / (done.users * done.items))

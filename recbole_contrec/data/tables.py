@@ -6,7 +6,7 @@ A table of one's own, CSV, TSV or Parquet with named columns -> RecBole's atomic
 
 import re
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
@@ -27,10 +27,10 @@ from recbole_contrec.data.download import PrepareError
 
 # RecBole reads ids with pandas' defaults and drops the rows of a user or an item of such a name.
 MISSING = ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-           "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")  # fmt: skip
+           "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
 
 
-def table(paths: Sequence[Path], columns: Dict[str, object], progress: bool = True) -> Tables:
+def table(paths: Sequence[Path], columns: dict[str, object], progress: bool = True) -> Tables:
     """CSV, TSV or Parquet with named columns; ``paths[1]``, where given, is the table of the items.
 
     Args:
@@ -60,7 +60,7 @@ def table(paths: Sequence[Path], columns: Dict[str, object], progress: bool = Tr
     return Tables(inter[complete], item[item[ITEM].notna()], notes=notes)
 
 
-def _read_table(path: Path, options: Dict[str, str], texts: Sequence[str]) -> pd.DataFrame:
+def _read_table(path: Path, options: dict[str, str], texts: Sequence[str]) -> pd.DataFrame:
     """The wanted columns of one file; ``options`` names the command's option of each, for the error text."""
     path = Path(path)
     wanted = list(dict.fromkeys([*options.values(), *texts]))
@@ -76,7 +76,7 @@ def _read_table(path: Path, options: Dict[str, str], texts: Sequence[str]) -> pd
         return _read_csv(path, wanted, tokens, texts)
 
 
-def _read_csv(path: Path, wanted: List[str], tokens: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
+def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
     """All columns are parsed, in pieces, and the wanted ones kept: with `usecols` pandas would accept a row with too
     many fields, where a separator within a text has shifted the columns."""
     types = {**{text: str for text in texts}, **{column: str for column in tokens}}  # ids verbatim: 007
@@ -99,11 +99,11 @@ def _separator(path: Path) -> str:
     return max([",", "\t", ";", "|"], key=line.count)
 
 
-def _csv_columns(path: Path) -> List[str]:
+def _csv_columns(path: Path) -> list[str]:
     return list(pd.read_csv(path, sep=_separator(path), nrows=0, encoding="utf-8-sig").columns)
 
 
-def _parquet_columns(path: Path) -> List[str]:
+def _parquet_columns(path: Path) -> list[str]:
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -144,5 +144,5 @@ def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
     wrong = dates.isna() & column.notna()
     if wrong.any():
         raise PrepareError(f"column {name!r} of {Path(path).name} holds {str(column[wrong].iloc[0])!r}: write times as "
-                           "numbers or as 2024-01-31 12:00:00 (ISO 8601)")  # fmt: skip
+                           "numbers or as 2024-01-31 12:00:00 (ISO 8601)")
     return (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)

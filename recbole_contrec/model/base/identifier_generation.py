@@ -272,10 +272,11 @@ class IdentifierGenerator:
         the beam widens it.
 
         Args:
-            excluded: item numbers [B, E] not to be returned, 0 = none. Nothing else is left out, whatever
-                ``generate_seen`` and ``mask_seen`` say.
+            excluded: item numbers [B, E] not to be returned, 0 = none, and then nothing else is left out; None leaves out what
+                :meth:`full_sort_predict` does.
         """
-        found = self.generate(interaction, max(k, self.config["beam_size"]), excluded)
+        never = self._never_generated(interaction) if excluded is None else excluded
+        found = self.generate(interaction, max(k, self.config["beam_size"]), never)
         return found.log_probs[:, :k], found.items[:, :k]
 
     @torch.no_grad()
