@@ -33,7 +33,7 @@ def written():
 
 def test_states_are_those_of_transformers_own_decoder(writer, prompts, written):
     encoded, real = writer.encode(prompts, torch.tensor([7, 4, 2]))
-    own = torch.cat([writer.start.expand(3, 1, -1), written], dim=1)
+    own = torch.cat([writer.first.expand(3, 1, -1), written], dim=1)
     theirs = writer.transformer.decoder(inputs_embeds=own, encoder_hidden_states=encoded, use_cache=False,
                                         encoder_attention_mask=real.long()).last_hidden_state
     torch.testing.assert_close(writer.decode(encoded, real, written), theirs)

@@ -4,10 +4,31 @@ recbole_contrec.backbone.t5_writer
 A T5 that reads vectors and writes step by step, with several branches at once, built from a transformers configuration.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.decoder import additive_mask
+
+
+class WrittenBranches(NamedTuple):
+    """What branches remember: the encoded prompt, and all that was written behind it, step by step.
+
+    What was written is read again at every step: it is short, and the cost lies in the prompt, which is encoded once.
+
+    Attributes:
+        encoded: states of the prompts [B, S, D], and ``real``: which of them are no padding [B, S].
+        written: vectors of all steps [B, Q, D].
+        positions: the step in which each was written, from 1 on [B, Q].
+        seen: which of them each one sees [B, Q, Q].
+    """
+
+    encoded: Tensor
+    real: Tensor
+    written: Tensor
+    positions: Tensor
+    seen: Tensor
 
 
 class T5Writer(nn.Module):
@@ -41,7 +62,7 @@ class T5Writer(nn.Module):
             d_ff=intermediate_size or 4 * hidden_size, num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads,
             dropout_rate=dropout, feed_forward_proj="relu", use_cache=False))
         del self.transformer.shared, self.transformer.encoder.embed_tokens, self.transformer.decoder.embed_tokens
-        self.start = nn.Parameter(0.2 * torch.randn(hidden_size))
+        self.first = nn.Parameter(0.2 * torch.randn(hidden_size))                 # what the decoder starts at
 
     def encode(self, inputs: Tensor, length: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read prompts.
@@ -82,14 +103,54 @@ class T5Writer(nn.Module):
         decoder = self.transformer.decoder
         bias = self._distance_bias(positions) + additive_mask(visible, written.dtype)       # [B, heads, 1 + Q, 1 + Q]
         mask = additive_mask(real[:, None], written.dtype)                        # [B, 1, 1, S]
-        hidden = decoder.dropout(torch.cat([self.start.expand(batch, 1, -1), written], dim=1))
+        hidden = decoder.dropout(torch.cat([self.first.expand(batch, 1, -1), written], dim=1))
         # Layer by layer: T5's decoder takes neither position numbers nor such a mask, and a block of older transformers asks
         # for a cache.
         for block in decoder.block:
-            attend, read, think = block.layer
-            hidden = attend(hidden, position_bias=bias)[0]
-            hidden = think(read(hidden, encoded, position_bias=mask)[0])
+            self_attention, cross_attention, feed_forward = block.layer
+            hidden = self_attention(hidden, position_bias=bias)[0]
+            hidden = feed_forward(cross_attention(hidden, encoded, position_bias=mask)[0])
         return decoder.dropout(decoder.final_layer_norm(hidden))
+
+    @torch.no_grad()
+    def start(self, inputs: Tensor, at: Tensor, room: int) -> tuple[Tensor, WrittenBranches]:
+        """States to write the first step from, as those of :class:`~recbole_contrec.backbone.decoder.CausalDecoder`.
+
+        Args:
+            inputs: prompt vectors [B, S, D], padded at the end.
+            at: the last real position of every prompt [B, 1].
+            room: not needed here.
+
+        Returns:
+            tuple: states [B, 1, D], and a memory of one branch.
+        """
+        encoded, real = self.encode(inputs, at[:, 0] + 1)
+        nothing = at.new_zeros(len(at), 0)
+        memory = WrittenBranches(encoded, real, inputs[:, :0], nothing, real.new_zeros(len(at), 0, 0))
+        return self.decode(*memory), memory
+
+    @torch.no_grad()
+    def step(self, memory: WrittenBranches, inputs: Tensor, parents: Tensor) -> tuple[Tensor, WrittenBranches]:
+        """One more step for W branches a row.
+
+        Args:
+            memory: of :meth:`start` or of the step before.
+            inputs: what the branches write [B, W, D].
+            parents: the branch that each of them goes on from [B, W].
+
+        Returns:
+            tuple: states [B, W, D], and the memory of the W branches.
+        """
+        steps, (batch, width), before = memory.positions, parents.shape, memory.seen.shape[1]
+        seen = torch.eye(width, dtype=torch.bool, device=parents.device).expand(batch, -1, -1)
+        if before:  # a branch sees what its parent saw
+            branches = int((steps[0] == steps[0, -1]).sum())
+            past = memory.seen[:, -branches:].gather(1, parents[..., None].expand(-1, -1, before))
+            seen = torch.cat([nn.functional.pad(memory.seen, (0, width)), torch.cat([past, seen], dim=2)], dim=1)
+        number = int(steps[0, -1]) + 1 if before else 1
+        memory = memory._replace(written=torch.cat([memory.written, inputs], dim=1), seen=seen,
+                                 positions=torch.cat([steps, torch.full_like(parents, number)], dim=1))
+        return self.decode(*memory)[:, -width:], memory
 
     def _distance_bias(self, positions: Tensor) -> Tensor:
         """T5's learned bias of every pair of positions [B, Q], in its first block for all of them: [B, heads, Q, Q]."""

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, Layout, Prompt, T5Writer, length_groups
 from recbole_contrec.data.vectors import vector_stages
-from recbole_contrec.decoding import NextLogProbs
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.fitting import fitted
 from recbole_contrec.model.base.identifier_generation import CODE_RMS, CodeTable, IdentifierGenerator
@@ -225,9 +224,6 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
             return super().state_behind(prompts)
         return self.backbone.decode(*self.backbone.encode(prompts), prompts[:, :0])[:, 0]
 
-    def _writer(self, vectors: Tensor, last: Tensor, width: int) -> NextLogProbs:
-        return super()._writer(vectors, last, width) if self.causal else T5Steps(self, vectors, last + 1)
-
     # scores
 
     def _never_generated(self, interaction) -> Tensor | None:
@@ -244,46 +240,3 @@ def _check_settings(config) -> None:
     of_t5 = [key for key in ("sampled_prefixes", "head_width") if config[key] != config.settings[key].default]
     if of_t5 and config["backbone"] == "causal":
         raise ValueError(f"{', '.join(of_t5)}: for backbone=t5 only")
-
-
-class T5Steps:
-    """What a beam search asks for, from a T5: log-probabilities of the next code.
-
-    What was written is read again at every step: it is short, and the cost lies in the prompt, which is encoded once.
-
-    Args:
-        model: with a :class:`~recbole_contrec.backbone.t5_writer.T5Writer` as backbone.
-        vectors: prompts [b, S, D], padded at the end.
-        length: real positions [b].
-    """
-
-    def __init__(self, model: TIGER, vectors: Tensor, length: Tensor):
-        self.model = model
-        self.encoded, self.real = model.backbone.encode(vectors, length)
-        self.written = vectors[:, :0]                                             # [b, Q, D]
-        self.positions = length.new_zeros(len(length), 0)                         # [b, Q]
-        self.seen = self.real.new_zeros(len(length), 0, 0)                        # [b, Q, Q]
-        self.width = 1
-
-    def __call__(self, codes: Tensor | None, parents: Tensor | None) -> Tensor:
-        level = 0
-        if codes is not None:
-            level = self._write(codes, parents)
-        states = self.model.backbone.decode(self.encoded, self.real, self.written, self.positions, self.seen)
-        return self.model.code_heads[level](states[:, -self.width:]).log_softmax(-1)        # [b, w, C]
-
-    def _write(self, codes: Tensor, parents: Tensor) -> int:
-        """Put codes [b, w] behind the branches [b, w] that they continue; the number of codes of a branch now."""
-        level = int(self.positions[0, -1]) if self.positions.shape[1] else 0
-        (batch, width), before = codes.shape, self.seen.shape[1]
-        own = torch.eye(width, dtype=torch.bool, device=codes.device).expand(batch, -1, -1)
-        if level:  # a branch sees what its parent saw
-            past = self.seen[:, -self.width:].gather(1, parents[..., None].expand(-1, -1, before))
-            self.seen = nn.functional.pad(self.seen, (0, width))
-            self.seen = torch.cat([self.seen, torch.cat([past, own], dim=2)], dim=1)
-        else:
-            self.seen = own
-        self.written = torch.cat([self.written, self.model.item_codes.read_level(codes, level)], dim=1)
-        self.positions = torch.cat([self.positions, torch.full_like(codes, level + 1)], dim=1)
-        self.width = width
-        return level + 1

@@ -297,7 +297,7 @@ class Writer:
     """What a beam search asks for: log-probabilities of the next code.
 
     Args:
-        model: an :class:`IdentifierGenerator` with a causal backbone.
+        model: an :class:`IdentifierGenerator`, whose backbone has ``start`` and ``step``.
         vectors: prompts [b, S, D], padded at the end.
         last: the position that the first code comes after [b].
         width: beams at most.
