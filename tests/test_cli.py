@@ -261,8 +261,8 @@ def test_list_models(workplace, command):
 
 
 def test_list_models_of_a_user(workplace, command):
-    yaml_of("mine", "MyRec", "# A child of mine.\nextends: ContRec\n")
-    assert "A child of mine." in command("--list-models", "--properties=mine").out
+    yaml_of("mine", "MyRec", "# A child of mine, told\n# over two lines. Not shown.\nextends: ContRec\n# Nor is this.\n")
+    assert "A child of mine, told over two lines.\n" in command("--list-models", "--properties=mine").out
     assert "MyRec" not in command("--list-models").out
 
 

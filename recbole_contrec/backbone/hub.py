@@ -44,7 +44,7 @@ def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, qua
         UserError: no such model, one that cannot be reached or read, one of another kind, one without a fast tokenizer
             or an end of text; or a package that is missing.
     """
-    for key, value, choices in (("dtype", dtype, DTYPES), ("attention", attention, ATTENTIONS),
+    for key, value, choices in (("kind", kind, KINDS), ("dtype", dtype, DTYPES), ("attention", attention, ATTENTIONS),
                                 ("quantisation", quantisation, QUANTISATIONS)):
         if value not in choices:
             raise ValueError(f"{key}={value!r}: choose one of {', '.join(map(str, choices))}")

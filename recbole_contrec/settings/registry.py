@@ -20,6 +20,7 @@ import importlib.util
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple
 
@@ -297,9 +298,11 @@ def _yaml_models(folders: Iterable[Path]) -> list[ListedModel]:
 
 
 def _first_comment(path: Path) -> str:
-    """The one-line description of a YAML file: its first comment line."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return next((line.lstrip("# ").strip() for line in file if line.startswith("#")), "")
+    """The description of a YAML file: the first sentence of its first comment, on one line."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    comment = takewhile(lambda line: line.startswith("#"), dropwhile(lambda line: not line.startswith("#"), lines))
+    first, end, _ = " ".join(line.lstrip("# ").strip() for line in comment).partition(". ")
+    return first + end.strip()
 
 
 # RecBole's own models
