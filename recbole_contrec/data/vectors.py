@@ -5,6 +5,7 @@ Vectors of users and items: what the tokenizers turn into tokens. They come from
 the items; no validation or test item of anybody has a say in them.
 """
 
+import glob
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -120,13 +121,12 @@ def source_content(source: str, dataset: WindowDataset, key: str = "item_vectors
         UserError: there is no such file.
     """
     methods = methods_of(source)
-    if not methods:
-        _check_file(source, key)
     if methods:
         return hashlib.sha256("\0".join(joined(dataset.item_texts)).encode()).hexdigest() if "text" in methods else None
+    _check_file(source, key)
     path = Path(source)
     digest = hashlib.sha256(path.read_bytes())
-    for beside in sorted(path.parent.glob(f"{path.stem}.tokens*")):
+    for beside in sorted(path.parent.glob(f"{glob.escape(path.stem)}.tokens*")):
         digest.update(beside.read_bytes())
     return digest.hexdigest()
 
