@@ -34,16 +34,7 @@ class EncoderDecoder(nn.Module):
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, answer_length: int, dropout: float = 0.0,
                  intermediate_size: int | None = None):
         super().__init__()
-        if hidden_size % n_heads:
-            raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
-        from transformers import T5Config, T5Model  # slow import, needed by this class only
-
-        self.transformer = T5Model(T5Config(
-            vocab_size=1, d_model=hidden_size, d_kv=hidden_size // n_heads, d_ff=intermediate_size or 4 * hidden_size,
-            num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads, dropout_rate=dropout,
-            feed_forward_proj="relu", use_cache=False))
-        # The prompt gives vectors, never word numbers; what is left has no word table.
-        del self.transformer.shared, self.transformer.encoder.embed_tokens, self.transformer.decoder.embed_tokens
+        self.transformer = compact_t5(hidden_size, n_layers, n_heads, dropout, intermediate_size)
         self.answer_length = answer_length
         self.answer = nn.Parameter(0.2 * torch.randn(answer_length, hidden_size))
 
@@ -58,6 +49,33 @@ class EncoderDecoder(nn.Module):
             Tensor: final states [B, P, D] of the decoder.
         """
         return answer_states(self.transformer, inputs, length, self.answer)
+
+
+def compact_t5(hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0.0, intermediate_size: int | None = None,
+               head_width: int | None = None) -> nn.Module:
+    """A ``T5Model`` of transformers with random weights and without word tables: prompts give vectors, never word numbers.
+
+    Args:
+        hidden_size: width of inputs and states (D).
+        n_layers: number of blocks of the encoder, and of the decoder.
+        n_heads: attention heads.
+        dropout: on inputs, attention and the output of each sub-layer.
+        intermediate_size: width of the feed-forward layers; 4 D if not given.
+        head_width: of a head; ``hidden_size / n_heads`` if not given.
+
+    Raises:
+        ValueError: ``n_heads`` does not divide ``hidden_size``, and ``head_width`` is not given.
+    """
+    if head_width is None and hidden_size % n_heads:
+        raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
+    from transformers import T5Config, T5Model  # slow import, needed here only
+
+    model = T5Model(T5Config(
+        vocab_size=1, d_model=hidden_size, d_kv=head_width or hidden_size // n_heads,
+        d_ff=intermediate_size or 4 * hidden_size, num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads,
+        dropout_rate=dropout, feed_forward_proj="relu", use_cache=False))
+    del model.shared, model.encoder.embed_tokens, model.decoder.embed_tokens
+    return model
 
 
 def answer_states(model: nn.Module, inputs: Tensor, length: Tensor, answer: Tensor) -> Tensor:

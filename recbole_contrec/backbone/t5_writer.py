@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.decoder import additive_mask
+from recbole_contrec.backbone.encoder_decoder import compact_t5
 
 
 class WrittenBranches(NamedTuple):
@@ -53,15 +54,7 @@ class T5Writer(nn.Module):
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0.0,
                  intermediate_size: int | None = None, head_width: int | None = None):
         super().__init__()
-        if head_width is None and hidden_size % n_heads:
-            raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
-        from transformers import T5Config, T5Model  # slow import, needed by this class only
-
-        self.transformer = T5Model(T5Config(
-            vocab_size=1, d_model=hidden_size, d_kv=head_width or hidden_size // n_heads,
-            d_ff=intermediate_size or 4 * hidden_size, num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads,
-            dropout_rate=dropout, feed_forward_proj="relu", use_cache=False))
-        del self.transformer.shared, self.transformer.encoder.embed_tokens, self.transformer.decoder.embed_tokens
+        self.transformer = compact_t5(hidden_size, n_layers, n_heads, dropout, intermediate_size, head_width)
         self.first = nn.Parameter(0.2 * torch.randn(hidden_size))                 # what the decoder starts at
 
     def encode(self, inputs: Tensor, length: Tensor | None = None) -> tuple[Tensor, Tensor]:

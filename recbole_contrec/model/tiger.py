@@ -200,14 +200,12 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
     def _targets(self, interaction) -> Targets:
         if self.causal:
             return super()._targets(interaction)
-        user, item_seq, next_items = interaction[self.USER_ID], interaction[self.ITEM_SEQ], self._next_items(interaction)
-        row, place = (next_items > 0).nonzero(as_tuple=True)                      # [n]
-        targets = Targets(None, next_items[row, place], item_seq, row, place)
-        prefixes, length = targets.histories(), place + 1                         # [n, L], [n]
+        targets, user = self._targets_without_states(interaction), interaction[self.USER_ID]
+        prefixes, length = targets.histories(), targets.place + 1                 # [n, L], [n]
         written = self.item_codes(targets.items)[:, :-1]                          # [n, K - 1, D]
         states, order = [], length_groups(length)
         for rows in order:
-            prompt = self._read(prefixes[rows, :int(length[rows[0]])], user[row[rows]])
+            prompt = self._read(prefixes[rows, :int(length[rows[0]])], user[targets.row[rows]])
             encoded = self.backbone.encode(prompt.vectors, prompt.last(length[rows]) + 1)
             states.append(self.backbone.decode(*encoded, written[rows]))          # [b, K, D]
         return targets._replace(states=torch.cat(states)[torch.cat(order).argsort()])

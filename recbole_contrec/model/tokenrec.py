@@ -234,14 +234,11 @@ class TokenRec(GenerativeRecommender):
         """All targets of a batch and the states before them."""
         if self.causal:
             return super()._targets(interaction)
-        user = interaction[self.USER_ID]
-        item_seq, next_items = interaction[self.ITEM_SEQ], self._next_items(interaction)      # [B, L]
-        row, place = (next_items > 0).nonzero(as_tuple=True)                      # [n]
-        targets = Targets(None, next_items[row, place], item_seq, row, place)
+        targets, user = self._targets_without_states(interaction), interaction[self.USER_ID]
         prefixes = targets.histories()                                            # [n, L]
         if self.config["shuffle_history"]:
             prefixes = shuffled(prefixes)
-        return targets._replace(states=self._last_states(prefixes, place + 1, user[row]))    # [n, P D]
+        return targets._replace(states=self._last_states(prefixes, targets.place + 1, user[targets.row]))    # [n, P D]
 
     def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         if self.causal:

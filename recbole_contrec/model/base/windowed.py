@@ -17,11 +17,11 @@ from recbole_contrec.data.windows import NEXT_PREFIX, Histories
 class Targets(NamedTuple):
     """The targets of a batch: n items to be predicted."""
 
-    states: Tensor      # [n, ...]  before the target
-    items: Tensor       # [n]       the target
-    item_seq: Tensor    # [B, L]    histories of the batch
-    row: Tensor         # [n]       where in `item_seq` the item before the target stands
-    place: Tensor       # [n]
+    states: Tensor | None   # [n, ...]  before the target
+    items: Tensor           # [n]       the target
+    item_seq: Tensor        # [B, L]    histories of the batch
+    row: Tensor             # [n]       where in `item_seq` the item before the target stands
+    place: Tensor           # [n]
 
     def histories(self) -> Tensor:
         """Items of the window up to each target, [n, L], 0 = none."""
@@ -59,6 +59,12 @@ class Windowed:
     def _positions(self, item_seq: Tensor, length: Tensor) -> Tensor:
         """What rows of some length [B] cost to read, by which they are grouped [B]."""
         return length
+
+    def _targets_without_states(self, interaction) -> Targets:
+        """All targets of a batch, for models that read a history anew for each."""
+        item_seq, next_items = interaction[self.ITEM_SEQ], self._next_items(interaction)      # [B, L]
+        row, place = (next_items > 0).nonzero(as_tuple=True)                      # [n]
+        return Targets(None, next_items[row, place], item_seq, row, place)
 
     def _states_with_targets(self, interaction, states_of: Callable[[Tensor, Tensor], Tensor]) -> Targets:
         """All targets of a batch and the states before them; rows of similar length are computed together.
