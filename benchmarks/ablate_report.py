@@ -10,7 +10,7 @@ from typing import NamedTuple, Sequence
 
 import numpy as np
 
-from markdown import four, head, line, seconds, spread
+from markdown import four, head, line, same, seconds, spread
 from significance import Comparison, compare, mean_over_seeds
 from tables import Row, epoch_seconds, mismatches, rows
 
@@ -93,9 +93,9 @@ def draw(folder: Path, variants: Sequence) -> Path:
     figure, axes = pyplot.subplots(figsize=(7, 1.6 + 0.28 * len(changes)), layout="constrained")
     _draw_bars(axes, changes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    seeds, card = len(shipped.results), shipped.results[0].content["card"]
+    counts, card = [len(row.results) for row in others if row.name in changes], shipped.results[0].content["card"]
     axes.set_xlabel("NDCG@10 minus that of the shipped settings")
-    axes.set_title(f"{card['dataset']}: what each part is worth ({seeds} seed{'s' * (seeds > 1)})", fontsize=10)
+    axes.set_title(f"{card['dataset']}: what each part is worth ({same(counts)} seed{'s' * (max(counts) > 1)})", fontsize=10)
     figure.savefig(folder / "ablation.png", dpi=120)
     pyplot.close(figure)
     return folder / "ablation.png"
@@ -109,6 +109,7 @@ def _draw_bars(axes, changes: dict[str, Difference]):
     axes.errorbar([found.difference for found in test], range(len(changes)), xerr=margins, fmt="ko", ms=3, lw=1,
                   label="test, 95 % interval over users")
     axes.set_yticks(range(len(changes)), changes)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)
     axes.grid(axis="x", alpha=0.3)
