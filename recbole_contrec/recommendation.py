@@ -55,6 +55,8 @@ def recommend_batches(checkpoint: str | LoadedRun, users: Sequence[str] | None =
             raise UserError(f"{name}: {value!r} is one text; give a list")
     loaded = load_data_and_model(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
     loaded.model.eval()
+    if not hasattr(loaded.model, "top_k"):
+        _give_newcomers_a_row(loaded.model, loaded.data.dataset)
     people = list(_known_people(loaded, [] if users is None and len(histories) else users))
     people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
     for start in range(0, len(people), batch_size):
@@ -167,7 +169,6 @@ def seen_items(people) -> torch.Tensor:
 def _top_k_of_all(loaded: LoadedRun, interaction, k, excluded):
     """Top K by RecBole's contract: scores [B, N] of the whole catalogue, from ``predict`` where that is all there is."""
     model, n_items = loaded.model, loaded.data.dataset.item_num
-    _give_newcomers_a_row(model, loaded.data.dataset)
     try:
         try:
             scores = model.full_sort_predict(interaction).view(-1, n_items).clone()
@@ -190,6 +191,7 @@ def _scores_by_predict(loaded: LoadedRun, person, n_items):
     return loaded.model.predict(pairs).view(-1)  # [N]
 
 
+@torch.no_grad()
 def _give_newcomers_a_row(model, dataset) -> None:
     """Somebody new reads row 0 of a table of users, which RecBole's models never train: it becomes the mean of the others.
 

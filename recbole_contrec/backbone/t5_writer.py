@@ -39,16 +39,7 @@ class T5Writer(nn.Module):
     branches of one prompt stand in one row beside each other, and a mask says what each place sees, so a prompt is
     encoded once however many branches go on from it.
 
-    Args:
-        hidden_size: width of inputs and states (D).
-        n_layers: number of blocks of the encoder, and of the decoder.
-        n_heads: attention heads.
-        dropout: on inputs, attention and the output of each sub-layer.
-        intermediate_size: width of the feed-forward layers; 4 D if not given.
-        head_width: of a head; ``hidden_size / n_heads`` if not given.
-
-    Raises:
-        ValueError: ``n_heads`` does not divide ``hidden_size``, and ``head_width`` is not given.
+    Arguments and errors are those of :func:`~recbole_contrec.backbone.encoder_decoder.compact_t5`.
     """
 
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0.0,
