@@ -237,8 +237,7 @@ def _write_parquet(tables, path: str) -> None:
         # Named, not guessed: the first table may be empty, for somebody who has had it all.
         schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in table.columns])
         writer = writer or parquet.ParquetWriter(path, schema)
-        writer.write_table(pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False) if len(table)
-                           else schema.empty_table())
+        writer.write_table(pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False))
     writer.close()
 
 

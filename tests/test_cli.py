@@ -442,7 +442,7 @@ def test_nothing_left_for_the_first_users_is_no_reason_to_lose_the_others(tmp_pa
 
     full = pd.DataFrame({"user_id": ["u1"], "rank": [1], "item_id": ["i1"], "score": [0.5], "title": ["A film"]})
     for name, read in (("top.csv", pd.read_csv), ("top.parquet", pd.read_parquet)):
-        _write([full[:0], full, full[:0].astype(float)], str(tmp_path / name))
+        _write([full[:0].astype(float), full, full[:0]], str(tmp_path / name))
         pd.testing.assert_frame_equal(read(tmp_path / name), full, check_dtype=False)
     assert {path.name for path in tmp_path.iterdir()} == {"top.csv", "top.parquet"}
 
