@@ -147,3 +147,25 @@ def test_the_width_of_the_feed_forward_layers():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="n_heads=3 must divide hidden_size=16"):
         T5Writer(D, 1, 3)
+
+
+# step by step
+
+
+def test_steps_give_what_each_branch_gives_written_alone(writer, prompts):
+    """Four steps whose branches go on from any of those before, in rows of their own lengths."""
+    drawn = torch.Generator().manual_seed(3)
+    length = torch.tensor([7, 4, 2])
+    states, memory = writer.start(prompts, length[:, None] - 1, room=0)
+    encoded = writer.encode(prompts, length)
+    torch.testing.assert_close(states, writer.decode(*encoded, prompts[:, :0]))
+    paths = [[[]] for _ in range(3)]  # what every branch of every row has written
+    for before, width in ((1, 4), (4, 3), (3, 5), (5, 2)):
+        parents = torch.randint(before, (3, width), generator=drawn)
+        inputs = torch.randn(3, width, D, dtype=torch.double, generator=drawn)
+        states, memory = writer.step(memory, inputs, parents)
+        paths = [[[*paths[row][parent], inputs[row, place]] for place, parent in enumerate(parents[row].tolist())]
+                 for row in range(3)]
+        for place in range(width):
+            alone = torch.stack([torch.stack(paths[row][place]) for row in range(3)])
+            torch.testing.assert_close(states[:, place], writer.decode(*encoded, alone)[:, -1])
