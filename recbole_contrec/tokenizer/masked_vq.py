@@ -98,7 +98,7 @@ class MaskedVQ(nn.Module):
         hidden_size: int = 128,
         mask_ratio: float = 0.2,
         dropout: float = 0.0,
-        restart_below: float = 0.2,
+        restart_below: float = 0.3,
         gradient: str = "straight_through",
     ):
         super().__init__()
