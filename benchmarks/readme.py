@@ -25,7 +25,7 @@ import refine_report
 import unseen
 from runs import RESULTS, load
 from speed_summary import summary
-from tables import accuracy_table, cost_table, is_recbole, overview_table, rows, test_table
+from tables import accuracy_table, codes_table, cost_table, is_recbole, overview_table, rows, test_table
 from variants import ABLATIONS
 
 FOLDER = Path(__file__).resolve().parent
@@ -76,7 +76,8 @@ def _unseen(folder: Path) -> str:
 TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
           "recbole": lambda path: test_table(rows(path), counts=is_recbole),
           "sasrecall": lambda path: test_table(rows(path), counts=lambda row: row.name == "SASRecAll"),
-          "cost": lambda path: cost_table(rows(path)), "ablation": _ablation, "answers": _answers, "beam": _beam,
+          "cost": lambda path: cost_table(rows(path)), "codes": lambda path: codes_table(rows(path)),
+          "ablation": _ablation, "answers": _answers, "beam": _beam,
           "dial": _dial, "grid": _grid, "overview": _overview, "public": lambda path: public.table(path.name),
           "refinement": _refinement, "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}

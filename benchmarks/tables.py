@@ -158,6 +158,27 @@ def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is
     return "\n".join(lines)
 
 
+def codes_table(table: list[Row]) -> str:
+    """Health of the tokenizers with codebooks, the worst of all seeds and codebooks; rows with the very tokenizers of an
+    earlier row are left out."""
+    lines = head("model", "tokens of", "seeds", "rows", "codebooks", "in use, lowest", "perplexity, lowest", "share a tuple, nearest codes",
+                 "as used", "unexplained, held out", "neighbours kept")
+    shown = []
+    for row in table:
+        for stage in row.results[0].content["stages"]:
+            reports = row.values(lambda content: content["stages"].get(stage, {}).get("report", {}))
+            if reports in shown or not all("collisions_left" in report for report in reports):
+                continue
+            shown.append(reports)
+            first, of_all = reports[0], {key: [report[key] for report in reports] for key in reports[0]}
+            lines.append(line(
+                row.name, stage.removesuffix(" tokenizer") + "s", len(reports), first["rows"],
+                f"{len(first['perplexity'])} of {first['codes']}", *(four(min(map(min, of_all[key]))) for key in ("codes_in_use", "perplexity")),
+                *(f"{max(of_all[key]):.1%}" for key in ("collisions", "collisions_left")),
+                *(four(mean(of_all[key])) for key in ("unexplained_held_out", "neighbour_overlap"))))
+    return "\n".join(lines)
+
+
 def seconds_to_best(content: dict) -> float | None:
     """Core-seconds until the best epoch was over, the stages before training included; None for RecBole's own training
     loops."""
