@@ -7,7 +7,7 @@ What training a language model of real size costs: all positions in one pass aga
     python benchmarks/backbone.py --size=llama-3.2-1b --llm_dtype=bfloat16 --lora_rank=16 --batches=20
 
 The model has random weights and the shape that ``--size`` names; nothing is downloaded. ContRec reads titles and tokens
-of the history through it, and LoRA trains it. Both ways train the same model on the same targets: windows of whole
+of the history through it, and LoRA trains it; ``--size=compact`` is its own decoder, without LoRA. Both ways train the same model on the same targets: windows of whole
 histories as ours does, and RecBole's rows, of which each holds one prefix and one target. Written to
 ``OUTPUT/DATASET-backbone/SIZE.json``. Further ``--key=value`` settings go to the model.
 """
@@ -28,7 +28,8 @@ from measuring import MIB, median_seconds, temporary_workplace  # noqa: E402
 from released import ReleasedScheme  # noqa: E402
 from runs import RESULTS  # noqa: E402
 
-# Shapes of public models (their configuration files on the Hugging Face Hub), and a smaller one of the same kind.
+COMPACT = "compact"
+# Shapes of public models (their configuration files on the Hugging Face Hub), and smaller ones of the same kind.
 SIZES = {
     "llama-10m": dict(hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4,
                       num_key_value_heads=4),
@@ -53,8 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     path = given.output.resolve() / f"{given.dataset}-backbone" / f"{given.size}.json"
     try:
         with tempfile.TemporaryDirectory() as folder, temporary_workplace():
-            write_random_model(given.size, Path(given.tokenizer).resolve() if given.tokenizer else None, Path(folder))
-            record = measure(given, settings, folder)
+            if given.size != COMPACT:
+                write_random_model(given.size, Path(given.tokenizer).resolve() if given.tokenizer else None, Path(folder))
+                settings = [*settings, f"--llm={folder}"]
+            record = measure(given, settings)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -82,7 +85,7 @@ def write_random_model(size: str, tokenizer: Path | None, folder: Path) -> None:
     words.save_pretrained(folder)
 
 
-def measure(given: argparse.Namespace, settings: list[str], folder: str) -> dict[str, Any]:
+def measure(given: argparse.Namespace, settings: list[str]) -> dict[str, Any]:
     """Both ways of training and what surrounds them, JSON-like."""
     from recbole.data import create_dataset, data_preparation
     from recbole_contrec.training.card import protocol_card
@@ -94,7 +97,7 @@ def measure(given: argparse.Namespace, settings: list[str], folder: str) -> dict
     data = [f"--data_path={Path(given.data_path).resolve()}"] if given.data_path else []
     own = {argument.split("=")[0]: argument for argument in settings}
     own = {**{f"--{key}": f"--{key}={value}" for key, value in SETTINGS.items()}, **own}
-    config = Config("ContRec", given.dataset, arguments=[*own.values(), *data, f"--llm={folder}"])
+    config = Config("ContRec", given.dataset, arguments=[*own.values(), *data])
     loaded = assemble(config, load_data(config))
     loaded.trainer._run_stages(loaded.data.train, False)
     rows_config = Config("SASRec", given.dataset, arguments=[
@@ -171,7 +174,7 @@ def real_positions(model, batch) -> int:
 @torch.no_grad()
 def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
     """Users a second of the whole method (an answer word by word, the preference behind it, its ranking), in a batch, and of the
-    released code's scheme with the same language model."""
+    released code's scheme with the same language model, or one as wide and deep as the compact one."""
     model, device = loaded.model.eval(), loaded.config["device"]
     batch = next(iter(loaded.data.test))[0][:users].to(device)
 
@@ -182,7 +185,8 @@ def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
         _wait(device)
 
     layout = model._read(batch[model.ITEM_SEQ], batch[model.USER_ID])
-    scheme = ReleasedScheme(loaded.config, model.item_vectors.weight, layout.vectors.shape[1], model.backbone)
+    scheme = ReleasedScheme(loaded.config, model.item_vectors.weight, layout.vectors.shape[1],
+                            model.backbone if loaded.config["llm"] else None)
     prompts = [layout.vectors[row, :int(layout.last(batch[model.ITEM_SEQ_LEN])[row]) + 1] for row in range(one_by_one)]
     released = [scheme.recommend(prompt)[1].total for prompt in prompts]
     ours_a_second, released_a_second = len(batch) / median_seconds(ours, 3), len(released) / sum(released)
@@ -219,7 +223,7 @@ def report(record: dict[str, Any]) -> str:
 
 def _parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="llama-100m")
+    parser.add_argument("--size", choices=(COMPACT, *SIZES), default="llama-100m")
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--data_path")
     parser.add_argument("--tokenizer", help="a folder of a tokenizer (default: every byte is a word)")

@@ -28,12 +28,13 @@ def test_a_random_model_is_read_like_a_downloaded_one(small, tmp_path, tokenizer
     assert decoder.vocabulary.decode(text).strip() == "Toy Story"
 
 
-def test_windows_and_prefixes_are_measured_on_the_same_model(small, tiny, tmp_path, capsys):
-    arguments = ["--size=llama-10m", "--dataset=tiny", f"--data_path={tiny}", "--batches=2", "--rows=4", "--users=8",
+@pytest.mark.parametrize("size", ["llama-10m", "compact"])
+def test_windows_and_prefixes_are_measured_on_the_same_model(small, tiny, tmp_path, capsys, size):
+    arguments = [f"--size={size}", "--dataset=tiny", f"--data_path={tiny}", "--batches=2", "--rows=4", "--users=8",
                  "--one_by_one=1", f"--output={tmp_path / 'out'}", "--vector_size=16", "--token_size=16", "--tokenizer_epochs=1",
                  "--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", "--train_batch_size=40"]
     assert backbone.main(arguments) == 0
-    path = tmp_path / "out" / "tiny-backbone" / "llama-10m.json"
+    path = tmp_path / "out" / "tiny-backbone" / f"{size}.json"
     record, shown = json.loads(path.read_text()), capsys.readouterr().out
     windows, prefixes = record["windows"], record["prefixes"]
     assert prefixes["targets"] == 8 and windows["targets"] > 40 and 0 <= windows["padding"] < 0.1 + 0.05
