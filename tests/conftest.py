@@ -231,3 +231,13 @@ def executed(workplace, monkeypatch):
 
     monkeypatch.setattr(compare, "execute", execute)
     return names, arrays
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """The folder of a Hugging Face cache that holds nothing yet."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+    return tmp_path / "hub"

@@ -576,15 +576,15 @@ BERT = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"without": ["config.json"]}, "holds no model"),
-    ({"without": ["model.safetensors"]}, "cannot be loaded: .*no file named .*model.safetensors"),
-    ({"without": ["tokenizer.json"]}, "no fast tokenizer: its folder needs a tokenizer.json"),
-    ({"without": ["tokenizer.json", "tokenizer_config.json"]}, "no fast tokenizer"),
+    ({"without": ["config.json"]}, "holds no transformers model"),
+    ({"without": ["model.safetensors"]}, "holds no transformers model"),
+    ({"without": ["tokenizer.json"]}, r"its tokenizer cannot be loaded: its files \(tokenizer.json\) are missing"),
+    ({"without": ["tokenizer.json", "tokenizer_config.json"]}, r"its files \(tokenizer.json\) are missing"),
     ({"tokenizer": {"eos_token": None}}, "no end of text: its tokenizer_config.json needs an eos_token"),
     ({"model_type": "t5", "architectures": ["T5Model"]}, "is a t5 model, not a causal language model"),
-    ({"model_type": "something-new"}, "does not know: pip install -U transformers"),
+    ({"model_type": "something-new"}, "does not know models of its kind: pip install -U transformers"),
     ({"model_type": "something-new", "auto_map": {"AutoConfig": "x.Y"}}, "code of its own, which is not executed"),
-    ({"num_hidden_layers": 6}, r"no weights for model.layers.5.* and 8 more"),
+    ({"num_hidden_layers": 6}, "its files lack 9 of its tensors, such as model.layers.5"),
     ({"hidden_size": 128}, "cannot be loaded")])
 def test_folders_that_hold_no_such_model(changes, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
@@ -614,31 +614,6 @@ def test_a_tokenizer_with_more_words_than_the_model(tmp_path):
     renumber(path, **{"▁they": 512})
     with pytest.raises(UserError, match="its tokenizer has 513 words, its model 512"):
         PretrainedDecoder(str(path))
-
-
-@pytest.mark.parametrize("name, message", [
-    ("", "there is no folder"), ("/no/such/folder", "there is no folder '/no/such/folder'"), ("./x", "there is no folder"),
-    ("a/b/c", "there is no folder"), ("~/no such folder", "there is no folder"),
-    ("a model", "is no folder and no model on https://huggingface.co"),
-    ("nobody/nothing", "nobody/nothing is not in the cache.*run `hf download nobody/nothing`")])
-def test_names_of_nothing(name, message, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # as the variable of this name sets it
-    with pytest.raises(UserError, match=message):
-        PretrainedDecoder(name)
-
-
-@pytest.mark.parametrize("text, message", [
-    ("You are trying to access a gated repo.\nMake sure to have access to it", "then run `hf auth login`"),
-    ("x/y is not a local folder and is not a valid model identifier listed on", "check the spelling")])
-def test_what_the_hub_answers(text, message, monkeypatch):
-    from transformers import AutoConfig
-
-    def refuse(*_, **__):
-        raise OSError(text)
-
-    monkeypatch.setattr(AutoConfig, "from_pretrained", refuse)
-    with pytest.raises(UserError, match=message):
-        PretrainedDecoder("x/y")
 
 
 def test_the_length_of_somebody_elses_texts_is_forgotten(tmp_path):

@@ -408,59 +408,6 @@ def test_numbers_of_tokens_that_cannot_be(tokens, message):
         TextEncoder(str(STORIES), tokens)
 
 
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
-    return tmp_path / "hub"
-
-
-def no_address(*_, **__):
-    import socket
-
-    raise socket.gaierror(-2, "Name or service not known")
-
-
-def test_names_without_a_network(empty_cache, monkeypatch, capfd):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr("socket.getaddrinfo", no_address)
-    for offline, why in ((False, "Hugging Face cannot be reached"), (True, "HF_HUB_OFFLINE is set")):
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        with pytest.raises(UserError, match=why) as caught:
-            TextEncoder("owner/model", 64)
-        assert "text_encoder=owner/model: there is no such folder" in str(caught.value) and "HF_HOME" in str(caught.value)
-        assert str(empty_cache) in str(caught.value) and len(str(caught.value).splitlines()) == 1
-    assert "Retrying" not in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "white space"])
-def test_names_that_are_none(empty_cache, name):
-    with pytest.raises(UserError, match="there is no such folder, and models of Hugging Face are named"):
-        TextEncoder(name, 64)
-
-
-@pytest.mark.parametrize("error, message", [("RepositoryNotFoundError", "knows no such model or keeps it behind a login"),
-                                            ("EntryNotFoundError", "has no config.json"),
-                                            ("HfHubHTTPError", "HfHubHTTPError|Refusal")])
-def test_names_that_hugging_face_refuses(empty_cache, monkeypatch, error, message):
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    class Refusal(getattr(errors, error)):
-        def __init__(self):
-            pass
-
-    def refuse(name, file, local_files_only=False):
-        raise errors.LocalEntryNotFoundError("not here") if local_files_only else Refusal()
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    with pytest.raises(UserError, match=message):
-        TextEncoder("owner/model", 64)
-
-
 def test_a_killed_download_is_finished(encoder, empty_cache, monkeypatch):
     """In the cache is no more than the configuration: what lacks comes by the name, of the same commit."""
     import transformers

@@ -188,7 +188,7 @@ def test_the_recipe_of_the_paper_runs_on_it(run_tiny, folder):
 @pytest.mark.parametrize("change, message", [
     (("--llm=T5",), "is a t5 model, not a causal language model.*backbone=t5"),
     (("--backbone=t5", f"--llm={STORIES}"), "is a llama model, not a T5.*backbone=causal"),
-    (("--backbone=t5", "--llm=nobody/nothing-of-this-name"), "nobody/nothing-of-this-name is not in the cache"),
+    (("--backbone=t5", "--llm=nobody/nothing-of-this-name"), "nobody/nothing-of-this-name: .*it is not in .*, and HF_HUB_OFFLINE is set"),
     (("--backbone=t5", "--llm=T5", "--lora_targets=nowhere"), "no layer 'nowhere'"),
     (("--backbone=t5", "--llm=T5", "--answer_length=8"), "answer_length is of the compact T5"),
     ((f"--llm={STORIES}", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5"),

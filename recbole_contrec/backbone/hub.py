@@ -1,186 +1,163 @@
 """
 recbole_contrec.backbone.hub
 ############################
-A pretrained language model and its tokenizer, from a folder or from the Hugging Face Hub as its own libraries find it
-(``HF_HOME``, ``HF_HUB_OFFLINE``, ``hf auth login``). What cannot be had is refused in a line that says why.
+Models of transformers by name: found in a folder or in Hugging Face's cache (``HF_HOME``), fetched where the cache has them
+not (``HF_HUB_OFFLINE`` forbids that, ``hf auth login`` opens what is closed), and refused in a line that says why. Nothing
+that the Hub offers is executed.
 """
 
+import logging
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import nn
+from typing import Any, Callable, NamedTuple
 
 from recbole_contrec.errors import UserError
 
-DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2", None)
-QUANTISATIONS = (None, "4bit", "8bit")
-KINDS = ("causal", "t5")
-T5_FAMILY = ("t5", "mt5", "umt5")  # flan-T5 and T5 1.1 are t5 to transformers
+logger = logging.getLogger("recbole_contrec")
+
+_NO_TOKENIZER = "its files (tokenizer.json) are missing"
 
 
-class Pretrained(NamedTuple):
-    """What was loaded: a language model in eval mode, and a fast tokenizer, both of transformers."""
+class Source(NamedTuple):
+    """Where the files of a pretrained model lie.
 
-    model: nn.Module
-    tokenizer: "PreTrainedTokenizerFast"  # noqa: F821 - transformers is slow to import
+    Attributes:
+        name: as it was given.
+        folder: on this machine.
+        commit: of the Hub; None for a folder of one's own.
+    """
+
+    name: str
+    folder: Path
+    commit: str | None
+
+    def load(self, what: str, load: Callable[..., Any]) -> Any:
+        """What ``load(place, trust_remote_code=False)`` reads from local files or, where these do not hold it all, fetches.
+
+        Raises:
+            UserError: it can do neither.
+        """
+        # The cache is read as a folder: given the name, transformers asks the network for what a model need not have.
+        ways = [(str(self.folder), {})] + [(self.name, {"revision": self.commit})] * bool(self.commit)
+        for place, options in ways:
+            try:
+                with _quiet("transformers.utils.logging"):
+                    return load(place, trust_remote_code=False, **options)
+            except Exception as error:  # transformers and tokenizers raise anything, bare Exception as well
+                cause = error
+        raise self.error(_why(what, cause)) from cause
+
+    def config(self):
+        """Its configuration, of transformers."""
+        from transformers import AutoConfig  # slow import, needed here only
+
+        return self.load("configuration", AutoConfig.from_pretrained)
+
+    def tokenizer(self):
+        """Its tokenizer, of transformers."""
+        return self.load("tokenizer", _load_tokenizer)
+
+    def error(self, why: str) -> UserError:
+        """An error that begins with the name."""
+        return UserError(f"{self.name}: {why}")
 
 
-def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, quantisation: str | None) -> Pretrained:
-    """Load a model; nothing that the Hub offers is executed.
-
-    Args:
-        name: of a model on the Hub, or a folder.
-        kind: one of ``KINDS``: a causal language model, or an encoder-decoder of the ``T5_FAMILY``.
-        dtype: a key of ``DTYPES``.
-        attention: one of ``ATTENTIONS``; None for what transformers takes for the model.
-        quantisation: one of ``QUANTISATIONS``.
+def find_model(name: str) -> Source:
+    """A folder as it is, or the one in Hugging Face's cache that a name stands for; fetched where there is none yet.
 
     Raises:
-        ValueError: a setting that is none of these, or two that do not go together.
-        UserError: no such model, one that cannot be reached or read, one of another kind, one without a fast tokenizer
-            or an end of text; or a package that is missing.
+        UserError: no such model, or no network and nothing in the cache.
     """
-    for key, value, choices in (("kind", kind, KINDS), ("dtype", dtype, DTYPES), ("attention", attention, ATTENTIONS),
-                                ("quantisation", quantisation, QUANTISATIONS)):
-        if value not in choices:
-            raise ValueError(f"{key}={value!r}: choose one of {', '.join(map(str, choices))}")
-    if attention == "flash_attention_2" and dtype == "float32":
-        raise ValueError("attention=flash_attention_2 needs dtype=bfloat16 or float16")
-    source = _source(name)
-    # The small files first: a mistake shows before gigabytes are downloaded.
-    config = _load_config(name, source)
-    _check_kind(name, kind, config)
-    tokenizer = _load_tokenizer(name, source)
-    return Pretrained(_load_model(name, source, config, dtype, attention, quantisation), tokenizer)
+    folder = Path(name).expanduser()
+    if not name or not folder.is_dir():
+        folder = _cached_folder(name)
+        return Source(name, folder, folder.name)
+    if not (folder / "config.json").is_file() or not any([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        raise UserError(f"{name}: the folder holds no transformers model (config.json and *.safetensors); name one that "
+                        "save_pretrained has written")
+    return Source(name, folder, None)
 
 
-def _source(name: str) -> str:
-    """A folder as it is, or a name to look for on the Hub."""
-    path = Path(name).expanduser()
-    if name and path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"{name} holds no model: the folder needs the config.json, the weights and the tokenizer.json "
-                            "that transformers' save_pretrained writes")
-        return str(path)
-    if not name or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UserError(f"there is no folder {name!r}: give the folder of a pretrained model, or its name on "
-                        "https://huggingface.co, such as Qwen/Qwen3-0.6B")
-    return name
+def _cached_folder(name: str) -> Path:
+    """The folder in the cache, named by a commit."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    by_hand = f"Fetch it where there is a network (hf download {name}) and set HF_HOME to that cache, or name its folder"
+    try:
+        try:
+            path = hf_hub_download(name, "config.json", local_files_only=True)
+        except LocalEntryNotFoundError:
+            logger.info("%s is not in %s: fetching it", name, constants.HF_HUB_CACHE)
+            with _quiet("huggingface_hub.utils.logging"):  # two lines for each of five attempts; the error says it once
+                path = hf_hub_download(name, "config.json")
+    except HFValidationError as error:
+        raise UserError(f"{name!r}: there is no such folder, and models of Hugging Face are named OWNER/MODEL, for instance "
+                        "Qwen/Qwen3-0.6B") from error
+    except GatedRepoError as error:
+        raise UserError(f"{name}: its terms want to be accepted at https://huggingface.co/{name}; then run hf auth login"
+                        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{name}: there is no such folder, and Hugging Face knows no such model or keeps it behind a login "
+                        "(hf auth login); check the name") from error
+    except LocalEntryNotFoundError as error:
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "Hugging Face cannot be reached"
+        raise UserError(f"{name}: there is no such folder, it is not in {constants.HF_HUB_CACHE}, and {why}. {by_hand}"
+                        ) from error
+    except EntryNotFoundError as error:
+        raise UserError(f"{name}: it has no config.json, so it is no transformers model") from error
+    except Exception as error:  # of whatever library it uses for HTTP, or of the disk
+        raise UserError(f"{name}: {_first_line(error)}. {by_hand}") from error
+    return Path(path).parent
 
 
-def _load_config(name: str, source: str):
-    from transformers import AutoConfig
-
-    with _explained(name):
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
-
-
-def _check_kind(name: str, kind: str, config) -> None:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    if kind == "t5" and config.model_type not in T5_FAMILY:
-        raise UserError(f"{name} is a {config.model_type} model, not a T5: take one such as google-t5/t5-small or "
-                        "google/flan-t5-small; backbone=causal takes a causal language model")
-    if kind == "causal" and (config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING):
-        raise not_causal(name, config)
-
-
-def not_causal(name: str, config) -> UserError:
-    """The error of a model of another kind."""
-    instead = "; TokenRec takes a T5 with backbone=t5" if config.model_type in T5_FAMILY else ""
-    return UserError(f"{name} is a {config.model_type} model, not a causal language model: take one that reads from left "
-                     f"to right, such as gpt2 or Qwen/Qwen3-0.6B{instead}")
-
-
-def _load_tokenizer(name: str, source: str):
+def _load_tokenizer(place: str, **options):
     from transformers import AutoTokenizer
 
-    try:
-        with _explained(name):
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except UserError as error:
-        if isinstance(error.__cause__, OSError) and not Path(source).is_dir():
-            raise  # it was not the tokenizer, but the way to the Hub
-        raise UserError(f"{name} has no fast tokenizer: its folder needs a tokenizer.json") from error
-    # Without files some versions of transformers make one up, to which all words are one.
-    if not tokenizer.is_fast or len({*map(tuple, tokenizer(["one", "two", "1", "2"])["input_ids"])}) == 1:
-        raise UserError(f"{name} has no fast tokenizer: its folder needs a tokenizer.json")
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"{name} has no end of text: its tokenizer_config.json needs an eos_token")
+    tokenizer = AutoTokenizer.from_pretrained(place, **options)
+    # Without its files transformers makes one up, to which all words are one.
+    if len(set(map(tuple, tokenizer(["one", "two", "1", "2"])["input_ids"]))) == 1:
+        raise OSError(_NO_TOKENIZER)
     return tokenizer
 
 
-def _load_model(name: str, source: str, config, dtype: str, attention: str | None,
-                quantisation: str | None) -> nn.Module:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    options = {_dtype_key(): DTYPES[dtype]}
-    if attention is not None:
-        options["attn_implementation"] = attention
-    if quantisation is not None:
-        options["quantization_config"] = _quantisation(quantisation, DTYPES[dtype])
-    with _explained(name, attention):
-        model, info = kind.from_pretrained(
-            source, config=config, trust_remote_code=False, output_loading_info=True, **options)
-    # What the files lack is drawn at random with a warning only; then nothing that the model says means anything.
-    lacking = [key for key, _ in model.named_parameters() if key in info["missing_keys"]]
-    if lacking:
-        raise UserError(f"{name} is no whole language model: its files have no weights for {lacking[0]}"
-                        + (f" and {len(lacking) - 1} more" if lacking[1:] else ""))
-    return model
+def _why(what: str, error: Exception) -> str:
+    """What went wrong in transformers, and what to do about it."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return "it brings code of its own, which is not executed: take a model that transformers knows"
+    if "does not recognize this architecture" in text:
+        return f"transformers {version('transformers')} does not know models of its kind: pip install -U transformers"
+    if "FlashAttention2" in text or "flash_attn" in text:
+        return "flash_attention_2 cannot be used: pip install flash-attn (needs an NVIDIA GPU), or take sdpa"
+    if "instantiate the backend tokenizer" in text:
+        error = OSError(_NO_TOKENIZER)
+    for attention, sign in (("sdpa", "scaled_dot_product_attention"), ("flash_attention_2", "does not support Flash Attention")):
+        if sign in text:
+            return f"transformers has no {attention} for it: take eager attention"
+    return f"its {what} cannot be loaded: {_first_line(error)}"
 
 
-def _quantisation(bits: str, dtype: torch.dtype | str):
-    """How weights are stored in 4 or 8 bits; they are computed with in ``dtype``."""
-    try:
-        version("bitsandbytes")
-        from transformers import BitsAndBytesConfig
-    except ImportError as error:
-        raise UserError(f"quantisation={bits} needs bitsandbytes: pip install 'recbole_contrec[quantised]'") from error
-    if bits == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    # NF4 with doubly quantised scales is the recipe of QLoRA (https://arxiv.org/abs/2305.14314).
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                              bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else dtype)
-
-
-def _dtype_key() -> str:
-    """What ``from_pretrained`` calls the type of the weights; the old name warns in newer versions."""
-    major, minor = version("transformers").split(".")[:2]
-    return "dtype" if (int(major), int(minor)) >= (4, 56) else "torch_dtype"
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
-def _explained(name: str, attention: str | None = None):
-    """What goes wrong in transformers, as an error of one or two lines that says what to do."""
-    from safetensors import SafetensorError
+def _quiet(module: str):
+    """Nothing but errors from a library with a logging module of its own."""
+    from importlib import import_module
 
+    log = import_module(module)
+    before = log.get_verbosity()
+    log.set_verbosity_error()
     try:
         yield
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, KeyError, AttributeError, TypeError) as error:
-        text = str(error)
-        first = text.strip().split("\n")[0]
-        if "gated" in text:
-            why = f"asks for its terms to be accepted at https://huggingface.co/{name}; then run `hf auth login`"
-        elif "couldn't connect" in text or "offline mode" in text:
-            why = (f"is not in the cache, and https://huggingface.co cannot be reached: run `hf download {name}` with a "
-                   "network (HF_HOME says where it goes), or give the folder of a model")
-        elif "valid model identifier" in text or "Repo id" in text or "Can't load the configuration" in text:
-            why = ("is no folder and no model on https://huggingface.co: check the spelling; if it is private, run "
-                   "`hf auth login`")
-        elif "trust_remote_code" in text:
-            why = "brings code of its own, which is not executed: take a model that transformers knows"
-        elif "does not recognize this architecture" in text:
-            why = f"is of a kind that transformers {version('transformers')} does not know: pip install -U transformers"
-        elif "FlashAttention2" in text or "flash_attn" in text:
-            why = "cannot use attention=flash_attention_2: pip install flash-attn (needs an NVIDIA GPU), or take sdpa"
-        elif attention and ("scaled_dot_product_attention" in text or "does not support Flash Attention" in text):
-            why = f"cannot use attention={attention}: take attention=eager"
-        else:
-            why = f"cannot be loaded: {first}"
-        raise UserError(f"{name} {why}") from error
+    finally:
+        log.set_verbosity(before)

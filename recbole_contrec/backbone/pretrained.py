@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.decoder import KeyValueCache, additive_mask, branch_masks, check_length, states_of, worth_sharing
-from recbole_contrec.backbone.hub import not_causal
+from recbole_contrec.backbone.loading import not_causal
 from recbole_contrec.backbone.pretrained_model import PretrainedModel
 from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_right, scores_words
 from recbole_contrec.errors import UserError

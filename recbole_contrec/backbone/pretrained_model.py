@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.adapters import add_adapters, check_mark, pack_mark, vocabulary_mark
-from recbole_contrec.backbone.hub import load_pretrained
+from recbole_contrec.backbone.loading import load_pretrained
 from recbole_contrec.errors import UserError
 
 _MARK = "_extra_state"  # where nn.Module keeps what get_extra_state gives
@@ -47,7 +47,7 @@ class PretrainedModel(nn.Module):
         UserError: a model that cannot be had or is of another kind; or a package that is missing.
     """
 
-    kind: str  # an heir's key of hub.KINDS
+    kind: str  # an heir's key of loading.KINDS
 
     def __init__(self, name: str, dtype: str = "float32", attention: str | None = None, lora_rank: int = 8,
                  lora_alpha: float = 16.0, lora_dropout: float = 0.0, lora_targets: str | Sequence[str] = "all-linear",

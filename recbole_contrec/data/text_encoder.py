@@ -6,21 +6,18 @@ length. Any model of transformers serves: an encoder (all-MiniLM-L6-v2), the enc
 """
 
 import hashlib
-import logging
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_contrec.backbone.hub import find_model
 from recbole_contrec.errors import UserError
 from recbole_contrec.training.stages import Report
-
-logger = logging.getLogger("recbole_contrec")
 
 TOKENS_A_BATCH = 8192  # padding included
 CHARACTERS_A_CHUNK = 2 ** 20  # tokenised at once: tokens of a long text take far more memory than its characters
@@ -58,23 +55,18 @@ class TextEncoder:
 
     def __init__(self, name: str, max_tokens: int, device: torch.device | str = "cpu"):
         self.name, self.max_tokens, self.device = name, max_tokens, torch.device(device)
-        self.folder, self.commit = Path(name).expanduser(), None
-        if self.folder.is_dir():
-            _check_folder(name, self.folder)
-        else:
-            self.folder = _cached_folder(name)
-            self.commit = self.folder.name
-        self.config = self._load("configuration", _load_config)
-        self.tokenizer = self._load("tokenizer", _load_tokenizer)
+        with _named_by_its_setting():
+            self.source = find_model(name)
+            self.config, self.tokenizer = self.source.config(), self.source.tokenizer()
         self._check_max_tokens()
 
     @cached_property
     def identity(self) -> str:
         """The model's commit at Hugging Face, or a hash of the files in its folder: changed weights are another encoder."""
-        if self.commit:
-            return f"{self.name} {self.commit}"
+        if self.source.commit:
+            return f"{self.name} {self.source.commit}"
         digest = hashlib.sha256()
-        for path in sorted(path for path in self.folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        for path in sorted(path for path in self.source.folder.iterdir() if path.is_file() and not path.name.startswith(".")):
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             with path.open("rb") as file:
                 while block := file.read(2 ** 20):
@@ -142,7 +134,8 @@ class TextEncoder:
     @cached_property
     def model(self) -> torch.nn.Module:
         """The module that gives a state a token, of an encoder-decoder its encoder."""
-        model = self._load("model", _load_model)
+        with _named_by_its_setting():
+            model = self.source.load("model", _load_model)
         model = model.get_encoder() if model.config.is_encoder_decoder else model
         model.config.use_cache = False  # keys and values of a prompt that nothing goes on from
         return model.float().to(self.device).eval()
@@ -156,22 +149,6 @@ class TextEncoder:
         tokens[real] = np.concatenate([texts.tokens[texts.offsets[row]:texts.offsets[row + 1]] for row in rows])
         return torch.from_numpy(tokens).to(self.device), torch.from_numpy(real).to(self.device)
 
-    def _load(self, what: str, load: Callable[..., Any]) -> Any:
-        """What ``load`` reads from local files or, where these do not hold it all, fetches.
-
-        Raises:
-            UserError: it can do neither.
-        """
-        # The cache is read as a folder: given the name, transformers asks the network for what a model need not have.
-        ways = [(str(self.folder), {})] + [(self.name, {"revision": self.commit})] * bool(self.commit)
-        for source, options in ways:
-            try:
-                with _quiet_transformers():
-                    return load(source, trust_remote_code=False, **options)
-            except Exception as error:  # transformers and tokenizers raise anything, bare Exception as well
-                cause = error
-        raise self._error(f"its {what} cannot be loaded: {_first_line(cause)}") from cause
-
     def _check_max_tokens(self) -> None:
         """Raises UserError where a text would have no token left, or more than the model has positions."""
         marks = self.tokenizer.num_special_tokens_to_add()
@@ -184,83 +161,24 @@ class TextEncoder:
         return UserError(f"text_encoder={self.name}: {text}")
 
 
+@contextmanager
+def _named_by_its_setting():
+    """Errors about a model, which begin with its name, say which setting named it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"text_encoder={error}") from error
+
+
 def text_encoder_of(config) -> TextEncoder:
     """The encoder that ``text_encoder`` names."""
     return TextEncoder(config["text_encoder"], config["text_encoder_tokens"], config["device"])
 
 
-# finding and loading
+def _load_model(place: str, **options):
+    from transformers import AutoModel  # slow import, needed here only
 
-
-def _check_folder(name: str, folder: Path) -> None:
-    if not (folder / "config.json").is_file() or not any([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        raise UserError(f"text_encoder={name}: the folder holds no transformers model (config.json and *.safetensors); "
-                        "name one that save_pretrained has written")
-
-
-def _cached_folder(name: str) -> Path:
-    """The folder in Hugging Face's cache, named by a commit, that a name stands for; the newest where there is none yet.
-
-    Raises:
-        UserError: no such model, or no network and nothing in the cache.
-    """
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    by_hand = f"Fetch it where there is a network (hf download {name}) and set HF_HOME to that cache, or name its folder"
-    try:
-        try:
-            path = hf_hub_download(name, "config.json", local_files_only=True)
-        except LocalEntryNotFoundError:
-            logger.info("text_encoder=%s is not in %s: fetching it", name, constants.HF_HUB_CACHE)
-            with _quiet_hub():
-                path = hf_hub_download(name, "config.json")
-    except HFValidationError as error:
-        raise UserError(f"text_encoder={name}: there is no such folder, and models of Hugging Face are named "
-                        "OWNER/MODEL, for instance sentence-transformers/all-MiniLM-L6-v2") from error
-    except RepositoryNotFoundError as error:
-        raise UserError(f"text_encoder={name}: there is no such folder, and Hugging Face knows no such model or keeps it "
-                        "behind a login (hf auth login); check the name") from error
-    except LocalEntryNotFoundError as error:
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "Hugging Face cannot be reached"
-        raise UserError(f"text_encoder={name}: there is no such folder, it is not in {constants.HF_HUB_CACHE}, and {why}. "
-                        f"{by_hand}") from error
-    except EntryNotFoundError as error:
-        raise UserError(f"text_encoder={name}: it has no config.json, so it is no transformers model") from error
-    except Exception as error:  # of whatever library it uses for HTTP, or of the disk
-        raise UserError(f"text_encoder={name}: {_first_line(error)}. {by_hand}") from error
-    return Path(path).parent
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _load_config(source: str, **options):
-    from transformers import AutoConfig  # slow import, needed here only
-
-    return AutoConfig.from_pretrained(source, **options)
-
-
-def _load_tokenizer(source: str, **options):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    # Without its files transformers makes one up, to which all words are one.
-    if len(set(map(tuple, tokenizer(["one", "two", "1", "2"])["input_ids"]))) == 1:
-        raise OSError("its files (tokenizer.json) are missing")
-    return tokenizer
-
-
-def _load_model(source: str, **options):
-    from transformers import AutoModel
-
-    model, found = AutoModel.from_pretrained(source, output_loading_info=True, **options)
+    model, found = AutoModel.from_pretrained(place, output_loading_info=True, **options)
     unused = ("pooler.", "decoder.") if model.config.is_encoder_decoder else ("pooler.",)
     # What is missing starts at random, with a warning at most.
     if lost := sorted(name for name in found["missing_keys"] if not name.startswith(unused)):
@@ -268,32 +186,6 @@ def _load_model(source: str, **options):
     if model.main_input_name != "input_ids":
         raise ValueError(f"it reads {model.main_input_name} and no texts")
     return model
-
-
-@contextmanager
-def _quiet_transformers():
-    """Without reports about weights that nothing here reads, such as those of a head."""
-    from transformers.utils import logging as transformers_logging
-
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-
-
-@contextmanager
-def _quiet_hub():
-    """Without two lines for each of five attempts; the error says it once."""
-    from huggingface_hub.utils import logging as hub_logging
-
-    before = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        hub_logging.set_verbosity(before)
 
 
 # texts and batches

@@ -1,0 +1,124 @@
+"""
+recbole_contrec.backbone.loading
+################################
+A pretrained language model and its tokenizer, checked to be of the kind that is asked for.
+"""
+
+from importlib.metadata import version
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from recbole_contrec.backbone.hub import Source, find_model
+from recbole_contrec.errors import UserError
+
+DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2", None)
+QUANTISATIONS = (None, "4bit", "8bit")
+KINDS = ("causal", "t5")
+T5_FAMILY = ("t5", "mt5", "umt5")  # flan-T5 and T5 1.1 are t5 to transformers
+
+
+class Pretrained(NamedTuple):
+    """What was loaded: a language model in eval mode, and a fast tokenizer, both of transformers."""
+
+    model: nn.Module
+    tokenizer: "PreTrainedTokenizerFast"  # noqa: F821 - transformers is slow to import
+
+
+def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, quantisation: str | None) -> Pretrained:
+    """Load a model; nothing that the Hub offers is executed.
+
+    Args:
+        name: of a model on the Hub, or a folder.
+        kind: one of ``KINDS``: a causal language model, or an encoder-decoder of the ``T5_FAMILY``.
+        dtype: a key of ``DTYPES``.
+        attention: one of ``ATTENTIONS``; None for what transformers takes for the model.
+        quantisation: one of ``QUANTISATIONS``.
+
+    Raises:
+        ValueError: a setting that is none of these, or two that do not go together.
+        UserError: no such model, one that cannot be reached or read, one of another kind, one without a fast tokenizer
+            or an end of text; or a package that is missing.
+    """
+    for key, value, choices in (("kind", kind, KINDS), ("dtype", dtype, DTYPES), ("attention", attention, ATTENTIONS),
+                                ("quantisation", quantisation, QUANTISATIONS)):
+        if value not in choices:
+            raise ValueError(f"{key}={value!r}: choose one of {', '.join(map(str, choices))}")
+    if attention == "flash_attention_2" and dtype == "float32":
+        raise ValueError("attention=flash_attention_2 needs dtype=bfloat16 or float16")
+    source = find_model(name)
+    # The small files first: a mistake shows before gigabytes are downloaded.
+    config = source.config()
+    _check_kind(name, kind, config)
+    tokenizer = _load_tokenizer(source)
+    return Pretrained(_load_model(source, config, dtype, attention, quantisation), tokenizer)
+
+
+def _check_kind(name: str, kind: str, config) -> None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if kind == "t5" and config.model_type not in T5_FAMILY:
+        raise UserError(f"{name} is a {config.model_type} model, not a T5: take one such as google-t5/t5-small or "
+                        "google/flan-t5-small; backbone=causal takes a causal language model")
+    if kind == "causal" and (config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING):
+        raise not_causal(name, config)
+
+
+def not_causal(name: str, config) -> UserError:
+    """The error of a model of another kind."""
+    instead = "; TokenRec takes a T5 with backbone=t5" if config.model_type in T5_FAMILY else ""
+    return UserError(f"{name} is a {config.model_type} model, not a causal language model: take one that reads from left "
+                     f"to right, such as gpt2 or Qwen/Qwen3-0.6B{instead}")
+
+
+def _load_tokenizer(source: Source):
+    tokenizer = source.tokenizer()
+    if not tokenizer.is_fast:
+        raise source.error("its tokenizer is not a fast one: its folder needs a tokenizer.json")
+    if tokenizer.eos_token_id is None:
+        raise source.error("it has no end of text: its tokenizer_config.json needs an eos_token")
+    return tokenizer
+
+
+def _load_model(source: Source, config, dtype: str, attention: str | None, quantisation: str | None) -> nn.Module:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    options = {"config": config, _dtype_key(): DTYPES[dtype]}
+    if attention is not None:
+        options["attn_implementation"] = attention
+    if quantisation is not None:
+        options["quantization_config"] = _quantisation(quantisation, DTYPES[dtype])
+
+    def load(place: str, **of_place):
+        model, info = kind.from_pretrained(place, output_loading_info=True, **options, **of_place)
+        # What the files lack is drawn at random with a warning only; then nothing that the model says means anything.
+        if lacking := [key for key, _ in model.named_parameters() if key in info["missing_keys"]]:
+            raise OSError(f"its files lack {len(lacking)} of its tensors, such as {lacking[0]}")
+        return model
+
+    model = source.load("language model", load)
+    model.name_or_path = model.config._name_or_path = source.name  # what peft writes beside adapters, not a place in the cache
+    return model
+
+
+def _quantisation(bits: str, dtype: torch.dtype | str):
+    """How weights are stored in 4 or 8 bits; they are computed with in ``dtype``."""
+    try:
+        version("bitsandbytes")
+        from transformers import BitsAndBytesConfig
+    except ImportError as error:
+        raise UserError(f"quantisation={bits} needs bitsandbytes: pip install 'recbole_contrec[quantised]'") from error
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    # NF4 with doubly quantised scales is the recipe of QLoRA (https://arxiv.org/abs/2305.14314).
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else dtype)
+
+
+def _dtype_key() -> str:
+    """What ``from_pretrained`` calls the type of the weights; the old name warns in newer versions."""
+    major, minor = version("transformers").split(".")[:2]
+    return "dtype" if (int(major), int(minor)) >= (4, 56) else "torch_dtype"
