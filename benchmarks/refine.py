@@ -7,8 +7,8 @@ What it is worth that a model improves its own identifiers: with it, without it,
     python benchmarks/refine.py --dataset=ml-100k --identifiers rqvae clusters --epochs=30 --refine_every=5
 
 For each way to initial identifiers and each seed, four runs of the same number of epochs, none of which stops early: ``TIGER``
-keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; and ``random``, SIIT that gives
-new identifiers to as many items drawn at random. Rows are named after both, ``rqvae-SIIT``. Further ``--key=value`` settings
+keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; and ``random``, SIIT that deals
+the new identifiers out at random among the items that move, whatever that costs at once. Rows are named after both, ``rqvae-SIIT``. Further ``--key=value`` settings
 go to every run. Every run is a process of its own; finished ones are kept and never repeated. The tables are written to
 ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
@@ -40,7 +40,7 @@ class Kind(NamedTuple):
 
 
 KINDS = (Kind(OWN_START, "TIGER"), Kind("aligned", "SIIT", {"refine_rounds": "0"}), Kind("SIIT", "SIIT"),
-         Kind("random", "SIIT", {"refinement": "random"}))
+         Kind("random", "SIIT", {"refinement": "random", "refine_tolerance": "~"}))
 PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a budget of its own
 
 
@@ -75,9 +75,13 @@ def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
 
 
 def known(settings: dict[str, str], kind: Kind) -> dict[str, str]:
-    """Those settings that a kind of run reads: TIGER none of self-improvement."""
-    return {key: value for key, value in settings.items()
-            if kind.model != "TIGER" or not key.startswith(("refine", "alignment", "item_descriptions"))}
+    """Those settings that a kind of run reads: TIGER none of self-improvement, nor an encoder of texts that only describe."""
+    if kind.model != "TIGER":
+        return settings
+    unread = ("refine", "alignment", "item_descriptions")
+    if "item_descriptions" in settings and "text" not in settings.get("item_vectors", ""):
+        unread = (*unread, "text_encoder")
+    return {key: value for key, value in settings.items() if not key.startswith(unread)}
 
 
 def _parse(arguments):

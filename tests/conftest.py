@@ -17,7 +17,7 @@ TINY_TIGER += ["--tokenizer_epochs=20", "--item_tokens=2", "--codes=16", "--beam
                "--generate_seen=~", "--code_vectors_init=random"]
 TINY_SIIT = TINY_TIGER + ["--alignment_items=32", "--alignment_weight=0.1", "--refine_every=1", "--refine_rounds=2",
                           "--refine_candidates=8", "--refine_groups=2", "--refine_diversity=1", "--refine_margin=0",
-                          "--refine_assignment=optimal", "--refinement=model"]
+                          "--refine_assignment=optimal", "--refinement=model", "--refine_tolerance=~", "--refine_crowding=False"]
 TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
            **dict.fromkeys(("TokenRec", "TokenRec-paper", "TokenRec-beam"), TINY_TOKENREC),
            "TIGER": TINY_TIGER, "SIIT": TINY_SIIT}
@@ -28,7 +28,7 @@ STILL_TOKENREC = ("--dropout=0", "--user_token_dropout=0", "--window_context=0",
                   "--held_out_wording=~")
 STILL_OF = {"ContRec": STILL_CONTREC, "DeftRec": (*STILL_CONTREC, "--contrastive_weight=0"), "TokenRec": STILL_TOKENREC,
             "TokenRec-beam": STILL_TOKENREC, "TIGER": ("--dropout=0", "--window_context=0"),
-            "SIIT": ("--dropout=0", "--window_context=0", "--alignment_weight=0")}
+            "SIIT": ("--dropout=0", "--window_context=0", "--alignment_weight=0", "--refine_rounds=0")}
 
 T5_SENTENCES = """the interaction history shows that the user preference could be what comes next after these items which one
 of two does somebody like"""

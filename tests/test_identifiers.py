@@ -206,7 +206,8 @@ def test_the_report_counts_what_is_used():
 
 def test_the_report_of_distinct_and_even_codes():
     report = identifier_report(torch.cartesian_prod(torch.arange(4), torch.arange(4)), 4)
-    assert report == {"items": 16, "codes_in_use": [1.0, 1.0], "perplexity": [1.0, 1.0], "collisions": 0.0}
+    assert report == {"items": 16, "codes_in_use": [1.0, 1.0], "perplexity": [1.0, 1.0],
+                      "beginnings": [0.25, 1.0], "collisions": 0.0}
 
 
 @pytest.mark.parametrize("n_tokens", [2, 3])

@@ -10,6 +10,7 @@ from recbole_contrec import load_data_and_model
 from recbole_contrec.decoding import AllTuples, diverse_beam_search
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
+from recbole_contrec.model.base.self_improvement import more_crowded
 from recbole_contrec.training import checkpoint
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
 from recbole_contrec.training.window_trainer import WindowTrainer
@@ -93,8 +94,35 @@ def test_a_margin_that_nothing_reaches_changes_nothing(improving):
     model = improving("--refine_margin=1000")
     before = model.item_codes.codes.clone()
     report = model.refine()
-    assert torch.equal(model.item_codes.codes, before) and report["share_changed"] == 0
-    assert report["share_wanting_change"] > 0.5
+    assert torch.equal(model.item_codes.codes, before)
+    assert report["share_changed"] == report["share_wanting_change"] == 0
+
+
+@pytest.mark.parametrize("n_tokens", [2, 3, 4])
+def test_more_crowded_is_where_more_others_share_all_codes_but_the_last_two(n_tokens):
+    generator = torch.Generator().manual_seed(0)
+    own, held = (torch.randint(3, (n, n_tokens), generator=generator) for n in (30, 10))
+    candidates = torch.randint(3, (30, 6, n_tokens), generator=generator)
+    found = more_crowded(own, candidates, held)
+    for item, mine in enumerate(own.tolist()):
+        others = [codes[:n_tokens - 2] for number, codes in enumerate(torch.cat([own, held]).tolist()) if number != item]
+        for place, codes in enumerate(candidates[item].tolist()):
+            assert found[item, place] == (others.count(codes[:n_tokens - 2]) > others.count(mine[:n_tokens - 2]))
+    assert found.any() == (n_tokens > 2) and not found.all()
+
+
+def test_no_item_moves_to_where_it_is_more_crowded(improving):
+    def crowded_moves(model):
+        """Moves, and those of them to a first code that more others had."""
+        before = model.item_codes.codes.clone()
+        model.refine()
+        has = before[:, 0] < NONE
+        old, new = before[has, 0].tolist(), model.item_codes.codes[has, 0].tolist()
+        crowded = [old.count(now) - (now == then) > old.count(then) - 1 for then, now in zip(old, new)]
+        return (model.item_codes.codes != before).any(1).sum(), sum(crowded)
+
+    (free, into_crowds), (bound, none) = crowded_moves(improving("--refine_crowding=True")), crowded_moves(improving())
+    assert free > bound > 10 and into_crowds > 5 and none == 0
 
 
 def test_the_control_gives_as_many_items_the_same_identifiers_at_random(improving):
@@ -143,7 +171,7 @@ def test_items_without_a_description_keep_their_identifiers_for_themselves(impro
     free = ~(wanted[:, None] == before).all(2).any(1)
     codes[silent[free]] = wanted[free]  # what others want is theirs now
     kept = codes[silent].clone()
-    model.improvement.descriptions[silent] = 0
+    model.improvement.describe(model.improvement.descriptions.index_fill(0, silent, 0.0))
     report = model.refine()
     assert free.sum() > 5 and report["share_changed"] > 0.1 and torch.equal(codes[silent], kept)
     assert len(known(codes).unique(dim=0)) == len(known(codes)) == report["items"]
@@ -259,17 +287,63 @@ def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
     assert score[8] == result["best_valid_score"] > max(score[epoch] for epoch in range(4, 8))  # the best weights again
 
 
-def test_nothing_is_taken_back_where_nothing_was_saved(assembled, monkeypatch, workplace):
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_is_taken_back_does_not_depend_on_what_is_saved(staged, monkeypatch, workplace, saved):
     """Also where an older run of the same name left a checkpoint."""
-    trainer = assembled("SIIT", "--run_name=old").trainer
+    loaded = staged("SIIT", "--run_name=old", "--epochs=3", "--refine_every=1", "--refine_rounds=1")
+    trainer, codes, scores = loaded.trainer, loaded.model.item_codes.codes, iter([0.3, 0.2, 0.1])
     trainer.folder.mkdir(parents=True)
     (trainer.folder / "best.safetensors").write_bytes(b"of another run")
-    done = []
-    monkeypatch.setattr(trainer, "_refine", done.append)
-    trainer.curve = [CurvePoint(epoch, 0.0, 0.0, score) for epoch, score in enumerate([0.2, 0.3, 0.1, 0.2])]
-    trainer.refinements = [{"epoch": 2}]
-    trainer._between_rounds(4)
-    assert trainer.refinements == [{"epoch": 2, "valid_before": 0.3, "valid_after": 0.2, "kept": True}] and done == [4]
+    at_first = codes.clone()
+    monkeypatch.setattr(IdentifierGenerator, "refine", permuted)
+    monkeypatch.setattr(trainer, "_valid_epoch", lambda *_, **__: (next(scores, 0.1), {"ndcg@10": 0.0}))
+    monkeypatch.setattr(trainer, "_between_rounds", between := Recorded(trainer._between_rounds))
+    trainer.config["refine_tolerance"] = None
+    trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=saved)
+    (record,) = trainer.refinements
+    assert between.calls == 2 and not record["kept"] and record["valid_before"] == 0.3 and torch.equal(codes, at_first)
+
+
+class Recorded:
+    """A function that counts its calls."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        return self.function(*arguments)
+
+
+@pytest.mark.parametrize("tolerance, bigger, at_once, kept", [
+    ("0.1", True, 0.26, False), ("0.1", True, 0.28, None), ("0.5", True, 0.16, None), ("~", True, 0.0, None),
+    ("0.1", False, 0.34, False), ("0.1", False, 0.32, None), ("0", True, 0.29, False), ("0", True, 0.3, None)])
+def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance, bigger, at_once, kept):
+    loaded = staged("SIIT", f"--refine_tolerance={tolerance}")
+    trainer, codes = loaded.trainer, loaded.model.item_codes.codes
+    trainer.valid_metric_bigger, trainer.curve, trainer.cur_step = bigger, [CurvePoint(0, 0.0, 0.0, 0.3)], 2
+    before = codes.clone()
+    monkeypatch.setattr(IdentifierGenerator, "refine", permuted)
+    monkeypatch.setattr(trainer, "_valid_epoch", lambda data: (at_once if data is loaded.data.valid else None, {}))
+    trainer._refine(1)
+    (record,) = trainer.refinements
+    assert record["valid_at_once"] == at_once and record.get("kept") == kept and trainer.cur_step == 0
+    assert torch.equal(codes, before) == (kept is False)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--alignment_weight=0",), "alignment_weight=0: .*refine_rounds=0 as well"),
+    (("--eval_step=3", "--refine_every=2", "--epochs=9"), "eval_step=3: refinements every 2 epochs"),
+    (("--stopping_step=3", "--refine_every=4", "--epochs=9"), "stopping_step=3 would end a run"),
+    (("--stopping_step=1", "--eval_step=2", "--refine_every=3", "--epochs=9"), "stopping_step=1 would end"),
+    (("--identifiers=pq", "--vector_size=2", "--item_tokens=3"), "item_tokens=3: identifiers=pq")])
+def test_settings_that_cannot_be_are_refused(assembled, arguments, message):
+    with pytest.raises(UserError, match=message):
+        assembled("SIIT", *arguments)
+
+
+def test_patience_counts_validations(assembled):
+    assembled("SIIT", "--stopping_step=2", "--eval_step=2", "--refine_every=4", "--epochs=9")
 
 
 def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):

@@ -235,6 +235,9 @@ def _check_settings(config) -> None:
     Raises:
         ValueError: names the settings.
     """
+    if config["identifiers"] == "pq" and config["vector_size"] < config["item_tokens"]:
+        raise ValueError(f"item_tokens={config['item_tokens']}: identifiers=pq quantises parts of the item vectors, and "
+                         f"vector_size={config['vector_size']} has fewer")
     of_t5 = [key for key in ("sampled_prefixes", "head_width") if config[key] != config.settings[key].default]
     if of_t5 and config["backbone"] == "causal":
         raise ValueError(f"{', '.join(of_t5)}: for backbone=t5 only")

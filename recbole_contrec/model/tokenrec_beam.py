@@ -20,8 +20,10 @@ from recbole_contrec.training.stages import Stage
 
 # Generated codes must name one item each, and every code needs a position; the rest would be ignored.
 _NEEDED = {"backbone": "causal", "llm": None, "item_positions": "each", "distinct_codes": True, "ranking_weight": 1.0,
-           "ranking_negatives": 0, "pairwise_weight": 0.0, "projection_size": 0, "similarity": "cosine",
-           "repeat_bias": False}
+           "ranking_negatives": 0, "pairwise_weight": 0.0, "pairwise_margin": 0.0, "projection_size": 0, "similarity": "cosine",
+           "temperature": 0.05, "repeat_bias": False}
+# What only matters for item vectors that are read.
+_OF_IDENTITY = ("item_vectors_init", "train_item_vectors")
 
 
 class TokenRecBeam(IdentifierGenerator, TokenRec):
@@ -47,6 +49,9 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
         for key, value in _NEEDED.items():
             if config[key] != value:
                 raise ValueError(f"{key}={config[key]}: codes are generated with {key}={value} only")
+        for key in _OF_IDENTITY:
+            if not config["item_identity"] and config[key] != config.settings[key].default:
+                raise ValueError(f"{key}={config[key]}: without item_identity nothing reads item vectors here")
         super().__init__(config, dataset)
         self.improvement = self._new_improvement()
         if not config["item_identity"]:

@@ -17,10 +17,14 @@ class RefiningTrainer(WindowTrainer):
     """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models with ``refine``: every ``refine_every`` epochs, and
     ``refine_rounds`` times at most, identifiers are written anew, and training goes on from the same weights.
 
-    A refinement is taken back where no validation of the epochs after it reached the best before: the best checkpoint, its
-    identifiers with it, comes back in place of a further refinement; where nothing is saved, nothing can be. What was done
-    stands in ``refinements``, one record each. Models that do not improve themselves are trained as ever.
+    A refinement is validated at once, and taken back where that costs more than ``refine_tolerance``. It is taken back later
+    where no validation of the epochs after it reached the best before: the best model, its identifiers with it, comes
+    back in place of a further refinement. Training goes on between the two, so the later test finds what spoils a model
+    for good, not what merely slows it down. What was done stands in ``refinements``, one record each. Models that do not
+    improve themselves are trained as ever.
     """
+
+    returns_to_best = True  # so the best model is kept in memory where no checkpoints are wanted
 
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
         if self.config["self_improve"] and epoch_idx and epoch_idx % self.config["refine_every"] == 0:
@@ -29,15 +33,14 @@ class RefiningTrainer(WindowTrainer):
 
     def _between_rounds(self, epoch: int) -> None:
         """Judge the refinement before, then refine or take back."""
-        if self.refinements and "valid_after" not in self.refinements[-1]:
+        if self.refinements and "kept" not in self.refinements[-1]:
             last = self.refinements[-1]
             best = max if self.valid_metric_bigger else min
             before, after = (best((point.score for point in self.curve if (point.epoch >= last["epoch"]) == later),
                                   default=None) for later in (False, True))
             if before is not None and after is not None:
-                last.update(valid_before=round(before, 4), valid_after=round(after, 4), kept=True)
-                if best(before, after) != after and self.best_is_saved:
-                    last["kept"] = False
+                last.update(valid_before=round(before, 4), valid_after=round(after, 4), kept=best(before, after) == after)
+                if not last["kept"]:
                     self._take_back()
                     logger.info("refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after,
                                 before)
@@ -46,18 +49,34 @@ class RefiningTrainer(WindowTrainer):
             self._refine(epoch)
 
     def _refine(self, epoch: int) -> None:
+        before = self.curve[-1].score if self.curve else None  # None where nothing is validated
         training = self.model.training
         self.model.eval()
         with self._averaged():
-            report = self.model.refine()
+            codes = self.model.item_codes.codes.clone()
+            record = {"epoch": epoch, **self.model.refine()}
+            if before is not None:
+                at_once = float(self._valid_epoch(self.data.valid)[0])
+                record["valid_at_once"] = round(at_once, 4)
+                if self._costs_too_much(before, at_once):
+                    self.model.replace_codes(codes)
+                    record.update(valid_before=round(before, 4), valid_after=record["valid_at_once"], kept=False)
         self.model.train(training)
-        self.refinements.append({"epoch": epoch, **report})
-        figures = "".join(f"\n  {name:<22} {value}" for name, value in report.items())
+        self.refinements.append(record)
+        self.cur_step = 0  # patience to judge it
+        figures = "".join(f"\n  {name:<22} {value}" for name, value in record.items())
         logger.info("refinement %d, before epoch %d:%s", len(self.refinements), epoch, figures)
 
+    def _costs_too_much(self, before: float, at_once: float) -> bool:
+        tolerance, lost = self.config["refine_tolerance"], before - at_once if self.valid_metric_bigger else at_once - before
+        return tolerance is not None and lost > tolerance * abs(before)
+
     def _take_back(self) -> None:
-        """Weights and identifiers of the best checkpoint, and patience as after it."""
-        load_weights(self.model, Path(self.saved_model_file), self.config["model"], self.identity)
+        """Weights and identifiers of the best model, and patience as after it."""
+        if self.best_is_saved:
+            load_weights(self.model, Path(self.saved_model_file), self.config["model"], self.identity)
+        else:
+            self.model.load_state_dict(self.best_in_memory)
         self.optimizer.state.clear()  # moments of weights that are gone
         if self.average is not None:
             self.average.restart()

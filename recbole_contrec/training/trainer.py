@@ -8,6 +8,7 @@ checkpoints. :func:`trainer_class` puts :class:`RunTrainer` in front of whatever
 import logging
 import math
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Iterator, NamedTuple
@@ -69,6 +70,7 @@ class RunTrainer(FullRanking):
         self._valid_score = math.nan  # of the last validation
         self.best_epoch = -1
         self.best_is_saved = False  # by this run
+        self.best_in_memory: dict[str, torch.Tensor] | None = None  # its weights
         self.refinements: list[dict[str, Any]] = []  # of identifiers, where a model improves them
         self._epoch, self._batch = 0, 0
         self._resumed: checkpoint.Checkpoint | None = None
@@ -83,6 +85,7 @@ class RunTrainer(FullRanking):
                 stages that come before training.
         """
         self.identity, self.settings, self.trained = Identity.of(data.dataset), settings, trained
+        self.data = data
         self.bind_seen(data)
         return self
 
@@ -269,6 +272,8 @@ class RunTrainer(FullRanking):
             self.best_valid_result, self.best_epoch = dict(result), epoch
             if saved:
                 self._save_checkpoint(epoch, verbose=verbose)
+            elif getattr(self, "returns_to_best", False):  # in training, see RefiningTrainer
+                self.best_in_memory = deepcopy(self.model.state_dict())
         if callback_fn:
             callback_fn(epoch, score)
         return stop

@@ -131,7 +131,7 @@ class IdentifierGenerator:
     def _describe(self, vectors: Tensor) -> None:
         """Take item vectors [N, d] as what the items are described by."""
         if self.improvement is not None:
-            self.improvement.descriptions.copy_(vectors)
+            self.improvement.describe(vectors)
 
     def _description_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
         """Vectors in place of those, where ``item_descriptions`` names some; ``texts`` of ``vectors`` are not read again."""
@@ -170,9 +170,13 @@ class IdentifierGenerator:
     def refine(self) -> dict:
         """Put improved identifiers in place of those of now; says what changed."""
         refined = self.improvement.refine(self)
-        self.item_codes.codes.copy_(refined.codes)
-        self._trie = None
+        self.replace_codes(refined.codes)
         return refined.report
+
+    def replace_codes(self, codes: Tensor) -> None:
+        """Give the items other identifiers [N, K]."""
+        self.item_codes.codes.copy_(codes)
+        self._trie = None
 
     def _targets(self, interaction) -> Targets:
         """All targets of a batch and the states before their codes [n, K, D]."""

@@ -34,6 +34,8 @@ class SelfImprovement(nn.Module):
     An item is described by one vector, of its interactions or its texts. Alignment teaches the language model to write an
     identifier behind a description, and to tell the description from an identifier. A refinement has it write several
     for every item, which differ, and hands them out so that all are distinct and none is less likely than the one before.
+    The likeliest identifiers are generic ones, so no item moves to where more items share its first codes
+    (``refine_crowding``): items that share them are harder to tell apart, as targets and in a history.
 
     NOTE:
         The paper leaves open how often, with which weights and how collisions are avoided; what is chosen here are settings.
@@ -47,7 +49,7 @@ class SelfImprovement(nn.Module):
         size: d.
         hidden_size: D.
         settings: ``alignment_items``, ``refine_candidates``, ``refine_groups``, ``refine_diversity``, ``refine_margin``,
-            ``refine_assignment`` and ``refinement``, as in ``properties/model/TIGER.yaml``.
+            ``refine_crowding``, ``refine_assignment`` and ``refinement``, as in ``properties/model/TIGER.yaml``.
 
     Raises:
         ValueError: the groups of the search cannot share the candidates evenly.
@@ -63,6 +65,16 @@ class SelfImprovement(nn.Module):
         self.to_prompt = nn.Linear(size, hidden_size)
         self.to_description = nn.Linear(hidden_size, size)
         self.marks = nn.Parameter(0.1 * torch.randn(2, hidden_size))  # begin a prompt: write codes, tell a description
+        self._known_items: Tensor | None = None
+
+    def train(self, mode=True):
+        self._known_items = None  # other descriptions may have been taken since
+        return super().train(mode)
+
+    def describe(self, vectors: Tensor) -> None:
+        """Take vectors [N, d] as descriptions."""
+        self.descriptions.copy_(vectors)
+        self._known_items = None
 
     def losses(self, model) -> tuple[Tensor, Tensor]:
         """Of some items drawn at random: the cross entropy of their codes behind their descriptions, and one minus the cosine
@@ -79,7 +91,7 @@ class SelfImprovement(nn.Module):
     def refine(self, model) -> Refined:
         """New identifiers in place of those of ``model``, which stays as it is.
 
-        With ``refinement: random``, the control, as many items move, and to the same identifiers, but who gets which is drawn.
+        With ``refinement: random``, the control, the same items move, and to the same identifiers, but who gets which is drawn.
         """
         settings, none = self.settings, model.item_codes.unknown_code
         known = self._known(model)                                                # [n]
@@ -97,6 +109,8 @@ class SelfImprovement(nn.Module):
         likely = torch.cat(likely)                                                # [n]
         # Items without a description want nothing, and nobody gets what they have.
         held = model.item_codes.codes[self._with_codes(model) & ~seen_rows(self.descriptions)]    # [h, K]
+        if not settings["refine_crowding"]:
+            scores = scores.masked_fill(more_crowded(own, candidates, held), -torch.inf)
         nothing = scores.new_full((len(held), width), -torch.inf)
         new = assign(torch.cat([own, held]), torch.cat([likely, nothing[:, 0]]),
                      torch.cat([candidates, held[:, None].expand(-1, width, -1)]), torch.cat([scores, nothing]),
@@ -106,7 +120,7 @@ class SelfImprovement(nn.Module):
         codes = model.item_codes.codes.clone()
         codes[known] = new
         other = (candidates != own[:, None]).any(2)  # its own, found again, may score higher by rounding
-        better = (scores > likely[:, None]) & other                               # [n, W]
+        better = (scores - likely[:, None] > settings["refine_margin"]) & other   # [n, W]
         return Refined(codes, {
             "share_changed": round(float((new != own).any(1).double().mean()), 4),
             "share_of_codes_changed": [round(float(share), 4) for share in (new != own).double().mean(0)],
@@ -114,8 +128,10 @@ class SelfImprovement(nn.Module):
             **identifier_report(codes, none)})
 
     def _known(self, model) -> Tensor:
-        """Items with codes and a description [n]."""
-        return (self._with_codes(model) & seen_rows(self.descriptions)).nonzero().squeeze(1)
+        """Items with codes and a description [n]; refinements leave them the same."""
+        if self._known_items is None:
+            self._known_items = (self._with_codes(model) & seen_rows(self.descriptions)).nonzero().squeeze(1)
+        return self._known_items
 
     def _with_codes(self, model) -> Tensor:
         """Which items have codes [N]."""
@@ -142,12 +158,36 @@ def check_rounds(config) -> None:
                    if key.startswith(("alignment_", "refine", "item_descriptions")) and config[key] != setting.default]
         if changed:
             raise ValueError(f"{', '.join(changed)}: set self_improve=True as well")
+    elif config["refine_rounds"] and not config["alignment_weight"]:
+        raise ValueError("alignment_weight=0: the model would refine identifiers without having learned to write them; set "
+                         "refine_rounds=0 as well")
+    elif config["refine_rounds"] and config["eval_step"] > every:
+        raise ValueError(f"eval_step={config['eval_step']}: refinements every {every} epochs are judged by the validations "
+                         "between them; lower it, or raise refine_every")
     elif config["refine_rounds"] and config["epochs"] <= every:
         raise ValueError(f"epochs={config['epochs']} end before the first refinement: lower refine_every={every}, or set "
                          "refine_rounds=0 to align only")
-    elif config["refine_rounds"] and config["stopping_step"] < every:
-        raise ValueError(f"stopping_step={config['stopping_step']} would end a run before a refinement is judged: raise it "
-                         f"to refine_every={every} at least")
+    elif config["refine_rounds"] and config["stopping_step"] * max(1, config["eval_step"]) < every:
+        raise ValueError(f"stopping_step={config['stopping_step']} would end a run before a refinement is judged: raise it, "
+                         f"or lower refine_every={every}")
+
+
+def more_crowded(own: Tensor, candidates: Tensor, held: Tensor) -> Tensor:
+    """Which candidates [n, W, K] share their first codes, all but the last two, with more other items than the item's own
+    identifier does, [n, W] bool; with K up to 2, where nothing is left to share, none.
+
+    Args:
+        own: identifiers of the items [n, K].
+        held: those of all other items [h, K].
+    """
+    n, first = len(own), max(own.shape[1] - 2, 0)
+    if not first:
+        return candidates.new_zeros(candidates.shape[:2], dtype=torch.bool)
+    prefixes = torch.cat([own, held, candidates.flatten(0, 1)])[:, :first]
+    _, number = prefixes.unique(dim=0, return_inverse=True)                       # [n + h + n W]
+    holders = torch.bincount(number[:n + len(held)], minlength=int(number.max()) + 1)     # items with a prefix
+    own_number, number = number[:n, None], number[n + len(held):].view(n, -1)     # [n, 1], [n, W]
+    return holders[number] - (number == own_number).long() > holders[own_number] - 1
 
 
 def _shuffled(new: Tensor, own: Tensor) -> Tensor:
