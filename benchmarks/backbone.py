@@ -96,7 +96,8 @@ def measure(given: argparse.Namespace, settings: list[str]) -> dict[str, Any]:
 
     data = [f"--data_path={Path(given.data_path).resolve()}"] if given.data_path else []
     own = {argument.split("=")[0]: argument for argument in settings}
-    own = {**{f"--{key}": f"--{key}={value}" for key, value in SETTINGS.items()}, **own}
+    shared = {key: value for key, value in SETTINGS.items() if given.size != COMPACT or not key.startswith("lora")}
+    own = {**{f"--{key}": f"--{key}={value}" for key, value in shared.items()}, **own}
     config = Config("ContRec", given.dataset, arguments=[*own.values(), *data])
     loaded = assemble(config, load_data(config))
     loaded.trainer._run_stages(loaded.data.train, False)

@@ -46,7 +46,8 @@ RECOMMEND_USAGE = """\
   --include_seen         also items of the history
   --batch_size=256       users scored at once
   --output=FILE          .csv or .parquet instead of the screen
-  --data_path=DIR, --properties=DIR   where data and properties lie now"""
+  --data_path=DIR, --properties=DIR   where data and properties lie now
+  --llm=DIR, --text_encoder=DIR       where pretrained models lie now"""
 
 VECTORS_USAGE = """\
   --dataset=NAME         as in training
@@ -62,7 +63,7 @@ VECTORS_USAGE = """\
 OWN_OPTIONS = ("model", "dataset", "config_files", "properties", "resume", "list-models", "list-datasets", "settings",
                "debug", "help")
 RECOMMEND_OPTIONS = ("checkpoint", "users", "all", "history", "k", "include_seen", "batch_size", "output",
-                     "data_path", "properties", "debug", "help")
+                     "data_path", "properties", "llm", "text_encoder", "debug", "help")
 VECTORS_OPTIONS = ("model", "dataset", "output", "config_files", "properties", "debug", "help")
 
 
@@ -169,7 +170,7 @@ def _recommend(arguments: list[str]) -> int:
     from recbole_contrec.quick_start import load_data_and_model
     from recbole_contrec.recommendation import recommend_batches
 
-    overrides = [f"--data_path={own['data_path']}"] if "data_path" in own else []
+    overrides = [f"--{key}={own[key]}" for key in ("data_path", "llm", "text_encoder") if key in own]
     logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
     loaded = load_data_and_model(own["checkpoint"], overrides, own.get("properties"))
     users = [user.strip() for user in own["users"].split(",")] if "users" in own else None

@@ -224,6 +224,9 @@ def _given(config_file_list: Sequence[str], texts: dict[str, Any]) -> dict[str, 
 def settings_of(config) -> dict[str, Any]:
     """The settings of a run, JSON-like, enough to build its configuration again from any working directory."""
     record = {key: value for key, value in config.to_record().items() if key not in ("output", "run_name")}
+    for key in ("llm", "text_encoder"):
+        if record.get(key) and (folder := Path(record[key]).expanduser()).is_dir():
+            record[key] = str(folder.resolve())
     return {**record, "data_path": str(Path(config["data_path"]).resolve().parent)}
 
 

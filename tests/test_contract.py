@@ -101,7 +101,7 @@ REFUSED = {
         (("--pairwise_weight=1", "--similarity=inner"), "cannot retrieve by it"),
         (("--train_item_vectors=False", "--item_vectors_init=random"), "item_vectors_init=vectors"),
         (("--held_out_wording=buy this",), "the words buy"),
-        (("--wordings=[]",), "held_out_wording"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
+        (("--wordings=[]", "--held_out_wording=what now"), "held_out_wording"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
         (("--backbone=bert",), "one of causal, t5"), (("--first_n=3",), "at least 4"), (("--code=3",), "did you mean codes")],
     "TIGER": [
         (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"), (("--identifiers=rqkmeans",), "identifiers"),

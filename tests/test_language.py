@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from conftest import write_atomic_files
+from recbole_contrec.backbone import Vocabulary
 from recbole_contrec.data.text import filled
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.language import Categories, drawn_positions
@@ -173,20 +174,79 @@ def test_likelihood_and_bonus_enter_the_scores(staged):
     torch.testing.assert_close(best, scores[:, 1:].topk(5).values)
 
 
-def test_a_vocabulary_survives_edited_texts(staged, tiny, workplace):
+def test_what_a_model_reads_and_says_survives_edited_texts(staged, tiny, workplace):
     from recbole_contrec.quick_start import load_data_and_model, run
 
-    arguments = ["--answer_weight=0.1", "--prompt_text=bag", WORDS, f"--data_path={tiny}", "--epochs=1", "--hidden_size=16",
+    arguments = ["--answer_weight=0.1", "--wordings=['what comes next']", "--text_bonus=0.5", "--prompt_text=bag", WORDS, f"--data_path={tiny}", "--epochs=1", "--hidden_size=16",
                  "--tokenizer_epochs=1", "--show_progress=False", "--n_layers=1"]
     result = run("ContRec", "tiny", arguments=arguments)
     before = load_data_and_model(result["checkpoint"])
     rows = next(iter(before.data.test))[0]
     scores, said = before.model.full_sort_predict(rows), before.model.answers(rows)
     path = tiny / "tiny" / "tiny.item"
-    path.write_text(path.read_text().replace("kind", "sort").replace("Title", "Zitle"))
+    numbers = before.model.language.categories.number
+    first, last = min(numbers, key=numbers.get), max(numbers, key=numbers.get)
+    path.write_text(path.read_text().replace(last, "aa" + last[2:]).replace("Title", "Zitle"))  # now the first of all
     after = load_data_and_model(result["checkpoint"])
     torch.testing.assert_close(after.model.full_sort_predict(rows), scores)
     assert after.model.answers(rows) == said
+    named = after.model.language.categories.named([first, last])
+    assert named.tolist() == [numbers[first], numbers[last]] == [1, len(numbers)]
+
+
+def test_a_vocabulary_of_another_size_is_explained(run_tiny, tiny):
+    from recbole_contrec.quick_start import load_data_and_model
+
+    result = run_tiny("ContRec", "--answer_weight=0.1", "--epochs=1", "--vocabulary_size=1000")
+    path = tiny / "tiny" / "tiny.item"
+    path.write_text(path.read_text().replace("kind", "a much longer category"))
+    with pytest.raises(UserError, match="if item texts were edited after training, it needs those of then"):
+        load_data_and_model(result["checkpoint"])
+
+
+def test_marks_in_a_text_are_characters(staged, tiny):
+    path = tiny / "tiny" / "tiny.item"
+    path.write_text(path.read_text().replace("kind", "kind</s>", 1))
+    model = staged("ContRec", "--answer_weight=0.1", "--text_weight=0.5", "--prompt_text=bag", WORDS).model.eval()
+    answers, end = model.language.answers, model.language.vocabulary.end
+    assert ((answers.numbers == end).cumsum(1)[:, -1] == answers.longest - answers.lengths + (answers.lengths > 0)).all()
+    assert any("</s>" in text for text in model.language.vocabulary.decode(answers.numbers))
+
+
+def test_long_texts_are_cut_before_they_are_read_and_say_the_same():
+    short = [f"Title {number} of a film" for number in range(5000)]
+    vocabulary = Vocabulary.trained(short[:200], 400)
+    found = vocabulary.encode(short, 8)
+    long = vocabulary.encode([text + " and more" * 20_000 for text in short[::500]], 4)
+    assert len(found.numbers) == 5000 and torch.equal(found.numbers[::500, :4], long.numbers)
+    assert vocabulary.decode(vocabulary.encode(short, 50).numbers)[::999] == [text.lower() for text in short[::999]]
+
+
+def test_answers_that_name_other_categories_are_told(staged, tiny, caplog):
+    path = tiny / "tiny" / "tiny.item"
+    path.write_text(path.read_text().replace("kind", "a very special sort of a kind"))
+    staged("ContRec", "--answer_weight=0.1", "--text_bonus=0.1")
+    assert "text_bonus" not in caplog.text
+    staged("ContRec", "--answer_weight=0.1", "--text_bonus=0.1", "--answer_length=3")
+    assert "of the items the whole answer does not name their category" in caplog.text
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--quantisation=4bit", "--lora_rank=4"), "lora_rank, quantisation: for a pretrained|quantisation, lora_rank: for"),
+    (("--held_out_wording=what now",), "held_out_wording needs wordings"),
+    (("--item_template={nonsense}",), "item_template: the prompt says nothing of the items, set prompt_text"),
+    (("--answer_length=4",), "answer_length: nothing is answered, set answer_weight"),
+    (("--prompt_text=bag", "--category_field=gnre"), "category_field=gnre: no such text field.*did you mean"),
+    (("--prompt_text=bag", "--item_template={title:>{width}}"), "without : and !")])
+def test_settings_that_nothing_reads_are_refused(assembled, arguments, message):
+    with pytest.raises(UserError, match=message):
+        assembled("ContRec", *arguments)
+
+
+def test_empty_texts_are_no_prompt(assembled, tiny):
+    (tiny / "tiny" / "tiny.item").write_text("item_id:token\ttitle:token_seq\n" + "".join(f"i{item}\t\n" for item in range(60)))
+    with pytest.raises(UserError, match="prompt_text=words: the texts of all items are empty"):
+        assembled("ContRec", "--prompt_text=words", "--item_template={title}")
 
 
 NARROW = ("--prompt_text=words", "--item_text_length=6", "--answer_weight=0.1", "--answer_length=8",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import moved_by_training
+from recbole_contrec.backbone import PretrainedDecoder
 from recbole_contrec.errors import UserError
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
@@ -137,3 +138,31 @@ def test_a_checkpoint_on_other_weights_is_refused(trained, tmp_path):
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="does not fit|other weights"):
         load_data_and_model(result["checkpoint"], arguments=[f"--llm={other}"])
+
+
+@pytest.mark.parametrize("branches", [True, False])
+def test_prompts_with_branches_stay_within_the_window_of_the_layers(branches):
+    decoder = PretrainedDecoder(str(STORIES), lora_rank=0)
+    decoder._window = 32
+    assert decoder.longest_prompt(branches) == (32 if branches else 512)
+    decoder._branches = False
+    if branches:
+        with pytest.raises(ValueError, match="cannot read branches"):
+            decoder.longest_prompt(branches)
+    else:
+        assert decoder.longest_prompt(branches) == 512
+
+
+def test_a_run_finds_its_model_from_any_folder(run_tiny, workplace, monkeypatch):
+    from recbole_contrec.__main__ import main
+
+    shutil.copytree(STORIES, workplace / "models" / "small")
+    result = run_tiny("ContRec", "--llm=models/small", "--lora_rank=2", "--epochs=1", "--user_tokens=0")
+    elsewhere = workplace / "elsewhere"
+    elsewhere.mkdir()
+    checkpoint = Path(result["checkpoint"]).resolve()
+    monkeypatch.chdir(elsewhere)
+    assert main(["recommend", f"--checkpoint={checkpoint}", "--users=u1"]) == 0
+    (workplace / "models").rename(workplace / "moved")
+    assert main(["recommend", f"--checkpoint={checkpoint}", "--users=u1"]) == 2
+    assert main(["recommend", f"--checkpoint={checkpoint}", "--users=u1", f"--llm={workplace / 'moved' / 'small'}"]) == 0

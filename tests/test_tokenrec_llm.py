@@ -192,7 +192,7 @@ def test_the_recipe_of_the_paper_runs_on_it(run_tiny, folder):
     (("--backbone=t5", "--llm=T5", "--lora_targets=nowhere"), "no layer 'nowhere'"),
     (("--backbone=t5", "--llm=T5", "--answer_length=8"), "answer_length is of the compact T5"),
     ((f"--llm={STORIES}", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5"),
-    (("--backbone=t5", "--answer_prefix=a preference"), "answer_prefix: for a pretrained language model only"),
+    (("--backbone=t5", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5 and llm"),
     (("--lora_rank=4", "--llm_dtype=bfloat16"), "llm_dtype, lora_rank: for a pretrained language model only"),
     (("--quantisation=4bit",), "quantisation: for a pretrained"),
     (("--gradient_checkpointing=True",), "gradient_checkpointing: for a pretrained")])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbole_contrec.backbone import Prompt, Wordings
+from recbole_contrec.backbone import Prompt, Vocabulary, VocabularyWordings, Wordings
 
 TRAINED = ["Suggest the next item", "what comes next", "the user likes what?"]
 
@@ -61,3 +61,10 @@ def test_wordings_stand_in_front_of_the_user(wordings):
     torch.testing.assert_close(laid_out[:, 6:9], users)
     torch.testing.assert_close(layout.after_items(laid_out), items.sum(2))
     assert layout.last(torch.tensor([1, 3])).tolist() == [9, 11]
+
+
+@pytest.mark.parametrize("sentence", ["推荐下一部电影", "порекомендуй следующий фильм", "🎬 next?"])
+def test_no_script_is_cut(sentence):
+    vocabulary = Vocabulary.trained(["nothing of that kind"], 300)
+    wordings = VocabularyWordings([sentence], None, vocabulary, torch.nn.Embedding(300, 4), 4)
+    assert vocabulary.decode(wordings.numbers[-1:]) == [sentence]

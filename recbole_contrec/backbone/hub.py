@@ -99,7 +99,7 @@ def _cached_folder(name: str) -> Path:
             with _quiet("huggingface_hub.utils.logging"):  # two lines for each of five attempts; the error says it once
                 path = hf_hub_download(name, "config.json")
     except HFValidationError as error:
-        raise UserError(f"{name!r}: there is no such folder, and models of Hugging Face are named OWNER/MODEL, for instance "
+        raise UserError(f"{name or repr(name)}: there is no such folder, and models of Hugging Face are named OWNER/MODEL, for instance "
                         "Qwen/Qwen3-0.6B") from error
     except GatedRepoError as error:
         raise UserError(f"{name}: its terms want to be accepted at https://huggingface.co/{name}; then run hf auth login"
@@ -139,6 +139,8 @@ def _why(what: str, error: Exception) -> str:
         return "flash_attention_2 cannot be used: pip install flash-attn (needs an NVIDIA GPU), or take sdpa"
     if "instantiate the backend tokenizer" in text:
         error = OSError(_NO_TOKENIZER)
+    if "ignore_mismatched_sizes" in text:
+        return f"its {what} cannot be loaded: its weights have other sizes than its config.json says"
     for attention, sign in (("sdpa", "scaled_dot_product_attention"), ("flash_attention_2", "does not support Flash Attention")):
         if sign in text:
             return f"transformers has no {attention} for it: take eager attention"

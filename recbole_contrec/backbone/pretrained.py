@@ -56,6 +56,17 @@ class PretrainedDecoder(PretrainedModel):
                               and "local" not in getattr(self._whole.config, "attention_layers", ())
                               and reads_branches(self, words))
 
+    def longest_prompt(self, branches: bool) -> int:
+        """Positions of the longest prompt that it reads, with branches or without.
+
+        Raises:
+            ValueError: with branches, and the architecture cannot read these.
+        """
+        if not branches:
+            return self.max_positions
+        self._check_branches(0)
+        return min(self.max_positions, self._window)
+
     # words
 
     def word_logits(self, states: Tensor) -> Tensor:

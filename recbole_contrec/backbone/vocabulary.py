@@ -5,10 +5,14 @@ From text to word numbers and back: the vocabulary of a pretrained model, or a s
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+TEXTS_AT_ONCE = 4096
 
 
 class Encoded(NamedTuple):
@@ -73,21 +77,32 @@ class Vocabulary:
     def __len__(self) -> int:
         return self.tokenizer.get_vocab_size()
 
-    def encode(self, texts: Sequence[str], limit: int, ended: bool = False) -> Encoded:
+    def encode(self, texts: Sequence[str], limit: int, ended: bool = False, marks: bool = False) -> Encoded:
         """Word numbers of texts, each cut behind ``limit`` words.
 
         Args:
             ended: put the end mark behind each text (also behind one that was cut, within the limit).
+            marks: whether what looks like a mark of the tokenizer is one, as in a prompt; in the text of an item ``</s>`` is
+                four characters.
 
         Returns:
             Encoded: as wide as the longest text.
         """
-        found = [encoding.ids[:limit - ended] + [self.end] * ended
-                 for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        self.tokenizer.encode_special_tokens = not marks
+        most = 2 * limit * self._longest_word  # characters that cannot matter are not read
+        found = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            part = [text[:most] for text in texts[start:start + TEXTS_AT_ONCE]]
+            found += [encoding.ids[:limit - ended] + [self.end] * ended
+                      for encoding in self.tokenizer.encode_batch_fast(part, add_special_tokens=False)]
         lengths = torch.tensor([len(numbers) for numbers in found], dtype=torch.long)
         widest = max([1, *map(len, found)])
         rows = [numbers + [self.end] * (widest - len(numbers)) for numbers in found]
         return Encoded(torch.tensor(rows, dtype=torch.long).view(len(found), widest), lengths)
+
+    @cached_property
+    def _longest_word(self) -> int:
+        return max(map(len, self.tokenizer.get_vocab()))
 
     def decode(self, numbers: Tensor) -> list[str]:
         """Texts of word numbers [n, T], each up to its first end mark."""

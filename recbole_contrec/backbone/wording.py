@@ -7,6 +7,7 @@ is new to the model as a sentence, not as words (TokenRec, section on unseen pro
 
 import re
 from collections.abc import Callable, Sequence
+from unicodedata import normalize
 
 import torch
 from torch import Tensor, nn
@@ -84,13 +85,15 @@ class VocabularyWordings(nn.Module):
         sentences = [*wordings, wordings[0] if held_out is None else held_out] if wordings else []
         if not sentences or not all(text.strip() for text in sentences):
             raise ValueError("wordings: name at least one sentence, each with at least one word")
-        words = vocabulary.encode(sentences, max(map(len, sentences)))
+        # No vocabulary makes more words of a sentence than it has bytes, and a blank in front.
+        words = vocabulary.encode(sentences, 1 + max(len(text.encode()) for text in sentences), marks=True)
         self.length = words.numbers.shape[1]
         self.blank = nn.Parameter(torch.zeros(hidden_size))
         missing = self.length - words.lengths[:, None]                            # in front [wordings + 1, 1]
         place = torch.arange(self.length) - missing                               # in the sentence [wordings + 1, I]
-        self.register_buffer("numbers", words.numbers.gather(1, place.clamp(min=0)), persistent=False)
-        self.register_buffer("real", place >= 0, persistent=False)
+        # Kept in checkpoints: a vocabulary trained on other texts numbers its words otherwise.
+        self.register_buffer("numbers", words.numbers.gather(1, place.clamp(min=0)))
+        self.register_buffer("real", place >= 0)
         self._read = read
 
     def forward(self, batch: int) -> Tensor:
@@ -102,5 +105,5 @@ class VocabularyWordings(nn.Module):
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return re.findall(r"\w+", text.lower())
+    """Lower-case words without punctuation, in the one form of Unicode in which answers are written."""
+    return re.findall(r"\w+", normalize("NFKC", text).lower())

@@ -79,7 +79,10 @@ def read_header(file: Path, separator: str = "\t", encoding: str | None = None) 
     try:
         with open(file, encoding=encoding or "utf-8") as lines:
             cells = lines.readline().rstrip("\r\n").removeprefix("\ufeff").split(separator)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {file}: it is not written in {encoding or 'utf-8'}; name its encoding, for instance "
+                        "--encoding=latin-1") from error
+    except OSError as error:
         raise UserError(f"cannot read {file}: {error}") from error
     if bare := [cell for cell in cells if cell.count(":") != 1]:
         raise UserError(f"{file}: column {show(bare[0])} must read name:type (token, token_seq, float or float_seq), "

@@ -7,6 +7,8 @@ not rank the same items; and it would join the text columns into every batch.
 """
 
 import csv
+import re
+import warnings
 from pathlib import Path
 from string import Formatter
 
@@ -16,7 +18,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from recbole_contrec.data.headers import read_header
 from recbole_contrec.errors import UserError, did_you_mean
 
-# By these beginnings of words the fields of title and category are found.
+# By these beginnings of words the fields of title and category are found, the likeliest first.
 PARTS = {"title": ("title", "name"), "category": ("categor", "genre", "class", "brand", "artist")}
 
 
@@ -41,6 +43,8 @@ def read_item_texts(config, item_ids) -> dict[str, list[str]]:
             raise UserError(f"text_fields={wanted} needs {path}, which does not exist")
         return {}
     columns = read_header(path, config["field_separator"], config["encoding"])
+    if wanted == []:
+        return {}
     item_field = config["ITEM_ID_FIELD"]
     texts = [name for name, kind in columns.items() if kind in ("token_seq", "token") and name != item_field]
     for name in wanted or ():
@@ -48,13 +52,37 @@ def read_item_texts(config, item_ids) -> dict[str, list[str]]:
             raise UserError(f"text_fields: {path.name} has no column {name!r}{did_you_mean(name, columns)}; "
                             f"it has {', '.join(columns)}")
     fields = texts if wanted is None else list(wanted)
-    table = pd.read_csv(path, sep=config["field_separator"], dtype=str, keep_default_na=False,
-                        encoding=config["encoding"] or "utf-8", quoting=csv.QUOTE_MINIMAL)
-    table.columns = list(columns)
     if item_field not in columns:
         raise UserError(f"{path.name} has no column {item_field!r}; it has {', '.join(columns)}")
+    table = _read_table(path, config["field_separator"], config["encoding"] or "utf-8")
+    table = table.set_axis(list(columns), axis=1)[[item_field, *fields]].apply(lambda column: column.map(_unquoted))
     table = table.drop_duplicates(item_field).set_index(item_field).reindex(item_ids).fillna("")
     return {name: table[name].tolist() for name in fields}
+
+
+def _read_table(path: Path, separator: str, encoding: str) -> pd.DataFrame:
+    """All columns as texts. A quotation mark is a character like others: a title may begin with one.
+
+    Raises:
+        UserError: a line with more fields than the header, or bytes of another encoding.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # a separator behind every last field
+            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding,
+                               quoting=csv.QUOTE_NONE, index_col=False)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} is not written in {encoding}: name its encoding, for instance --encoding=latin-1"
+                        ) from error
+    except pd.errors.ParserError as error:
+        raise UserError(f"{path.name} cannot be read: {str(error).strip()}") from error
+
+
+def _unquoted(text: str) -> str:
+    """Without the pair of quotation marks in which some programs write a field."""
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1].replace('""', '"')
+    return text
 
 
 def joined(texts: dict[str, list[str]]) -> list[str]:
@@ -81,9 +109,12 @@ def part_field(part: str, texts: dict[str, list[str]], named: str | None) -> str
             raise UserError(f"{part}_field={named}: no such text field{did_you_mean(named, texts)}; "
                             f"there are {', '.join(texts) or 'none'}")
         return named
-    for name in texts:
-        if any(hint in name.lower() for hint in PARTS[part]):
-            return name
+    words = {name: re.sub("([a-z])([A-Z])", r"\1_\2", name).lower() for name in texts}
+    for where in (r"(?<![a-z]){}", "{}"):  # at the beginning of a word, else anywhere
+        for hint in PARTS[part]:
+            for name in texts:
+                if re.search(where.format(hint), words[name]):
+                    return name
     raise UserError(f"no text field looks like a {part}: name one with --{part}_field=NAME; "
                     f"there are {', '.join(texts) or 'none'}")
 
@@ -99,9 +130,12 @@ def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | No
         UserError: a part of the template that the texts do not have.
     """
     try:
-        parts = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        fields = [field for field in Formatter().parse(template) if field[1] is not None]
     except ValueError as error:
         raise UserError(f"{template!r} is no template: {error}") from error
+    parts = [name for _, name, _, _ in fields]
+    if any(form or conversion for _, _, form, conversion in fields):
+        raise UserError(f"{template!r} is no template: write {{title}} without : and ! in the braces")
     if not parts:
         raise UserError(f"the template {template!r} names no part of an item: write for instance {{title}}")
     columns = {}
@@ -109,5 +143,6 @@ def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | No
         if part not in PARTS and part not in texts:
             raise UserError(f"the template {template!r}: no text field {part!r}{did_you_mean(part, [*PARTS, *texts])}; "
                             f"there are {', '.join([*PARTS, *texts])}")
-        columns[part] = texts[part if part in texts else part_field(part, texts, named[part])]
+        literal = part in texts and named.get(part) is None
+        columns[part] = texts[part if literal else part_field(part, texts, named[part])]
     return [template.format(**dict(zip(columns, row))) if any(row) else "" for row in zip(*columns.values())]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyWordings
 from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.model.base.generative import GenerativeRecommender, lengthen, room_for_history
-from recbole_contrec.model.base.language import language_of, pretrained_model
+from recbole_contrec.model.base.language import changed, check_language_model, language_of, pretrained_model
 from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.tokenizer import SigmaVAE, WholeVector, health_report
@@ -86,7 +86,8 @@ class ContRec(GenerativeRecommender):
                              pretrained.word_size / TOKEN_RMS if pretrained else 1.0)
         answer = self.language.longest_answer if self.language else 0
         longest = self.prompt.max_positions + answer
-        limit = min(longest, pretrained.max_positions if pretrained else longest, config["max_prompt_length"] or longest)
+        limit = min(longest, pretrained.longest_prompt(branches=answer > 0) if pretrained else longest,
+                    config["max_prompt_length"] or longest)
         self.room = room_for_history(self.prompt, limit, answer)
         self.backbone = pretrained or self._new_backbone(limit)
         self.head = self._new_head()
@@ -251,6 +252,11 @@ def _check_settings(config) -> None:
     Raises:
         ValueError: says which.
     """
+    check_language_model(config)
+    if config["prompt_text"] == "none" and (unread := changed(config, "item_template", "item_text_length")):
+        raise ValueError(f"{', '.join(unread)}: the prompt says nothing of the items, set prompt_text as well")
+    if not config["answer_weight"] and (unread := changed(config, "answer_template", "answer_length", "answers_per_window")):
+        raise ValueError(f"{', '.join(unread)}: nothing is answered, set answer_weight as well")
     if config["diffusion_steps"] > config["noise_levels"]:
         raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
                          f"noise_levels={config['noise_levels']} has")

@@ -26,7 +26,7 @@ from recbole_contrec.backbone import (
 )
 from recbole_contrec.model.base.generative import GenerativeRecommender, room_for_history
 from recbole_contrec.model.base.identifier_generation import CODE_RMS, CodeTable
-from recbole_contrec.model.base.language import pretrained_model
+from recbole_contrec.model.base.language import changed, check_language_model, pretrained_model
 from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.tokenizer import (
@@ -39,11 +39,6 @@ from recbole_contrec.tokenizer import (
     seen_rows,
 )
 from recbole_contrec.training.stages import Stage, StageResult
-
-# What only a pretrained language model reads.
-_OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",
-           "quantisation", "gradient_checkpointing")
-
 
 class TokenRecLoss(NamedTuple):
     """Weighted terms; the trainer minimises their sum and logs each by its name."""
@@ -297,20 +292,8 @@ def _check_settings(config) -> None:
         raise ValueError("shuffle_history needs backbone=t5: in one causal pass every item is also the next target")
     if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
-    if config["held_out_wording"] and not config["wordings"]:
-        raise ValueError("held_out_wording needs wordings to learn its words from")
-    _check_language_model(config)
-
-
-def _check_language_model(config) -> None:
-    """Settings that one kind of language model reads and the chosen one would ignore."""
-    def changed(*keys):
-        return [key for key in keys if config[key] != config.settings[key].default]
-
-    if config["llm"] is None:
-        if ignored := changed(*_OF_LLM, "answer_prefix"):
-            raise ValueError(f"{', '.join(ignored)}: for a pretrained language model only, set llm as well")
-    elif changed("answer_length"):
+    check_language_model(config)
+    if config["llm"] is not None and changed(config, "answer_length"):
         raise ValueError("answer_length is of the compact T5: a pretrained one reads the words of answer_prefix")
-    elif config["backbone"] == "causal" and changed("answer_prefix"):
-        raise ValueError("answer_prefix needs backbone=t5: a causal language model has no decoder beside the prompt")
+    if (config["llm"] is None or config["backbone"] == "causal") and changed(config, "answer_prefix"):
+        raise ValueError("answer_prefix needs backbone=t5 and llm: it is what the decoder of a pretrained T5 reads")

@@ -59,7 +59,9 @@ def load_weights(model, path: Path, name: str, identity: Identity) -> checkpoint
     try:
         model.load_state_dict(stored.part("model"))
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit the model as configured: {str(error).splitlines()[-1].strip()}") from error
+        edited = "size mismatch" in str(error) and getattr(model, "language", None) is not None
+        raise UserError(f"{path} does not fit the model as configured: {str(error).splitlines()[-1].strip()}"
+                        + "; if item texts were edited after training, it needs those of then" * edited) from error
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     model.load_other_parameter(unpack_other(stored.part("other"), stored.record["other"], device))
     return stored

@@ -4,13 +4,22 @@ recbole_contrec.model.base.language
 The words of the items: what a language model reads of them, what it learns to answer, and which items an answer names.
 """
 
+import json
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import Answers, PretrainedDecoder, PretrainedModel, Vocabulary, Words, words_of
-from recbole_contrec.data.text import filled
+from recbole_contrec.data.text import filled, part_field
 from recbole_contrec.errors import UserError
+
+logger = logging.getLogger("recbole_contrec")
+
+# What only a pretrained language model reads.
+_OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",
+           "quantisation", "gradient_checkpointing")
 
 
 class Language(nn.Module):
@@ -38,8 +47,12 @@ class Language(nn.Module):
         super().__init__()
         self.has_own_vocabulary = vocabulary is None
         named = {part: config[f"{part}_field"] for part in ("title", "category")}
+        for part in filter(named.get, named):
+            part_field(part, texts, named[part])  # a misspelt one is an error also where no template reads it
         self.mode = config["prompt_text"]
         read = filled(config["item_template"], texts, named) if self.mode != "none" else []
+        if read and not any(read):
+            raise UserError(f"prompt_text={self.mode}: the texts of all items are empty")
         said = filled(config["answer_template"], texts, named) if config["answer_weight"] else []
         sentences = [*config["wordings"], *filter(None, [config["held_out_wording"]])]
         self.vocabulary = vocabulary or Vocabulary.trained([*sentences, *read, *said], config["vocabulary_size"])
@@ -53,6 +66,17 @@ class Language(nn.Module):
         if said:
             self.answers = Answers(self.vocabulary.encode(said, config["answer_length"], ended=True), hidden_size)
             self.categories = Categories(filled(config["category_template"], texts, named))
+            if config["text_bonus"]:
+                self._check_answers(config)
+
+    def _check_answers(self, config) -> None:
+        """Say so where the right answer about an item does not name the item's category."""
+        right = self.categories.named(self.vocabulary.decode(self.answers.numbers))
+        has = self.categories.category_of > 0
+        if (share := float((right != self.categories.category_of)[has].float().mean())) > 0.01:
+            logger.warning("text_bonus: of %.0f %% of the items the whole answer does not name their category, for it is cut by "
+                           "answer_length=%d or answer_template=%s does not hold it", 100 * share, config["answer_length"],
+                           config["answer_template"])
 
     def get_extra_state(self) -> Tensor:
         """PyTorch's hook: a vocabulary of our own. Texts edited after training must not renumber its words."""
@@ -118,6 +142,23 @@ def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder
     return Language(config, dataset.item_texts, hidden_size, vocabulary)
 
 
+def changed(config, *keys: str) -> list[str]:
+    """Those settings that are not as the model's YAML has them."""
+    return [key for key in keys if config[key] != config.settings[key].default]
+
+
+def check_language_model(config) -> None:
+    """Settings that nothing would read.
+
+    Raises:
+        ValueError: names them.
+    """
+    if config["llm"] is None and (unread := changed(config, *_OF_LLM)):
+        raise ValueError(f"{', '.join(unread)}: for a pretrained language model only, set llm as well")
+    if config["held_out_wording"] and not config["wordings"] and changed(config, "held_out_wording"):
+        raise ValueError("held_out_wording needs wordings to train with")
+
+
 def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedModel | None:
     """The language model of this kind that the settings name, None for a compact one.
 
@@ -129,6 +170,9 @@ def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedMo
     """
     if config["llm"] is None:
         return None
+    if config["lora_rank"] == 0 and config["llm_dtype"] in ("bfloat16", "float16"):
+        logger.warning("llm_dtype=%s: with lora_rank=0 all weights are trained, and in 16 bits small steps are rounded away; "
+                       "float32 learns better", config["llm_dtype"])
     keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "gradient_checkpointing", "quantisation")
     # Adapters are drawn apart: what is drawn next, tokenizers among it, must not depend on them.
     with torch.random.fork_rng():
@@ -149,10 +193,21 @@ class Categories(nn.Module):
     def __init__(self, texts: list[str]):
         super().__init__()
         normal = [" ".join(words_of(text)) for text in texts]
-        self.number = {text: place for place, text in enumerate(sorted({*normal[1:]} - {""}), 1)}
-        self.longest = max((text.count(" ") + 1 for text in self.number), default=0)
+        self._take(sorted({*normal[1:]} - {""}))
         category_of = [0, *(self.number.get(text, 0) for text in normal[1:])]
         self.register_buffer("category_of", torch.tensor(category_of))
+
+    def get_extra_state(self) -> Tensor:
+        """PyTorch's hook: the names. Texts edited after training must not renumber them."""
+        return torch.frombuffer(bytearray(json.dumps([*self.number]).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """PyTorch's hook."""
+        self._take(json.loads(state.cpu().numpy().tobytes()))
+
+    def _take(self, names: list[str]) -> None:
+        self.number = {name: place for place, name in enumerate(names, 1)}
+        self.longest = max((name.count(" ") + 1 for name in names), default=0)
 
     def named(self, answers: list[str]) -> Tensor:
         """Numbers of the longest categories that the answers hold word by word [n], 0 = none."""
