@@ -160,3 +160,16 @@ def test_an_instruction_read_once_changes_no_score(speaking, monkeypatch, backbo
     monkeypatch.setattr(type(model.prompt), "shared", 0)
     torch.testing.assert_close(once, model.full_sort_predict(batch), atol=1e-4, rtol=1e-4)
     assert said == model.answers(batch)
+
+
+def test_likelihoods_of_many_texts_are_computed_for_few_rows_at_once(speaking, monkeypatch):
+    model, batch = speaking("ContRec", "compact", "--text_weight=0.5")
+    scores, answers = model.full_sort_predict(batch), model.language.answers
+    rows, encode_group = [], type(model)._encode_group
+    monkeypatch.setattr(type(model), "_encode_group", lambda self, prompt, *rest: (
+        rows.append(len(prompt.vectors)), encode_group(self, prompt, *rest))[1])
+    monkeypatch.setattr(answers, "PLACES", 1)
+    torch.testing.assert_close(model.full_sort_predict(batch), scores)
+    assert rows == [1] * len(batch)
+    monkeypatch.undo()
+    assert answers.rows_at_once(100) == answers.PLACES // (answers.beginnings * (100 + answers.beginnings)) > len(batch)

@@ -80,6 +80,7 @@ class Answers(nn.Module):
     """
 
     MEMORY = 2 ** 25  # word scores computed at once, as a number of floats
+    PLACES = 2 ** 27  # of a mask at once, by which the beginnings of all texts see each other, a byte each
 
     def __init__(self, encoded: Encoded, hidden_size: int):
         super().__init__()
@@ -100,6 +101,10 @@ class Answers(nn.Module):
     def beginnings(self) -> int:
         """Different beginnings of the texts, with the empty one: positions that :meth:`log_probs` writes."""
         return 1 + sum(len(level.on) for level in self._texts().levels)
+
+    def rows_at_once(self, positions: int) -> int:
+        """Prompts of some positions for which :meth:`log_probs` fits into memory."""
+        return max(1, self.PLACES // (self.beginnings * (positions + self.beginnings)))
 
     @property
     def text_of(self) -> Tensor:

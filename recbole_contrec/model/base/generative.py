@@ -103,7 +103,10 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
                           log_probs: bool = False) -> HistoryEncoding:
         """Read histories [B, L] of some length [B]; rows of similar length are computed together."""
         item_seq, length = self._fitting(item_seq, length)
-        found, order = [], length_groups(self._positions(item_seq, length))
+        positions = self._positions(item_seq, length)
+        found, order = [], length_groups(positions)
+        if log_probs:
+            order = [part for rows in order for part in rows.split(self.language.answers.rows_at_once(int(positions[rows].max())))]
         for rows in order:
             longest = int(length[rows].max())
             found.append(self._encode_group(self._read(item_seq[rows, :longest], user[rows]), length[rows], answer, log_probs))
