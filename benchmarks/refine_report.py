@@ -22,7 +22,8 @@ REFINING = (REFINED, "random")
 NOTES = f"""All runs have the same epochs and updates, and each is tested at the epoch that validated best. A gain is that of
 {REFINED} over another row with the same tokenizer and seeds. The interval is a paired bootstrap over test users, each with
 the mean of his seeds (and of the tokenizers, in the last lines): it does not hold what other seeds would have given.
-A refinement is taken back where no validation after it reached the best before; the last one of a run may end unjudged."""
+A refinement is taken back where it costs more than `refine_tolerance` at once, and where no validation after it reached the best before; the
+last one of a run may end unjudged. Different beginnings: first codes, first two and so on, as shares of the items."""
 
 
 class Gain(NamedTuple):
@@ -134,12 +135,12 @@ def _gain_line(name, other, seeds, gain):
 def refinements(found: list[Row]) -> str:
     """A line a round, means over seeds; the identifiers that a row starts with come first."""
     lines = head("row", "round", "before epoch", "seeds", "changed", "would change", "collisions", "codes in use by level",
-                 "valid before", "valid after", "kept")
+                 "different beginnings", "valid before", "at once", "valid after", "kept")
     for row in found:
         if kind(row) not in REFINING:
             continue
         starts = row.values(lambda content: content["stages"]["identifiers"]["report"])
-        lines.append(line(row.name, "start", "", len(starts), "", "", *_use(starts), "", "", ""))
+        lines.append(line(row.name, "start", "", len(starts), "", "", *_use(starts), "", "", "", ""))
         rounds = row.values(rounds_of)
         for number in range(max(map(len, rounds))):
             lines.append(_round_line(row.name, number + 1, [each[number] for each in rounds if number < len(each)]))
@@ -163,18 +164,20 @@ def _round_line(name, number, records):
                 if verdict in kept]
     return line(name, number, same([record["epoch"] for record in records]), len(records),
                 *(f"{_mean(records, key):.1%}" for key in ("share_changed", "share_wanting_change")), *_use(records),
-                *(four(value) if (value := _mean(records, key)) is not None else "" for key in ("valid_before", "valid_after")),
+                *(four(value) if (value := _mean(records, key)) is not None else ""
+                  for key in ("valid_before", "valid_at_once", "valid_after")),
                 ", ".join(verdicts))
 
 
 def _use(records):
-    """Collisions, and the share of codes in use at every level."""
-    used = np.mean([record["codes_in_use"] for record in records], axis=0)
-    return f"{_mean(records, 'collisions'):.1%}", ", ".join(f"{share:.2f}" for share in used)
+    """Collisions, and at every level the share of codes in use, and of different beginnings among the items."""
+    used, begun = (", ".join(f"{share:.2f}" for share in np.mean([record.get(key, []) for record in records], axis=0))
+                   for key in ("codes_in_use", "beginnings"))
+    return f"{_mean(records, 'collisions'):.1%}", used, begun
 
 
 def _mean(records, key):
-    values = [record[key] for record in records]
+    values = [record.get(key) for record in records]
     return None if None in values else mean(values)
 
 

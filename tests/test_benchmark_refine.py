@@ -11,14 +11,14 @@ import significance
 import tables
 from conftest import TINY
 
-USE = {"collisions": 0.0, "codes_in_use": [1.0, 0.5]}
+USE = {"collisions": 0.0, "codes_in_use": [1.0, 0.5], "beginnings": [0.25, 1.0]}
 RANKS = {"TIGER": [2, 1, 9, 4, 3, 1], "aligned": [2, 1, 8, 4, 3, 1], "SIIT": [1, 1, 5, 4, 2, 1], "random": [3, 1, 20, 4, 3, 2]}
 TINY_TIGER = ["--hidden_size=16", "--vector_size=16", "--n_layers=1", "--inner_size=32", "--beam_size=10", "--refine_every=1",
               "--alignment_items=8", *(argument for argument in TINY if not argument.startswith("--stopping_step"))]
 
 
 def refinement(epoch, changed=0.25, **verdict):
-    return {"epoch": epoch, "share_changed": changed, "share_wanting_change": 0.5, **USE, **verdict}
+    return {"epoch": epoch, "share_changed": changed, "share_wanting_change": 0.5, "valid_at_once": 0.09, **USE, **verdict}
 
 
 def write_run(folder, name, seed=1, scores=(0.1, 0.2, 0.3, 0.2), refinements=(), **card):
@@ -107,11 +107,11 @@ def test_gains_are_over_common_seeds_and_users(folder):
 def test_rounds_say_what_changed_and_what_became_of_it(folder):
     lines = refine_report.refinements(refine_report.ordered_rows(folder)).splitlines()[2:]
     assert lines == [
-        "| clusters-SIIT | start |  | 2 |  |  | 0.0% | 1.00, 0.50 |  |  |  |",
-        "| rqvae-SIIT | start |  | 2 |  |  | 0.0% | 1.00, 0.50 |  |  |  |",
-        "| rqvae-SIIT | 1 | 1 | 2 | 30.0% | 50.0% | 0.0% | 1.00, 0.50 | .1000 | .4000 | 2 kept |",
-        "| rqvae-SIIT | 2 | 2 to 3 | 2 | 40.0% | 50.0% | 0.0% | 1.00, 0.50 | .3500 | .2500 | 1 taken back, 1 unjudged |",
-        "| rqvae-random | start |  | 1 |  |  | 0.0% | 1.00, 0.50 |  |  |  |"]
+        "| clusters-SIIT | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
+        "| rqvae-SIIT | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
+        "| rqvae-SIIT | 1 | 1 | 2 | 30.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .1000 | .0900 | .4000 | 2 kept |",
+        "| rqvae-SIIT | 2 | 2 to 3 | 2 | 40.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .3500 | .0900 | .2500 | 1 taken back, 1 unjudged |",
+        "| rqvae-random | start |  | 1 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |"]
 
 
 def test_the_report_marks_another_protocol_and_needs_a_run(folder, tmp_path_factory):
@@ -160,3 +160,13 @@ def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys, e
     monkeypatch.setattr(compare, "execute", fails)
     assert run_refine("--seeds=2") == 1
     assert "rkmeans-SIIT on tiny, seed 2021 failed" in capsys.readouterr().err
+
+
+def test_an_encoder_that_only_describes_is_not_of_the_start(tmp_path):
+    """The texts of item_vectors are TIGER's to read, those of item_descriptions are not."""
+    def of_start(*settings):
+        given = refine._parse(["--dataset=tiny", "--seeds=1", "--identifiers", "rqvae", *settings])
+        return refine.runs_of(given, tmp_path)[0].settings
+
+    assert not [setting for setting in of_start("--item_descriptions=text", "--text_encoder=X") if "text" in setting]
+    assert "--text_encoder=X" in of_start("--item_vectors=text", "--item_descriptions=svd", "--text_encoder=X")
