@@ -68,19 +68,27 @@ def main(arguments: list[str] | None = None) -> int:
 def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
     """All runs, seed by seed; what makes a run its row's has the last word."""
     further = dict(argument[2:].split("=", 1) for argument in given.settings)
+    reads_texts = "text_encoder" not in further or "text" in _item_vectors(given, further)
     return [Run(kind.model, given.dataset, seed, folder, f"{identifiers}-{kind.name}", tuple(
-                f"--{key}={value}" for key, value in {**PATIENT, **known(further, kind), "identifiers": identifiers,
+                f"--{key}={value}" for key, value in {**PATIENT, **known(further, kind, reads_texts), "identifiers": identifiers,
                                                       **kind.settings}.items()))
             for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for identifiers in given.identifiers for kind in KINDS]
 
 
-def known(settings: dict[str, str], kind: Kind) -> dict[str, str]:
-    """Those settings that a kind of run reads: TIGER none of self-improvement, nor an encoder of texts that only describe."""
+def _item_vectors(given: argparse.Namespace, settings: dict[str, str]) -> str:
+    """What TIGER's identifiers come from on this data set."""
+    from recbole_contrec.settings.config import Config
+
+    data = [f"--data_path={Path(given.data_path).absolute()}"] if given.data_path else []
+    return settings.get("item_vectors") or Config("TIGER", given.dataset, arguments=data)["item_vectors"]
+
+
+def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, str]:
+    """Those settings that a kind of run reads: TIGER none of self-improvement, nor an encoder where its identifiers come from
+    no texts."""
     if kind.model != "TIGER":
         return settings
-    unread = ("refine", "alignment", "item_descriptions")
-    if "item_descriptions" in settings and "text" not in settings.get("item_vectors", ""):
-        unread = (*unread, "text_encoder")
+    unread = ("refine", "alignment", "item_descriptions") + ("text_encoder",) * (not reads_texts)
     return {key: value for key, value in settings.items() if not key.startswith(unread)}
 
 

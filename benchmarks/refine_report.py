@@ -171,8 +171,8 @@ def _round_line(name, number, records):
 
 def _use(records):
     """Collisions, and at every level the share of codes in use, and of different beginnings among the items."""
-    used, begun = (", ".join(f"{share:.2f}" for share in np.mean([record.get(key, []) for record in records], axis=0))
-                   for key in ("codes_in_use", "beginnings"))
+    used, begun = (", ".join(f"{share:.2f}" for share in np.mean([record[key] for record in records], axis=0))
+                   if all(key in record for record in records) else "" for key in ("codes_in_use", "beginnings"))
     return f"{_mean(records, 'collisions'):.1%}", used, begun
 
 

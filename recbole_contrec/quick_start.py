@@ -33,7 +33,7 @@ logger = logging.getLogger("recbole_contrec")
 
 # What a resumed run may do otherwise: how long it goes on, on which machine, and what it prints.
 MAY_CHANGE = {"epochs", "stopping_step", "data_path", "checkpoint_dir", "gpu_id", "use_gpu", "worker", "show_progress",
-              "state", "eval_batch_size"}
+              "state", "eval_batch_size", "llm"}  # of llm the place; other weights are refused by their mark
 
 
 @dataclass

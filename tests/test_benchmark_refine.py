@@ -162,10 +162,10 @@ def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys, e
     assert "rkmeans-SIIT on tiny, seed 2021 failed" in capsys.readouterr().err
 
 
-def test_an_encoder_that_only_describes_is_not_of_the_start(tmp_path):
+def test_an_encoder_that_only_describes_is_not_of_the_start(tmp_path, tiny):
     """The texts of item_vectors are TIGER's to read, those of item_descriptions are not."""
     def of_start(*settings):
-        given = refine._parse(["--dataset=tiny", "--seeds=1", "--identifiers", "rqvae", *settings])
+        given = refine._parse(["--dataset=tiny", f"--data_path={tiny}", "--seeds=1", "--identifiers", "rqvae", *settings])
         return refine.runs_of(given, tmp_path)[0].settings
 
     assert not [setting for setting in of_start("--item_descriptions=text", "--text_encoder=X") if "text" in setting]

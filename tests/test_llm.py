@@ -153,6 +153,28 @@ def test_prompts_with_branches_stay_within_the_window_of_the_layers(branches):
         assert decoder.longest_prompt(branches) == 512
 
 
+def test_histories_make_room_for_answers_within_the_window(staged, monkeypatch):
+    asked = []
+    monkeypatch.setattr(PretrainedDecoder, "longest_prompt", lambda self, branches: asked.append(branches) or 70)
+    model = staged("ContRec", *LLM).model
+    assert asked == [True] and model.room == 70 - model.prompt.prefix_length - model.language.longest_answer
+
+
+@pytest.mark.parametrize("dtype, rank, warned", [("bfloat16", 0, True), ("bfloat16", 2, False), ("float32", 0, False)])
+def test_weights_trained_in_16_bits_are_warned_of(assembled, caplog, dtype, rank, warned):
+    assembled("ContRec", f"--llm={STORIES}", f"--llm_dtype={dtype}", f"--lora_rank={rank}")
+    assert ("in 16 bits small steps are rounded away" in caplog.text) == warned
+
+
+def test_a_run_goes_on_where_its_model_has_moved(run_tiny, workplace):
+    shutil.copytree(STORIES, workplace / "models")
+    arguments = ("--lora_rank=2", "--user_tokens=0", "--run_name=moved")
+    run_tiny("ContRec", "--llm=models", "--epochs=1", *arguments)
+    (workplace / "models").rename(workplace / "elsewhere")
+    result = run_tiny("ContRec", "--llm=elsewhere", "--epochs=2", *arguments, resume="saved/moved")
+    assert result["epochs"] == 2
+
+
 def test_a_run_finds_its_model_from_any_folder(run_tiny, workplace, monkeypatch):
     from recbole_contrec.__main__ import main
 

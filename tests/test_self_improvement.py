@@ -327,15 +327,51 @@ def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance,
     monkeypatch.setattr(trainer, "_valid_epoch", lambda data: (at_once if data is loaded.data.valid else None, {}))
     trainer._refine(1)
     (record,) = trainer.refinements
-    assert record["valid_at_once"] == at_once and record.get("kept") == kept and trainer.cur_step == 0
+    assert record["valid_at_once"] == at_once and record.get("kept") == kept
+    assert trainer.cur_step == (2 if kept is False else 0)  # nothing to wait for where it is undone
     assert torch.equal(codes, before) == (kept is False)
+
+
+def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, monkeypatch):
+    trainer = staged("SIIT").trainer
+    trainer.average.average = {name: torch.full_like(p, 0.5) for name, p in trainer.average.parameters.items()}
+    trainer.curve, seen = [CurvePoint(0, 0.0, 0.0, 0.3)], []
+
+    def look(*_):
+        seen.append(all((p == 0.5).all() for p in trainer.average.parameters.values()))
+        return {} if len(seen) == 1 else (0.3, {})
+
+    monkeypatch.setattr(IdentifierGenerator, "refine", look)
+    monkeypatch.setattr(trainer, "_valid_epoch", look)
+    trainer._refine(1)
+    assert seen == [True, True] and not all((p == 0.5).all() for p in trainer.average.parameters.values())
+
+
+def test_a_later_best_that_is_not_saved_comes_back_all_the_same(staged):
+    """A resumed run whose file holds an older best."""
+    loaded = staged("SIIT", "--epochs=1", "--refine_rounds=0")
+    trainer, weights = loaded.trainer, loaded.model.improvement.marks
+    trainer._save_checkpoint(0)
+    trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
+    best = weights.detach().clone()
+    with torch.no_grad():
+        weights.add_(1)
+    trainer._take_back()
+    assert torch.equal(weights, best)
+
+
+def test_only_models_that_improve_themselves_keep_their_best_in_memory(staged):
+    loaded = staged("TIGER", "--epochs=1")
+    loaded.trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
+    assert loaded.trainer.best_in_memory is None
 
 
 @pytest.mark.parametrize("arguments, message", [
     (("--alignment_weight=0",), "alignment_weight=0: .*refine_rounds=0 as well"),
-    (("--eval_step=3", "--refine_every=2", "--epochs=9"), "eval_step=3: refinements every 2 epochs"),
+    (("--eval_step=3", "--refine_every=2", "--epochs=9"), "eval_step=3: .* take a divisor of refine_every=2"),
+    (("--eval_step=2", "--refine_every=5", "--epochs=9"), "eval_step=2: .* take a divisor of refine_every=5"),
     (("--stopping_step=3", "--refine_every=4", "--epochs=9"), "stopping_step=3 would end a run"),
-    (("--stopping_step=1", "--eval_step=2", "--refine_every=3", "--epochs=9"), "stopping_step=1 would end"),
+    (("--stopping_step=1", "--eval_step=2", "--refine_every=4", "--epochs=9"), "stopping_step=1 would end"),
     (("--identifiers=pq", "--vector_size=2", "--item_tokens=3"), "item_tokens=3: identifiers=pq")])
 def test_settings_that_cannot_be_are_refused(assembled, arguments, message):
     with pytest.raises(UserError, match=message):

@@ -7,8 +7,8 @@ from recbole_contrec.errors import UserError
 
 
 def test_quotation_marks_are_characters_and_a_pair_around_a_field_is_none(config_of, tiny):
-    texts = read(config_of, tiny, 'i1\t"Weird" Al\tkind\ni2\t"Two ""quoted"" words"\tkind\ni3\tend of "it\tkind\ni4\t"begin\tkind\n')
-    assert texts["title"][1:] == ['"Weird" Al', 'Two "quoted" words', 'end of "it', '"begin']
+    texts = read(config_of, tiny, 'i1\t"Weird" sings "Eat It"\tkind\ni2\t"Two ""quoted"" words"\tkind\ni3\tend of "it\tkind\ni4\t"begin\tkind\n')
+    assert texts["title"][1:] == ['"Weird" sings "Eat It"', 'Two "quoted" words', 'end of "it', '"begin']
 
 
 def test_separators_behind_every_row_shift_nothing(config_of, tiny):
@@ -16,8 +16,17 @@ def test_separators_behind_every_row_shift_nothing(config_of, tiny):
     assert texts["title"][1:] == ["film 1", "film 2", "film 3", "film 4"] and set(texts["class"][1:]) == {"kind"}
 
 
+def test_commas_are_held_together_by_quotation_marks(config_of, tiny):
+    (tiny / "tiny" / "tiny.item").write_text('item_id:token,title:token_seq\ni1,"Matrix, The"\ni2,"Two ""quoted"" words"\ni3,plain\n')
+    (tiny / "tiny" / "tiny.inter").write_text((tiny / "tiny" / "tiny.inter").read_text().replace("\t", ","))
+    config = config_of("ContRec", "--field_separator=,")
+    assert read_item_texts(config, ["[PAD]", "i1", "i2", "i3"]) == {"title": ["", "Matrix, The", 'Two "quoted" words', "plain"]}
+
+
 @pytest.mark.parametrize("content, message", [
-    (b"i1\tfilm\tkind\ni2\tfilm\twith\tmore\n", "tiny.item cannot be read: .*line 3"),
+    (b"i1\tfilm\tkind\ni2\tfilm\twith\tmore\n", "tiny.item cannot be read: its header names 3 columns, and line 3 has more"),
+    (b"i1\tfilm\twith\tmore\ni2\tfilm\tkind\n", "tiny.item cannot be read: its header names 3 columns, and line 2 has more"),
+    (b"i1\tfilm\tkind\ni2\tfilm\twith\tmuch\tmore\n", "tiny.item cannot be read: .*line 3"),
     (b"i1\tfilm\tkind\n" * 30000 + b"i2\tf\xe9lm\tkind\n", "tiny.item is not written in utf-8: .*--encoding=latin-1")])
 def test_files_that_cannot_be_read_are_said_in_a_line(config_of, tiny, content, message):
     with pytest.raises(UserError, match=message) as caught:

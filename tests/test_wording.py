@@ -1,5 +1,7 @@
 """Wordings share their words; the one held out is new as a sentence only."""
 
+from unicodedata import normalize
+
 import pytest
 import torch
 
@@ -63,8 +65,14 @@ def test_wordings_stand_in_front_of_the_user(wordings):
     assert layout.last(torch.tensor([1, 3])).tolist() == [9, 11]
 
 
-@pytest.mark.parametrize("sentence", ["推荐下一部电影", "порекомендуй следующий фильм", "🎬 next?"])
+@pytest.mark.parametrize("sentence", ["推荐下一部电影", "порекомендуй следующий фильм", "🎬 next?", "株式会社 ㍿ ﷺ"])
 def test_no_script_is_cut(sentence):
     vocabulary = Vocabulary.trained(["nothing of that kind"], 300)
     wordings = VocabularyWordings([sentence], None, vocabulary, torch.nn.Embedding(300, 4), 4)
-    assert vocabulary.decode(wordings.numbers[-1:]) == [sentence]
+    assert vocabulary.decode(wordings.numbers[-1:]) == [normalize("NFKC", sentence)]
+
+
+def test_marks_of_a_language_model_are_read_as_such():
+    vocabulary = Vocabulary.trained(["what comes next"], 300)
+    wordings = VocabularyWordings(["what</s>next"], None, vocabulary, torch.nn.Embedding(300, 4), 4)
+    assert (wordings.numbers[-1] == vocabulary.end).sum() == 1

@@ -85,8 +85,8 @@ class VocabularyWordings(nn.Module):
         sentences = [*wordings, wordings[0] if held_out is None else held_out] if wordings else []
         if not sentences or not all(text.strip() for text in sentences):
             raise ValueError("wordings: name at least one sentence, each with at least one word")
-        # No vocabulary makes more words of a sentence than it has bytes, and a blank in front.
-        words = vocabulary.encode(sentences, 1 + max(len(text.encode()) for text in sentences), marks=True)
+        # No vocabulary makes more words of a sentence than it has bytes in its longest form, and a blank in front.
+        words = vocabulary.encode(sentences, 1 + max(len(normalize("NFKD", text).encode()) for text in sentences), marks=True)
         self.length = words.numbers.shape[1]
         self.blank = nn.Parameter(torch.zeros(hidden_size))
         missing = self.length - words.lengths[:, None]                            # in front [wordings + 1, 1]

@@ -8,7 +8,6 @@ not rank the same items; and it would join the text columns into every batch.
 
 import csv
 import re
-import warnings
 from pathlib import Path
 from string import Formatter
 
@@ -54,35 +53,39 @@ def read_item_texts(config, item_ids) -> dict[str, list[str]]:
     fields = texts if wanted is None else list(wanted)
     if item_field not in columns:
         raise UserError(f"{path.name} has no column {item_field!r}; it has {', '.join(columns)}")
-    table = _read_table(path, config["field_separator"], config["encoding"] or "utf-8")
+    table = _read_table(path, len(columns), config["field_separator"], config["encoding"] or "utf-8")
     table = table.set_axis(list(columns), axis=1)[[item_field, *fields]].apply(lambda column: column.map(_unquoted))
     table = table.drop_duplicates(item_field).set_index(item_field).reindex(item_ids).fillna("")
     return {name: table[name].tolist() for name in fields}
 
 
-def _read_table(path: Path, separator: str, encoding: str) -> pd.DataFrame:
-    """All columns as texts. A quotation mark is a character like others: a title may begin with one.
+def _read_table(path: Path, columns: int, separator: str, encoding: str) -> pd.DataFrame:
+    """Columns 0 to ``columns`` - 1 as texts. Between tabs a quotation mark is a character like others, for a title may begin with
+    one; with other separators a pair of them holds a field together, as CSV files have it.
 
     Raises:
         UserError: a line with more fields than the header, or bytes of another encoding.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # a separator behind every last field
-            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding,
-                               quoting=csv.QUOTE_NONE, index_col=False)
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding, header=None, skiprows=1,
+                            names=range(columns + 1), index_col=False,
+                            quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL)
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name} is not written in {encoding}: name its encoding, for instance --encoding=latin-1"
                         ) from error
     except pd.errors.ParserError as error:
         raise UserError(f"{path.name} cannot be read: {str(error).strip()}") from error
+    beyond = table.pop(columns)
+    if (more := beyond.fillna("").ne("")).any():  # a separator behind the last field is none too many
+        raise UserError(f"{path.name} cannot be read: its header names {columns} columns, and line {2 + int(more.argmax())} has more")
+    return table.fillna("")
 
 
 def _unquoted(text: str) -> str:
-    """Without the pair of quotation marks in which some programs write a field."""
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return text[1:-1].replace('""', '"')
-    return text
+    """Without the pair of quotation marks in which some programs write a field, its own marks doubled."""
+    inner = text[1:-1]
+    whole = len(text) > 1 and text[0] == text[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if whole else text
 
 
 def joined(texts: dict[str, list[str]]) -> list[str]:

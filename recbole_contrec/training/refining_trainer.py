@@ -18,13 +18,16 @@ class RefiningTrainer(WindowTrainer):
     ``refine_rounds`` times at most, identifiers are written anew, and training goes on from the same weights.
 
     A refinement is validated at once, and taken back where that costs more than ``refine_tolerance``. It is taken back later
-    where no validation of the epochs after it reached the best before: the best model, its identifiers with it, comes
-    back in place of a further refinement. Training goes on between the two, so the later test finds what spoils a model
+    where no validation of the ``refine_every`` epochs after it reached the best before: the best model, its identifiers with
+    it, comes back in place of a further refinement. Training goes on between the two, so the later test finds what spoils a model
     for good, not what merely slows it down. What was done stands in ``refinements``, one record each. Models that do not
     improve themselves are trained as ever.
     """
 
-    returns_to_best = True  # so the best model is kept in memory where no checkpoints are wanted
+    @property
+    def returns_to_best(self) -> bool:
+        """Whether the best model is kept in memory where no checkpoints are wanted."""
+        return bool(self.config["self_improve"])
 
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
         if self.config["self_improve"] and epoch_idx and epoch_idx % self.config["refine_every"] == 0:
@@ -56,14 +59,15 @@ class RefiningTrainer(WindowTrainer):
             codes = self.model.item_codes.codes.clone()
             record = {"epoch": epoch, **self.model.refine()}
             if before is not None:
-                at_once = float(self._valid_epoch(self.data.valid)[0])
+                at_once = float(self._valid_epoch(self._valid_data)[0])
                 record["valid_at_once"] = round(at_once, 4)
                 if self._costs_too_much(before, at_once):
                     self.model.replace_codes(codes)
                     record.update(valid_before=round(before, 4), valid_after=record["valid_at_once"], kept=False)
         self.model.train(training)
         self.refinements.append(record)
-        self.cur_step = 0  # patience to judge it
+        if "kept" not in record:
+            self.cur_step = 0  # patience to judge it
         figures = "".join(f"\n  {name:<22} {value}" for name, value in record.items())
         logger.info("refinement %d, before epoch %d:%s", len(self.refinements), epoch, figures)
 

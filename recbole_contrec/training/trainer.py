@@ -85,7 +85,6 @@ class RunTrainer(FullRanking):
                 stages that come before training.
         """
         self.identity, self.settings, self.trained = Identity.of(data.dataset), settings, trained
-        self.data = data
         self.bind_seen(data)
         return self
 
@@ -273,7 +272,7 @@ class RunTrainer(FullRanking):
             if saved:
                 self._save_checkpoint(epoch, verbose=verbose)
             elif getattr(self, "returns_to_best", False):  # in training, see RefiningTrainer
-                self.best_in_memory = deepcopy(self.model.state_dict())
+                self.best_in_memory, self.best_is_saved = deepcopy(self.model.state_dict()), False
         if callback_fn:
             callback_fn(epoch, score)
         return stop

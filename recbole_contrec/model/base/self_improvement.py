@@ -34,7 +34,7 @@ class SelfImprovement(nn.Module):
     An item is described by one vector, of its interactions or its texts. Alignment teaches the language model to write an
     identifier behind a description, and to tell the description from an identifier. A refinement has it write several
     for every item, which differ, and hands them out so that all are distinct and none is less likely than the one before.
-    The likeliest identifiers are generic ones, so no item moves to where more items share its first codes
+    The likeliest identifiers are generic ones, so no item moves to where more items shared the first codes before
     (``refine_crowding``): items that share them are harder to tell apart, as targets and in a history.
 
     NOTE:
@@ -66,10 +66,6 @@ class SelfImprovement(nn.Module):
         self.to_description = nn.Linear(hidden_size, size)
         self.marks = nn.Parameter(0.1 * torch.randn(2, hidden_size))  # begin a prompt: write codes, tell a description
         self._known_items: Tensor | None = None
-
-    def train(self, mode=True):
-        self._known_items = None  # other descriptions may have been taken since
-        return super().train(mode)
 
     def describe(self, vectors: Tensor) -> None:
         """Take vectors [N, d] as descriptions."""
@@ -161,9 +157,9 @@ def check_rounds(config) -> None:
     elif config["refine_rounds"] and not config["alignment_weight"]:
         raise ValueError("alignment_weight=0: the model would refine identifiers without having learned to write them; set "
                          "refine_rounds=0 as well")
-    elif config["refine_rounds"] and config["eval_step"] > every:
-        raise ValueError(f"eval_step={config['eval_step']}: refinements every {every} epochs are judged by the validations "
-                         "between them; lower it, or raise refine_every")
+    elif config["refine_rounds"] and config["eval_step"] > 0 and every % config["eval_step"]:
+        raise ValueError(f"eval_step={config['eval_step']}: a refinement is judged by validations right before and after it; "
+                         f"take a divisor of refine_every={every}")
     elif config["refine_rounds"] and config["epochs"] <= every:
         raise ValueError(f"epochs={config['epochs']} end before the first refinement: lower refine_every={every}, or set "
                          "refine_rounds=0 to align only")
