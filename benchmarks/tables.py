@@ -167,9 +167,9 @@ def codes_table(table: list[Row]) -> str:
     for row in table:
         for stage in row.results[0].content["stages"]:
             reports = row.values(lambda content: content["stages"].get(stage, {}).get("report", {}))
-            if reports in shown or not all("collisions_left" in report for report in reports):
+            if all(report in shown or "collisions_left" not in report for report in reports):
                 continue
-            shown.append(reports)
+            shown += reports
             first, of_all = reports[0], {key: [report[key] for report in reports] for key in reports[0]}
             lines.append(line(
                 row.name, stage.removesuffix(" tokenizer") + "s", len(reports), first["rows"],

@@ -126,8 +126,8 @@ def test_health_of_codes_is_the_worst_of_seeds_and_codebooks(tmp_path):
     report = {"rows": 5, "codes": 4, "codes_in_use": [1.0, 0.75], "perplexity": [0.8, 0.7], "collisions": 0.5, "collisions_left": 0.0,
               "unexplained_held_out": 0.4, "neighbour_overlap": 0.6}
     worse = {**report, "codes_in_use": [0.5, 1.0], "perplexity": [0.9, 0.625], "unexplained_held_out": 0.6}
-    ranks = np.ones(3)
-    for name, of_seeds in (("TokenRec", (report, worse)), ("TokenRec-beam", (report, worse)), ("wide", (worse, worse)), ("ContRec", ({}, {}))):
+    other, ranks = {**worse, "rows": 6}, np.ones(6)
+    for name, of_seeds in (("TokenRec", (report, worse)), ("TokenRec-beam", (worse, report)), ("wide", (other, other)), ("ContRec", ({}, {}))):
         for seed, found in enumerate(of_seeds):
             write_result(tmp_path, name, seed, ranks, model="TokenRec", score={"TokenRec": 0.3, "TokenRec-beam": 0.2}.get(name, 0.1))
             path = tmp_path / name / f"seed{seed}.json"
@@ -137,7 +137,7 @@ def test_health_of_codes_is_the_worst_of_seeds_and_codebooks(tmp_path):
     lines = tables.codes_table(tables.rows(tmp_path)).splitlines()[2:]
     assert [line.split(" | ") for line in lines] == [  # TokenRec-beam has the tokenizers of TokenRec, ContRec has no codes
         ["| TokenRec", "items", "2", "5", "2 of 4", ".5000", ".6250", "50.0%", "0.0%", ".5000", ".6000 |"],
-        ["| wide", "items", "2", "5", "2 of 4", ".5000", ".6250", "50.0%", "0.0%", ".6000", ".6000 |"]]
+        ["| wide", "items", "2", "6", "2 of 4", ".5000", ".6250", "50.0%", "0.0%", ".6000", ".6000 |"]]
 
 
 def test_an_empty_folder_says_so(tmp_path):

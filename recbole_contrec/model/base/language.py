@@ -170,14 +170,15 @@ def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedMo
     """
     if config["llm"] is None:
         return None
-    if config["lora_rank"] == 0 and config["llm_dtype"] in ("bfloat16", "float16"):
-        logger.warning("llm_dtype=%s: with lora_rank=0 all weights are trained, and in 16 bits small steps are rounded away; "
-                       "float32 learns better", config["llm_dtype"])
     keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "gradient_checkpointing", "quantisation")
     # Adapters are drawn apart: what is drawn next, tokenizers among it, must not depend on them.
     with torch.random.fork_rng():
-        return kind(config["llm"], dtype=config["llm_dtype"], attention=config["llm_attention"],
-                    **{key: config[key] for key in keys}, **own)
+        model = kind(config["llm"], dtype=config["llm_dtype"], attention=config["llm_attention"],
+                     **{key: config[key] for key in keys}, **own)
+    if not model.lora_rank and next(model.parameters()).itemsize < 4:
+        logger.warning("llm_dtype=%s: with lora_rank=0 all weights are trained, and in 16 bits small steps are rounded away; "
+                       "float32 learns better", config["llm_dtype"])
+    return model
 
 
 class Categories(nn.Module):
