@@ -198,6 +198,7 @@ def draw(folder: Path) -> Path:
     for name, axes in zip(tokenizers, panels[0]):
         _draw_panel(axes, [row for row in found if tokenizer(row) == name])
         axes.set(title=f"identifiers: {name}", xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     marks = [axes.plot([], [], marker, color="black", ms=8, ls="", label=label)[0]
