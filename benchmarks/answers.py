@@ -3,31 +3,33 @@ benchmarks.answers
 ##################
 How often a language model's answers name the right category, and what its words are worth in the ranking.
 
-    python benchmarks/answers.py --model=ContRec --dataset=ml-100k --answer_weight=0.1 --prompt_text=bag
+    python benchmarks/answers.py --model=ContRec --dataset=ml-100k --seeds 3 --answer_weight=0.1 --prompt_text=bag
     python benchmarks/answers.py --checkpoint=saved/RUN --text_weight 0 0.05 0.1 0.2 --text_bonus 0 0.05 0.1
 
-Without ``--checkpoint`` a model is trained first, with further ``--key=value`` settings, and kept in
+Without ``--checkpoint`` a model is trained for every seed first, with further ``--key=value`` settings, and kept in
 ``OUTPUT/DATASET-answers/saved``; with it such settings change how the model is evaluated. Its answers are counted, and it
 ranks by its vectors alone, with every bonus, with every weight, and by the likelihood of the texts alone, on validation and
-on test. ``OUTPUT/DATASET-answers/answers.json`` is written after each of these forms, and what it holds is not measured
-again, so the command can be stopped and given again. The tables are written beside it.
+on test. ``OUTPUT/DATASET-answers/ROW/seed2020.json`` is written after each of these forms, and what it holds is not measured
+again, so the command can be stopped and given again; ROW is the model's name, or that of ``--name``. What every form gives the
+users of the test stands beside it in ``seed2020.npz``. The tables are written to ``OUTPUT/DATASET-answers/README.md``. Where
+``OUTPUT/DATASET/`` holds runs of the same model and seeds (``compare.py``), they stand in the tables as the model without words.
 """
 
+import argparse
 import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from answers_report import ALONE, VECTORS, report
+from answers_report import ALONE, VECTORS, read_rows, report
 from answers_said import measure_answers
-from significance import compare
-from trained import describe, earlier, measure_and_report, number, parse, parser, trained_model
+from trained import describe, earlier, number, parse, parser, trained_model
 
-RECORD = "answers.json"
 SETTINGS = ("text_bonus", "text_weight")  # every form has its own
 TOP = 10
 
@@ -43,28 +45,39 @@ class Form(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """What a form gives every target of a part, arrays [n], and its speed."""
+    """What a form gives every target of a part, arrays [n]."""
 
+    users: np.ndarray
     ndcg: np.ndarray
     hits: np.ndarray
-    users_per_second: float
 
     def as_dict(self) -> dict[str, float]:
         """Means, JSON-like."""
-        return {f"ndcg@{TOP}": float(self.ndcg.mean()), f"hit@{TOP}": float(self.hits.mean()),
-                "users_per_second": round(self.users_per_second, 1)}
+        return {f"ndcg@{TOP}": float(self.ndcg.mean()), f"hit@{TOP}": float(self.hits.mean())}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, then write the tables; 0, or 1 if that was not possible."""
-    return measure_and_report(_parse(arguments), "answers", RECORD, measure_all, report)
+    from recbole_contrec import UserError
+
+    given = _parse(arguments)
+    try:
+        folder = given.output.resolve() / f"{given.dataset}-answers" if given.tables_only else measure_all(given)
+        text = report(read_rows(folder))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    (folder / "README.md").write_text(text)
+    print(text)
+    print("written:", folder / "README.md")
+    return 0
 
 
-def measure_all(given) -> Path:
-    """Train where no checkpoint is given, then measure what is not in the record yet.
+def measure_all(given: argparse.Namespace) -> Path:
+    """Train where no checkpoint is given, then measure what the records lack, seed by seed.
 
     Returns:
-        Path: the folder of the record.
+        Path: the folder of all rows.
 
     Raises:
         UserError: no such checkpoint, a model that says nothing, or a record of another model.
@@ -73,9 +86,11 @@ def measure_all(given) -> Path:
 
     if given.checkpoint is None:  # found before the training, not after it
         refuse(Config(given.model, given.dataset, arguments=given.settings))
-    with trained_model(given, "answers") as (loaded, folder):
-        refuse(loaded.config)
-        measure_missing(loaded, forms(given.text_bonus, given.text_weight), folder)
+    for seed in range(given.seed, given.seed + given.seeds):
+        with trained_model(argparse.Namespace(**{**vars(given), "seed": seed}), "answers") as (loaded, folder):
+            refuse(loaded.config)
+            row = folder / (given.name or loaded.config["model"])
+            measure_missing(loaded, forms(given.text_bonus, given.text_weight), row / f"seed{loaded.config['seed']}", given.users)
     return folder
 
 
@@ -95,40 +110,107 @@ def refuse(config) -> None:
 
 
 def forms(bonuses: list[float], weights: list[float]) -> list[Form]:
-    """All ways to rank, each once; nothing added is the vectors alone."""
+    """All ways to rank, each once; nothing added is the vectors alone. Without weights the likelihoods of the texts are not
+    wanted at all."""
     found = [Form(kind, value) for kind, values in zip(SETTINGS, (bonuses, weights)) for value in values if value]
-    return list(dict.fromkeys([Form(VECTORS), *found, Form(ALONE)]))
+    alone = [Form(ALONE)] * any(weights)
+    return list(dict.fromkeys([Form(VECTORS), *found, *alone]))
 
 
-def measure_missing(loaded, wanted: list[Form], folder: Path) -> None:
-    """Count the answers and rank in the forms that the record lacks; the record is written after each.
+def measure_missing(loaded, wanted: list[Form], path: Path, users: int | None = None) -> None:
+    """Count the answers and rank in the forms that a record lacks; it is written after each.
+
+    Args:
+        path: of the record, without an ending.
+        users: how many of each part are drawn; None for all.
 
     Raises:
-        UserError: the folder holds numbers of another model, or of other settings.
+        UserError: it holds numbers of another model, or of other settings.
     """
+    from recbole_contrec import UserError
     from recbole_contrec.training.results import write_json
 
+    file, arrays = path.with_suffix(".json"), path.with_suffix(".npz")
     about = describe(loaded, SETTINGS)
-    content = earlier(folder / RECORD, about)
+    about["of_all"]["drawn_users"] = users  # None for all
+    content = earlier(file, about)
+    if content and content["drawn_users"] != users:
+        raise UserError(f"{file} holds numbers of {content['drawn_users'] or 'all'} users, not {users or 'all'}: choose another "
+                        "--name or --output, or remove it")
     records = {form_of(record): record for record in content.get("forms", ())}
     if not (missing := [form for form in wanted if form not in records]):
         return
-    parts = {"valid": loaded.data.valid, "test": loaded.data.test}
+    parts = {"valid": drawn(loaded, loaded.data.valid, users), "test": drawn(loaded, loaded.data.test, users)}
+    loaded.trainer._valid_data = parts["valid"]  # what tells validation from test where seen items are masked
     said = content.get("said") or {**{name: measure_answers(loaded, part) for name, part in parts.items()},
                                    **about["of_a_point"]}
     loaded.trainer.eval_collector.data_collect(loaded.data.train)
     loaded.trainer.folder = Path("ranks").absolute()  # not among the runs that are kept
-    vectors = None
-    # Every form is compared with the vectors alone, target by target, so these are ranked again for later forms.
-    with tqdm(dict.fromkeys([Form(VECTORS), *missing]), unit="form", dynamic_ncols=True) as bar:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    of_users = dict(np.load(arrays)) if arrays.is_file() else {}
+    speeds = {form: speed(loaded, form, parts["test"]) for form in missing}
+    with read_once(loaded.model, missing), tqdm(missing, unit="form", dynamic_ncols=True) as bar:
         for form in bar:
             bar.set_description(str(form))
             ranked = {name: rank(loaded, form, part) for name, part in parts.items()}
-            vectors = vectors or ranked
+            of_users.update({"user": ranked["test"].users, str(form): ranked["test"].ndcg.astype(np.float32)})
+            np.savez_compressed(arrays, **of_users)
             records[form] = {**form._asdict(), **{name: found.as_dict() for name, found in ranked.items()},
-                             "test_difference": compare(ranked["test"].ndcg, vectors["test"].ndcg)._asdict(),
-                             **about["of_a_point"]}
-            write_json(folder / RECORD, {**about["of_all"], "said": said, "forms": list(records.values())})
+                             "users_per_second": round(speeds[form], 1), **about["of_a_point"]}
+            write_json(file, {**about["of_all"], "said": said, "forms": list(records.values())})
+
+
+def drawn(loaded, part, count: int | None):
+    """A loader of some users of a part of the data, drawn at random but always the same; of all for None."""
+    rows = part.dataset.inter_feat
+    if count is None or count >= len(rows):
+        return part
+    chosen = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
+    return type(part)(loaded.config, part.dataset.copy(rows[chosen]), part._sampler, shuffle=False)
+
+
+@contextmanager
+def read_once(model, wanted: list[Form]) -> Iterator[None]:
+    """A model that reads the histories of a batch once for all forms, and remembers what it found."""
+    known, encode, retrieval = {}, model.encode_histories, model.retrieval
+    needs = {key: max((form.value for form in wanted if form.kind == key), default=0.0) for key in SETTINGS}
+    needs["text_weight"] = needs["text_weight"] or float(Form(ALONE) in wanted)
+
+    def encode_once(interaction, scores=True, answer=False):
+        key = interaction[model.USER_ID].cpu().numpy().tobytes(), interaction[model.ITEM_SEQ].cpu().numpy().tobytes()
+        if key not in known:
+            with values(retrieval, **needs):
+                known[key] = encode(interaction)
+        return known[key]
+
+    model.encode_histories = encode_once
+    try:
+        yield
+    finally:
+        del model.encode_histories
+
+
+@contextmanager
+def values(retrieval, **settings: float) -> Iterator[None]:
+    """A retrieval with other values of some settings."""
+    before = {key: getattr(retrieval, key) for key in settings}
+    for key, value in settings.items():
+        setattr(retrieval, key, value)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            setattr(retrieval, key, value)
+
+
+def speed(loaded, form: Form, part) -> float:
+    """Users a second that are ranked in some form: of one batch."""
+    model, rows = loaded.model, next(iter(part))[0].to(loaded.config["device"])
+    with ranking_by(model, form):
+        model.full_sort_predict(rows[:8])  # warms up
+        start = perf_counter()
+        model.full_sort_predict(rows)
+        return len(rows) / (perf_counter() - start)
 
 
 def form_of(record: dict[str, Any]) -> Form:
@@ -143,23 +225,21 @@ def rank(loaded, form: Form, part) -> Ranked:
     with ranking_by(loaded.model, form):
         loaded.trainer.evaluate(part, load_best_model=False, save_ranks=True)
     with np.load(loaded.trainer.folder / RANKS) as found:
-        return Ranked(*gains(found["rank"], found["ties"]), loaded.trainer.evaluation_speed)
+        return Ranked(found["user"], *gains(found["rank"], found["ties"]))
 
 
 @contextmanager
 def ranking_by(model, form: Form) -> Iterator[None]:
     """A model that ranks in some form."""
-    retrieval = model.retrieval
-    before = retrieval.text_bonus, retrieval.text_weight
-    retrieval.text_bonus, retrieval.text_weight = (form.value if form.kind == kind else 0.0 for kind in SETTINGS)
-    if form.kind == ALONE:
-        retrieval.text_weight = 1.0  # so that the model computes what the texts are worth
-        model.full_sort_predict = partial(text_scores, model)
-    try:
-        yield
-    finally:
-        retrieval.text_bonus, retrieval.text_weight = before
-        vars(model).pop("full_sort_predict", None)
+    alone = form.kind == ALONE  # then the model computes what the texts are worth as well
+    own = {key: form.value if form.kind == key else 0.0 for key in SETTINGS}
+    with values(model.retrieval, **{**own, **({"text_weight": 1.0} if alone else {})}):
+        if alone:
+            model.full_sort_predict = partial(text_scores, model)
+        try:
+            yield
+        finally:
+            vars(model).pop("full_sort_predict", None)
 
 
 def text_scores(model, interaction):
@@ -182,11 +262,18 @@ def gains(ranks: np.ndarray, ties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _parse(arguments):
     options = parser(__doc__)
+    options.add_argument("--seeds", type=partial(number, int, 1, None), default=1, help="models to train, by seeds from --seed on (1)")
+    options.add_argument("--name", help="of the row; the model's if not given")
+    options.add_argument("--users", type=partial(number, int, 1, None), help="of validation and of test, drawn at random; all if not "
+                         "given")
     options.add_argument("--text_weight", nargs="+", type=partial(number, float, 0, None), default=[0.0, 0.05, 0.1, 0.2],
                          help="weights of an item's log-probability; 0 for the vectors alone")
     options.add_argument("--text_bonus", nargs="+", type=partial(number, float, 0, 1), default=[0.0, 0.05, 0.1],
                          help="bonuses pi of items of the named category; 0 for the vectors alone")
-    return parse(options, arguments)
+    given = parse(options, arguments)
+    if given.checkpoint and given.seeds > 1:
+        options.error("a checkpoint has one seed: leave out --seeds")
+    return given
 
 
 if __name__ == "__main__":

@@ -1,56 +1,142 @@
 """
 benchmarks.answers_report
 #########################
-From the record of :mod:`benchmarks.answers` to Markdown tables.
+From the records of :mod:`benchmarks.answers` to Markdown tables.
 """
 
-from typing import Any
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any, Callable, NamedTuple, Sequence
 
-from markdown import four, head, line
+import numpy as np
+
+from markdown import four, head, line, same, spread
+from runs import Result, load
+from significance import Comparison, compare, mean_over_seeds
 from trained import circumstances
 
 VECTORS, ALONE = "vectors alone", "text alone"
+WITHOUT = "without words"  # the same model, trained without any
 KINDS = ("text_weight", "text_bonus")  # settings whose value is chosen
 PARTS = {"valid": "validation", "test": "test"}
 METRICS = ("ndcg@10", "hit@10")
 GUESSES = ("answers", "most popular", "last item's")  # of the next item's category
 
 
-def report(content: dict[str, Any]) -> str:
-    """The README of a record."""
-    card, settings = content["card"], content["settings"]
-    measured = [content["said"], *content["forms"]]
-    return "\n".join([
-        f"# {card['dataset']}: what the language model says, and what it is worth",
-        "",
-        f"{card['model']}, seed {card['seed']}, answer_weight={settings['answer_weight']:g}, "
-        f"answer_template=\"{settings['answer_template']}\", prompt_text={settings['prompt_text']}; "
-        f"{circumstances(card, measured)}",
-        "",
-        tables(content)]) + "\n"
+class Row(NamedTuple):
+    """A model over its seeds.
+
+    Attributes:
+        name: of the row.
+        records: what was measured, a record a seed.
+        of_users: ``user`` [n], and NDCG@10 of the test by title of a form [n], a seed each.
+        without: the runs of the same model and seeds without words; empty where one of them is missing.
+    """
+
+    name: str
+    records: list[dict[str, Any]]
+    of_users: list[dict[str, np.ndarray]]
+    without: list[Result] = []
+
+    @property
+    def forms(self) -> list[tuple[str, float]]:
+        """Kind and value of the forms that all seeds have: vectors alone first, every setting by value, the text alone last."""
+        order = [VECTORS, *KINDS, ALONE]
+        every = set.intersection(*({(form["kind"], form["value"]) for form in record["forms"]} for record in self.records))
+        return sorted(every, key=lambda form: (order.index(form[0]), form[1]))
+
+    def of_form(self, form: tuple[str, float], value: Callable[[dict], float]) -> list[float]:
+        """Something of a form, of every seed."""
+        return [value(found) for record in self.records for found in record["forms"] if (found["kind"], found["value"]) == form]
+
+    def validation(self, form: tuple[str, float]) -> float:
+        """Mean NDCG@10 on validation: what values are chosen by."""
+        return mean(self.of_form(form, lambda found: found["valid"]["ndcg@10"]))
+
+    def against_vectors(self, form: tuple[str, float]) -> Comparison:
+        """A form against the vectors alone on the test, every user with the mean of his seeds."""
+        return compare(*(np.mean([arrays[title(*each)] for arrays in self.of_users], axis=0) for each in (form, (VECTORS, 0.0))))
+
+    def against_without(self) -> Comparison:
+        """The vectors alone against the model without words, likewise."""
+        users = self.of_users[0]["user"]
+        ours = np.mean([arrays[VECTORS] for arrays in self.of_users], axis=0)
+        return compare(ours, mean_over_seeds([result.ranks for result in self.without], users))
 
 
-def tables(content: dict[str, Any]) -> str:
-    """Everything below the heading: shares, ranking, the choice, examples."""
-    return "\n\n".join([shares_table(content["said"]), _about_shares(content["said"]), ranking_table(content["forms"]),
-                        *(choice(content["forms"], kind) for kind in KINDS),
-                        "By the text alone, items with the same text score the same: the mean over all orders of these. "
-                        "Differences on the same users, with a 95 % bootstrap interval.",
-                        examples_table(content["said"]["test"]["examples"])])
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of a folder, and beside them the runs without words where ``OUTPUT/DATASET`` has them.
+
+    Raises:
+        UserError: nothing was measured yet.
+    """
+    from recbole_contrec import UserError
+
+    found = []
+    for place in sorted(path for path in folder.glob("*") if any(path.glob("seed*.json"))):
+        files = sorted(place.glob("seed*.json"))
+        records = [json.loads(path.read_text()) for path in files]
+        arrays = [dict(np.load(path.with_suffix(".npz"))) for path in files]
+        found.append(Row(place.name, records, arrays, _without(folder, records)))
+    if not found:
+        raise UserError(f"{folder} holds no record: nothing has been measured yet")
+    return found
 
 
-def shares_table(said: dict[str, Any]) -> str:
-    """How often the right category is named, a line a part and a way to count."""
+def _without(folder: Path, records: list[dict]) -> list[Result]:
+    """Runs of the same model and seeds on all users, without words; none where one is missing."""
+    card, seeds = records[0]["card"], [record["card"]["seed"] for record in records]
+    known = {result.content["card"]["seed"]: result
+             for result in load(folder.parent / card["dataset"]).get(card["model"], ())}
+    if any(record["drawn_users"] for record in records) or any(
+            seed not in known or known[seed].content["settings"].get("answer_weight") for seed in seeds):
+        return []
+    return [known[seed] for seed in seeds]
+
+
+def report(rows: list[Row]) -> str:
+    """The README of a folder."""
+    return f"# {rows[0].records[0]['card']['dataset']}: what the language model says, and what it is worth\n\n{tables(rows)}\n"
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Everything below the heading, row by row."""
+    return "\n\n".join(part for row in rows for part in _of_row(row))
+
+
+def _of_row(row: Row) -> list[str]:
+    said = [record["said"] for record in row.records]
+    return [_about(row), shares_table(said), _about_shares(said[0]), ranking_table(row), *(choice(row, kind) for kind in KINDS),
+            "Differences are to the vectors alone, of the same model and users (every one with the mean of his seeds), with a 95 % "
+            "bootstrap interval. By the text alone, items with the same text score the same: the mean over all orders of these.",
+            examples_table(said[0]["test"]["examples"])]
+
+
+def _about(row: Row) -> str:
+    record = row.records[0]
+    card, settings = record["card"], record["settings"]
+    drawn = f", {record['drawn_users']:,} of them drawn at random" if record["drawn_users"] else ""
+    measured = [part for each in row.records for part in (each["said"], *each["forms"])]
+    return (f"**{row.name}**: {card['model']}, seed {same([each['card']['seed'] for each in row.records])}, "
+            f"answer_weight={settings['answer_weight']:g}, answer_template=\"{settings['answer_template']}\", "
+            f"answers_per_window={settings['answers_per_window']}, prompt_text={settings['prompt_text']}{drawn}; "
+            f"{circumstances(card, measured)}")
+
+
+def shares_table(said: list[dict[str, Any]]) -> str:
+    """How often the right category is named, a line a part and a way to count; means over seeds."""
     lines = head("part", "next items", "number", "answers that name a category", *(
         f"{what}: {guess}" for what in ("right", "overlap") for guess in GUESSES), "different answers", "answers/s")
-    for part, title in PARTS.items():
+    for part, shown in PARTS.items():
         for group in ("all", "with a category"):
-            found = said[part][group]
-            right, overlap = ([four(found[guess][what]) for guess in GUESSES] for what in ("right", "overlap"))
+            found = [each[part][group] for each in said]
+            right, overlap = ([spread([each[guess][what] for each in found], bold=guess == GUESSES[0]) if guess == GUESSES[0]
+                               else four(found[0][guess][what]) for guess in GUESSES] for what in ("right", "overlap"))
             lines.append(line(
-                title, group, f"{found['targets']:,}", four(found["answers"]["named"]), f"**{right[0]}**", *right[1:],
-                f"**{overlap[0]}**", *overlap[1:], f"{said[part]['different_answers']:,}",
-                f"{said[part]['answers_per_second']:,.0f}"))
+                shown, group, f"{found[0]['targets']:,}", four(mean(each["answers"]["named"] for each in found)), *right, *overlap,
+                same([each[part]["different_answers"] for each in said]),
+                f"{mean(each[part]['answers_per_second'] for each in said):,.0f}"))
     return "\n".join(lines)
 
 
@@ -61,38 +147,38 @@ def _about_shares(said: dict[str, Any]) -> str:
             f"the category of most training targets ({popular}), and that of the last item of the history.")
 
 
-def ranking_table(forms: list[dict]) -> str:
+def ranking_table(row: Row) -> str:
     """Accuracy and speed, a line a form; the best on validation in bold."""
-    lines = head("ranked by", "valid NDCG@10", "valid HR@10", "NDCG@10", "HR@10", "against vectors alone", "valid users/s",
-                 "test users/s")
-    best = max(record["valid"]["ndcg@10"] for record in forms)
-    for record in in_order(forms):
-        valid, test = ([four(record[part][metric]) for metric in METRICS] for part in PARTS)
-        if record["valid"]["ndcg@10"] == best:
-            valid[0] = f"**{valid[0]}**"
-        against = "" if record["kind"] == VECTORS else _difference(record)
-        lines.append(line(_title(record), *valid, *test, against,
-                           *(f"{record[part]['users_per_second']:,.0f}" for part in PARTS)))
+    lines = head("ranked by", "valid NDCG@10", "valid HR@10", "NDCG@10", "HR@10", "difference", "users/s")
+    best = max(row.validation(form) for form in row.forms)
+    if row.without:
+        metrics = (spread([result.content[part][metric] for result in row.without])
+                   for part in ("best_valid_result", "test_result") for metric in METRICS)
+        lines.append(line(WITHOUT, *metrics, _difference(row.against_without(), -1), ""))
+    for form in row.forms:
+        valid, test = ([spread(row.of_form(form, lambda found: found[part][metric]),
+                               bold=part == "valid" and metric == METRICS[0] and row.validation(form) == best)
+                        for metric in METRICS] for part in PARTS)
+        against = "" if form[0] == VECTORS else _difference(row.against_vectors(form))
+        lines.append(line(title(*form), *valid, *test, against,
+                          f"{mean(row.of_form(form, lambda found: found['users_per_second'])):,.0f}"))
     return "\n".join(lines)
 
 
-def choice(forms: list[dict], kind: str) -> str:
+def choice(row: Row, kind: str) -> str:
     """The value of a setting that is best on validation, and what it gives on test."""
-    vectors, *rest = [record for record in in_order(forms) if record["kind"] in (VECTORS, kind)]
-    tried = ", ".join(f"{record['value']:g}" for record in (vectors, *rest))
-    chosen = max((vectors, *rest), key=lambda record: record["valid"]["ndcg@10"])
-    if chosen is vectors:
-        return f"{kind} chosen on validation among {tried}: 0, the vectors alone."
-    scores = (f"{title} {four(chosen['test'][metric])} against {four(vectors['test'][metric])}"
-              for title, metric in zip(("NDCG@10", "HR@10"), METRICS))
-    return (f"{kind} chosen on validation among {tried}: **{chosen['value']:g}**. On test {' and '.join(scores)} of the "
-            f"vectors alone, {_difference(chosen)} in NDCG@10.")
-
-
-def in_order(forms: list[dict]) -> list[dict]:
-    """Vectors alone first, then every setting by value, the text alone last."""
-    order = [VECTORS, *KINDS, ALONE]
-    return sorted(forms, key=lambda record: (order.index(record["kind"]), record["value"]))
+    tried = [form for form in row.forms if form[0] in (VECTORS, kind)]
+    chosen, vectors = max(tried, key=row.validation), (VECTORS, 0.0)
+    among = f"{kind} chosen on validation among {', '.join(f'{value:g}' for _, value in tried)}"
+    if chosen == vectors:
+        return f"{among}: 0, the vectors alone."
+    scores = (f"{shown} {four(ours)} against {four(theirs)}" for shown, (ours, theirs) in zip(
+        ("NDCG@10", "HR@10"), ([mean(row.of_form(form, lambda found: found["test"][metric])) for form in (chosen, vectors)]
+                               for metric in METRICS)))
+    comparison = row.against_vectors(chosen)
+    relative = comparison.difference / mean(row.of_form(vectors, lambda found: found["test"]["ndcg@10"]))
+    return (f"{among}: **{chosen[1]:g}**. On test {' and '.join(scores)} of the vectors alone, {_difference(comparison)} in "
+            f"NDCG@10 ({relative:+.1%}).")
 
 
 def examples_table(examples: list[dict]) -> str:
@@ -104,12 +190,12 @@ def examples_table(examples: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _title(record: dict) -> str:
-    return f"{record['kind']} {record['value']:g}" if record["kind"] in KINDS else record["kind"]
+def title(kind: str, value: float) -> str:
+    """What a form is called."""
+    return f"{kind} {value:g}" if kind in KINDS else kind
 
 
-def _difference(record: dict) -> str:
-    found = record["test_difference"]
-    difference, low, high = (f"{value:+.4f}".replace("0.", ".", 1) for value in (
-        found["difference"], found["low"], found["high"]))
+def _difference(found: Comparison, sign: int = 1) -> str:
+    values = found.difference, *sorted((found.low, found.high), key=lambda value: sign * value)
+    difference, low, high = (f"{sign * value:+.4f}".replace("0.", ".", 1) for value in values)
     return f"{difference} ({low} to {high})"

@@ -14,7 +14,6 @@ import re
 from pathlib import Path
 
 import ablate_report
-import answers
 import answers_report
 import beam
 import dial
@@ -41,7 +40,7 @@ def _ablation(folder: Path) -> str:
 
 
 def _answers(folder: Path) -> str:
-    return answers_report.tables(json.loads((folder / answers.RECORD).read_text()))
+    return answers_report.tables(answers_report.read_rows(folder))
 
 
 def _beam(folder: Path) -> str:

@@ -87,7 +87,7 @@ def train(given: argparse.Namespace, folder: Path) -> str:
     from recbole_contrec import run
     from recbole_contrec.training.trainer import LAST
 
-    name = f"{given.model}-seed{given.seed}"
+    name = f"{vars(given).get('name') or given.model}-seed{given.seed}"  # some scripts let a row have a name
     begun = folder / name
     result = run(given.model, given.dataset, resume=str(begun) if (begun / LAST).is_file() else None,
                  arguments=[*given.settings, f"--seed={given.seed}", f"--checkpoint_dir={folder}", f"--run_name={name}"])
