@@ -43,10 +43,32 @@ def log_probs(decoder, answers, prompt, last):
     return answers.log_probs(decoder, memory, torch.zeros_like(last))
 
 
-def generate(decoder, answers, prompt, begins, end):
+def generate(decoder, answers, prompt, begins, end, **how):
     """Answers behind positions [B, Q]."""
-    _, memory = decoder.start(prompt, begins, begins.shape[1] * answers.longest)
-    return answers.generate(decoder, memory, torch.arange(begins.shape[1]).expand_as(begins), end)
+    _, memory = decoder.start(prompt, begins, begins.shape[1] * answers.room(how.get("beams", 1)))
+    return answers.generate(decoder, memory, torch.arange(begins.shape[1]).expand_as(begins), end, **how)
+
+
+def states_behind(decoder, answers, prompt, words):
+    """States [A + 1, D] behind the begin of an answer and behind each of its words [A], for one prompt [S, D]."""
+    inputs = torch.cat([prompt, answers.begin[None], decoder.read(torch.tensor(words, dtype=torch.long))])
+    return decoder(inputs[None])[0, len(prompt):]
+
+
+def searched(decoder, answers, prompt, end, beams):
+    """A beam search word by word and beam by beam: the words of the best answer, and their mean state."""
+    found = [(0.0, [])]
+    for _ in range(answers.longest):
+        ahead = []
+        for score, words in found:
+            if end in words:
+                ahead.append((score, words))
+                continue
+            log_probs = decoder.word_logits(states_behind(decoder, answers, prompt, words)[-1]).log_softmax(-1)
+            ahead += [(score + float(log_prob), [*words, word]) for word, log_prob in enumerate(log_probs)]
+        found = sorted(ahead, key=lambda one: -one[0])[:beams]
+    words = found[0][1]
+    return words, states_behind(decoder, answers, prompt, words[:-1]).mean(0)
 
 
 @torch.no_grad()
@@ -122,6 +144,52 @@ def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers
             assert said.answers.lengths[row, place] == len(words)
             assert said.answers.numbers[row, place].tolist() == words + [end] * (answers.longest - len(words))
             torch.testing.assert_close(said.states[row, place], torch.stack(states).mean(0), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [2, 3])
+def test_beams_find_what_a_search_one_by_one_finds(decoder, answers, prompt, beams):
+    begins = torch.tensor([[6, 2], [3, 0], [0, 5]])
+    greedy = generate(decoder, answers, prompt, begins, end=-1).answers.numbers
+    end = int(greedy[0, 0, 3])  # so that some beams end before others
+    said = generate(decoder, answers, prompt, begins, end, beams=beams)
+    other = 0
+    for row in range(3):
+        for place, begin in enumerate(begins[row].tolist()):
+            words, state = searched(decoder, answers, prompt[row, :begin + 1], end, beams)
+            assert said.answers.numbers[row, place].tolist() == words + [end] * (answers.longest - len(words))
+            assert said.answers.lengths[row, place] == len(words)
+            torch.testing.assert_close(said.states[row, place], state, atol=1e-5, rtol=1e-4)
+            other += words != greedy[row, place, :len(words)].tolist()
+    assert other, "a search of width 1 would have found the same"
+    assert said.answers.lengths.min() < answers.longest
+
+
+@torch.no_grad()
+def test_drawn_words_follow_their_probabilities(decoder, answers, prompt):
+    begins = torch.full((1, 20_000), 6)
+    decoder.words.weight.mul_(3)  # away from equal chances
+    first = decoder.word_logits(states_behind(decoder, answers, prompt[0], [])[0])
+    answers.numbers = answers.numbers[:, :1]  # one word is enough here
+    for temperature in (1.0, 0.5):
+        torch.manual_seed(0)
+        said = generate(decoder, answers, prompt[:1], begins, end=-1, temperature=temperature).answers.numbers[0, :, 0]
+        shares = torch.bincount(said, minlength=len(first)) / len(said)
+        torch.testing.assert_close(shares, (first / temperature).softmax(-1), atol=0.01, rtol=0)
+
+
+@torch.no_grad()
+def test_with_a_generator_no_drawn_answer_depends_on_what_else_is_asked(decoder, answers, prompt):
+    def drawn(rows, seed=5):
+        generator = torch.Generator().manual_seed(seed)
+        return generate(decoder, answers, prompt[rows], torch.full((len(rows), 1), 6), end=-1, temperature=2.0,
+                        generator=generator).answers.numbers
+
+    together = drawn([0, 1, 2])
+    assert torch.equal(torch.cat([drawn([row]) for row in range(3)]), together)
+    assert not torch.equal(drawn([0, 1, 2], seed=6), together)
+    nearly_cold = generate(decoder, answers, prompt, torch.full((3, 1), 6), end=-1, temperature=1e-6).answers.numbers
+    assert torch.equal(nearly_cold, generate(decoder, answers, prompt, torch.full((3, 1), 6), end=-1).answers.numbers)
 
 
 def test_nothing_is_learned_without_texts(decoder, answers, prompt):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recbole_contrec.backbone import Encoded
+from recbole_contrec.errors import UserError
 from recbole_contrec.retrieval import TextEvidence
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
@@ -127,6 +128,46 @@ def test_a_list_with_answers_reads_every_history_once(staged, monkeypatch):
     passes = Passes(loaded.model.backbone, monkeypatch)
     table = recommend(loaded, users=["u1", "u2", "u3"], k=4)
     assert passes.rows == 3 and len(table) == 12 and "answer" in table
+
+
+# how answers are written
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_likeliest_answer_of_several_beams_is_said(speaking, backbone):
+    greedy, batch = speaking("ContRec", backbone, "--answer_beams=1")
+    wide = speaking("ContRec", backbone, "--answer_beams=4")[0]
+
+    def log_prob(model):  # of what it says, by passes over whole prompts
+        said, found = model.encode_histories(batch, scores=False, answer=True).answers, []
+        for items, length, user, words in zip(batch["item_id_list"], batch["item_length"], batch["user_id"], said):
+            prompt, end = model._read(items[None, :length], user[None]), model.language.vocabulary.end
+            lengths = torch.tensor([[min(words.tolist().index(end) + 1 if end in words else len(words), len(words))]])
+            read = model.language.answers.read_words(model.backbone, prompt.vectors, prompt.ends[:, -1:],
+                                                     Encoded(words[None, None], lengths))
+            found.append(-float(read.loss(model.backbone).detach()) * int(lengths))
+        return torch.tensor(found)
+
+    better = log_prob(wide) - log_prob(greedy)
+    assert (better > -1e-3).all() and better.max() > 0.1
+
+
+def test_drawn_answers_are_the_same_whoever_else_is_asked(speaking):
+    model, batch = speaking("ContRec", "compact", "--answer_temperature=1.5", "--answer_beams=1")
+    together = model.answers(batch)
+    assert [model.answers(batch[place:place + 1])[0] for place in range(len(batch))] == together
+    likeliest = speaking("ContRec", "compact", "--answer_beams=1")[0].answers(batch)
+    other = speaking("ContRec", "compact", "--answer_temperature=1.5", "--answer_beams=1", "--seed=7")[0]
+    assert together != likeliest and len({tuple(said) for said in (together, likeliest, other.answers(batch))}) == 3
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--answer_temperature=0.7", "--answer_beams=2"), "set answer_beams=1, not 2"),
+    (("--answer_weight=0", "--answer_template={category}", "--answer_length=16", "--answer_temperature=0.7"),
+     "answer_temperature: nothing is answered")])
+def test_ways_to_answer_that_go_together(staged, arguments, message):
+    with pytest.raises(UserError, match=message):
+        staged("ContRec", *BACKBONES["compact"], *WORDS, *arguments)
 
 
 # the instruction, which is the same in all rows

@@ -193,29 +193,58 @@ class Answers(nn.Module):
             rows.append(log_probs[:, level.parents, level.numbers])
         return torch.cat(rows)
 
+    def room(self, beams: int = 1) -> int:
+        """Positions that :meth:`generate` writes behind one branch."""
+        return 1 + (self.longest - 1) * beams
+
     @torch.no_grad()
-    def generate(self, backbone: nn.Module, memory: KeyValueCache, branches: Tensor, end: int) -> "Generated":
-        """The likeliest words one by one.
+    def generate(self, backbone: nn.Module, memory: KeyValueCache, branches: Tensor, end: int, beams: int = 1,
+                 temperature: float = 0.0, generator: torch.Generator | None = None) -> "Generated":
+        """Write an answer behind each of some branches, until the end mark.
 
         Args:
-            memory: of the backbone's ``start``, with room for Q times :attr:`longest`.
+            memory: of the backbone's ``start``, with room for Q times :meth:`room`.
             branches: those behind which answers begin [B, Q].
             end: number of the end mark.
+            beams: W beginnings that stay alive; the likeliest of the answers that they lead to is said. 1 takes the likeliest word
+                at every place: of several words that begin many answers each, the whole answers may all be rare.
+            temperature: above 0 words are drawn, by their log-probabilities over it; then ``beams`` is 1.
+            generator: of the draws; all branches share them, so that no answer depends on what else is asked. Without it every
+                branch has its own.
         """
         batch, n_answers = branches.shape
-        parents, inputs, said, states = branches, self.begin.expand(batch, n_answers, -1), [], []
-        alive = [torch.ones_like(branches, dtype=torch.bool)]  # before each word
-        while len(said) < self.longest and alive[-1].any():
-            state, memory = backbone.step(memory, inputs, parents)                # [B, Q, D]
-            states.append(state)
-            said.append(backbone.word_logits(state).argmax(-1).masked_fill(~alive[-1], end))
-            alive.append(alive[-1] & (said[-1] != end))
-            inputs = backbone.read(said[-1])                                      # [B, Q, D]
-            parents = torch.arange(n_answers, device=branches.device).expand(batch, -1)
-        real = torch.stack(alive[:-1], dim=2)                                     # [B, Q, A']
-        mean = (torch.stack(states, dim=2) * real[..., None]).sum(2) / real.sum(2)[..., None]
-        numbers = F.pad(torch.stack(said, dim=2), (0, self.longest - len(said)), value=end)
-        return Generated(Encoded(numbers, real.sum(2)), mean)
+        said = self.numbers.new_zeros(batch, n_answers, 1, 0)                     # [B, Q, W, words so far]
+        scores = self.begin.new_zeros(batch, n_answers, 1)                        # [B, Q, W]
+        alive, total = torch.ones_like(scores, dtype=torch.bool), scores[..., None]    # of the states, [B, Q, W, D]
+        length = torch.zeros_like(scores, dtype=torch.long)
+        inputs, parents = self.begin.expand(batch, n_answers, -1), branches
+        while said.shape[3] < self.longest and alive[:, :, 0].any():  # what is ahead and has ended is not overtaken
+            state, memory = backbone.step(memory, inputs, parents)                # [B, Q W, D]
+            state = state.unflatten(1, (n_answers, -1))                           # [B, Q, W, D]
+            total, length = total + state * alive[..., None], length + alive
+            log_probs = backbone.word_logits(state).float().log_softmax(-1)       # [B, Q, W, V]
+            if temperature:
+                log_probs = log_probs / temperature + _gumbel(log_probs, generator)
+            words = log_probs.shape[-1]
+            log_probs = log_probs.masked_fill(~alive[..., None], -torch.inf)
+            log_probs[..., end] = log_probs[..., end].masked_fill(~alive, 0.0)    # an answer that has ended stays as it is
+            ahead = (scores[..., None] + log_probs).flatten(2)                    # [B, Q, W V]
+            scores, best = ahead.topk(min(beams, ahead.shape[2]), dim=2)          # [B, Q, W']
+            beam, word = best // words, best % words
+            alive, length = alive.gather(2, beam) & (word != end), length.gather(2, beam)
+            said, total = (part.gather(2, beam[..., None].expand(-1, -1, -1, part.shape[3])) for part in (said, total))
+            said = torch.cat([said, word[..., None]], dim=3)
+            inputs = backbone.read(word).flatten(1, 2)                            # [B, Q W', D]
+            parents = (state.shape[2] * torch.arange(n_answers, device=word.device)[:, None] + beam).flatten(1)
+        numbers = F.pad(said[:, :, 0], (0, self.longest - said.shape[3]), value=end)
+        return Generated(Encoded(numbers, length[:, :, 0]), total[:, :, 0] / length[:, :, 0, None])
+
+
+def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """What makes the largest of some log-probabilities [..., V] a draw by them: noise for each of them, or with a generator
+    [V] for all."""
+    uniform = torch.rand(like.shape if generator is None else like.shape[-1:], generator=generator, device=like.device)
+    return -(-uniform.clamp(min=1e-20).log()).log()
 
 
 def _laid_out(trunk: int, begins: Tensor, longest: int) -> tuple[Tensor, Tensor]:

@@ -255,8 +255,12 @@ def _check_settings(config) -> None:
     check_language_model(config)
     if config["prompt_text"] == "none" and (unread := changed(config, "item_template", "item_text_length")):
         raise ValueError(f"{', '.join(unread)}: the prompt says nothing of the items, set prompt_text as well")
-    if not config["answer_weight"] and (unread := changed(config, "answer_template", "answer_length", "answers_per_window")):
+    of_answers = ("answer_template", "answer_length", "answers_per_window", "answer_beams", "answer_temperature")
+    if not config["answer_weight"] and (unread := changed(config, *of_answers)):
         raise ValueError(f"{', '.join(unread)}: nothing is answered, set answer_weight as well")
+    if config["answer_temperature"] and config["answer_beams"] > 1:
+        raise ValueError(f"answer_temperature={config['answer_temperature']:g} draws words one by one: set answer_beams=1, not "
+                         f"{config['answer_beams']}")
     if config["diffusion_steps"] > config["noise_levels"]:
         raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
                          f"noise_levels={config['noise_levels']} has")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_contrec.backbone import Branches, Encoded, Generated, Layout, length_groups
+from recbole_contrec.backbone import Branches, Encoded, Generated, KeyValueCache, Layout, length_groups
 from recbole_contrec.model.base.language import Language, drawn_positions
 from recbole_contrec.model.base.windowed import Targets
 from recbole_contrec.retrieval import TextEvidence
@@ -48,7 +48,7 @@ class TextGeneration:
 
     @torch.no_grad()
     def answers(self, interaction, encoding: HistoryEncoding | None = None) -> list[str]:
-        """What the language model says about the next item of every history of a batch, word by word the likeliest.
+        """What the language model says about the next item of every history of a batch.
 
         Args:
             encoding: of :meth:`encode_histories`, with the answer.
@@ -66,12 +66,13 @@ class TextGeneration:
         if not (answer or log_probs or before_condition):
             return HistoryEncoding(self._state_after(prompt, length))
         answers, (at, last) = self.language.answers, self._asked(prompt, length)
-        room = max(answers.longest, answers.beginnings if log_probs else 0)
+        room = max(answers.room(self.config["answer_beams"]), answers.beginnings if log_probs else 0)
         states, memory = self.backbone.start(prompt.vectors, at, room, prompt.shared)
         likelihoods = answers.log_probs(self.backbone, memory, last) if log_probs else None
         if not (answer or before_condition):
             return HistoryEncoding(self._condition(states, last), likelihoods)
-        said = answers.generate(self.backbone, memory, last[:, None], self.language.vocabulary.end)     # Q = 1
+        generator = torch.Generator(last.device).manual_seed(self.config["seed"])
+        said = self._say(memory, last[:, None], generator)                        # Q = 1
         condition = self._answer_conditions(said.states[:, 0]) if before_condition else self._condition(states, last)
         return HistoryEncoding(condition, likelihoods, said.answers.numbers[:, 0])
 
@@ -80,11 +81,17 @@ class TextGeneration:
         answers, training, number = self.language.answers, self.backbone.training, begins.shape[1]
         self.backbone.eval()
         try:
-            _, memory = self.backbone.start(prompt.vectors, begins, number * answers.longest, prompt.shared)
-            branches = torch.arange(number, device=begins.device).expand_as(begins)
-            return answers.generate(self.backbone, memory, branches, self.language.vocabulary.end)
+            room = number * answers.room(self.config["answer_beams"])
+            _, memory = self.backbone.start(prompt.vectors, begins, room, prompt.shared)
+            return self._say(memory, torch.arange(number, device=begins.device).expand_as(begins))
         finally:
             self.backbone.train(training)
+
+    def _say(self, memory: KeyValueCache, branches: Tensor, generator: torch.Generator | None = None) -> Generated:
+        """Answers behind branches [b, Q] of a memory, in the way that the settings ask for."""
+        return self.language.answers.generate(
+            self.backbone, memory, branches, self.language.vocabulary.end, self.config["answer_beams"],
+            float(self.config["answer_temperature"]), generator)
 
     def _targets_and_language(self, interaction) -> tuple[Targets, Tensor]:
         """The targets of a batch, and the weighted loss of the answers behind some of them, computed in the same pass."""
