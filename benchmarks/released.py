@@ -49,7 +49,7 @@ class ReleasedScheme:
         width = decoder.hidden_size if decoder is not None else config["hidden_size"]
         self.decoder = decoder or CausalDecoder(
             width, config["n_layers"], config["n_heads"], prompt_length + TOKENS, intermediate_size=config["inner_size"],
-            n_words=WORDS)
+            n_words=WORDS, says=True)
         self.decoder.eval()
         self.head = DiffusionHead(d=items.shape[1], condition_size=width, width=config["head_width"],
                                   depth=config["head_depth"], schedule="exp", levels=STEPS, guidance=GUIDANCE).eval()

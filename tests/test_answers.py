@@ -16,7 +16,7 @@ def vocabulary():
 @pytest.fixture
 def decoder(vocabulary):
     torch.manual_seed(0)
-    return CausalDecoder(16, n_layers=2, n_heads=2, max_positions=30, dropout=0.5, n_words=len(vocabulary)).eval()
+    return CausalDecoder(16, n_layers=2, n_heads=2, max_positions=30, dropout=0.5, n_words=len(vocabulary), says=True).eval()
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_beams_find_what_a_search_one_by_one_finds(decoder, answers, prompt, bea
 @torch.no_grad()
 def test_drawn_words_follow_their_probabilities(decoder, answers, prompt):
     begins = torch.full((1, 20_000), 6)
-    decoder.words.weight.mul_(3)  # away from equal chances
+    decoder.said.weight.data.mul_(9)  # away from equal chances
     first = decoder.word_logits(states_behind(decoder, answers, prompt[0], [])[0])
     answers.numbers = answers.numbers[:, :1]  # one word is enough here
     for temperature in (1.0, 0.5):
@@ -246,3 +246,29 @@ def test_a_vocabulary_is_the_same_each_time_and_after_storing(vocabulary):
 def test_a_vocabulary_holds_all_bytes(vocabulary):
     with pytest.raises(ValueError, match="at least 300"):
         Vocabulary.trained(TEXTS, 299)
+
+
+# in training
+
+
+def test_no_word_of_an_answer_is_dropped(decoder, answers, prompt):
+    """Dropout on the history alone: with equal dropout there, words differ by nothing that is drawn for them."""
+    decoder.train()
+    begins, items = torch.tensor([[6, 2], [0, 0], [3, 5]]), torch.tensor([[1, 6], [2, 3], [4, 6]])
+
+    def read(others):
+        torch.manual_seed(0)
+        return answers.read_along(decoder, prompt, begins[:, :others], items[:, :others])
+
+    both, one = read(2), read(1)
+    torch.testing.assert_close(both.states, one.states)
+    torch.testing.assert_close(both.said[:, :1], one.said)
+    torch.manual_seed(1)
+    other = answers.read_along(decoder, prompt, begins, items)
+    assert not torch.allclose(other.states, both.states), "the history is dropped from"
+
+    decoder.dropout.p = 0.999  # nothing is left of the history
+    blind = [answers.read_along(decoder, prompt, begins, items).said for _ in range(2)]
+    torch.testing.assert_close(*blind, atol=0.1, rtol=0.1)
+    decoder.dropout.p = 0.5
+    assert not torch.allclose(decoder(prompt), decoder(prompt)), "a plain prompt is dropped from as ever"

@@ -327,7 +327,7 @@ def test_distinct_codes_end_where_nothing_is_free():
     assert codes[1:].squeeze(1).unique().tolist() == [0, 1, 2, 3] and codes.shape == (7, 1)
 
 
-@pytest.mark.parametrize("rows, codes", [(1, 1), (40, 8), (943, 128), (1682, 256), (6040, 256), (22363, 512)])
+@pytest.mark.parametrize("rows, codes", [(1, 1), (3, 3), (5, 4), (12, 4), (40, 8), (943, 128), (1682, 256), (6040, 256), (22363, 512)])
 def test_default_codes_follow_the_number_of_rows(rows, codes):
     assert default_codes(rows) == codes
 

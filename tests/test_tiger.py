@@ -288,7 +288,7 @@ def test_codes_that_start_at_random_know_nothing_of_the_vectors(ready):
 
 @pytest.mark.parametrize("way", ["rkmeans", "random"])
 def test_too_few_codes_say_what_to_raise(ready, way):
-    with pytest.raises(UserError, match="items have the same codes.*raise codes or item_tokens"):
+    with pytest.raises(UserError, match="items have the same codes.*raise codes, which is .* here, or item_tokens"):
         ready("--codes=3", "--item_tokens=1", f"--identifiers={way}")
 
 

@@ -94,7 +94,7 @@ def test_lists_leave_out_what_is_excluded_and_what_does_not_exist(model_and_rows
 @pytest.mark.parametrize("arguments, words", [
     (("--item_positions=one",), "item_positions=each only"), (("--backbone=t5",), "backbone=causal only"),
     (("--repeat_bias=True",), "repeat_bias=False only"), (("--beam_size=0",), "beam_size=0: must be"),
-    (("--codes=2", "--item_tokens=2"), "raise codes or item_tokens")])
+    (("--codes=2", "--item_tokens=2"), "raise codes, which is 2 here, or item_tokens")])
 def test_settings_that_do_not_go_together(ready, arguments, words):
     from recbole_contrec.errors import UserError
 

@@ -67,7 +67,7 @@ class _Distinct(NamedTuple):
 class Answers(nn.Module):
     """The texts that a language model may say about items, one an item; items may share one.
 
-    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible)``, ``step``, ``read`` and
+    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible, prompt)``, ``step``, ``read`` and
     ``word_logits``.
 
     Args:
@@ -152,7 +152,7 @@ class Answers(nn.Module):
         words = backbone.read(numbers[..., :-1])                                  # [B, Q, A - 1, D]
         branches = torch.cat([self.begin.expand(batch, n_answers, 1, -1), words], dim=2)    # [B, Q, A, D]
         positions, visible = _laid_out(trunk, begins, longest)
-        states = backbone(torch.cat([prompt, branches.flatten(1, 2)], dim=1), positions, visible)     # [B, S + Q A, D]
+        states = backbone(torch.cat([prompt, branches.flatten(1, 2)], dim=1), positions, visible, trunk)  # [B, S + Q A, D]
         real = torch.arange(longest, device=prompt.device) < answers.lengths[..., None]     # [B, Q, A]
         return Branches(states[:, :trunk], states[:, trunk:].view(batch, n_answers, longest, width), numbers, real)
 

@@ -4,7 +4,8 @@ recbole_contrec.backbone.decoder
 A causal transformer fed with vectors instead of words, built from a transformers configuration.
 """
 
-from typing import Any, Callable, NamedTuple
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,31 @@ class KeyValueCache(NamedTuple):
         return torch.cat([seen, own], dim=2)
 
 
+class PromptDropout(nn.Dropout):
+    """Dropout of states [B, S, D] that can spare what stands behind a prompt.
+
+    A narrow model wants much dropout on histories, or it learns them by heart. On words the same dropout keeps it from learning
+    even which word follows which.
+
+    """
+
+    _prompt: int | None = None
+
+    @contextmanager
+    def up_to(self, prompt: int | None) -> Iterator[None]:
+        """Inside the block nothing is dropped behind the first ``prompt`` positions; None for no such bound."""
+        self._prompt = prompt
+        try:
+            yield
+        finally:
+            self._prompt = None
+
+    def forward(self, states: Tensor) -> Tensor:
+        if self._prompt is None or not self.training:
+            return super().forward(states)
+        return torch.cat([super().forward(states[:, :self._prompt]), states[:, self._prompt:]], dim=1)
+
+
 class CausalDecoder(nn.Module):
     """A compact GPT-2 (pre-norm, learned positions) without a word table, trained from scratch.
 
@@ -61,16 +87,17 @@ class CausalDecoder(nn.Module):
         n_layers: number of blocks.
         n_heads: attention heads; must divide ``hidden_size``.
         max_positions: longest prompt (S) it can read.
-        dropout: on the inputs and on the output of each sub-layer.
+        dropout: on the inputs and on the output of each sub-layer, but for branches.
         intermediate_size: width of the feed-forward layers; 4 D if not given.
-        n_words: size of the vocabulary it can read and say (V); 0 for a model without words.
+        n_words: size of the vocabulary it can read (V); 0 for a model without words.
+        says: whether it can say them as well.
 
     Raises:
         ValueError: ``n_heads`` does not divide ``hidden_size``, or a prompt is too long.
     """
 
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, max_positions: int, dropout: float = 0.0,
-                 intermediate_size: int | None = None, n_words: int = 0):
+                 intermediate_size: int | None = None, n_words: int = 0, says: bool = False):
         super().__init__()
         if hidden_size % n_heads:
             raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
@@ -86,21 +113,27 @@ class CausalDecoder(nn.Module):
             # With attention dropout the fused kernel is not available on CPUs, and [B, heads, S, S] is stored.
             attn_pdrop=0.0, use_cache=False, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None))
         del self.transformer.wte  # the prompt gives vectors, never word numbers
+        self.dropout = PromptDropout(dropout)
+        self.transformer.drop = self.dropout
+        for block in self.transformer.h:
+            block.attn.resid_dropout = block.mlp.dropout = self.dropout
         self.n_words = n_words
         self.words = nn.Embedding(n_words, hidden_size) if n_words else None
         if n_words:
             nn.init.normal_(self.words.weight, std=0.1)
+        # Apart from what is read: the words of the prompt learn from the preferences as well.
+        self.said = nn.Linear(hidden_size, n_words) if says else None
 
     def read(self, numbers: Tensor) -> Tensor:
         """Vectors of words: [...] -> [..., D]."""
         return self.words(numbers)
 
     def word_logits(self, states: Tensor) -> Tensor:
-        """Scores (logits) of the next word: [..., D] -> [..., V]. Words that are said and words that are read share their
-        vectors."""
-        return states @ self.words.weight.T
+        """Scores (logits) of the next word: [..., D] -> [..., V]."""
+        return self.said(states)
 
-    def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None,
+                prompt: int | None = None) -> Tensor:
         """States of a prompt, or of a prompt with branches: several ways to go on that stand behind it one after the
         other, each numbered on from where it branches off and blind to the others.
 
@@ -108,6 +141,7 @@ class CausalDecoder(nn.Module):
             inputs: prompt vectors [B, S, D], padded at the end.
             positions: position numbers [B, S]; 0..S-1 if not given.
             visible: which places (last axis) each place sees, itself among them [B, S, S]; all up to itself if not given.
+            prompt: places in front of the branches; there is dropout in the others as well if not given.
 
         Returns:
             Tensor: final states [B, S, D]; without ``visible``, row ``s`` has seen places ``0..s``.
@@ -117,10 +151,11 @@ class CausalDecoder(nn.Module):
             return self.transformer(inputs_embeds=inputs, position_ids=positions).last_hidden_state
         positions, mask = branch_masks(inputs, positions, visible)                # [B, S], [B, 1, S, S]
         check_length(int(positions.max()) + 1, self.max_positions)
-        # Block by block: GPT2Model takes no such mask in older transformers.
-        hidden = self.transformer.drop(inputs + self.transformer.wpe(positions))  # [B, S, D]
-        for block in self.transformer.h:
-            hidden = self._block_from(block, hidden, *self._keys_and_values(block, hidden), mask)
+        with self.dropout.up_to(prompt):
+            hidden = self.dropout(inputs + self.transformer.wpe(positions))       # [B, S, D]
+            # Block by block: GPT2Model takes no such mask in older transformers.
+            for block in self.transformer.h:
+                hidden = self._block_from(block, hidden, *self._keys_and_values(block, hidden), mask)
         return self.transformer.ln_f(hidden)
 
     @torch.no_grad()

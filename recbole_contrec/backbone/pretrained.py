@@ -81,8 +81,10 @@ class PretrainedDecoder(PretrainedModel):
 
     # states
 
-    def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
-        """:meth:`CausalDecoder.forward`: inputs [B, S, D], positions [B, S], visible [B, S, S] -> final states [B, S, D].
+    def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None,
+                prompt: int | None = None) -> Tensor:
+        """:meth:`CausalDecoder.forward`: inputs [B, S, D], positions [B, S], visible [B, S, S] -> final states [B, S, D]. Dropout,
+        which few of these models have, is everywhere as they were trained with it.
 
         Raises:
             ValueError: a prompt that is too long, or one with branches where the architecture cannot read these.

@@ -109,7 +109,8 @@ class ContRec(GenerativeRecommender):
     def _new_backbone(self, max_positions):
         config = self.config
         return CausalDecoder(config["hidden_size"], config["n_layers"], config["n_heads"], max_positions, config["dropout"],
-                             config["inner_size"], len(self.language.vocabulary) if self.language else 0)
+                             config["inner_size"], len(self.language.vocabulary) if self.language else 0,
+                             self.language is not None and self.language.answers is not None)
 
     def _new_tokenizer(self, n_tokens):
         config = self.config

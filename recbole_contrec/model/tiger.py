@@ -40,6 +40,7 @@ _SETTINGS_OF = {
               "code_restart", "tokenizer_epochs", "tokenizer_batch_size", "tokenizer_learning_rate"),
     "rkmeans": (), "pq": (), "clusters": (), "random": (),
 }
+_FEWEST_CODES = 8  # by default: the last code must tell apart all items that share the others
 _RARE = 0.01  # share of training targets below which repeats are none
 
 
@@ -70,7 +71,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         _check_settings(config)
         self.config = config
         hidden_size = config["hidden_size"]
-        codes = config["codes"] or default_codes(self.n_items - 1)
+        codes = config["codes"] or max(default_codes(self.n_items - 1), _FEWEST_CODES)
         self.n_tokens = config["item_tokens"] + 1  # the last one tells apart what shares all others
         self.causal = config["backbone"] == "causal"
         self.sampled_prefixes = None if self.causal else config["sampled_prefixes"]
@@ -127,7 +128,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
             try:
                 codes = with_counter(codes, none)
             except ValueError as error:
-                raise UserError(f"{error}: raise codes or item_tokens") from error
+                raise UserError(f"{error}: raise codes, which is {none} here, or item_tokens") from error
             return StageResult({"codes": codes},
                                {**health, **identifier_report(codes, none), "collisions_before_last": shared})
 

@@ -72,7 +72,7 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
         try:
             self._trie = self._new_trie()
         except ValueError as error:
-            raise UserError(f"{error}: raise codes or item_tokens") from error
+            raise UserError(f"{error}: raise codes, which is {self.item_codes.unknown_code} here, or item_tokens") from error
 
     def _start_item_vectors(self, vectors: Tensor) -> None:
         super()._start_item_vectors(vectors)

@@ -256,9 +256,10 @@ def _spread(points: Tensor, count: int) -> Tensor:
 
 def default_codes(rows: int) -> int:
     """Codes of a codebook that suit a table: 256, above 10,000 rows 512 (what TokenRec uses for its small and its large
-    data sets), and on a very small table the largest power of two that leaves four rows a code."""
+    data sets), on a small table the largest power of two that leaves four rows a code, and on the smallest ones 4, so that
+    tuples of them tell all rows apart."""
     largest = 512 if rows > 10_000 else 256
-    return min(largest, 2 ** max(rows // 4, 1).bit_length() // 2)
+    return min(largest, rows, max(2 ** max(rows // 4, 1).bit_length() // 2, 4))
 
 
 @torch.no_grad()
