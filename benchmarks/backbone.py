@@ -125,7 +125,7 @@ def time_steps(loaded, batches: Iterable, count: int) -> dict[str, Any]:
     """Some training steps after one to warm up.
 
     Returns:
-        dict: a second: targets, real positions of prompts; GFLOP/s; and the share of padding among positions.
+        dict: a second: targets, real positions of prompts and answers; GFLOP/s; and the share of padding among positions.
     """
     model, optimiser = loaded.model.train(), loaded.trainer.optimizer
     device = loaded.config["device"]
@@ -137,33 +137,48 @@ def time_steps(loaded, batches: Iterable, count: int) -> dict[str, Any]:
             targets, real, computed, start = 0, 0, 0, perf_counter()
         batch = batch.to(device)
         optimiser.zero_grad(set_to_none=True)
-        with ComputedPositions(model) as positions:
+        with ReadPositions(model) as positions:
             sum(model.calculate_loss(batch)).backward()
         optimiser.step()
-        targets, real = targets + model.count_targets(batch), real + real_positions(model, batch)
-        computed += positions.count
+        targets, real = targets + model.count_targets(batch), real + real_positions(model, batch) + positions.words
+        computed += positions.computed
     _wait(device)
     seconds = perf_counter() - start
-    flops = count_training_flops(model, batch).total / positions.count * computed
+    flops = count_training_flops(model, batch).total / positions.computed * computed
     return {"steps": count, "targets": targets, "targets_a_second": targets / seconds, "positions_a_second": real / seconds,
             "padding": 1 - real / computed, "gflops": flops / seconds / 1e9}
 
 
-class ComputedPositions:
-    """Counts the positions of prompts, padding included, that a model lays out inside the block."""
+class ReadPositions:
+    """Counts the positions of prompts and answers that a language model reads inside the block.
+
+    Attributes:
+        computed: all of them, padding included.
+        words: those of answers that hold a word.
+    """
 
     def __init__(self, model):
-        self.model, self.count = model, 0
+        self.model, self.computed, self.words = model, 0, 0
+        self._answers = model.language.answers if model.language is not None else None
 
-    def __enter__(self) -> "ComputedPositions":
-        self._hook = self.model.prompt.register_forward_hook(self._add)
+    def __enter__(self) -> "ReadPositions":
+        self._hook = self.model.backbone.register_forward_hook(self._add)
+        if self._answers is not None:
+            self._answers.read_words = self._read_words
         return self
 
-    def _add(self, module, inputs, layout) -> None:
-        self.count += layout.vectors.shape[0] * layout.vectors.shape[1]
+    def _add(self, module, inputs, states) -> None:
+        self.computed += inputs[0].shape[0] * inputs[0].shape[1]
+
+    def _read_words(self, *args):
+        branches = type(self._answers).read_words(self._answers, *args)
+        self.words += int(branches.real.sum())
+        return branches
 
     def __exit__(self, *_) -> None:
         self._hook.remove()
+        if self._answers is not None:
+            del self._answers.read_words
 
 
 def real_positions(model, batch) -> int:

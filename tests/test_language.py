@@ -1,5 +1,7 @@
 """What a model reads and says in words: from texts to scores."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.language import Categories, drawn_positions
 
 WORDS = "--vocabulary_size=300"
+STORIES = Path(__file__).parent / "data" / "stories260k"
 TEXTS = {"movie_title": ["", "Toy Story", "GoldenEye", ""], "class": ["", "Animation Comedy", "", ""]}
 FOUND = {"title": None, "category": None}
 
@@ -115,8 +118,35 @@ def test_the_title_of_a_target_leaves_its_condition_as_it_is(staged, model):
     after, _ = recommender._targets_and_language(batch)
     torch.testing.assert_close(after.states, before.states)
     plain = recommender._targets(batch)
-    torch.testing.assert_close(plain.states, before.states)
-    assert torch.equal(plain.items, before.items)
+    ours, theirs = ((targets.row * batch["item_id_list"].shape[1] + targets.place).argsort() for targets in (before, plain))
+    torch.testing.assert_close(plain.states[theirs], before.states[ours])
+    assert torch.equal(plain.items[theirs], before.items[ours])
+
+
+@pytest.mark.parametrize("condition_on", ["history", "answer"])
+@pytest.mark.parametrize("backbone", [("--n_layers=2",), (f"--llm={STORIES}", "--lora_rank=2")])
+@pytest.mark.parametrize("prompt_text", ["words", "bag"])
+def test_no_word_about_a_target_reaches_its_condition_through_the_prompt_either(staged, condition_on, backbone, prompt_text):
+    """A prompt of windows holds the words of the target as well, behind the position that it is predicted from."""
+    words = () if backbone[0].startswith("--llm") else (WORDS,)
+    loaded = staged("ContRec", "--answer_weight=1", "--answer_template={title}", *words, *backbone, f"--prompt_text={prompt_text}",
+                    f"--condition_on={condition_on}", "--dropout=0", "--token_noise=False", "--user_token_dropout=0",
+                    "--answers_per_window=100", "--MAX_ITEM_LIST_LENGTH=8", "--answer_length=4", "--item_text_length=4")
+    batch, model, language = next(iter(loaded.data.train)), loaded.model.eval(), loaded.model.language
+
+    def conditions():
+        torch.manual_seed(0)
+        targets, _ = model._targets_and_language(batch)
+        return targets, dict(zip(zip(targets.row.tolist(), targets.place.tolist()), targets.states))
+
+    targets, before = conditions()
+    # an item that is somewhere a target, and not in the history before it
+    row, place, item = next((row, place, item) for row, place, item in zip(*(part.tolist() for part in (
+        targets.row, targets.place, targets.items))) if item not in batch["item_id_list"][row, :place + 1] and 2 < place < 7)
+    for numbers in (language.answers.numbers, language.numbers):
+        numbers[item, 0] = numbers[item, 0] % 200 + 7
+    torch.testing.assert_close(conditions()[1][row, place], before[row, place])
+    assert not torch.allclose(conditions()[1][row, place + 1], before[row, place + 1]), "the next one reads it"
 
 
 def test_the_language_loss_is_that_of_the_drawn_answers_and_teaches_words_and_history(staged):

@@ -11,7 +11,7 @@ from recbole_contrec.retrieval import TextEvidence
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
 BACKBONES = {"compact": ("--vocabulary_size=300", "--n_layers=2"), "pretrained": (f"--llm={STORIES}", "--lora_rank=2")}
-WORDS = ("--prompt_text=words", "--answer_weight=0.1", "--answer_template={title}", "--answer_length=8",
+WORDS = ("--prompt_text=words", "--answer_weight=0.1", "--answer_template={title}", "--answer_length=8", "--answer_beams=1",
          "--wordings=['after all of these somebody liked']")
 HEARD = ("--text_weight=0.3", "--text_bonus=0.2")
 
@@ -162,9 +162,9 @@ def test_drawn_answers_are_the_same_whoever_else_is_asked(speaking):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("--answer_temperature=0.7", "--answer_beams=2"), "set answer_beams=1, not 2"),
+    (("--answer_temperature=0.7", "--answer_beams=2"), "set answer_beams=1 as well"),
     (("--answer_weight=0", "--answer_template={category}", "--answer_length=16", "--answer_temperature=0.7"),
-     "answer_temperature: nothing is answered")])
+     "answer_beams, answer_temperature: nothing is answered")])
 def test_ways_to_answer_that_go_together(staged, arguments, message):
     with pytest.raises(UserError, match=message):
         staged("ContRec", *BACKBONES["compact"], *WORDS, *arguments)

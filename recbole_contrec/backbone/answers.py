@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.decoder import KeyValueCache
+from recbole_contrec.backbone.decoder import KeyValueCache, states_of
 from recbole_contrec.backbone.vocabulary import Encoded
 
 
@@ -19,9 +19,9 @@ class Branches(NamedTuple):
     """A forward pass over prompts and the answers behind some of their positions."""
 
     states: Tensor      # [B, S, D]     of the prompt, as without answers
-    said: Tensor        # [B, Q, A, D]  states that predict the words of an answer
+    said: Tensor        # [B, Q, A, D]  states that predict the words of an answer, zero behind its end
     numbers: Tensor     # [B, Q, A]     these words
-    real: Tensor        # [B, Q, A]     false behind the end of an answer
+    real: Tensor        # [B, Q, A]     false behind the end
 
     def first(self, count: int) -> "Branches":
         """The first ``count`` answers of every row."""
@@ -29,7 +29,7 @@ class Branches(NamedTuple):
 
     def mean_states(self) -> Tensor:
         """Mean of the states that predict the words of an answer: [B, Q, D]."""
-        return (self.said * self.real[..., None]).sum(2) / self.real.sum(2, keepdim=True).clamp(min=1)
+        return self.said.sum(2) / self.real.sum(2, keepdim=True).clamp(min=1)
 
     def loss(self, backbone: nn.Module) -> Tensor:
         """Cross entropy of the words, the mean over words; 0 without any."""
@@ -145,16 +145,18 @@ class Answers(nn.Module):
         return Encoded(self.numbers[items], self.lengths[items])
 
     def read_words(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, answers: Encoded) -> Branches:
-        """:meth:`read_along` with any answers: numbers [B, Q, A], lengths [B, Q]."""
-        numbers = answers.numbers
-        batch, trunk, width = prompt.shape
-        n_answers, longest = numbers.shape[1:]
-        words = backbone.read(numbers[..., :-1])                                  # [B, Q, A - 1, D]
-        branches = torch.cat([self.begin.expand(batch, n_answers, 1, -1), words], dim=2)    # [B, Q, A, D]
-        positions, visible = _laid_out(trunk, begins, longest)
-        states = backbone(torch.cat([prompt, branches.flatten(1, 2)], dim=1), positions, visible, trunk)  # [B, S + Q A, D]
-        real = torch.arange(longest, device=prompt.device) < answers.lengths[..., None]     # [B, Q, A]
-        return Branches(states[:, :trunk], states[:, trunk:].view(batch, n_answers, longest, width), numbers, real)
+        """:meth:`read_along` with any answers: numbers [B, Q, A], lengths [B, Q]. Only words that there are take a position."""
+        numbers, real = answers.numbers, answers.real()                           # [B, Q, A]
+        trunk, packed = prompt.shape[1], _packed(begins, real)
+        row, answer, word = real.nonzero(as_tuple=True)                           # [n]
+        before = backbone.read(numbers[row, answer, (word - 1).clamp(min=0)])     # [n, D]
+        vectors = torch.where((word == 0)[:, None], self.begin.to(before.dtype), before)
+        branches = prompt.new_zeros(*packed.begins.shape, prompt.shape[2]).index_put(
+            (row, packed.place[row, answer, word]), vectors.to(prompt.dtype))     # [B, W, D]
+        positions, visible = _laid_out(trunk, packed)
+        states = backbone(torch.cat([prompt, branches], dim=1), positions, visible, trunk)      # [B, S + W, D]
+        said = states_of(states[:, trunk:], packed.place.flatten(1)).unflatten(1, real.shape[1:])   # [B, Q, A, D]
+        return Branches(states[:, :trunk], said.masked_fill(~real[..., None], 0.0), numbers, real)
 
     # what is said
 
@@ -247,27 +249,44 @@ def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return -(-uniform.clamp(min=1e-20).log()).log()
 
 
-def _laid_out(trunk: int, begins: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Where Q branches of A words stand behind a prompt of S vectors, and what they see.
+class _Packed(NamedTuple):
+    """The words of all answers of a row beside each other, W places a row."""
+
+    place: Tensor       # [B, Q, A]     of every word; of what is no word any place
+    begins: Tensor      # [B, W]        position that the answer of a place begins behind; 0 for the padding at the end
+    answer: Tensor      # [B, W]        number of that answer; -1 for the padding
+    word: Tensor        # [B, W]        which of its words stands there
+
+
+def _packed(begins: Tensor, real: Tensor) -> _Packed:
+    """Places for answers behind some positions [B, Q], whose words are these [B, Q, A]."""
+    lengths = real.sum(2)                                                         # [B, Q]
+    size = max(int(lengths.sum(1).max()), 1)                                      # W
+    place = (lengths.cumsum(1) - lengths)[..., None] + torch.arange(real.shape[2], device=real.device)
+    row, answer, word = real.nonzero(as_tuple=True)
+    at = row, place[row, answer, word]
+    none = begins.new_zeros(len(begins), size)
+    return _Packed(place.clamp(max=size - 1), none.index_put(at, begins[row, answer]), (none - 1).index_put(at, answer),
+                   none.index_put(at, word))
+
+
+def _laid_out(trunk: int, packed: _Packed) -> tuple[Tensor, Tensor]:
+    """Where the words of answers stand behind a prompt of S vectors, and what they see.
 
     Args:
         trunk: S.
-        begins: positions behind which they begin [B, Q].
-        longest: A.
 
     Returns:
-        tuple: position numbers [B, S + Q A], and which places each place sees [B, S + Q A, S + Q A].
+        tuple: position numbers [B, S + W], and which places each place sees [B, S + W, S + W].
     """
-    batch, n_branches = begins.shape
-    places, words = (torch.arange(size, device=begins.device) for size in (trunk, longest))
-    positions = torch.cat([places.expand(batch, -1), (begins[..., None] + 1 + words).flatten(1)], dim=1)
-    causal = (places <= places[:, None]).expand(batch, -1, -1)                    # [B, S, S]
-    history = (places <= begins[..., None]).repeat_interleave(longest, dim=1)     # [B, Q A, S]
-    word = torch.arange(n_branches * longest, device=begins.device)
-    own = (word // longest == word[:, None] // longest) & (word <= word[:, None])           # [Q A, Q A]
-    above = F.pad(causal, (0, len(word)))
-    below = torch.cat([history, own.expand(batch, -1, -1)], dim=2)
-    return positions, torch.cat([above, below], dim=1)
+    begins, answer, word = packed.begins, packed.answer, packed.word
+    places = torch.arange(trunk, device=begins.device)
+    positions = torch.cat([places.expand(len(begins), -1), begins + 1 + word], dim=1)
+    causal = (places <= places[:, None]).expand(len(begins), -1, -1)              # [B, S, S]
+    history = places <= begins[..., None]                                         # [B, W, S]
+    own = (answer[:, :, None] == answer[:, None]) & (word[:, None] <= word[:, :, None])     # [B, W, W]
+    above = F.pad(causal, (0, word.shape[1]))
+    return positions, torch.cat([above, torch.cat([history, own], dim=2)], dim=1)
 
 
 def _levels(texts: Tensor) -> list[_Level]:

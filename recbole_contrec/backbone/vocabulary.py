@@ -18,12 +18,12 @@ TEXTS_AT_ONCE = 4096
 class Encoded(NamedTuple):
     """Texts as word numbers, padded at the end."""
 
-    numbers: Tensor     # [n, T]
-    lengths: Tensor     # [n]       real words of each
+    numbers: Tensor     # [..., T]
+    lengths: Tensor     # [...]     real words of each
 
     def real(self) -> Tensor:
-        """Which of the numbers are words, [n, T]."""
-        return torch.arange(self.numbers.shape[1], device=self.numbers.device) < self.lengths[:, None]
+        """Which of the numbers are words, [..., T]."""
+        return torch.arange(self.numbers.shape[-1], device=self.numbers.device) < self.lengths[..., None]
 
 
 class Vocabulary:

@@ -260,8 +260,8 @@ def _check_settings(config) -> None:
     if not config["answer_weight"] and (unread := changed(config, *of_answers)):
         raise ValueError(f"{', '.join(unread)}: nothing is answered, set answer_weight as well")
     if config["answer_temperature"] and config["answer_beams"] > 1:
-        raise ValueError(f"answer_temperature={config['answer_temperature']:g} draws words one by one: set answer_beams=1, not "
-                         f"{config['answer_beams']}")
+        raise ValueError(f"answer_temperature={config['answer_temperature']:g} draws one answer word by word: set answer_beams=1 as "
+                         "well")
     if config["diffusion_steps"] > config["noise_levels"]:
         raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
                          f"noise_levels={config['noise_levels']} has")

@@ -23,6 +23,18 @@ class HistoryEncoding(NamedTuple):
     answers: Tensor | None = None       # [B, A]            words of the generated answer
 
 
+class Drawn(NamedTuple):
+    """The targets of a batch that are answered about."""
+
+    places: Tensor      # [B, Q]    in the histories
+    items: Tensor       # [B, Q]    the targets there, 0 where a row has too few
+    words: Tensor       # [B]       of their right answers together
+
+    def begins(self, prompt: Layout, rows: Tensor) -> Tensor:
+        """The positions in the prompts of some rows [b] that answers begin behind [b, Q]."""
+        return prompt.ends.gather(1, self.places[rows].clamp(max=prompt.ends.shape[1] - 1))
+
+
 class TextGeneration:
     """Mixin of :class:`~recbole_contrec.model.base.generative.GenerativeRecommender`, which it asks for prompts, conditions and
     states. ``language`` may be None: then nothing is said, and scores are those of the vectors alone."""
@@ -101,17 +113,15 @@ class TextGeneration:
         if self.config["condition_on"] == "answer":
             return self._targets_behind_answers(interaction)
         user, branches = interaction[self.USER_ID], []
-        _, next_items = self._fitting(interaction[self.ITEM_SEQ], self._next_items(interaction))    # [B, L]
+        drawn = self._drawn(self._fitting(interaction[self.ITEM_SEQ], self._next_items(interaction))[1])
 
         def states_of(item_seq: Tensor, rows: Tensor) -> Tensor:
             prompt = self._read(item_seq, user[rows])
-            wanted = next_items[rows, :item_seq.shape[1]]                         # [b, L]
-            drawn = drawn_positions(wanted, self.config["answers_per_window"])    # [b, Q]
             branches.append(self.language.answers.read_along(
-                self.backbone, prompt.vectors, prompt.ends.gather(1, drawn), wanted.gather(1, drawn)))
+                self.backbone, prompt.vectors, drawn.begins(prompt, rows), drawn.items[rows]))
             return self._conditions(prompt.after_items(branches[-1].states))      # [b, L, D]
 
-        return self._states_with_targets(interaction, states_of), self._language_loss(branches)
+        return self._states_with_targets(interaction, states_of, drawn.words), self._language_loss(branches)
 
     def _targets_behind_answers(self, interaction) -> tuple[Targets, Tensor]:
         """The same where an answer stands between a history and the preference: the drawn positions are the targets, and what
@@ -120,20 +130,26 @@ class TextGeneration:
         item_seq, length, next_items = self._fitting(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
                                                      self._next_items(interaction))
         answers, user, branches, states, places = self.language.answers, interaction[self.USER_ID], [], [], []
-        for rows in length_groups(self._positions(item_seq, length)):
-            longest = int(length[rows].max())
-            prompt = self._read(item_seq[rows, :longest], user[rows])
-            drawn = drawn_positions(next_items[rows, :longest], self.config["answers_per_window"])    # [b, Q]
-            wanted, begins = next_items[rows].gather(1, drawn), prompt.ends.gather(1, drawn)
+        drawn = self._drawn(next_items)
+        for rows in length_groups(self._positions(item_seq, length) + 2 * drawn.words):  # its own answers are about as long
+            prompt = self._read(item_seq[rows, :int(length[rows].max())], user[rows])
+            wanted, begins = drawn.items[rows], drawn.begins(prompt, rows)        # [b, Q]
             right, own = answers.about(wanted), self._generated(prompt, begins).answers
+            own = own._replace(lengths=own.lengths * (wanted > 0))                # nothing is asked behind the others
             both = Encoded(*(torch.cat(parts, dim=1) for parts in zip(right, own)))         # [b, 2 Q, A], [b, 2 Q]
             read = answers.read_words(self.backbone, prompt.vectors, torch.cat([begins, begins], dim=1), both)
-            branches.append(read.first(drawn.shape[1]))
+            branches.append(read.first(wanted.shape[1]))
             row, column = (wanted > 0).nonzero(as_tuple=True)
-            states.append(self._answer_conditions(read.mean_states()[:, drawn.shape[1]:])[row, column])     # of [b, Q, D]
-            places.append(torch.stack([rows[row], drawn[row, column]]))
+            states.append(self._answer_conditions(read.mean_states()[:, wanted.shape[1]:])[row, column])    # of [b, Q, D]
+            places.append(torch.stack([rows[row], drawn.places[rows[row], column]]))
         row, place = torch.cat(places, dim=1)
         return Targets(torch.cat(states), next_items[row, place], item_seq, row, place), self._language_loss(branches)
+
+    def _drawn(self, next_items: Tensor) -> "Drawn":
+        """Some targets of every row [B, L], to be answered about."""
+        places = drawn_positions(next_items, self.config["answers_per_window"])
+        items = next_items.gather(1, places)
+        return Drawn(places, items, self.language.answers.lengths[items].sum(1))
 
     def _language_loss(self, branches: list[Branches]) -> Tensor:
         """Mean over words, weighted."""

@@ -66,17 +66,21 @@ class Windowed:
         row, place = (next_items > 0).nonzero(as_tuple=True)                      # [n]
         return Targets(None, next_items[row, place], item_seq, row, place)
 
-    def _states_with_targets(self, interaction, states_of: Callable[[Tensor, Tensor], Tensor]) -> Targets:
+    def _states_with_targets(self, interaction, states_of: Callable[[Tensor, Tensor], Tensor],
+                             beside: Tensor | int = 0) -> Targets:
         """All targets of a batch and the states before them; rows of similar length are computed together.
 
         Args:
             states_of: from histories [b, L'] and the numbers of their rows [b] to states [b, L', D].
+            beside: positions that rows cost beside those of their histories [B].
         """
         item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         next_items = self._next_items(interaction)                                # [B, L]
         item_seq, length, next_items = self._fitting(item_seq, length, next_items)
         states, places = [], []
-        for rows in length_groups(self._positions(item_seq, length)):
+        # The longest history and the most words beside may be of two rows of a group: some more padding than it counts on.
+        waste = 0.1 if isinstance(beside, int) else 0.05
+        for rows in length_groups(self._positions(item_seq, length) + beside, waste):
             longest = int(length[rows].max())
             row, place = (next_items[rows, :longest] > 0).nonzero(as_tuple=True)
             states.append(states_of(item_seq[rows, :longest], rows)[row, place])  # of [b, L', D]
