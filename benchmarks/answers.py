@@ -82,13 +82,16 @@ def measure_all(given: argparse.Namespace) -> Path:
     Raises:
         UserError: no such checkpoint, a model that says nothing, or a record of another model.
     """
-    from recbole_contrec import Config
+    from recbole_contrec import Config, UserError
 
     if given.checkpoint is None:  # found before the training, not after it
         refuse(Config(given.model, given.dataset, arguments=given.settings))
     for seed in range(given.seed, given.seed + given.seeds):
         with trained_model(argparse.Namespace(**{**vars(given), "seed": seed}), "answers") as (loaded, folder):
             refuse(loaded.config)
+            if loaded.model.language.categories is None:
+                raise UserError(f"{loaded.config['dataset']} has no category that an answer could name: name a field with "
+                                "--category_field")
             row = folder / (given.name or loaded.config["model"])
             measure_missing(loaded, forms(given.text_bonus, given.text_weight), row / f"seed{loaded.config['seed']}", given.users)
     return folder

@@ -103,6 +103,11 @@ class TextEvidence(NamedTuple):
     said: Tensor | None = None
     category_of: Tensor | None = None
 
+    def of_rows(self, rows: Tensor) -> "TextEvidence":
+        """For other preferences [m], each with the evidence of one of the n."""
+        return self._replace(**{name: part[rows] for name, part in (("log_probs", self.log_probs), ("said", self.said))
+                                if part is not None})
+
 
 class Retrieval(nn.Module):
     """Similarity between preference vectors and item vectors, with a learned temperature.

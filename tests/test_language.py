@@ -252,6 +252,62 @@ def test_long_texts_are_cut_before_they_are_read_and_say_the_same():
     assert vocabulary.decode(vocabulary.encode(short, 50).numbers)[::999] == [text.lower() for text in short[::999]]
 
 
+def without_categories(tiny):
+    """The tiny data with titles alone."""
+    path = tiny / "tiny" / "tiny.item"
+    names, *rows = path.read_text().splitlines()
+    assert names.split("\t")[1:] == ["title:token_seq", "genre:token_seq"]
+    path.write_text("\n".join(row.rpartition("\t")[0] for row in (names, *rows)) + "\n")
+
+
+def test_without_categories_titles_are_read_and_said(run_tiny, tiny):
+    without_categories(tiny)
+    titles = ("--answer_weight=0.1", "--answer_template={title}", "--prompt_text=bag", "--item_template={title}", WORDS)
+    assert run_tiny("ContRec", *titles, "--epochs=1", "--text_weight=0.1")["best_epoch"] == 0
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--answer_weight=0.1",), r"template '\{category\}': no text field looks like a category.*such as \{title\}"),
+    (("--prompt_text=bag",), r"template '\{title\} \{category\}': no text field.*such as \{title\}"),
+    (("--answer_weight=0.1", "--answer_template={title}", "--text_bonus=0.1"), "no text field looks like a category"),
+    (("--answer_weight=0.1", "--answer_template={title}", "--category_template={genre}"), "no text field 'genre'")])
+def test_templates_that_ask_for_what_is_not_there(staged, tiny, arguments, message):
+    without_categories(tiny)
+    with pytest.raises(UserError, match=message):
+        staged("ContRec", *arguments, WORDS)
+
+
+def test_blanks_are_no_texts(staged, tiny):
+    assert filled("{title} ({category})", {"title": [" ", "A", "A"], "genre": ["\t", "", "b "]}, FOUND) == ["", "A ()", "A (b )"]
+    path = tiny / "tiny" / "tiny.item"
+    names, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([names, *(row.split("\t")[0] + "\t  \t " for row in rows)]) + "\n")
+    for arguments in (("--prompt_text=words",), ("--answer_weight=0.1",)):
+        with pytest.raises(UserError, match="the texts of all items are empty"):
+            staged("ContRec", *arguments, WORDS)
+
+
+def test_many_beginnings_of_texts_are_told(staged, caplog, monkeypatch):
+    arguments = ("--answer_weight=0.1", "--text_weight=0.1", "--answer_template={title}", WORDS)
+    staged("ContRec", *arguments)
+    assert "beginnings" not in caplog.text
+    monkeypatch.setattr("recbole_contrec.model.base.language.MANY_BEGINNINGS", 10)
+    staged("ContRec", *arguments)
+    assert "the beginnings of all texts are read" in caplog.text
+
+
+@pytest.mark.parametrize("one, other", [("की", "कि"), ("ที่", "ที"), ("C++", "C#"), ("C", "C++"), ("🎭", "🎬"), ("שָׁלוֹם", "שלום")])
+def test_categories_of_any_script_are_told_apart(one, other):
+    categories = Categories(["", f"{one} x", f"{other} x", one])
+    assert len(set(categories.category_of.tolist())) == 4
+    assert categories.named([f"I say: {one.upper()} x!", f"({other} x)", f"«{one}»"]).tolist() == categories.category_of[1:].tolist()
+
+
+def test_categories_in_lists_of_any_form_are_one():
+    categories = Categories(["", "Sci-Fi|Drama", "sci fi, drama", "SCI-FI / DRAMA"])
+    assert categories.category_of.tolist() == [0, 1, 1, 1]
+
+
 def test_answers_that_name_other_categories_are_told(staged, tiny, caplog):
     path = tiny / "tiny" / "tiny.item"
     path.write_text(path.read_text().replace("kind", "a very special sort of a kind"))

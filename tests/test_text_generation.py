@@ -130,6 +130,31 @@ def test_a_list_with_answers_reads_every_history_once(staged, monkeypatch):
     assert passes.rows == 3 and len(table) == 12 and "answer" in table
 
 
+@pytest.mark.parametrize("arguments", [(), HEARD, ("--diffusion_samples=3", "--diffusion_steps=2")])
+def test_a_history_with_many_candidates_is_read_once(speaking, monkeypatch, arguments):
+    """As RecBole asks where items are sampled: a row a candidate."""
+    model, batch = speaking("ContRec", "compact", *arguments)
+    many = batch[torch.arange(len(batch)).repeat_interleave(4)]
+    many.interaction["item_id"] = torch.arange(1, 1 + len(many))
+    scores = model.full_sort_predict(batch).repeat_interleave(4, dim=0)
+    passes = Passes(model.backbone, monkeypatch)
+    torch.testing.assert_close(model.predict(many), scores[torch.arange(len(many)), many["item_id"]], atol=1e-4, rtol=1e-4)
+    assert passes.rows == len(batch)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("arguments", [(), HEARD])
+def test_long_prompts_are_read_a_few_at_a_time(speaking, monkeypatch, backbone, arguments):
+    model, batch = speaking("ContRec", backbone, *arguments)
+    whole, read = model.full_sort_predict(batch), []
+    encode_group = type(model)._encode_group
+    monkeypatch.setattr(type(model), "_encode_group", lambda self, prompt, *rest: (
+        read.append(prompt.vectors.shape[:2]), encode_group(self, prompt, *rest))[1])
+    monkeypatch.setattr(type(model.backbone), "POSITIONS", 100)
+    torch.testing.assert_close(model.full_sort_predict(batch), whole, atol=1e-4, rtol=1e-4)
+    assert len(read) > 1 and all(rows == 1 or rows * positions <= 100 for rows, positions in read)
+
+
 # how answers are written
 
 

@@ -96,6 +96,8 @@ class CausalDecoder(nn.Module):
         ValueError: ``n_heads`` does not divide ``hidden_size``, or a prompt is too long.
     """
 
+    POSITIONS = 2 ** 18  # of prompts that are read at once where nothing is learned: what bounds the memory
+
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, max_positions: int, dropout: float = 0.0,
                  intermediate_size: int | None = None, n_words: int = 0, says: bool = False):
         super().__init__()

@@ -31,6 +31,8 @@ class EncoderDecoder(nn.Module):
         ValueError: ``n_heads`` does not divide ``hidden_size``.
     """
 
+    POSITIONS = 2 ** 18  # of prompts that are read at once where nothing is learned: what bounds the memory
+
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, answer_length: int, dropout: float = 0.0,
                  intermediate_size: int | None = None):
         super().__init__()

@@ -70,6 +70,8 @@ def find_model(name: str) -> Source:
         UserError: no such model, or no network and nothing in the cache.
     """
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise UserError(f"{name}: it is a file; name the folder that it lies in")
     if not name or not folder.is_dir():
         folder = _cached_folder(name)
         return Source(name, folder, folder.name)
@@ -95,7 +97,8 @@ def _cached_folder(name: str) -> Path:
         try:
             path = hf_hub_download(name, "config.json", local_files_only=True)
         except LocalEntryNotFoundError:
-            logger.info("%s is not in %s: fetching it", name, constants.HF_HUB_CACHE)
+            if not constants.HF_HUB_OFFLINE:
+                logger.info("%s is not in %s: fetching it", name, constants.HF_HUB_CACHE)
             with _quiet("huggingface_hub.utils.logging"):  # two lines for each of five attempts; the error says it once
                 path = hf_hub_download(name, "config.json")
     except HFValidationError as error:

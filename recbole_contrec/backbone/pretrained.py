@@ -34,7 +34,6 @@ class PretrainedDecoder(PretrainedModel):
         UserError: no causal language model, or one that is not understood here; and what the base class raises.
     """
 
-    POSITIONS = 2 ** 14  # whose keys and values are held at once where nothing goes on from them
     kind = "causal"
 
     def _examine(self) -> None:

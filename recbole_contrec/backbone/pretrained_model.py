@@ -47,6 +47,8 @@ class PretrainedModel(nn.Module):
         UserError: a model that cannot be had or is of another kind; or a package that is missing.
     """
 
+    POSITIONS = 2 ** 14  # of prompts that are read at once where nothing is learned: what bounds the memory
+
     kind: str  # an heir's key of loading.KINDS
 
     def __init__(self, name: str, dtype: str = "float32", attention: str | None = None, lora_rank: int = 8,

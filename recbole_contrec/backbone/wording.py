@@ -5,9 +5,8 @@ Instructions in words. All wordings share one small vocabulary of learned word v
 is new to the model as a sentence, not as words (TokenRec, section on unseen prompts, https://arxiv.org/abs/2406.10450).
 """
 
-import re
 from collections.abc import Callable, Sequence
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 import torch
 from torch import Tensor, nn
@@ -105,5 +104,10 @@ class VocabularyWordings(nn.Module):
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words without punctuation, in the one form of Unicode in which answers are written."""
-    return re.findall(r"\w+", normalize("NFKC", text).lower())
+    """Lower-case words without punctuation, in the one form of Unicode in which answers are written. Marks belong to their
+    letters, as in Hindi or Thai, and what tells names apart stays: C++, C#, an emoji."""
+    return "".join(sign if _names(sign) else " " for sign in normalize("NFKC", text).lower()).split()
+
+
+def _names(sign: str) -> bool:
+    return sign in "_+#" or category(sign)[0] in "LMN" or category(sign) in ("So", "Sc")

@@ -147,5 +147,10 @@ def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | No
             raise UserError(f"the template {template!r}: no text field {part!r}{did_you_mean(part, [*PARTS, *texts])}; "
                             f"there are {', '.join([*PARTS, *texts])}")
         literal = part in texts and named.get(part) is None
-        columns[part] = texts[part if literal else part_field(part, texts, named[part])]
-    return [template.format(**dict(zip(columns, row))) if any(row) else "" for row in zip(*columns.values())]
+        try:
+            columns[part] = texts[part if literal else part_field(part, texts, named[part])]
+        except UserError as error:
+            instead = f"; or write a template of these, such as {{{next(iter(texts))}}}" if texts else ""
+            raise UserError(f"the template {template!r}: {error}{instead}") from error
+    # blanks alone are no text
+    return [template.format(**dict(zip(columns, row))).strip() if any(map(str.strip, row)) else "" for row in zip(*columns.values())]

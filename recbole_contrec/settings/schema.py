@@ -114,7 +114,7 @@ _TYPES = {  # word -> (what the user reads, plural, test); hyper-parameter searc
     "str": ("text", "texts", lambda v: isinstance(v, str)),
     "list": ("a list", "lists", lambda v: isinstance(v, list)),
     "dict": ("a mapping such as {'key': value}", "mappings", lambda v: isinstance(v, dict)),
-    NOTHING: ("~ for nothing", "~", lambda v: v is None),
+    NOTHING: ("~", "~", lambda v: v is None),
 }
 _SYNONYMS = {"None": NOTHING, "none": NOTHING, "null": NOTHING, "string": "str", "number": "float"}
 

@@ -104,14 +104,21 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
         """Read histories [B, L] of some length [B]; rows of similar length are computed together."""
         item_seq, length = self._fitting(item_seq, length)
         positions = self._positions(item_seq, length)
-        found, order = [], length_groups(positions)
-        if log_probs:
-            order = [part for rows in order for part in rows.split(self.language.answers.rows_at_once(int(positions[rows].max())))]
+        found, order = [], []
+        for rows in length_groups(positions):
+            order += rows.split(self._rows_at_once(int(positions[rows].max()), log_probs))
         for rows in order:
             longest = int(length[rows].max())
             found.append(self._encode_group(self._read(item_seq[rows, :longest], user[rows]), length[rows], answer, log_probs))
         back = torch.cat(order).argsort()
         return HistoryEncoding(*(None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found)))
+
+    def _rows_at_once(self, positions: int, log_probs: bool) -> int:
+        """How many histories of some positions fit into memory together."""
+        limits = [self.backbone.POSITIONS // (self.prompt.prefix_length + positions)]
+        if log_probs:
+            limits.append(self.language.answers.rows_at_once(positions))
+        return max(1, min(limits))
 
     def _widths(self, item_seq: Tensor) -> Tensor:
         """Positions of the prompt that every item takes [B, L]; none for the padding."""
@@ -119,7 +126,7 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
         return (self.prompt.positions_per_item + words) * (item_seq > 0)
 
     def _positions(self, item_seq: Tensor, length: Tensor) -> Tensor:
-        return self._widths(item_seq).sum(1) if self.language else length
+        return self._widths(item_seq).sum(1)
 
     def _fitting(self, item_seq: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         """Histories [B, L] without their oldest items where all would not fit into the prompt.
@@ -174,9 +181,14 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
 
     def predict(self, interaction) -> Tensor:
         """Score of one item a row [B]."""
-        encoding, item = self.encode_histories(interaction), interaction[self.ITEM_ID]  # item [B]
-        return self.retrieval.paired_scores(self._preferences(encoding.conditions), self.item_vectors(item), item,
-                                            interaction[self.ITEM_SEQ], self._text_evidence(encoding))
+        item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]    # [B, L], [B]
+        # Where items are sampled, a history stands in as many rows as it has candidates, one behind the other.
+        whole = torch.cat([item_seq, interaction[self.USER_ID][:, None]], dim=1)
+        different, of_row = whole.unique_consecutive(dim=0, return_inverse=True)
+        first = torch.searchsorted(of_row, torch.arange(len(different), device=of_row.device))
+        encoding = self.encode_histories(interaction[first])
+        preference, text = self._preferences(encoding.conditions)[..., of_row, :], self._text_evidence(encoding)
+        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, item_seq, text and text.of_rows(of_row))
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""

@@ -17,6 +17,8 @@ from recbole_contrec.errors import UserError
 
 logger = logging.getLogger("recbole_contrec")
 
+MANY_BEGINNINGS = 5000  # of texts: reading them takes a core about half a second a user at width 64
+
 # What only a pretrained language model reads.
 _OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",
            "quantisation", "gradient_checkpointing")
@@ -38,6 +40,8 @@ class Language(nn.Module):
     Attributes:
         vocabulary: of all words.
         answers: what the model learns to say (:class:`~recbole_contrec.backbone.Answers`), or None.
+        categories: which category an answer names (:class:`Categories`); None without answers, or where nothing is called a
+            category and nothing asks for it.
 
     Raises:
         UserError: the texts have not what a template names.
@@ -62,12 +66,17 @@ class Language(nn.Module):
             self.words_per_item = encoded.numbers.shape[1] if self.mode == "words" else 0
             self.register_buffer("numbers", encoded.numbers)                      # [N, T]
             self.register_buffer("lengths", encoded.lengths)                      # [N]
-        self.answers = None
+        self.answers = self.categories = None
         if said:
+            if not any(said):
+                raise UserError(f"answer_weight={config['answer_weight']:g}: the texts of all items are empty")
             self.answers = Answers(self.vocabulary.encode(said, config["answer_length"], ended=True), hidden_size)
-            self.categories = Categories(filled(config["category_template"], texts, named))
+            self.categories = _categories(config, texts, named)
             if config["text_bonus"]:
                 self._check_answers(config)
+            if config["text_weight"] and self.answers.beginnings > MANY_BEGINNINGS:
+                logger.warning("text_weight: behind every history the beginnings of all texts are read, %d of them, which takes long; "
+                               "shorter texts (answer_length, answer_template) have fewer", self.answers.beginnings)
 
     def _check_answers(self, config) -> None:
         """Say so where the right answer about an item does not name the item's category."""
@@ -95,6 +104,7 @@ class Language(nn.Module):
             self.lengths = torch.cat([self.lengths, self.lengths.new_zeros(count)])
         if self.answers is not None:
             self.answers.add_items(count)
+        if self.categories is not None:
             self.categories.category_of = F.pad(self.categories.category_of, (0, count))
 
     @property
@@ -119,6 +129,15 @@ class Language(nn.Module):
         if self.mode != "words":
             return None
         return Words(backbone.read(self.numbers[items]), self.lengths[items], items > 0)
+
+
+def _categories(config, texts: dict[str, list[str]], named: dict[str, str | None]) -> "Categories | None":
+    try:
+        return Categories(filled(config["category_template"], texts, named))
+    except UserError:
+        if config["text_bonus"] or changed(config, "category_template"):
+            raise
+        return None  # answers may be about other things
 
 
 def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder | None) -> Language | None:
@@ -170,6 +189,8 @@ def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedMo
     """
     if config["llm"] is None:
         return None
+    if not config["llm"]:
+        raise UserError("llm= names no model; leave it out, or set llm=~, for the compact one")
     keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "gradient_checkpointing", "quantisation")
     # Adapters are drawn apart: what is drawn next, tokenizers among it, must not depend on them.
     with torch.random.fork_rng():
