@@ -206,6 +206,44 @@ def test_a_run_killed_between_epochs_goes_on_as_if_it_had_not_been(run_tiny, who
         (point["epoch"], point["score"]) for point in result["curve"]]
 
 
+@pytest.mark.parametrize("killed_in", ["_save_checkpoint", "_save_last"])
+def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(run_tiny, workplace, monkeypatch, killed_in):
+    """Epoch 2 begins by taking a refinement back, and is the best so far."""
+    scores, validate, save = {0: 0.3, 1: 0.2, 2: 0.4, 3: 0.35}, RunTrainer._validate_and_log, getattr(RunTrainer, killed_in)
+    arguments = ("--epochs=4", "--refine_every=1", "--refine_rounds=1", "--learning_rate=0.03", "--refine_tolerance=~")
+
+    def planted(self, data, epoch, *rest, **more):
+        self._valid_epoch = lambda *_, **__: (scores[epoch], {"ndcg@10": scores[epoch]})
+        try:
+            return validate(self, data, epoch, *rest, **more)
+        finally:
+            del self._valid_epoch
+
+    def die(self, epoch, *rest, **more):
+        if killed_in == "_save_checkpoint":
+            save(self, epoch, *rest, **more)
+        if epoch == 2:
+            raise KeyboardInterrupt
+        if killed_in == "_save_last":
+            save(self, epoch, *rest, **more)
+
+    monkeypatch.setattr(RunTrainer, "_validate_and_log", planted)
+    run_tiny("SIIT", *arguments, "--run_name=whole")
+    monkeypatch.setattr(RunTrainer, killed_in, die)
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny("SIIT", *arguments, "--run_name=cut")
+    monkeypatch.setattr(RunTrainer, killed_in, save)
+    run_tiny("SIIT", *arguments, "--run_name=cut", resume="saved/cut")
+    for name in ("best", "last"):
+        one, other = (checkpoint.load(workplace / "saved" / run / f"{name}.safetensors") for run in ("whole", "cut"))
+        models = [{key: tensor for key, tensor in found.tensors.items() if key.startswith(("model.", "average."))}
+                  for found in (one, other)]
+        assert models[0].keys() == models[1].keys() and all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+        assert one.record["epoch"] == other.record["epoch"]
+    assert one.record["refinements"] == other.record["refinements"] and one.record["refinements"][0]["kept"] is False
+    assert not list((workplace / "saved").rglob("*before*"))
+
+
 def test_nothing_is_refined_where_it_is_not_wished(run_tiny, monkeypatch):
     monkeypatch.setattr(IdentifierGenerator, "refine", lambda self: pytest.fail("refined"))
     assert run_tiny("TIGER", "--epochs=3")["refinements"] == []

@@ -68,8 +68,17 @@ def test_refined_identifiers_are_distinct_and_lead_back_to_their_items(improving
         assert report["share_changed"] == pytest.approx(different.any(1).double().mean().item(), abs=1e-4)
         assert report["share_of_codes_changed"] == pytest.approx(different.double().mean(0).tolist(), abs=1e-4)
         assert model.trie is not old_trie
-        history = [1, 7, 30]
-        assert [item_at(model.trie, codes) for codes in after[history].tolist()] == history
+        items = (after[:, 0] < NONE).nonzero().squeeze(1).tolist()
+        assert [item_at(model.trie, codes) for codes in after[items].tolist()] == items
+
+
+@pytest.mark.parametrize("backbone", ["causal", "t5"])
+def test_searches_for_a_few_items_each_give_what_one_for_all_gives(improving, monkeypatch, backbone):
+    model = improving(f"--backbone={backbone}")
+    whole = model.improvement.refine(model)
+    monkeypatch.setattr("recbole_contrec.model.base.self_improvement.ITEMS_A_SEARCH", 7)
+    few = model.improvement.refine(model)
+    assert torch.equal(few.codes, whole.codes) and few.report == whole.report and whole.report["share_changed"] > 0
 
 
 @pytest.mark.parametrize("arguments", [(), ("--backbone=t5",), ("--refine_assignment=greedy",), ("--refine_margin=3",)])

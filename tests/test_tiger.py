@@ -111,10 +111,12 @@ def test_padding_gets_no_gradient_and_changes_no_loss(model_and_rows, ready, bac
 @pytest.mark.parametrize("arguments", [(), ("--user_buckets=7", "--n_layers=2"), ("--item_tokens=1", "--codes=32"),
                                        ("--backbone=t5",), ("--backbone=t5", "--user_buckets=7", "--n_layers=2"),
                                        ("--backbone=t5", "--item_tokens=3")])
-def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, arguments):
+def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, arguments, monkeypatch):
     model, rows = model_and_rows(*arguments)
     rows = rows[:4]
     exact = exact_scores(model, rows)
+    torch.testing.assert_close(model.score_all(rows), exact)
+    monkeypatch.setattr("recbole_contrec.model.base.identifier_generation.ITEMS_AT_ONCE", 7)
     torch.testing.assert_close(model.score_all(rows), exact)
     found = model.generate(rows, model.n_items)
     best, items = exact.topk(10, dim=1)

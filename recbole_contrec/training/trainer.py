@@ -7,6 +7,8 @@ checkpoints. :func:`trainer_class` puts :class:`RunTrainer` in front of whatever
 
 import logging
 import math
+import os
+import shutil
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -29,6 +31,7 @@ from recbole_contrec.training.stages import FinishedStage, run_stages
 logger = logging.getLogger("recbole_contrec")
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+BEFORE = "best.before.safetensors"  # the best of earlier epochs, until the state after this one is saved as well
 
 
 class CurvePoint(NamedTuple):
@@ -93,6 +96,8 @@ class RunTrainer(FullRanking):
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         """RecBole's hook: the model that validated best so far."""
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        if self._returns_to_best and self.best_is_saved:
+            shutil.copyfile(path, path.with_name(BEFORE))
         self.best_epoch, self.best_is_saved = epoch, True
         checkpoint.save(path, pack_model(self.model, self.identity), self._record(epoch))
         for module in self.model.modules():  # a part that other tools read says how, by the name of a folder
@@ -121,6 +126,19 @@ class RunTrainer(FullRanking):
                   "stages": {name: stage._asdict() for name, stage in self.stages.items()},
                   "train_loss": self.train_loss_dict, "average_steps": self.average.steps if self.average else 0}
         checkpoint.save(self.folder / LAST, tensors, record)
+        (self.folder / BEFORE).unlink(missing_ok=True)
+
+    @property
+    def _returns_to_best(self) -> bool:
+        """Whether training may go back to the best model; see RefiningTrainer."""
+        return getattr(self, "returns_to_best", False)
+
+    def _drop_best_of_lost_epochs(self) -> None:
+        """A kill between two saves of an epoch leaves a best model that the resumed run has not come to yet."""
+        best, before = Path(self.saved_model_file), self.folder / BEFORE
+        if before.is_file() and checkpoint.load(best).record["epoch"] >= self.start_epoch:
+            os.replace(before, best)
+        before.unlink(missing_ok=True)
 
     def _record(self, epoch) -> dict[str, Any]:
         return {"model": self.config["model"], "dataset": self.identity.dataset, "epoch": epoch,
@@ -160,6 +178,7 @@ class RunTrainer(FullRanking):
         self.curve = [CurvePoint(*point) for point in record["curve"]]
         self.refinements = record.get("refinements", [])
         self.best_is_saved = self.best_epoch >= 0
+        self._drop_best_of_lost_epochs()
         self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
         self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
         logger.info("Resuming %s after epoch %d", path, record["epoch"])
@@ -271,7 +290,7 @@ class RunTrainer(FullRanking):
             self.best_valid_result, self.best_epoch = dict(result), epoch
             if saved:
                 self._save_checkpoint(epoch, verbose=verbose)
-            elif getattr(self, "returns_to_best", False):  # in training, see RefiningTrainer
+            elif self._returns_to_best:
                 self.best_in_memory, self.best_is_saved = deepcopy(self.model.state_dict()), False
         if callback_fn:
             callback_fn(epoch, score)
