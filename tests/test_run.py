@@ -147,8 +147,12 @@ run("ContRec", "tiny", arguments={arguments!r}, resume=os.environ.get("RESUME"))
 """
 
 
-@pytest.mark.parametrize("model, arguments", [("ContRec", ()), ("SASRec", ()), ("ContRec", ("--learning_rate=1e-12",))],
-                         ids=["ContRec", "SASRec", "the first epoch stays the best"])
+ANSWERING = ("--answer_weight=0.3", "--prompt_text=bag", "--text_bonus=0.1", "--vocabulary_size=300")
+
+
+@pytest.mark.parametrize("model, arguments", [("ContRec", ()), ("SASRec", ()), ("ContRec", ("--learning_rate=1e-12",)),
+                                              ("ContRec", ANSWERING), ("ContRec", (*ANSWERING, "--condition_on=answer"))],
+                         ids=["ContRec", "SASRec", "the first epoch stays the best", "answers", "behind answers"])
 def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplace, model, arguments):
     """Stopped after two of four epochs, as a kill between epochs does."""
     whole = run_tiny(model, "--epochs=4", "--run_name=whole", *arguments)
