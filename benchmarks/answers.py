@@ -3,7 +3,7 @@ benchmarks.answers
 ##################
 How often a language model's answers name the right category, and what its words are worth in the ranking.
 
-    python benchmarks/answers.py --model=ContRec --dataset=ml-100k --seeds 3 --answer_weight=0.1 --prompt_text=bag
+    python benchmarks/answers.py --model=ContRec --dataset=ml-100k --seeds 3 --answer_weight=0.3 --prompt_text=bag
     python benchmarks/answers.py --checkpoint=saved/RUN --text_weight 0 0.05 0.1 0.2 --text_bonus 0 0.05 0.1
 
 Without ``--checkpoint`` a model is trained for every seed first, with further ``--key=value`` settings, and kept in
