@@ -39,7 +39,7 @@ def alone(decoder, answers, prompt, last, numbers):
 
 def log_probs(decoder, answers, prompt, last):
     """Of all texts, behind position ``last`` [B]."""
-    _, memory = decoder.start(prompt, last[:, None], answers.beginnings)
+    _, memory = decoder.start(prompt, last[:, None], answers.room_for_texts)
     return answers.log_probs(decoder, memory, torch.zeros_like(last))
 
 
@@ -115,6 +115,18 @@ def test_no_text_is_worth_what_a_drawn_one_is_on_average(decoder, answers, promp
     found = log_probs(decoder, answers, prompt, torch.tensor([6, 3, 0]))
     assert answers.text_of[[0, 5]].tolist() == [0, 0]
     torch.testing.assert_close(found[:, 0], (found[:, 1:].softmax(1) * found[:, 1:]).sum(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beginnings", [1, 4, 7])
+def test_texts_read_in_parts_are_worth_the_same(decoder, answers, prompt, monkeypatch, beginnings):
+    last = torch.tensor([6, 3, 0])
+    whole, room = log_probs(decoder, answers, prompt, last), answers.room_for_texts
+    assert answers.beginnings == room
+    monkeypatch.setattr(Answers, "PART", beginnings)
+    answers.forget()
+    torch.testing.assert_close(log_probs(decoder, answers, prompt, last), whole)
+    assert answers.room_for_texts < room < answers.beginnings and answers.text_of.tolist() == [0, 1, 2, 3, 1, 0, 4]
 
 
 @torch.no_grad()

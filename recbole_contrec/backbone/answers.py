@@ -57,11 +57,11 @@ class _Level(NamedTuple):
 
 
 class _Distinct(NamedTuple):
-    """The different texts among all answers."""
+    """The different texts among all answers, in parts that are read one after the other: each a trie of its own."""
 
     n_texts: int
     text_of: Tensor     # [N]
-    levels: list[_Level]
+    parts: list[list[_Level]]
 
 
 class Answers(nn.Module):
@@ -80,7 +80,8 @@ class Answers(nn.Module):
     """
 
     MEMORY = 2 ** 25  # word scores computed at once, as a number of floats
-    PLACES = 2 ** 27  # of a mask at once, by which the beginnings of all texts see each other, a byte each
+    PLACES = 2 ** 27  # of a mask at once, by which the beginnings of a part of the texts see each other, a byte each
+    PART = 1024  # beginnings of texts that are read together, about: each is compared with all others of its part
 
     def __init__(self, encoded: Encoded, hidden_size: int):
         super().__init__()
@@ -99,12 +100,17 @@ class Answers(nn.Module):
 
     @property
     def beginnings(self) -> int:
-        """Different beginnings of the texts, with the empty one: positions that :meth:`log_probs` writes."""
-        return 1 + sum(len(level.on) for level in self._texts().levels)
+        """Different beginnings of the texts, with the empty one, counted part by part: positions that :meth:`log_probs` reads."""
+        return sum(map(_beginnings, self._texts().parts))
+
+    @property
+    def room_for_texts(self) -> int:
+        """Positions that :meth:`log_probs` writes at once."""
+        return max(map(_beginnings, self._texts().parts))
 
     def rows_at_once(self, positions: int) -> int:
         """Prompts of some positions for which :meth:`log_probs` fits into memory."""
-        return max(1, self.PLACES // (self.beginnings * (positions + self.beginnings)))
+        return max(1, self.PLACES // (self.room_for_texts * (positions + self.room_for_texts)))
 
     @property
     def text_of(self) -> Tensor:
@@ -125,7 +131,7 @@ class Answers(nn.Module):
         if self._distinct is None or self._distinct.text_of.device != self.numbers.device:
             keys = self.numbers.masked_fill(~Encoded(self.numbers, self.lengths).real(), -1)
             distinct, text_of = keys.unique(dim=0, return_inverse=True)           # [1 + texts, A], no text comes first
-            self._distinct = _Distinct(len(distinct) - 1, text_of, _levels(distinct[1:]))
+            self._distinct = _Distinct(len(distinct) - 1, text_of, _parts(distinct[1:], self.PART))
         return self._distinct
 
     # training
@@ -165,24 +171,25 @@ class Answers(nn.Module):
         """Log-probability of every distinct text.
 
         Args:
-            memory: of the backbone's ``start``, with room for :attr:`beginnings`.
+            memory: of the backbone's ``start``, with room for :attr:`room_for_texts`.
             branch: the one behind which the texts are read [B].
 
         Returns:
             Tensor: [B, 1 + texts] by :attr:`text_of`. In front stands what no text gets: what one that is drawn by these
             probabilities gets on average, so that an item without a text neither gains nor loses.
         """
-        batch, (n_texts, _, levels) = len(branch), self._texts()
-        inputs, parents = self.begin.expand(batch, 1, -1), branch[:, None]
-        so_far = self.begin.new_zeros(batch, 1)                                   # [B, W'], of the nodes that go on
+        batch, (n_texts, _, parts) = len(branch), self._texts()
         found = self.begin.new_zeros(batch, 1 + n_texts)
-        for level in levels:
-            states, memory = backbone.step(memory, inputs, parents)               # [B, W', D]
-            log_probs = so_far[:, level.parents] + self._next(backbone, states, level)      # [B, W]
-            found[:, level.texts] = log_probs[:, level.over]
-            so_far = log_probs[:, level.on]
-            inputs = backbone.read(level.numbers[level.on]).expand(batch, -1, -1)
-            parents = level.parents[level.on].expand(batch, -1)
+        for levels in parts:
+            inputs, parents, reached = self.begin.expand(batch, 1, -1), branch[:, None], memory
+            so_far = self.begin.new_zeros(batch, 1)                               # [B, W'], of the nodes that go on
+            for level in levels:
+                states, reached = backbone.step(reached, inputs, parents)         # [B, W', D]
+                log_probs = so_far[:, level.parents] + self._next(backbone, states, level)      # [B, W]
+                found[:, level.texts] = log_probs[:, level.over]
+                so_far = log_probs[:, level.on]
+                inputs = backbone.read(level.numbers[level.on]).expand(batch, -1, -1)
+                parents = level.parents[level.on].expand(batch, -1)
         texts = found[:, 1:]
         found[:, 0] = (texts.softmax(1) * texts).sum(1)
         return found
@@ -289,8 +296,23 @@ def _laid_out(trunk: int, packed: _Packed) -> tuple[Tensor, Tensor]:
     return positions, torch.cat([above, torch.cat([history, own], dim=2)], dim=1)
 
 
-def _levels(texts: Tensor) -> list[_Level]:
-    """The trie of different texts [n, A], -1 behind their ends; text i gets the number i + 1, 0 is for none."""
+def _parts(texts: Tensor, beginnings: int) -> list[list[_Level]]:
+    """Different texts [n, A] in rising order, cut into tries of so many beginnings each, about; text i gets the number i + 1."""
+    same = (texts[1:] == texts[:-1]) & (texts[1:] >= 0)
+    new = (texts[1:] >= 0).sum(1) - same.long().cumprod(1).sum(1)                 # beginnings that the text before has not
+    new = F.pad(new, (1, 0), value=int((texts[0] >= 0).sum())).cumsum(0) // beginnings
+    sizes = new.unique_consecutive(return_counts=True)[1].tolist()
+    starts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
+    return [_levels(part, start + 1) for part, start in zip(texts.split(sizes), starts)]
+
+
+def _beginnings(levels: list[_Level]) -> int:
+    """Different beginnings of the texts of a trie, with the empty one."""
+    return 1 + sum(len(level.on) for level in levels)
+
+
+def _levels(texts: Tensor, first: int) -> list[_Level]:
+    """The trie of different texts [n, A], -1 behind their ends; they are numbered from ``first`` on."""
     device, width = texts.device, int(texts.max()) + 1
     levels, node, alive = [], torch.zeros(len(texts), dtype=torch.long, device=device), torch.arange(len(texts), device=device)
     ends = F.pad(texts[:, 1:] < 0, (0, 1), value=True)                            # [n, A]
@@ -300,7 +322,7 @@ def _levels(texts: Tensor) -> list[_Level]:
         stops = ends[alive, depth]
         on = torch.ones(len(edges), dtype=torch.bool, device=device)
         on[child[stops]] = False
-        levels.append(_Level(edges // width, edges % width, on.nonzero().squeeze(1), child[stops], alive[stops] + 1))
+        levels.append(_Level(edges // width, edges % width, on.nonzero().squeeze(1), child[stops], alive[stops] + first))
         if stops.all():
             break
         node[alive] = (on.cumsum(0) - 1)[child]

@@ -17,7 +17,7 @@ from recbole_contrec.errors import UserError
 
 logger = logging.getLogger("recbole_contrec")
 
-MANY_BEGINNINGS = 5000  # of texts: reading them takes a core about half a second a user at width 64
+MANY_BEGINNINGS = 5000  # of texts: reading them takes a core more than a tenth of a second a user at width 64
 
 # What only a pretrained language model reads.
 _OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",

@@ -78,7 +78,7 @@ class TextGeneration:
         if not (answer or log_probs or before_condition):
             return HistoryEncoding(self._state_after(prompt, length))
         answers, (at, last) = self.language.answers, self._asked(prompt, length)
-        room = max(answers.room(self.config["answer_beams"]), answers.beginnings if log_probs else 0)
+        room = max(answers.room(self.config["answer_beams"]), answers.room_for_texts if log_probs else 0)
         states, memory = self.backbone.start(prompt.vectors, at, room, prompt.shared)
         likelihoods = answers.log_probs(self.backbone, memory, last) if log_probs else None
         if not (answer or before_condition):
