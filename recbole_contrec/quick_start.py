@@ -129,7 +129,7 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
     record = checkpoint.load(path).record
     if not {"model", "settings"} <= set(record):
         raise UserError(f"{path} holds no model; give the {BEST} of a run's folder")
-    config = Config(record["model"], record["dataset"], config_dict=record["settings"], arguments=arguments,
+    config = Config(record["model"], record["dataset"], config_dict=_as_given(record["settings"]), arguments=arguments,
                     properties=properties)
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
@@ -268,13 +268,19 @@ def _config_to_resume(resume, model, dataset, config_file_list, config_dict, arg
         if given and given != record[what]:
             raise UserError(f"{path} is a checkpoint of {record[what]}, not of {given}: use --{what}={record[what]}")
     config = Config(record["model"], record["dataset"], list(config_file_list),
-                    {**record["settings"], **(config_dict or {})}, arguments, properties)
+                    {**_as_given(record["settings"]), **(config_dict or {})}, arguments, properties)
     now = settings_of(config)
     changed = [f"{key}={record['settings'][key]}" for key in record["settings"]
                if now.get(key) != record["settings"][key] and key not in MAY_CHANGE]
     if changed:
         raise UserError(f"{path} was trained with {', '.join(changed)}: resume with the same settings")
     return config
+
+
+def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings in a form that is read as what they are: a text such as '0' would be taken for a number."""
+    return {key: repr(value) if isinstance(value, str) and parse_value(value) != value else value
+            for key, value in settings.items()}
 
 
 def _check_folder(folder: Path, file: str | None = None) -> None:

@@ -172,7 +172,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplac
     finally:
         RunTrainer._save_last = save_last
     resumed = run_tiny(model, "--epochs=4", *arguments, resume="saved/cut")
-    assert resumed["test_result"] == whole["test_result"]
+    assert resumed["test_result"] == whole["test_result"] and resumed["settings"] == whole["settings"]
     assert resumed["best_valid_result"] == whole["best_valid_result"] and resumed["best_epoch"] == whole["best_epoch"]
     curves = [[(point["epoch"], point["score"]) for point in result["curve"]] for result in (whole, resumed)]
     assert curves[0] == curves[1] and curves[0][whole["best_epoch"]] == (whole["best_epoch"], whole["best_valid_score"])
