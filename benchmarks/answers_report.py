@@ -107,7 +107,8 @@ def tables(rows: Sequence[Row]) -> str:
 
 def _of_row(row: Row) -> list[str]:
     said = [record["said"] for record in row.records]
-    return [_about(row), shares_table(said), _about_shares(said[0]), ranking_table(row), *(choice(row, kind) for kind in KINDS),
+    return [_about(row), shares_table(said), _about_shares(said[0]), ranking_table(row),
+            *(choice(row, kind) for kind in KINDS if any(form[0] == kind for form in row.forms)),
             "Differences are to the vectors alone, of the same model and users (every one with the mean of his seeds), with a 95 % "
             "bootstrap interval. By the text alone, items with the same text score the same: the mean over all orders of these.",
             examples_table(said[0]["test"]["examples"])]
