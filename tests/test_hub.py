@@ -18,16 +18,18 @@ def no_address(*_, **__):
     raise socket.gaierror(-2, "Name or service not known")
 
 
-def test_names_without_a_network(empty_cache, monkeypatch, capfd):
+def test_names_without_a_network(empty_cache, monkeypatch, capfd, caplog):
     from huggingface_hub import constants
 
     monkeypatch.setattr("socket.getaddrinfo", no_address)
     for offline, why in ((False, "Hugging Face cannot be reached"), (True, "HF_HUB_OFFLINE is set")):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        caplog.clear(), caplog.set_level("INFO")
         with pytest.raises(UserError, match=why) as caught:
             find_model("owner/model")
         assert "owner/model: there is no such folder" in str(caught.value) and "HF_HOME" in str(caught.value)
         assert str(empty_cache) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+        assert ("fetching it" in caplog.text) != offline
     assert "Retrying" not in capfd.readouterr().err
 
 
@@ -62,6 +64,11 @@ def test_folders_without_a_model(tmp_path, left_out):
     shutil.copytree(STORIES, tmp_path / "x", ignore=shutil.ignore_patterns(left_out))
     with pytest.raises(UserError, match="x: the folder holds no transformers model"):
         find_model(str(tmp_path / "x"))
+
+
+def test_a_file_is_no_folder():
+    with pytest.raises(UserError, match="it is a file; name the folder that it lies in"):
+        find_model(str(STORIES / "model.safetensors"))
 
 
 def test_a_language_model_in_the_cache_needs_no_network_and_keeps_its_name(empty_cache, monkeypatch, tmp_path):

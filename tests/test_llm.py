@@ -188,3 +188,8 @@ def test_a_run_finds_its_model_from_any_folder(run_tiny, workplace, monkeypatch)
     (workplace / "models").rename(workplace / "moved")
     assert main(["recommend", f"--checkpoint={checkpoint}", "--users=u1"]) == 2
     assert main(["recommend", f"--checkpoint={checkpoint}", "--users=u1", f"--llm={workplace / 'moved' / 'small'}"]) == 0
+
+
+def test_a_language_model_without_a_name_is_refused(staged):
+    with pytest.raises(UserError, match="llm= names no model"):
+        staged("ContRec", "--llm=")

@@ -548,7 +548,7 @@ def test_an_architecture_that_ignores_masks_or_has_no_cache_is_noticed(stories, 
 @pytest.mark.parametrize("settings, message", [
     ({"dtype": "int8"}, "dtype='int8': choose one of auto, float32"),
     ({"attention": "fast"}, "attention='fast': choose one of sdpa, eager"),
-    ({"attention": "flash_attention_2"}, "needs dtype=bfloat16 or float16"),
+    ({"attention": "flash_attention_2"}, "needs a dtype of bfloat16 or float16"),
     ({"quantisation": "2bit"}, "quantisation='2bit': choose one of None, 4bit, 8bit"),
     ({"quantisation": "4bit", "lora_rank": 0}, "cannot be trained, set lora_rank"),
     ({"lora_rank": -1}, "lora_rank=-1"), ({"lora_dropout": 1.0}, "lora_dropout=1.0"),

@@ -47,7 +47,7 @@ def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, qua
         if value not in choices:
             raise ValueError(f"{key}={value!r}: choose one of {', '.join(map(str, choices))}")
     if attention == "flash_attention_2" and dtype == "float32":
-        raise ValueError("flash_attention_2 computes in bfloat16 or float16 only: choose one of them")
+        raise ValueError("flash_attention_2 needs a dtype of bfloat16 or float16")
     source = find_model(name)
     # The small files first: a mistake shows before gigabytes are downloaded.
     config = source.config()
