@@ -294,6 +294,18 @@ def test_too_few_codes_say_what_to_raise(ready, way):
         ready("--codes=3", "--item_tokens=1", f"--identifiers={way}")
 
 
+@pytest.mark.parametrize("model", ["TIGER", "TokenRec-beam"])
+@pytest.mark.parametrize("n_items", [6, 10, 16])
+def test_small_catalogues_have_codes_enough(run_tiny, tiny, model, n_items):
+    path = tiny / "tiny" / "tiny.inter"
+    head, *rows = path.read_text().splitlines()
+    rows = [row.split("\t") for row in rows]
+    path.write_text("\n".join([head, *("\t".join([user, f"i{1 + int(item[1:]) % n_items}", *rest]) for user, item, *rest in rows)])
+                    + "\n")
+    result = run_tiny(model, "--codes=~", "--epochs=1", "--topk=[3]", "--valid_metric=NDCG@3")
+    assert result["card"]["items"] == n_items
+
+
 # whole runs
 
 
