@@ -162,6 +162,7 @@ def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers
 @pytest.mark.parametrize("beams", [2, 3])
 def test_beams_find_what_a_search_one_by_one_finds(decoder, answers, prompt, beams):
     begins = torch.tensor([[6, 2], [3, 0], [0, 5]])
+    decoder.said.weight.data.mul_(9)  # away from equal chances
     greedy = generate(decoder, answers, prompt, begins, end=-1).answers.numbers
     second = decoder.word_logits(states_behind(decoder, answers, prompt[0], [])[0]).topk(2).indices[1]
     # so that some beams end before others, and some that are ahead in the end lie behind when they end

@@ -304,6 +304,7 @@ def test_small_catalogues_have_codes_enough(run_tiny, tiny, model, n_items):
                     + "\n")
     result = run_tiny(model, "--codes=~", "--epochs=1", "--topk=[3]", "--valid_metric=NDCG@3")
     assert result["card"]["items"] == n_items
+    assert load_data_and_model(result["checkpoint"]).model.item_codes.unknown_code == (8 if model == "TIGER" else 4)
 
 
 # whole runs
