@@ -26,7 +26,7 @@ from typing import Any, Iterator, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from answers_report import ALONE, VECTORS, read_rows, report
+from answers_report import ALONE, VECTORS, read_rows, report, title
 from answers_said import measure_answers
 from trained import describe, earlier, number, parse, parser, trained_model
 
@@ -41,7 +41,7 @@ class Form(NamedTuple):
     value: float = 0.0
 
     def __str__(self):
-        return f"{self.kind} {self.value:g}" if self.kind in SETTINGS else self.kind
+        return title(*self)
 
 
 class Ranked(NamedTuple):

@@ -56,7 +56,6 @@ class PromptDropout(nn.Dropout):
 
     A narrow model wants much dropout on histories, or it learns them by heart. On words the same dropout keeps it from learning
     even which word follows which.
-
     """
 
     _prompt: int | None = None

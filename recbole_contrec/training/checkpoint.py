@@ -55,6 +55,20 @@ def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -
         raise _not_written(path, error) from error
 
 
+def copy(path: Path, target: Path) -> None:
+    """Keep a checkpoint under another name as well; nothing where there is none.
+
+    Raises:
+        UserError: no space left, or the folder cannot be written.
+    """
+    if path.is_file():
+        try:
+            shutil.copyfile(path, target)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise _not_written(target, error) from error
+
+
 def save_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Put a folder beside a checkpoint, in the format of another tool. It appears when it is complete.
 

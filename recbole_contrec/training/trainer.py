@@ -8,7 +8,6 @@ checkpoints. :func:`trainer_class` puts :class:`RunTrainer` in front of whatever
 import logging
 import math
 import os
-import shutil
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -97,7 +96,7 @@ class RunTrainer(FullRanking):
         """RecBole's hook: the model that validated best so far."""
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
         if self._returns_to_best and self.best_is_saved:
-            shutil.copyfile(path, path.with_name(BEFORE))
+            checkpoint.copy(path, path.with_name(BEFORE))
         self.best_epoch, self.best_is_saved = epoch, True
         checkpoint.save(path, pack_model(self.model, self.identity), self._record(epoch))
         for module in self.model.modules():  # a part that other tools read says how, by the name of a folder
