@@ -274,10 +274,10 @@ def test_codes_start_where_their_items_lie(ready, width):
         first, none = model.item_codes.codes[:, 0], model.item_codes.unknown_code
         used = first[first != none].unique()
         means = torch.stack([vectors[first == code].mean(0) for code in used])
-        words = model.item_codes.read_level(used, 0)
+        words = model.item_codes.read_next(used, 0, None)
         torch.testing.assert_close(words, 0.1 * means / means.square().mean().sqrt())
         torch.testing.assert_close(model.code_heads[0].weight[used], words)
-    read = model.item_codes(torch.arange(model.n_items)[vectors.any(1)])[:, :2].sum(1)      # [n, D]
+    read = model.item_codes(torch.arange(model.n_items)[vectors.any(1)])[:, 1]              # [n, D]
     near, own = (F.normalize(part) @ F.normalize(part).T for part in (read, vectors[vectors.any(1)]))
     assert torch.corrcoef(torch.stack([near.flatten(), own.flatten()]))[0, 1] > 0.5
 

@@ -80,7 +80,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
             self.generates_seen = config["mask_seen"] is False or repeat_rate(dataset.histories) >= _RARE
 
         # identifiers, filled by the stages
-        self.item_codes = CodeTable(self.n_items, self.n_tokens, codes, hidden_size)
+        self.item_codes = CodeTable(self.n_items, self.n_tokens, codes, hidden_size, config["code_reading"] == "sum")
 
         # what the language model reads, and writes
         buckets = config["user_buckets"]

@@ -47,27 +47,32 @@ class CodeTable(nn.Module):
         n_tokens: K.
         codes: codes of a codebook (C); the number C is the stand-in.
         hidden_size: D.
+        adds: whether a code is read as the sum of the word vectors up to it, the item as far as it is written. So residual
+            quantisation puts codewords together, and the last code tells the whole item without a look at the others.
     """
 
-    def __init__(self, rows: int, n_tokens: int, codes: int, hidden_size: int):
+    def __init__(self, rows: int, n_tokens: int, codes: int, hidden_size: int, adds: bool = False):
         super().__init__()
         self.unknown_code = codes
+        self.adds = adds
         self.register_buffer("codes", torch.full((rows, n_tokens), codes))
         self.register_buffer("first", torch.arange(n_tokens) * (codes + 1), persistent=False)  # of each codebook [K]
         self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
         nn.init.normal_(self.words.weight, std=CODE_RMS)  # K of them add up to the size of the item vectors beside them
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """Word vectors [..., K, D] of users or items [...]."""
+        """What stands for users or items [...]: [..., K, D]."""
         return self.read(self.codes[numbers])
 
     def read(self, codes: Tensor) -> Tensor:
-        """Word vectors [..., K, D] of codes [..., K]."""
-        return self.words(codes + self.first)
+        """What stands for codes [..., K] in a history: [..., K, D]."""
+        words = self.words(codes + self.first)
+        return words.cumsum(-2) if self.adds else words
 
-    def read_level(self, codes: Tensor, level: int) -> Tensor:
-        """Word vectors [..., D] of codes [...] of one codebook."""
-        return self.words(codes + self.first[level])
+    def read_next(self, codes: Tensor, level: int, before: Tensor | None) -> Tensor:
+        """The same [..., D] of codes [...] of one codebook; ``before`` is what was read of the code in front, None for none."""
+        words = self.words(codes + self.first[level])
+        return before + words if self.adds and before is not None else words
 
 
 class IdentifierGenerator:
@@ -308,14 +313,15 @@ class Writer:
     """
 
     def __init__(self, model, vectors: Tensor, last: Tensor, width: int):
-        self.model, self.level = model, 0
+        self.model, self.level, self.read = model, 0, None
         room = width * (len(model.code_heads) - 1)
         self.states, self.memory = model.backbone.start(vectors, last[:, None], room)       # [b, 1, D]
 
     def __call__(self, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         if codes is not None:
-            read = self.model.item_codes.read_level(codes, self.level)            # [b, w, D]
-            self.states, self.memory = self.model.backbone.step(self.memory, read, parents)
+            before = None if self.read is None else self.read.gather(1, parents[..., None].expand(-1, -1, self.read.shape[2]))
+            self.read = self.model.item_codes.read_next(codes, self.level, before)           # [b, w, D]
+            self.states, self.memory = self.model.backbone.step(self.memory, self.read, parents)
             self.level += 1
         return self.model.code_heads[self.level](self.states).log_softmax(-1)     # [b, w, C]
 
