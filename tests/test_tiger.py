@@ -12,6 +12,7 @@ from recbole.data.interaction import Interaction
 from conftest import TINY_TIGER, changed, exact_scores, write_atomic_files
 from recbole_contrec import load_data_and_model, recommend
 from recbole_contrec.errors import UserError
+from recbole_contrec.model.base.identifier_generation import CodeTable
 from recbole_contrec.training import checkpoint
 
 BACKBONES = ["causal", "t5"]
@@ -45,6 +46,26 @@ def one_target(history, item, user=1):
 def found_in(scores):
     """Items of the beam, a list a row."""
     return [row.nonzero().squeeze(1).tolist() for row in scores > LOWEST]
+
+
+# reading
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_code_is_read_alone_or_as_the_sum_up_to_it(adds):
+    table = CodeTable(4, 3, 5, 8, adds)
+    codes = torch.tensor([[4, 0, 2], [1, 5, 3]])                                  # [2, K]
+    words = table.words.weight.view(3, 6, 8)                                      # [K, C + 1, D]
+    expected = torch.stack([torch.stack([words[level, row[level]] for level in range(3)]) for row in codes.tolist()])
+    if adds:
+        expected = torch.stack([expected[:, 0], expected[:, 0] + expected[:, 1], expected.sum(1)], dim=1)
+    torch.testing.assert_close(table.read(codes), expected)
+    before = None
+    for level in range(3):
+        before = table.read_next(codes[:, level], level, before)
+        torch.testing.assert_close(before, expected[:, level])
+    table.codes[2] = codes[0]
+    torch.testing.assert_close(table(torch.tensor([2])), expected[:1])
 
 
 # training
@@ -109,6 +130,7 @@ def test_padding_gets_no_gradient_and_changes_no_loss(model_and_rows, ready, bac
 
 
 @pytest.mark.parametrize("arguments", [(), ("--user_buckets=7", "--n_layers=2"), ("--item_tokens=1", "--codes=32"),
+                                       ("--code_reading=own", "--item_tokens=3"),
                                        ("--backbone=t5",), ("--backbone=t5", "--user_buckets=7", "--n_layers=2"),
                                        ("--backbone=t5", "--item_tokens=3")])
 def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, arguments, monkeypatch):
