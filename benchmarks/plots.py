@@ -43,7 +43,7 @@ def _training(axes, table):
                 continue  # RecBole's own training loops leave none
             before = stage_seconds(result.content)
             axes.plot([before + point["core_seconds"] for point in curve], [point["score"] for point in curve], color=color,
-                      lw=1.2, ls="--" if is_baseline(row) else "-", label=None if seed else row.name, alpha=0.8)
+                      lw=1.2, ls="--" if is_baseline(row) else "-", label=None if seed else row.name + row.clock, alpha=0.8)
             best = seconds_to_best(result.content)
             axes.plot(best, result.content["best_valid_score"], "o", color=color, ms=4)
     metric = table[0].results[0].content["card"]["valid_metric"]
@@ -58,7 +58,7 @@ def _evaluation(axes, table):
     for number, row in enumerate(table):
         speed = _mean(row.values(lambda content: content["card"]["test_users_per_second"]))
         score = _mean(row.metric("ndcg@10"))
-        axes.plot(speed, score, "s" if is_baseline(row) else "o", color=_color(number), label=row.name)
+        axes.plot(speed, score, "s" if is_baseline(row) else "o", color=_color(number), label=row.name + row.clock)
     axes.set(xscale="log", xlabel="users ranked a second (test, whole catalogue)", ylabel="NDCG@10 on test",
              title=f"{_data(table)}: accuracy against evaluation speed (squares: baselines)")
     axes.set_ylim(0, 1.15 * max(_mean(row.metric("ndcg@10")) for row in table))

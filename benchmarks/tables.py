@@ -43,6 +43,12 @@ class Row(NamedTuple):
         """Mean of the best validation score over seeds: rows are ordered and chosen by this, never by the test."""
         return mean(self.values(lambda content: content["best_valid_score"]))
 
+    @property
+    def clock(self) -> str:
+        """What stands behind times that are not those of a CPU: there, core-seconds say little."""
+        on_cpu = all(self.values(lambda content: content["card"]["device"].startswith("cpu")))
+        return "" if on_cpu else " (GPU)"
+
 
 def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:
     """The rows of a table, the best on validation first.
@@ -220,7 +226,7 @@ def _overview_cells(row):
     if row is None:
         return "", "", ""
     found = row.values(seconds_to_best)
-    minutes = "" if None in found else f"{mean(found) / 60:.1f}"
+    minutes = "" if None in found else f"{mean(found) / 60:.1f}{row.clock}"
     return spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")), minutes
 
 
