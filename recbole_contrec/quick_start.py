@@ -20,7 +20,7 @@ from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
-from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml
+from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml, show
 from recbole_contrec.training import checkpoint
 from recbole_contrec.training.card import protocol_card
 from recbole_contrec.training.identity import Identity, load_weights
@@ -131,6 +131,7 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
         raise UserError(f"{path} holds no model; give the {BEST} of a run's folder")
     config = Config(record["model"], record["dataset"], config_dict=_as_given(record["settings"]), arguments=arguments,
                     properties=properties)
+    _tell_new_settings(path, record["settings"], config)
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
     load_weights(loaded.model, path, config["model"], Identity.of(loaded.data.dataset))
@@ -269,12 +270,20 @@ def _config_to_resume(resume, model, dataset, config_file_list, config_dict, arg
             raise UserError(f"{path} is a checkpoint of {record[what]}, not of {given}: use --{what}={record[what]}")
     config = Config(record["model"], record["dataset"], list(config_file_list),
                     {**_as_given(record["settings"]), **(config_dict or {})}, arguments, properties)
+    _tell_new_settings(path, record["settings"], config)
     now = settings_of(config)
     changed = [f"{key}={record['settings'][key]}" for key in record["settings"]
                if now.get(key) != record["settings"][key] and key not in MAY_CHANGE]
     if changed:
         raise UserError(f"{path} was trained with {', '.join(changed)}: resume with the same settings")
     return config
+
+
+def _tell_new_settings(path: Path, stored: dict[str, Any], config) -> None:
+    """Weights of an earlier version may fit and yet mean something else, where a setting has come since."""
+    new = [f"{key}={show(value)}" for key, value in settings_of(config).items() if key not in stored]
+    if new:
+        logger.warning("%s was written by a version without %s: give other values where it was trained otherwise", path, ", ".join(new))
 
 
 def _as_given(settings: dict[str, Any]) -> dict[str, Any]:

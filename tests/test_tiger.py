@@ -351,6 +351,17 @@ def test_it_learns(trained):
     assert trained["test_result"]["hit@5"] > 0.5  # 60 items; popularity reaches a fifth of that
 
 
+def test_a_checkpoint_from_before_a_setting_says_how_it_is_read(trained, workplace, caplog):
+    load_data_and_model(trained["checkpoint"])
+    assert "version without" not in caplog.text
+    tensors, record = checkpoint.load(trained["checkpoint"])
+    del record["settings"]["code_reading"], record["format"]
+    checkpoint.save(Path("old.safetensors"), tensors, record)
+    assert load_data_and_model("old.safetensors").model.item_codes.adds
+    assert "old.safetensors was written by a version without code_reading='sum': give other values" in caplog.text
+    assert not load_data_and_model("old.safetensors", ["--code_reading=own"]).model.item_codes.adds
+
+
 def test_a_checkpoint_gives_the_same_numbers_and_lists(trained, workplace):
     loaded = load_data_and_model(trained["checkpoint"])
     assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False) == trained["test_result"]
