@@ -6,10 +6,11 @@ What it is worth that a model improves its own identifiers: with it, without it,
     python benchmarks/refine.py --dataset=ml-100k --seeds 3
     python benchmarks/refine.py --dataset=ml-100k --identifiers rqvae clusters --epochs=30 --refine_every=5
 
-For each way to initial identifiers and each seed, four runs of the same number of epochs, none of which stops early: ``TIGER``
-keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; and ``random``, SIIT that deals
-the new identifiers out at random among the items that move, whatever that costs at once. Rows are named after both, ``rqvae-SIIT``. Further ``--key=value`` settings
-go to every run. Every run is a process of its own; finished ones are kept and never repeated. The tables are written to
+For each way to initial identifiers and each seed, five runs of the same number of epochs, none of which stops early: ``TIGER``
+keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; ``written`` is SIIT as in the
+paper, which has the model write new identifiers behind descriptions; and ``random``, SIIT that deals the new identifiers out at
+random among the items that move. ``--kinds`` takes some of them. Rows are named after both, ``rqvae-SIIT``. Further
+``--key=value`` settings go to every run that reads them. Every run is a process of its own; finished ones are kept and never repeated. The tables are written to
 ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
-from refine_report import OWN_START, draw, report
+from refine_report import ORDER, OWN_START, draw, report
 from runs import Run
 
 IDENTIFIERS = ("rqvae", "rkmeans", "pq", "clusters", "random")
@@ -40,7 +41,8 @@ class Kind(NamedTuple):
 
 
 KINDS = (Kind(OWN_START, "TIGER"), Kind("aligned", "SIIT", {"refine_rounds": "0"}), Kind("SIIT", "SIIT"),
-         Kind("random", "SIIT", {"refinement": "random", "refine_tolerance": "~"}))
+         Kind("written", "SIIT", {"refine_from": "descriptions", "refine_tolerance": "0.1"}),
+         Kind("random", "SIIT", {"refinement": "random"}))
 PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a budget of its own
 
 
@@ -72,7 +74,8 @@ def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
     return [Run(kind.model, given.dataset, seed, folder, f"{identifiers}-{kind.name}", tuple(
                 f"--{key}={value}" for key, value in {**PATIENT, **known(further, kind, reads_texts), "identifiers": identifiers,
                                                       **kind.settings}.items()))
-            for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for identifiers in given.identifiers for kind in KINDS]
+            for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for identifiers in given.identifiers
+            for kind in KINDS if kind.name in given.kinds]
 
 
 def _item_vectors(given: argparse.Namespace, settings: dict[str, str]) -> str:
@@ -85,9 +88,12 @@ def _item_vectors(given: argparse.Namespace, settings: dict[str, str]) -> str:
 
 def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, str]:
     """Those settings that a kind of run reads: TIGER none of self-improvement, nor an encoder where its identifiers come from
-    no texts."""
+    no texts, and others none of how identifiers are written unless they are."""
     if kind.model != "TIGER":
-        return settings
+        from recbole_contrec.model.base.self_improvement import OF_WRITING
+
+        unread = () if "refine_from" in kind.settings else OF_WRITING
+        return {key: value for key, value in settings.items() if key not in unread}
     unread = ("refine", "alignment", "item_descriptions") + ("text_encoder",) * (not reads_texts)
     return {key: value for key, value in settings.items() if not key.startswith(unread)}
 
@@ -96,6 +102,7 @@ def _parse(arguments):
     parser = common_parser(__doc__)
     parser.add_argument("--identifiers", nargs="+", choices=IDENTIFIERS, default=["rqvae", "clusters"],
                         help="initial tokenizers (rqvae clusters)")
+    parser.add_argument("--kinds", nargs="+", choices=ORDER, default=ORDER, help="of runs (all)")
     return parse_with_settings(parser, arguments)
 
 

@@ -16,8 +16,8 @@ from significance import Comparison, compare, mean_over_seeds
 from tables import Row, epoch_seconds, mismatches, rows
 
 OWN_START, REFINED = "TIGER", "SIIT"
-ORDER = (OWN_START, "aligned", REFINED, "random")
-REFINING = (REFINED, "random")
+ORDER = (OWN_START, "aligned", REFINED, "written", "random")
+REFINING = ORDER[2:]
 
 NOTES = f"""All runs have the same epochs and updates, and each is tested at the epoch that validated best. A gain is that of
 {REFINED} over another row with the same tokenizer and seeds. The interval is a paired bootstrap over test users, each with
@@ -53,7 +53,7 @@ def report(folder: Path) -> str:
 
 
 def ordered_rows(folder: Path) -> list[Row]:
-    """The finished rows by tokenizer, the four kinds of each in their order.
+    """The finished rows by tokenizer, the kinds of each in their order.
 
     Raises:
         ValueError: no finished run.
@@ -67,7 +67,7 @@ def tokenizer(row: Row) -> str:
 
 
 def kind(row: Row) -> str:
-    """Which of the four runs."""
+    """Which of the runs."""
     return row.name.rpartition("-")[2]
 
 
@@ -91,7 +91,7 @@ def gains(found: list[Row]) -> str:
     """A line for each row that SIIT stands against, and means over tokenizers; empty where there is no pair."""
     by_name = {row.name: row for row in found}
     lines = head(f"gain of {REFINED}", "over", "seeds", "valid", "test", "test difference", "95 % interval")
-    for other in (OWN_START, "aligned", "random"):
+    for other in (other for other in ORDER if other != REFINED):
         pairs = {name: gain for name in dict.fromkeys(map(tokenizer, found))
                  if (gain := gain_of(by_name.get(f"{name}-{REFINED}"), by_name.get(f"{name}-{other}")))}
         for name, gain in pairs.items():
@@ -163,7 +163,8 @@ def _round_line(name, number, records):
     verdicts = [f"{kept.count(verdict)} {word}" for verdict, word in ((True, "kept"), (False, "taken back"), (None, "unjudged"))
                 if verdict in kept]
     return line(name, number, same([record["epoch"] for record in records]), len(records),
-                *(f"{_mean(records, key):.1%}" for key in ("share_changed", "share_wanting_change")), *_use(records),
+                *(f"{value:.1%}" if (value := _mean(records, key)) is not None else ""
+                  for key in ("share_changed", "share_wanting_change")), *_use(records),
                 *(four(value) if (value := _mean(records, key)) is not None else ""
                   for key in ("valid_before", "valid_at_once", "valid_after")),
                 ", ".join(verdicts))

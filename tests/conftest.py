@@ -16,11 +16,13 @@ TINY_TIGER += ["--tokenizer_epochs=20", "--item_tokens=2", "--codes=16", "--beam
                "--backbone=causal", "--identifiers=rqvae", "--item_vectors=svd", "--user_buckets=0", "--label_smoothing=0",
                "--generate_seen=~", "--code_vectors_init=random"]
 TINY_SIIT = TINY_TIGER + ["--alignment_items=32", "--alignment_weight=0.1", "--refine_every=1", "--refine_rounds=2",
-                          "--refine_candidates=8", "--refine_groups=2", "--refine_diversity=1", "--refine_margin=0",
-                          "--refine_assignment=optimal", "--refinement=model", "--refine_tolerance=~", "--refine_crowding=False"]
+                          "--refine_from=histories", "--refinement=model", "--refine_tolerance=~"]
+TINY_SIIT_PAPER = [argument for argument in TINY_SIIT if not argument.startswith("--refine_from")]
+TINY_SIIT_PAPER += ["--refine_candidates=8", "--refine_groups=2", "--refine_diversity=1", "--refine_margin=0",
+                    "--refine_assignment=optimal", "--refine_crowding=False"]
 TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
            **dict.fromkeys(("TokenRec", "TokenRec-paper", "TokenRec-beam"), TINY_TOKENREC),
-           "TIGER": TINY_TIGER, "SIIT": TINY_SIIT}
+           "TIGER": TINY_TIGER, "SIIT": TINY_SIIT, "SIIT-paper": TINY_SIIT_PAPER}
 
 # Nothing drawn in the forward pass but the noise of a head, for which there is NoNoise.
 STILL_CONTREC = ("--dropout=0", "--token_noise=False", "--user_token_dropout=0", "--window_context=0", "--regression_weight=0")

@@ -12,7 +12,8 @@ import tables
 from conftest import TINY
 
 USE = {"collisions": 0.0, "codes_in_use": [1.0, 0.5], "beginnings": [0.25, 1.0]}
-RANKS = {"TIGER": [2, 1, 9, 4, 3, 1], "aligned": [2, 1, 8, 4, 3, 1], "SIIT": [1, 1, 5, 4, 2, 1], "random": [3, 1, 20, 4, 3, 2]}
+RANKS = {"TIGER": [2, 1, 9, 4, 3, 1], "aligned": [2, 1, 8, 4, 3, 1], "SIIT": [1, 1, 5, 4, 2, 1],
+         "written": [1, 1, 7, 4, 2, 1], "random": [3, 1, 20, 4, 3, 2]}
 TINY_TIGER = ["--hidden_size=16", "--vector_size=16", "--n_layers=1", "--inner_size=32", "--beam_size=10", "--refine_every=1",
               "--alignment_items=8", *(argument for argument in TINY if not argument.startswith("--stopping_step"))]
 
@@ -38,13 +39,15 @@ def write_run(folder, name, seed=1, scores=(0.1, 0.2, 0.3, 0.2), refinements=(),
 
 @pytest.fixture
 def folder(tmp_path):
-    """One seed of all four with one tokenizer, and two of a pair with another."""
+    """One seed of all five with one tokenizer, and two of a pair with another."""
     for kind in RANKS:
         write_run(tmp_path, f"rqvae-{kind}")
     kept, back = refinement(1, 0.2, valid_before=0.1, valid_after=0.4, kept=True), refinement(2, 0.4)
     write_run(tmp_path, "rqvae-SIIT", 1, (0.1, 0.2, 0.4, 0.3), [kept, refinement(3, 0.4)])
     write_run(tmp_path, "rqvae-SIIT", 2, (0.1, 0.3, 0.4, 0.3), [{**kept, "share_changed": 0.4},
                                                                {**back, "valid_before": 0.3, "valid_after": 0.2, "kept": False}])
+    anew = {key: value for key, value in refinement(1).items() if key != "share_wanting_change"}
+    write_run(tmp_path, "rqvae-written", 1, refinements=[{**anew}])
     write_run(tmp_path, "rqvae-random", 1, (0.1, 0.1, 0.1, 0.1), [])
     for seed in (1, 2):
         write_run(tmp_path, "clusters-TIGER", seed)
@@ -55,25 +58,30 @@ def folder(tmp_path):
 # plan
 
 
-def test_every_tokenizer_and_seed_has_four_runs_of_one_budget(tmp_path, config_of):
+def test_every_tokenizer_and_seed_has_five_runs_of_one_budget(tmp_path, config_of):
     given = refine._parse(["--dataset=tiny", "--seeds=2", "--identifiers", "rqvae", "pq", "--epochs=7", "--dropout=0.1"])
     planned = refine.runs_of(given, tmp_path)
     assert [(run.name, run.seed) for run in planned] == [
         (f"{method}-{kind}", seed) for seed in (2020, 2021) for method in ("rqvae", "pq") for kind in refine_report.ORDER]
-    configs = [config_of(run.model, *run.settings) for run in planned[:8]]
+    configs = [config_of(run.model, *run.settings) for run in planned[:10]]
     assert {(config["epochs"], config["dropout"]) for config in configs} == {(7, 0.1)}
     assert all(config["stopping_step"] > 1000 for config in configs)
-    assert [config["identifiers"] for config in configs] == ["rqvae"] * 4 + ["pq"] * 4
-    assert [(config["self_improve"], config["refine_rounds"] > 0, config["refinement"]) for config in configs[:4]] == [
-        (False, True, "model"), (True, False, "model"), (True, True, "model"), (True, True, "random")]
+    assert [config["identifiers"] for config in configs] == ["rqvae"] * 5 + ["pq"] * 5
+    assert [(config["self_improve"], config["refine_rounds"] > 0, config["refinement"]) for config in configs[:5]] == [
+        (False, True, "model"), (True, False, "model"), *[(True, True, "model")] * 2, (True, True, "random")]
+    assert [run.name for run in planned if "--refine_from=descriptions" in run.settings] == ["rqvae-written", "pq-written"] * 2
+    some = refine.runs_of(refine._parse(["--dataset=tiny", "--seeds=2", "--kinds", "SIIT", "aligned"]), tmp_path)
+    assert [run.name for run in some] == [f"{method}-{kind}" for method in ("rqvae", "clusters") for kind in ("aligned", "SIIT")] * 2
     with pytest.raises(SystemExit):
         refine._parse(["--dataset=tiny", "--identifiers", "lsh"])
 
 
 def test_what_makes_a_row_has_the_last_word(tmp_path):
-    given = refine._parse(["--dataset=tiny", "--refine_rounds=5", "--stopping_step=3"])
-    rounds = [[setting for setting in run.settings if "refine_rounds" in setting] for run in refine.runs_of(given, tmp_path)[:4]]
-    assert rounds == [[], ["--refine_rounds=0"], ["--refine_rounds=5"], ["--refine_rounds=5"]]
+    given = refine._parse(["--dataset=tiny", "--refine_rounds=5", "--refine_margin=1", "--stopping_step=3"])
+    rounds = [[setting for setting in run.settings if "refine_rounds" in setting or "refine_margin" in setting]
+              for run in refine.runs_of(given, tmp_path)[:5]]
+    five = ["--refine_rounds=5"]
+    assert rounds == [[], ["--refine_rounds=0"], five, [*five, "--refine_margin=1"], five]
     assert all("--stopping_step=3" in run.settings for run in refine.runs_of(given, tmp_path))
 
 
@@ -97,8 +105,8 @@ def test_gains_are_over_common_seeds_and_users(folder):
     assert lines[0] == f"| clusters | TIGER | 2 | +100.0% | {test}"
     assert lines[1] == f"| rqvae | TIGER | 1 | +33.3% | {test}"
     assert lines[2] == f"| mean over tokenizers | TIGER |  | +66.7% | {test}"
-    assert lines[3].startswith("| rqvae | aligned | 1 |") and lines[4].startswith("| rqvae | random | 1 | +300.0% |")
-    assert len(lines) == 5
+    assert lines[3].startswith("| rqvae | aligned | 1 |") and lines[4].startswith("| rqvae | written | 1 |")
+    assert lines[5].startswith("| rqvae | random | 1 | +300.0% |") and len(lines) == 6
     write_run(folder, "pq-TIGER", 7)
     write_run(folder, "pq-SIIT", 8)
     assert "pq" not in refine_report.gains(refine_report.ordered_rows(folder))
@@ -111,6 +119,8 @@ def test_rounds_say_what_changed_and_what_became_of_it(folder):
         "| rqvae-SIIT | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
         "| rqvae-SIIT | 1 | 1 | 2 | 30.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .1000 | .0900 | .4000 | 2 kept |",
         "| rqvae-SIIT | 2 | 2 to 3 | 2 | 40.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .3500 | .0900 | .2500 | 1 taken back, 1 unjudged |",
+        "| rqvae-written | start |  | 1 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
+        "| rqvae-written | 1 | 1 | 1 | 25.0% |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .1000 | .0900 | .3000 | 1 unjudged |",
         "| rqvae-random | start |  | 1 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |"]
 
 
@@ -132,7 +142,7 @@ def test_the_picture_marks_what_was_refined_and_taken_back(folder, monkeypatch):
 
     monkeypatch.setattr(refine_report, "_draw_panel", draw_and_keep)
     assert refine_report.draw(folder).read_bytes().startswith(b"\x89PNG")
-    assert drawn[0] == [] and [mark[0] for mark in drawn[1]] == ["|", "|", "|", "x"]
+    assert drawn[0] == [] and [mark[0] for mark in drawn[1]] == ["|", "|", "|", "x", "|"]
     assert drawn[1][0][1:] == (0.4, pytest.approx(0.14)) and drawn[1][3][1:] == (1.4, pytest.approx(0.34))
 
 
@@ -150,9 +160,10 @@ def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys, e
     folder = workplace / "results" / "tiny-refine"
     assert (folder / "README.md").read_text() == refine_report.report(folder) and (folder / "refine.png").is_file()
     rounds = {row.name: len(row.results[0].content["refinements"]) for row in refine_report.ordered_rows(folder)}
-    assert rounds == {"rkmeans-TIGER": 0, "rkmeans-aligned": 0, "rkmeans-SIIT": 1, "rkmeans-random": 1}
+    assert rounds == {"rkmeans-TIGER": 0, "rkmeans-aligned": 0, "rkmeans-SIIT": 1, "rkmeans-written": 1,
+                      "rkmeans-random": 1}
     assert "| rkmeans | TIGER | 1 |" in capsys.readouterr().out
-    assert run_refine() == 0 and run_refine("--tables-only") == 0 and len(names) == 4
+    assert run_refine() == 0 and run_refine("--tables-only") == 0 and len(names) == 5
 
     def fails(run, *_):
         raise RuntimeError(f"{run} failed")

@@ -29,7 +29,7 @@ WINDOWED = {
 }
 LEARNING = {"ContRec": [("--dispersive_weight=0.5", "--condition_dropout=0.5")], "DeftRec": [("--condition_dropout=0.5",)],
             "TokenRec": [(), T5], "TokenRec-beam": [(), ("--item_identity=False",), ("--self_improve=True", "--refine_every=1")],
-            "TIGER": [("--user_buckets=7",), ("--backbone=t5",)], "SIIT": [(), ("--backbone=t5",)]}
+            "TIGER": [("--user_buckets=7",), ("--backbone=t5",)], "SIIT": [(), ("--backbone=t5",)], "SIIT-paper": [()]}
 SWITCHED = {
     "ContRec": [
         ("--tokenizer=plain",), ("--tokenizer=deterministic", "--token_noise=False"), ("--item_tokens=1",),
@@ -67,7 +67,8 @@ SWITCHED = {
         ("--generate_seen=True",), ("--generate_seen=False",), ("--mask_seen=True",), ("--window_context=3",),
         ("--item_vectors=text",), ("--item_vectors=svd+text", "--first_n=6"), ("--code_restart=0",),
         ("--backbone=t5", "--user_buckets=5", "--sampled_prefixes=0"), ("--backbone=t5", "--identifiers=clusters")],
-    "SIIT": [("--backbone=t5",), ("--identifiers=clusters", "--item_vectors=text")],
+    "SIIT": [("--backbone=t5",), ("--identifiers=clusters", "--item_vectors=text"), ("--alignment_weight=0",)],
+    "SIIT-paper": [("--backbone=t5",), ("--item_descriptions=text", "--refinement=random")],
 }
 REFUSED = {
     "ContRec": [
@@ -109,8 +110,11 @@ REFUSED = {
         (("--item_vectors=lightgnc",), "did you mean lightgcn"), (("--beam_size=0",), "beam_size"),
         (("--user_bucket=3",), "did you mean user_buckets"), (("--codes=1",), "codes")],
     "SIIT": [
-        (("--refine_groups=3",), "refine_groups=3 must divide refine_candidates=8"), (("--refine_every=0",), "refine_every"),
-        (("--refine_assignment=fair",), "one of optimal, greedy"), (("--refinement=none",), "one of model, random")],
+        (("--refine_every=0",), "refine_every"), (("--refinement=none",), "one of model, random"),
+        (("--refine_from=words",), "one of histories, descriptions"), (("--refine_margin=1",), "for refine_from=descriptions only")],
+    "SIIT-paper": [
+        (("--refine_groups=3",), "refine_groups=3 must divide refine_candidates=8"),
+        (("--refine_assignment=fair",), "one of optimal, greedy")],
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conftest import TINY_SIIT, changed, write_atomic_files
+from conftest import TINY_SIIT_PAPER, changed, write_atomic_files
 from recbole_contrec import load_data_and_model
 from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
 from recbole_contrec.training import checkpoint
@@ -16,17 +16,17 @@ from test_self_improvement import NONE, known
     (True, [0.1, 0.3, 0.2, 0.25], False), (True, [0.1, 0.3, 0.2, 0.3], True), (True, [0.1, 0.3, 0.4, 0.2], True),
     (False, [0.3, 0.1, 0.2, 0.4], False), (False, [0.3, 0.2, 0.1, 0.1], True), (True, [0.1, 0.3], None)])
 def test_a_refinement_is_judged_by_the_best_validation_before_and_after(assembled, monkeypatch, bigger, scores, kept):
-    trainer, done = assembled("SIIT").trainer, []
-    monkeypatch.setattr(trainer, "_refine", lambda epoch: done.append("refine"))
+    trainer, done = assembled("SIIT-paper").trainer, []
+    monkeypatch.setattr(trainer, "_refine", lambda *_: done.append("refine"))
     monkeypatch.setattr(trainer, "_take_back", lambda: done.append("take back"))
     trainer.valid_metric_bigger, trainer.best_is_saved = bigger, True
     trainer.curve = [CurvePoint(epoch, 0.0, 0.0, score) for epoch, score in enumerate(scores)]
     trainer.refinements = [{"epoch": 2}]
-    trainer._between_rounds(4)
+    trainer._between_rounds(4, None)
     assert trainer.refinements[0].get("kept") == kept
     assert done == (["take back"] if kept is False else ["refine"])
     if kept is False:
-        trainer._between_rounds(6)  # judged once
+        trainer._between_rounds(6, None)  # judged once
         assert done == ["take back", "refine"]
 
 
@@ -34,7 +34,7 @@ ROUNDS = ("--epochs=9", "--refine_every=4", "--refine_rounds=1", "--learning_rat
           "--average_decay=0.9", "--final_learning_rate_ratio=1", "--beam_size=60", "--valid_metric=MRR@10")
 
 
-def permuted(model):
+def permuted(model, batches):
     """Identifiers of others for everybody: a planted refinement that is none."""
     codes = model.item_codes.codes
     has = (codes[:, 0] < NONE).nonzero().squeeze(1)
@@ -53,7 +53,7 @@ def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
 
     monkeypatch.setattr(WindowTrainer, "_set_learning_rate", learn_half_of_the_time)
     monkeypatch.setattr(IdentifierGenerator, "refine", permuted)
-    result = run_tiny("SIIT", *ROUNDS, "--run_name=bad")
+    result = run_tiny("SIIT-paper", *ROUNDS, "--run_name=bad")
     (record,) = result["refinements"]
     assert record["epoch"] == 4 and record["kept"] is False and record["valid_after"] < record["valid_before"]
     stage = next((workplace / "saved" / "stages").glob("identifiers-*"))
@@ -67,7 +67,7 @@ def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
 @pytest.mark.parametrize("saved", [True, False])
 def test_what_is_taken_back_does_not_depend_on_what_is_saved(staged, monkeypatch, workplace, saved):
     """Also where an older run of the same name left a checkpoint."""
-    loaded = staged("SIIT", "--run_name=old", "--epochs=3", "--refine_every=1", "--refine_rounds=1")
+    loaded = staged("SIIT-paper", "--run_name=old", "--epochs=3", "--refine_every=1", "--refine_rounds=1")
     trainer, codes, scores = loaded.trainer, loaded.model.item_codes.codes, iter([0.3, 0.2, 0.1])
     trainer.folder.mkdir(parents=True)
     (trainer.folder / "best.safetensors").write_bytes(b"of another run")
@@ -96,13 +96,13 @@ class Recorded:
     ("0.1", True, 0.26, False), ("0.1", True, 0.28, None), ("0.5", True, 0.16, None), ("~", True, 0.0, None),
     ("0.1", False, 0.34, False), ("0.1", False, 0.32, None), ("0", True, 0.29, False), ("0", True, 0.3, None)])
 def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance, bigger, at_once, kept):
-    loaded = staged("SIIT", f"--refine_tolerance={tolerance}")
+    loaded = staged("SIIT-paper", f"--refine_tolerance={tolerance}")
     trainer, codes = loaded.trainer, loaded.model.item_codes.codes
     trainer.valid_metric_bigger, trainer.curve, trainer.cur_step = bigger, [CurvePoint(0, 0.0, 0.0, 0.3)], 2
     before = codes.clone()
     monkeypatch.setattr(IdentifierGenerator, "refine", permuted)
     monkeypatch.setattr(trainer, "_valid_epoch", lambda data: (at_once if data is loaded.data.valid else None, {}))
-    trainer._refine(1)
+    trainer._refine(1, loaded.data.train)
     (record,) = trainer.refinements
     assert record["valid_at_once"] == at_once and record.get("kept") == kept
     assert trainer.cur_step == (2 if kept is False else 0)  # nothing to wait for where it is undone
@@ -110,7 +110,8 @@ def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance,
 
 
 def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, monkeypatch):
-    trainer = staged("SIIT").trainer
+    loaded = staged("SIIT-paper")
+    trainer = loaded.trainer
     trainer.average.average = {name: torch.full_like(p, 0.5) for name, p in trainer.average.parameters.items()}
     trainer.curve, seen = [CurvePoint(0, 0.0, 0.0, 0.3)], []
 
@@ -120,13 +121,13 @@ def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, mo
 
     monkeypatch.setattr(IdentifierGenerator, "refine", look)
     monkeypatch.setattr(trainer, "_valid_epoch", look)
-    trainer._refine(1)
+    trainer._refine(1, loaded.data.train)
     assert seen == [True, True] and not all((p == 0.5).all() for p in trainer.average.parameters.values())
 
 
 def test_a_later_best_that_is_not_saved_comes_back_all_the_same(staged):
     """A resumed run whose file holds an older best."""
-    loaded = staged("SIIT", "--epochs=1", "--refine_rounds=0")
+    loaded = staged("SIIT-paper", "--epochs=1", "--refine_rounds=0")
     trainer, weights = loaded.trainer, loaded.model.improvement.marks
     trainer._save_checkpoint(0)
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
@@ -144,7 +145,7 @@ def test_only_models_that_improve_themselves_keep_their_best_in_memory(staged):
 
 
 def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):
-    trainer = staged("SIIT").trainer
+    trainer = staged("SIIT-paper").trainer
     trainer._save_checkpoint(0)
     trainer.cur_step = 3
     trainer._take_back()
@@ -153,8 +154,8 @@ def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):
 
 def test_a_good_refinement_is_kept(run_tiny, workplace, monkeypatch):
     """What changes nothing lets training go on getting better."""
-    monkeypatch.setattr(IdentifierGenerator, "refine", lambda self: {"share_changed": 0.0})
-    (record,) = run_tiny("SIIT", *ROUNDS)["refinements"]
+    monkeypatch.setattr(IdentifierGenerator, "refine", lambda *_: {"share_changed": 0.0})
+    (record,) = run_tiny("SIIT-paper", *ROUNDS)["refinements"]
     assert record["kept"] is True and record["valid_after"] > record["valid_before"]
 
 
@@ -167,7 +168,7 @@ def whole(tmp_path_factory):
     write_atomic_files(place / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        return place, run("SIIT", "tiny", arguments=changed(TINY_SIIT, [f"--data_path={place / 'data'}", *TWO_ROUNDS]))
+        return place, run("SIIT-paper", "tiny", arguments=changed(TINY_SIIT_PAPER, [f"--data_path={place / 'data'}", *TWO_ROUNDS]))
 
 
 TWO_ROUNDS = ("--epochs=5", "--refine_every=2", "--learning_rate=0.03", "--run_name=run", "--train_batch_size=64")
@@ -198,9 +199,9 @@ def test_a_run_killed_between_epochs_goes_on_as_if_it_had_not_been(run_tiny, who
 
     monkeypatch.setattr(RunTrainer, "_save_last", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        run_tiny("SIIT", *TWO_ROUNDS)
+        run_tiny("SIIT-paper", *TWO_ROUNDS)
     monkeypatch.setattr(RunTrainer, "_save_last", save_last)
-    resumed, result = run_tiny("SIIT", *TWO_ROUNDS, resume="saved/run"), whole[1]
+    resumed, result = run_tiny("SIIT-paper", *TWO_ROUNDS, resume="saved/run"), whole[1]
     assert resumed["refinements"] == result["refinements"] and resumed["test_result"] == result["test_result"]
     assert [(point["epoch"], point["score"]) for point in resumed["curve"]] == [
         (point["epoch"], point["score"]) for point in result["curve"]]
@@ -228,12 +229,12 @@ def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(ru
             save(self, epoch, *rest, **more)
 
     monkeypatch.setattr(RunTrainer, "_validate_and_log", planted)
-    run_tiny("SIIT", *arguments, "--run_name=whole")
+    run_tiny("SIIT-paper", *arguments, "--run_name=whole")
     monkeypatch.setattr(RunTrainer, killed_in, die)
     with pytest.raises(KeyboardInterrupt):
-        run_tiny("SIIT", *arguments, "--run_name=cut")
+        run_tiny("SIIT-paper", *arguments, "--run_name=cut")
     monkeypatch.setattr(RunTrainer, killed_in, save)
-    run_tiny("SIIT", *arguments, "--run_name=cut", resume="saved/cut")
+    run_tiny("SIIT-paper", *arguments, "--run_name=cut", resume="saved/cut")
     for name in ("best", "last"):
         one, other = (checkpoint.load(workplace / "saved" / run / f"{name}.safetensors") for run in ("whole", "cut"))
         models = [{key: tensor for key, tensor in found.tensors.items() if key.startswith(("model.", "average."))}

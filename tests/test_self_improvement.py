@@ -15,7 +15,7 @@ NONE = 16  # codes of a codebook in these tests
 @pytest.fixture
 def improving(staged):
     """A function (*arguments) -> model in eval mode whose stages are done, with weights far from equal."""
-    def build(*arguments, model="SIIT"):
+    def build(*arguments, model="SIIT-paper"):
         model = staged(model, *arguments).model.eval()
         torch.manual_seed(0)  # whether stages were built or found
         for part in (*model.code_heads, model.improvement.to_prompt):
@@ -60,7 +60,7 @@ def test_refined_identifiers_are_distinct_and_lead_back_to_their_items(improving
     model = improving(*arguments)
     for _ in range(3):
         before, old_trie = model.item_codes.codes.clone(), model.trie
-        report = model.refine()
+        report = model.refine(())
         after = model.item_codes.codes
         assert torch.equal(after[:, 0] < NONE, before[:, 0] < NONE)  # who has none stays without
         assert len(known(after).unique(dim=0)) == len(known(after)) and known(after).max() < NONE
@@ -75,9 +75,9 @@ def test_refined_identifiers_are_distinct_and_lead_back_to_their_items(improving
 @pytest.mark.parametrize("backbone", ["causal", "t5"])
 def test_searches_for_a_few_items_each_give_what_one_for_all_gives(improving, monkeypatch, backbone):
     model = improving(f"--backbone={backbone}")
-    whole = model.improvement.refine(model)
+    whole = model.improvement.refine(model, ())
     monkeypatch.setattr("recbole_contrec.model.base.self_improvement.ITEMS_A_SEARCH", 7)
-    few = model.improvement.refine(model)
+    few = model.improvement.refine(model, ())
     assert torch.equal(few.codes, whole.codes) and few.report == whole.report and whole.report["share_changed"] > 0
 
 
@@ -85,7 +85,7 @@ def test_searches_for_a_few_items_each_give_what_one_for_all_gives(improving, mo
 def test_no_item_gets_an_identifier_that_is_less_likely(improving, arguments):
     model = improving(*arguments).double()
     (before, items), old = own_log_probs(model), model.item_codes.codes.clone()
-    report = model.refine()
+    report = model.refine(())
     after = own_log_probs(model)[0]
     moved = (model.item_codes.codes != old).any(1)[items]
     margin = model.config["refine_margin"]
@@ -96,7 +96,7 @@ def test_no_item_gets_an_identifier_that_is_less_likely(improving, arguments):
 def test_a_margin_that_nothing_reaches_changes_nothing(improving):
     model = improving("--refine_margin=1000")
     before = model.item_codes.codes.clone()
-    report = model.refine()
+    report = model.refine(())
     assert torch.equal(model.item_codes.codes, before)
     assert report["share_changed"] == report["share_wanting_change"] == 0
 
@@ -118,7 +118,7 @@ def test_no_item_moves_to_where_it_is_more_crowded(improving):
     def crowded_moves(model):
         """Moves, and those of them to a first code that more others had."""
         before = model.item_codes.codes.clone()
-        model.refine()
+        model.refine(())
         has = before[:, 0] < NONE
         old, new = before[has, 0].tolist(), model.item_codes.codes[has, 0].tolist()
         crowded = [old.count(now) - (now == then) > old.count(then) - 1 for then, now in zip(old, new)]
@@ -134,13 +134,13 @@ def test_the_control_gives_as_many_items_the_same_identifiers_at_random(improvin
     by_model, at_random = improving(*tight), improving(*tight, "--refinement=random")
     old = by_model.item_codes.codes.clone()
     assert torch.equal(old, at_random.item_codes.codes)
-    wanted, share = by_model.improvement.refine(by_model)
+    wanted, share, _ = by_model.improvement.refine(by_model, ())
     moved = (wanted != old).any(1)
     taken_over = (wanted[moved][:, None] == old[moved]).all(2).any(1)
     assert taken_over.sum() >= 3
     for seed in range(20):
         torch.manual_seed(seed)
-        drawn, report = at_random.improvement.refine(at_random)
+        drawn, report, _ = at_random.improvement.refine(at_random, ())
         assert torch.equal((drawn != old).any(1), moved) and not torch.equal(drawn, wanted)
         assert torch.equal(drawn.unique(dim=0), wanted.unique(dim=0))
         assert report["share_changed"] == share["share_changed"]
@@ -159,14 +159,14 @@ def test_nobody_who_has_the_likeliest_identifier_wants_another(improving, monkey
         if not (codes == mine).all(1).any():
             codes[item] = mine
     assert len(known(codes)) > 20
-    report = model.refine()
+    report = model.refine(())
     assert report["share_wanting_change"] == report["share_changed"] == 0
 
 
 def test_items_without_a_description_keep_their_identifiers_for_themselves(improving):
     model = improving()
     codes, before = model.item_codes.codes, model.item_codes.codes.clone()
-    model.refine()
+    model.refine(())
     moved = (codes != before).any(1).nonzero().squeeze(1)
     silent, others = moved[:len(moved) // 2], moved[len(moved) // 2:]
     wanted = codes[others[:len(silent)]].clone()
@@ -175,7 +175,7 @@ def test_items_without_a_description_keep_their_identifiers_for_themselves(impro
     codes[silent[free]] = wanted[free]  # what others want is theirs now
     kept = codes[silent].clone()
     model.improvement.describe(model.improvement.descriptions.index_fill(0, silent, 0.0))
-    report = model.refine()
+    report = model.refine(())
     assert free.sum() > 5 and report["share_changed"] > 0.1 and torch.equal(codes[silent], kept)
     assert len(known(codes).unique(dim=0)) == len(known(codes)) == report["items"]
 
@@ -183,7 +183,7 @@ def test_items_without_a_description_keep_their_identifiers_for_themselves(impro
 # alignment
 
 
-@pytest.mark.parametrize("model", ["SIIT", "TokenRec-beam"])
+@pytest.mark.parametrize("model", ["SIIT-paper", "TokenRec-beam"])
 def test_items_are_described_by_other_vectors_than_their_identifiers_come_from(staged, model):
     arguments = ("--self_improve=True", "--refine_rounds=0", "--item_vectors=svd")
     plain, text, told = (staged(model, *arguments, *further).model for further in (
@@ -200,7 +200,7 @@ def test_items_are_described_by_other_vectors_than_their_identifiers_come_from(s
     (("--self_improve=False", "--item_descriptions=text"), "item_descriptions, .*: set self_improve=True as well")])
 def test_descriptions_that_cannot_be_had_are_refused(run_tiny, workplace, arguments, message):
     with pytest.raises(UserError, match=message):
-        run_tiny("SIIT", *arguments)
+        run_tiny("SIIT-paper", *arguments)
     assert not (workplace / "saved").exists()  # before anything is written
 
 
@@ -228,7 +228,7 @@ def test_alignment_reaches_what_it_is_made_of_and_falls(improving, backbone):
 
 
 def test_the_loss_has_weighted_terms_of_alignment(staged):
-    loaded = staged("SIIT", "--dropout=0", "--alignment_weight=0.5", "--alignment_items=2000")
+    loaded = staged("SIIT-paper", "--dropout=0", "--alignment_weight=0.5", "--alignment_items=2000")
     model, batch = loaded.model, next(iter(loaded.data.train))
     loss = model.calculate_loss(batch)
     torch.testing.assert_close(loss[1:], tuple(0.5 * term for term in model.improvement.losses(model)), rtol=0.05, atol=0.05)
@@ -247,8 +247,8 @@ def test_the_loss_has_weighted_terms_of_alignment(staged):
     (("--identifiers=pq", "--vector_size=2", "--item_tokens=3"), "item_tokens=3: identifiers=pq")])
 def test_settings_that_cannot_be_are_refused(assembled, arguments, message):
     with pytest.raises(UserError, match=message):
-        assembled("SIIT", *arguments)
+        assembled("SIIT-paper", *arguments)
 
 
 def test_patience_counts_validations(assembled):
-    assembled("SIIT", "--stopping_step=2", "--eval_step=2", "--refine_every=4", "--epochs=9")
+    assembled("SIIT-paper", "--stopping_step=2", "--eval_step=2", "--refine_every=4", "--epochs=9")

@@ -161,26 +161,21 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
             return random_codes(seen_rows(vectors), *sizes)
         return (residual_kmeans if method == "rkmeans" else product_codes)(vectors, *sizes)
 
-    @torch.no_grad()
     def _start_code_vectors(self, vectors: Tensor) -> None:
-        """Put the vectors of codes, read and scored, where the items [N, d] lie that have them: level by level the mean of
-        what the levels before leave of their vectors."""
-        width, none = self.config["hidden_size"], self.item_codes.unknown_code
+        """Put the vectors of codes, read and scored, where the items [N, d] lie that have them."""
+        width = self.config["hidden_size"]
         if vectors.shape[1] != width:  # a random map keeps angles, about
             drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
             vectors = vectors @ drawn.to(vectors) / vectors.shape[1] ** 0.5
-        for level, codes in enumerate(self.item_codes.codes.T):                   # [N]
-            sums = vectors.new_zeros(none + 1, width).index_add_(0, codes, vectors)
-            counts = torch.bincount(codes, minlength=none + 1)[:, None]           # [C + 1, 1]
-            means = sums / counts.clamp(min=1)
-            vectors = vectors - means[codes]
-            used = (counts > 0).squeeze(1)
-            used[none] = False
-            size = means[used].square().mean().sqrt()
-            if size > 0:  # nothing is left where the codes before say all
-                start = CODE_RMS * means[used] / size
-                self.item_codes.words.weight[self.item_codes.first[level] + used.nonzero().squeeze(1)] = start
-                self.code_heads[level].weight[used[:none]] = start
+        self.place_codes(vectors, vectors)
+
+    def quantised(self, vectors: Tensor) -> Tensor:
+        """By the method of ``identifiers`` where it reads vectors, else by a residual-quantised VAE."""
+        method = self.config["identifiers"]
+        if method in ("rkmeans", "pq"):
+            return self._plain_codes(method, None, vectors)
+        with torch.enable_grad():
+            return self._residual_codes(vectors, report=lambda *_: None)[0]
 
     # from a history to states before codes
 

@@ -5,6 +5,7 @@ Training in rounds: between two of them the model improves the identifiers of th
 """
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 from recbole_contrec.training.identity import load_weights
@@ -22,6 +23,9 @@ class RefiningTrainer(WindowTrainer):
     it, comes back in place of a further refinement. Training goes on between the two, so the later test finds what spoils a model
     for good, not what merely slows it down. What was done stands in ``refinements``, one record each. Models that do not
     improve themselves are trained as ever.
+
+    Where identifiers are made of what the model has learned (``refine_from: histories``), all of them change, and the vectors of
+    their codes with them. Training then goes on from the averaged weights, which these were made of and fit.
     """
 
     @property
@@ -31,10 +35,10 @@ class RefiningTrainer(WindowTrainer):
 
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
         if self.config["self_improve"] and epoch_idx and epoch_idx % self.config["refine_every"] == 0:
-            self._between_rounds(epoch_idx)
+            self._between_rounds(epoch_idx, train_data)
         return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
-    def _between_rounds(self, epoch: int) -> None:
+    def _between_rounds(self, epoch: int, train_data) -> None:
         """Judge the refinement before, then refine or take back."""
         if self.refinements and "kept" not in self.refinements[-1]:
             last = self.refinements[-1]
@@ -49,21 +53,32 @@ class RefiningTrainer(WindowTrainer):
                                 before)
                     return
         if len(self.refinements) < self.config["refine_rounds"]:
-            self._refine(epoch)
+            self._refine(epoch, train_data)
 
-    def _refine(self, epoch: int) -> None:
+    def _refine(self, epoch: int, train_data) -> None:
         before = self.curve[-1].score if self.curve else None  # None where nothing is validated
         training = self.model.training
         self.model.eval()
-        with self._averaged():
-            codes = self.model.item_codes.codes.clone()
-            record = {"epoch": epoch, **self.model.refine()}
-            if before is not None:
+        train_data.set_epoch(epoch)
+        batches = (interaction.to(self.device) for interaction in train_data)
+        anew = self.config["refine_from"] == "histories"
+        if anew and self.average is not None:
+            self.average.keep()
+        codes = self.model.item_codes.codes.clone()
+        with nullcontext() if anew else self._averaged():
+            record = {"epoch": epoch, **self.model.refine(batches)}
+        if anew:
+            self._forget_steps()
+        if before is not None:
+            with self._averaged():
                 at_once = float(self._valid_epoch(self._valid_data)[0])
-                record["valid_at_once"] = round(at_once, 4)
-                if self._costs_too_much(before, at_once):
+            record["valid_at_once"] = round(at_once, 4)
+            if self._costs_too_much(before, at_once):
+                if anew:
+                    self._take_back()
+                else:
                     self.model.replace_codes(codes)
-                    record.update(valid_before=round(before, 4), valid_after=record["valid_at_once"], kept=False)
+                record.update(valid_before=round(before, 4), valid_after=record["valid_at_once"], kept=False)
         self.model.train(training)
         self.refinements.append(record)
         if "kept" not in record:
@@ -81,7 +96,11 @@ class RefiningTrainer(WindowTrainer):
             load_weights(self.model, Path(self.saved_model_file), self.config["model"], self.identity)
         else:
             self.model.load_state_dict(self.best_in_memory)
-        self.optimizer.state.clear()  # moments of weights that are gone
+        self._forget_steps()
+        self.cur_step = 0
+
+    def _forget_steps(self) -> None:
+        """Moments and the average of weights that are gone."""
+        self.optimizer.state.clear()
         if self.average is not None:
             self.average.restart()
-        self.cur_step = 0

@@ -5,7 +5,7 @@ What every model shares that writes the codes of the next item one after the oth
 methods for scores.
 """
 
-from typing import Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
 from recbole_contrec.model.base.self_improvement import SelfImprovement, check_rounds
 from recbole_contrec.model.base.windowed import Targets
+from recbole_contrec.tokenizer import residual_kmeans
 from recbole_contrec.training.stages import Stage
 
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
@@ -69,6 +70,10 @@ class CodeTable(nn.Module):
         words = self.words(codes + self.first)
         return words.cumsum(-2) if self.adds else words
 
+    def sums(self) -> Tensor:
+        """The word vectors of every item's codes added up [N, D]."""
+        return self.words(self.codes + self.first).sum(1)
+
     def read_next(self, codes: Tensor, level: int, before: Tensor | None) -> Tensor:
         """The same [..., D] of codes [...] of one codebook; ``before`` is what was read of the code in front, None for none."""
         words = self.words(codes + self.first[level])
@@ -118,7 +123,7 @@ class IdentifierGenerator:
             ValueError: settings that would be ignored, or never refine anything.
         """
         config = self.config
-        check_rounds(config)
+        check_rounds(config, self.item_codes.codes.shape[1])
         if not config["self_improve"]:
             return None
         return SelfImprovement(self.n_items, config["vector_size"], config["hidden_size"], config)
@@ -159,9 +164,9 @@ class IdentifierGenerator:
         align items and identifiers, where these are to be improved."""
         targets = self._targets(interaction)                                      # states [n, K, D]
         loss = self.code_loss(targets.states, self.item_codes.codes[targets.items])
-        if self.improvement is None:
+        weight = self.config["alignment_weight"] if self.improvement is not None else 0
+        if not weight:
             return CodesLoss(loss)
-        weight = self.config["alignment_weight"]
         return AlignedLoss(loss, *(weight * term for term in self.improvement.losses(self)))
 
     def code_loss(self, states: Tensor, codes: Tensor) -> Tensor:
@@ -172,16 +177,44 @@ class IdentifierGenerator:
                    for level, head in enumerate(self.code_heads))
         return loss / (codes[:, 0] != none).sum().clamp(min=1)
 
-    def refine(self) -> dict:
-        """Put improved identifiers in place of those of now; says what changed."""
-        refined = self.improvement.refine(self)
+    def refine(self, batches: Iterable) -> dict:
+        """Put improved identifiers in place of those of now; says what changed.
+
+        Args:
+            batches: of training, for what the model has learned of the items.
+        """
+        refined = self.improvement.refine(self, batches)
+        read = self.item_codes.sums()
         self.replace_codes(refined.codes)
+        if refined.vectors is not None:
+            self.place_codes(read, refined.vectors, read_rms=None)
         return refined.report
 
     def replace_codes(self, codes: Tensor) -> None:
         """Give the items other identifiers [N, K]."""
         self.item_codes.codes.copy_(codes)
         self._trie = None
+
+    def quantised(self, vectors: Tensor) -> Tensor:
+        """Codes [N, K - 1] of vectors [N, D] for a refinement, the number C for rows without one; a last code will tell apart what
+        shares them. Residual k-means here; an heir with another tokenizer may take that."""
+        return residual_kmeans(vectors, self.item_codes.codes.shape[1] - 1, self.item_codes.unknown_code, self.config["seed"])
+
+    @torch.no_grad()
+    def place_codes(self, read: Tensor, scored: Tensor, read_rms: float | None = CODE_RMS) -> None:
+        """Put the vectors of codes where the items lie that have them: level by level the mean of what the levels before leave of
+        the items' vectors.
+
+        Args:
+            read: item vectors [N, D] for what is read of a code.
+            scored: item vectors [N, D] for what a code is scored by.
+            read_rms: of a coordinate of what is read, per level; None for the means as they are, which add up to ``read``.
+        """
+        table = self.item_codes
+        for level, (used, means) in enumerate(_means_by_code(read, table.codes, table.unknown_code)):
+            table.words.weight[table.first[level] + used] = means if read_rms is None else _scaled(means, read_rms)
+        for head, (used, means) in zip(self.code_heads, _means_by_code(scored, table.codes, table.unknown_code)):
+            head.weight[used] = _scaled(means, CODE_RMS)
 
     def _targets(self, interaction) -> Targets:
         """All targets of a batch and the states before their codes [n, K, D]."""
@@ -330,3 +363,22 @@ def log_probs_of(heads: nn.ModuleList, states: Tensor, codes: Tensor) -> Tensor:
     """Log-probabilities [n] of codes [n, K] after states [n, K, D], by K maps from D to C."""
     return sum(head(states[:, level]).log_softmax(1).gather(1, codes[:, level, None]).squeeze(1)
                for level, head in enumerate(heads))
+
+
+def _means_by_code(vectors: Tensor, codes: Tensor, n_codes: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each of the K columns of codes [N, K]: the codes in use [c], and the mean [c, D] of what the columns before leave of the
+    vectors [N, D] of the items that have each. Nothing for a column where the codes before say all."""
+    for column in codes.T:
+        sums = vectors.new_zeros(n_codes + 1, vectors.shape[1]).index_add_(0, column, vectors)
+        counts = torch.bincount(column, minlength=n_codes + 1)                    # [C + 1]
+        means = sums / counts.clamp(min=1)[:, None]
+        vectors = vectors - means[column]
+        used = counts[:n_codes].nonzero().squeeze(1)
+        if not means[used].any():
+            used = used[:0]
+        yield used, means[used]
+
+
+def _scaled(vectors: Tensor, rms: float) -> Tensor:
+    """Vectors [n, D] with this root mean square over all coordinates."""
+    return rms * vectors / vectors.square().mean().sqrt()

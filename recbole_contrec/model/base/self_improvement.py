@@ -7,24 +7,27 @@ Reference:
     https://arxiv.org/abs/2412.17171
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Iterable, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.decoding import AllTuples, diverse_beam_search
-from recbole_contrec.tokenizer import identifier_report, seen_rows
+from recbole_contrec.tokenizer import identifier_report, seen_rows, standardise, with_counter
 from recbole_contrec.tokenizer.assignment import assign
 
 ITEMS_A_SEARCH = 512  # whose identifiers are generated at once
+OF_WRITING = ("refine_candidates", "refine_groups", "refine_diversity", "refine_margin", "refine_crowding", "refine_assignment")
+PRIOR_STATES = 3  # at the mean of all, with which the few states before a rare item are averaged
 
 
 class Refined(NamedTuple):
     """Identifiers after a refinement, and what it changed."""
 
-    codes: Tensor       # [N, K]
+    codes: Tensor           # [N, K]
     report: dict[str, Any]
+    vectors: Tensor | None = None   # [N, D] that they quantise; None where they were written
 
 
 class SelfImprovement(nn.Module):
@@ -32,15 +35,22 @@ class SelfImprovement(nn.Module):
     times the model writes all identifiers anew.
 
     An item is described by one vector, of its interactions or its texts. Alignment teaches the language model to write an
-    identifier behind a description, and to tell the description from an identifier. A refinement has it write several
-    for every item, which differ, and hands them out so that all are distinct and none is less likely than the one before.
-    The likeliest identifiers are generic ones, so no item moves to where more items shared the first codes before
-    (``refine_crowding``): items that share them are harder to tell apart, as targets and in a history.
+    identifier behind a description, and to tell the description from an identifier. A refinement makes identifiers of all items
+    anew, in one of two ways (``refine_from``):
+
+    - ``histories``: where the model expects an item is the mean of its states in front of the item's first code, over the
+      training histories. These means are quantised as item vectors are at first, so items that follow the same histories share
+      codes. The word vectors of the new codes start where the items lie that have them.
+    - ``descriptions``, the paper's: the model writes several identifiers behind the description of every item, which differ, and
+      they are handed out so that all are distinct and none is less likely than the one before. The likeliest identifiers are
+      generic ones, so no item moves to where more items shared the first codes before (``refine_crowding``): items that share
+      them are harder to tell apart, as targets and in a history.
 
     NOTE:
         The paper leaves open how often, with which weights and how collisions are avoided; what is chosen here are settings.
         It describes items by their words, here any vector serves (``item_descriptions: text`` is nearest to it). Its
-        alignment is a stage that returns at times; here it is a term of the loss in every step.
+        alignment is a stage that returns at times; here it is a term of the loss in every step. Quantising anew is ours:
+        identifiers written one item at a time rank no better than those before them.
 
     Axes: N items, K codes, D width of the language model, d width of a description, W candidates, m items of a batch.
 
@@ -48,8 +58,8 @@ class SelfImprovement(nn.Module):
         n_items: N.
         size: d.
         hidden_size: D.
-        settings: ``alignment_items``, ``refine_candidates``, ``refine_groups``, ``refine_diversity``, ``refine_margin``,
-            ``refine_crowding``, ``refine_assignment`` and ``refinement``, as in ``properties/model/TIGER.yaml``.
+        settings: ``alignment_items``, ``refine_from``, ``refine_candidates``, ``refine_groups``, ``refine_diversity``,
+            ``refine_margin``, ``refine_crowding``, ``refine_assignment`` and ``refinement``, as in ``properties/model/TIGER.yaml``.
 
     Raises:
         ValueError: the groups of the search cannot share the candidates evenly.
@@ -84,11 +94,42 @@ class SelfImprovement(nn.Module):
         return model.code_loss(states, codes), 1 - F.cosine_similarity(told, self.descriptions[drawn]).mean()
 
     @torch.no_grad()
-    def refine(self, model) -> Refined:
+    def refine(self, model, batches: Iterable) -> Refined:
         """New identifiers in place of those of ``model``, which stays as it is.
 
         With ``refinement: random``, the control, the same items move, and to the same identifiers, but who gets which is drawn.
+
+        Args:
+            batches: of training, for ``refine_from: histories``.
         """
+        before = model.item_codes.codes
+        codes, report, vectors = (self._quantised(model, batches) if self.settings["refine_from"] == "histories"
+                                  else self._written(model))
+        if self.settings["refinement"] == "random":
+            codes = _shuffled(codes, before)
+        changed = (codes != before)[self._with_codes(model)]
+        return Refined(codes, {
+            "share_changed": round(float(changed.any(1).double().mean()), 4),
+            "share_of_codes_changed": [round(float(share), 4) for share in changed.double().mean(0)],
+            **report, **identifier_report(codes, model.item_codes.unknown_code)}, vectors)
+
+    def _quantised(self, model, batches) -> Refined:
+        """Identifiers of where the model expects the items."""
+        vectors, own = states_before_items(model, batches), model.item_codes.codes
+        expected, with_codes = seen_rows(vectors), self._with_codes(model)
+        vectors = standardise(vectors * (expected & with_codes)[:, None])
+        codes = model.quantised(vectors).to(own.device)
+        # An item that is nobody's next one is read in histories all the same: it takes the first codes of what is read most alike.
+        others, read = (expected & with_codes).nonzero().squeeze(1), model.item_codes.sums()
+        for part in (with_codes & ~expected).nonzero().squeeze(1).split(ITEMS_A_SEARCH):
+            codes[part] = codes[others[torch.cdist(read[part], read[others]).argmin(1)]]
+        try:
+            return Refined(with_counter(codes, model.item_codes.unknown_code), {}, vectors)
+        except ValueError as error:  # all that a run has learned must not be lost for this
+            return Refined(own.clone(), {"failed": str(error)})
+
+    def _written(self, model) -> Refined:
+        """Identifiers that the model writes behind descriptions."""
         settings, none = self.settings, model.item_codes.unknown_code
         known = self._known(model)                                                # [n]
         own = model.item_codes.codes[known]                                       # [n, K]
@@ -111,17 +152,11 @@ class SelfImprovement(nn.Module):
         new = assign(torch.cat([own, held]), torch.cat([likely, nothing[:, 0]]),
                      torch.cat([candidates, held[:, None].expand(-1, width, -1)]), torch.cat([scores, nothing]),
                      settings["refine_margin"], settings["refine_assignment"])[:len(own)].to(own.device)
-        if settings["refinement"] == "random":
-            new = _shuffled(new, own)
         codes = model.item_codes.codes.clone()
         codes[known] = new
         other = (candidates != own[:, None]).any(2)  # its own, found again, may score higher by rounding
         better = (scores - likely[:, None] > settings["refine_margin"]) & other   # [n, W]
-        return Refined(codes, {
-            "share_changed": round(float((new != own).any(1).double().mean()), 4),
-            "share_of_codes_changed": [round(float(share), 4) for share in (new != own).double().mean(0)],
-            "share_wanting_change": round(float(better.any(1).double().mean()), 4),
-            **identifier_report(codes, none)})
+        return Refined(codes, {"share_wanting_change": round(float(better.any(1).double().mean()), 4)})
 
     def _known(self, model) -> Tensor:
         """Items with codes and a description [n]; refinements leave them the same."""
@@ -139,22 +174,43 @@ class SelfImprovement(nn.Module):
         return torch.stack([mark, self.to_prompt(self.descriptions[items])], dim=1)
 
 
-def check_rounds(config) -> None:
+def states_before_items(model, batches: Iterable) -> Tensor:
+    """Where a model in eval mode expects each item: the mean of its states in front of the item's first code, over the targets of
+    the batches, less the mean over all targets; [N, D], zeros for items that are no target.
+
+    Few states say little, so :data:`PRIOR_STATES` more at the mean of all are averaged with them.
+    """
+    sums, counts = 0, 0
+    for interaction in batches:
+        targets = model._targets(interaction)                                     # states [n, K, D]
+        states = targets.states[:, 0].double()                                    # [n, D]
+        sums = sums + states.new_zeros(model.n_items, states.shape[1]).index_add_(0, targets.items, states)
+        counts = counts + torch.bincount(targets.items, minlength=model.n_items)[:, None]     # [N, 1]
+    return ((sums - counts * sums.sum(0) / counts.sum()) / (counts + PRIOR_STATES)).float()
+
+
+def check_rounds(config, n_tokens: int) -> None:
     """Settings of self-improvement that would be ignored, or never refine anything.
 
     Args:
         config: with ``settings``, the defaults of the model.
+        n_tokens: codes of an identifier (K).
 
     Raises:
         ValueError: names the settings.
     """
-    every = config["refine_every"]
+    every, written = config["refine_every"], config["refine_from"] == "descriptions"
+    changed = [key for key, setting in config.settings.items()
+               if key.startswith(("alignment_", "refine", "item_descriptions")) and config[key] != setting.default]
+    unread = [key for key in changed if key in OF_WRITING]
     if not config["self_improve"]:
-        changed = [key for key, setting in config.settings.items()
-                   if key.startswith(("alignment_", "refine", "item_descriptions")) and config[key] != setting.default]
         if changed:
             raise ValueError(f"{', '.join(changed)}: set self_improve=True as well")
-    elif config["refine_rounds"] and not config["alignment_weight"]:
+    elif unread and not written:
+        raise ValueError(f"{', '.join(unread)}: for refine_from=descriptions only")
+    elif config["refine_rounds"] and not written and n_tokens < 2:
+        raise ValueError("refine_from=histories: an identifier needs a code beside the one that tells apart what shares the others")
+    elif config["refine_rounds"] and written and not config["alignment_weight"]:
         raise ValueError("alignment_weight=0: the model would refine identifiers without having learned to write them; set "
                          "refine_rounds=0 as well")
     elif config["refine_rounds"] and config["eval_step"] > 0 and every % config["eval_step"]:
