@@ -16,8 +16,8 @@ TINY_TIGER += ["--tokenizer_epochs=20", "--item_tokens=2", "--codes=16", "--beam
                "--backbone=causal", "--identifiers=rqvae", "--item_vectors=svd", "--user_buckets=0", "--label_smoothing=0",
                "--generate_seen=~", "--code_vectors_init=random"]
 TINY_SIIT = TINY_TIGER + ["--alignment_items=32", "--alignment_weight=0.1", "--refine_every=1", "--refine_rounds=2",
-                          "--refine_from=histories", "--refinement=model", "--refine_tolerance=~"]
-TINY_SIIT_PAPER = [argument for argument in TINY_SIIT if not argument.startswith("--refine_from")]
+                          "--refine_from=histories", "--refine_whitening=0.5", "--refinement=model", "--refine_tolerance=~"]
+TINY_SIIT_PAPER = [argument for argument in TINY_SIIT if not argument.startswith(("--refine_from", "--refine_whitening"))]
 TINY_SIIT_PAPER += ["--refine_candidates=8", "--refine_groups=2", "--refine_diversity=1", "--refine_margin=0",
                     "--refine_assignment=optimal", "--refine_crowding=False"]
 TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),

@@ -111,7 +111,7 @@ REFUSED = {
         (("--user_bucket=3",), "did you mean user_buckets"), (("--codes=1",), "codes")],
     "SIIT": [
         (("--refine_every=0",), "refine_every"), (("--refinement=none",), "one of model, random"),
-        (("--refine_from=words",), "one of histories, descriptions"), (("--refine_margin=1",), "for refine_from=descriptions only")],
+        (("--refine_from=words",), "one of histories, descriptions"), (("--refine_margin=1",), "not for refine_from=histories")],
     "SIIT-paper": [
         (("--refine_groups=3",), "refine_groups=3 must divide refine_candidates=8"),
         (("--refine_assignment=fair",), "one of optimal, greedy")],

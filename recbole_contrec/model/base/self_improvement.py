@@ -18,6 +18,7 @@ from recbole_contrec.tokenizer import identifier_report, seen_rows, standardise,
 from recbole_contrec.tokenizer.assignment import assign
 
 ITEMS_A_SEARCH = 512  # whose identifiers are generated at once
+OF_QUANTISING = ("refine_whitening",)
 OF_WRITING = ("refine_candidates", "refine_groups", "refine_diversity", "refine_margin", "refine_crowding", "refine_assignment")
 PRIOR_STATES = 3  # at the mean of all, with which the few states before a rare item are averaged
 
@@ -58,7 +59,7 @@ class SelfImprovement(nn.Module):
         n_items: N.
         size: d.
         hidden_size: D.
-        settings: ``alignment_items``, ``refine_from``, ``refine_candidates``, ``refine_groups``, ``refine_diversity``,
+        settings: ``alignment_items``, ``refine_from``, ``refine_whitening``, ``refine_candidates``, ``refine_groups``, ``refine_diversity``,
             ``refine_margin``, ``refine_crowding``, ``refine_assignment`` and ``refinement``, as in ``properties/model/TIGER.yaml``.
 
     Raises:
@@ -117,7 +118,7 @@ class SelfImprovement(nn.Module):
         """Identifiers of where the model expects the items."""
         vectors, own = states_before_items(model, batches), model.item_codes.codes
         expected, with_codes = seen_rows(vectors), self._with_codes(model)
-        vectors = standardise(vectors * (expected & with_codes)[:, None])
+        vectors = standardise(whitened(vectors * (expected & with_codes)[:, None], self.settings["refine_whitening"]))
         codes = model.quantised(vectors).to(own.device)
         # An item that is nobody's next one is read in histories all the same: it takes the first codes of what is read most alike.
         others, read = (expected & with_codes).nonzero().squeeze(1), model.item_codes.sums()
@@ -189,6 +190,22 @@ def states_before_items(model, batches: Iterable) -> Tensor:
     return ((sums - counts * sums.sum(0) / counts.sum()) / (counts + PRIOR_STATES)).float()
 
 
+def whitened(vectors: Tensor, share: float) -> Tensor:
+    """Vectors [N, D] with their principal axes brought nearer to one scale: a standard deviation s becomes s ** (1 - share).
+    Rows of zeros stay zero.
+
+    Most of where an item is expected says how popular it is, and how recent. Codes that say nothing else tell few items apart.
+    """
+    rows = seen_rows(vectors)
+    centred = vectors[rows].double()
+    centred = centred - centred.mean(0)
+    variance, axes = torch.linalg.eigh(centred.T @ centred / len(centred))        # [D], [D, D]
+    scale = variance.clamp(min=1e-12 * float(variance.max())) ** (-share / 2)
+    result = torch.zeros_like(vectors)
+    result[rows] = (centred @ axes * scale).to(vectors)
+    return result
+
+
 def check_rounds(config, n_tokens: int) -> None:
     """Settings of self-improvement that would be ignored, or never refine anything.
 
@@ -202,12 +219,12 @@ def check_rounds(config, n_tokens: int) -> None:
     every, written = config["refine_every"], config["refine_from"] == "descriptions"
     changed = [key for key, setting in config.settings.items()
                if key.startswith(("alignment_", "refine", "item_descriptions")) and config[key] != setting.default]
-    unread = [key for key in changed if key in OF_WRITING]
+    unread = [key for key in changed if key in (OF_QUANTISING if written else OF_WRITING)]
     if not config["self_improve"]:
         if changed:
             raise ValueError(f"{', '.join(changed)}: set self_improve=True as well")
-    elif unread and not written:
-        raise ValueError(f"{', '.join(unread)}: for refine_from=descriptions only")
+    elif unread:
+        raise ValueError(f"{', '.join(unread)}: not for refine_from={config['refine_from']}")
     elif config["refine_rounds"] and not written and n_tokens < 2:
         raise ValueError("refine_from=histories: an identifier needs a code beside the one that tells apart what shares the others")
     elif config["refine_rounds"] and written and not config["alignment_weight"]:
