@@ -7,11 +7,11 @@ What it is worth that a model improves its own identifiers: with it, without it,
     python benchmarks/refine.py --dataset=ml-100k --identifiers rqvae clusters --epochs=30 --refine_every=5
 
 For each way to initial identifiers and each seed, five runs of the same number of epochs, none of which stops early: ``TIGER``
-keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; ``written`` is SIIT as in the
-paper, which has the model write new identifiers behind descriptions; and ``random``, SIIT that deals the new identifiers out at
+keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; ``written`` is
+SIIT-paper, where the model writes new identifiers behind descriptions; and ``random``, SIIT that deals the new identifiers out at
 random among the items that move. ``--kinds`` takes some of them. Rows are named after both, ``rqvae-SIIT``. Further
-``--key=value`` settings go to every run that reads them. Every run is a process of its own; finished ones are kept and never repeated. The tables are written to
-``OUTPUT/DATASET-refine/README.md``, a picture beside it.
+``--key=value`` settings go to every run that reads them. Every run is a process of its own; finished ones are kept and never
+repeated. The tables are written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
 
 import argparse
@@ -41,8 +41,7 @@ class Kind(NamedTuple):
 
 
 KINDS = (Kind(OWN_START, "TIGER"), Kind("aligned", "SIIT", {"refine_rounds": "0"}), Kind("SIIT", "SIIT"),
-         Kind("written", "SIIT", {"refine_from": "descriptions", "refine_tolerance": "0.1"}),
-         Kind("random", "SIIT", {"refinement": "random"}))
+         Kind("written", "SIIT-paper"), Kind("random", "SIIT", {"refinement": "random"}))
 PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a budget of its own
 
 
@@ -92,7 +91,7 @@ def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, 
     if kind.model != "TIGER":
         from recbole_contrec.model.base.self_improvement import OF_WRITING
 
-        unread = () if "refine_from" in kind.settings else OF_WRITING
+        unread = () if kind.model == "SIIT-paper" else OF_WRITING
         return {key: value for key, value in settings.items() if key not in unread}
     unread = ("refine", "alignment", "item_descriptions") + ("text_encoder",) * (not reads_texts)
     return {key: value for key, value in settings.items() if not key.startswith(unread)}

@@ -69,7 +69,7 @@ def test_every_tokenizer_and_seed_has_five_runs_of_one_budget(tmp_path, config_o
     assert [config["identifiers"] for config in configs] == ["rqvae"] * 5 + ["pq"] * 5
     assert [(config["self_improve"], config["refine_rounds"] > 0, config["refinement"]) for config in configs[:5]] == [
         (False, True, "model"), (True, False, "model"), *[(True, True, "model")] * 2, (True, True, "random")]
-    assert [run.name for run in planned if "--refine_from=descriptions" in run.settings] == ["rqvae-written", "pq-written"] * 2
+    assert [config["refine_from"] for config in configs[2:5]] == ["histories", "descriptions", "histories"]
     some = refine.runs_of(refine._parse(["--dataset=tiny", "--seeds=2", "--kinds", "SIIT", "aligned"]), tmp_path)
     assert [run.name for run in some] == [f"{method}-{kind}" for method in ("rqvae", "clusters") for kind in ("aligned", "SIIT")] * 2
     with pytest.raises(SystemExit):

@@ -15,8 +15,8 @@ logger = logging.getLogger("recbole_contrec")
 
 
 class RefiningTrainer(WindowTrainer):
-    """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models with ``refine``: every ``refine_every`` epochs, and
-    ``refine_rounds`` times at most, identifiers are written anew, and training goes on from the same weights.
+    """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models with ``refine``: every ``refine_every``
+    epochs, and ``refine_rounds`` times at most, identifiers are made anew, and training goes on from the same weights.
 
     A refinement is validated at once, and taken back where that costs more than ``refine_tolerance``. It is taken back later
     where no validation of the ``refine_every`` epochs after it reached the best before: the best model, its identifiers with

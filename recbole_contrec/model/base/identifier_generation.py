@@ -196,8 +196,8 @@ class IdentifierGenerator:
         self._trie = None
 
     def quantised(self, vectors: Tensor) -> Tensor:
-        """Codes [N, K - 1] of vectors [N, D] for a refinement, the number C for rows without one; a last code will tell apart what
-        shares them. Residual k-means here; an heir with another tokenizer may take that."""
+        """Codes [N, K - 1] of vectors [N, D] for a refinement, the number C for rows without one; a last code will tell apart
+        what shares them. Residual k-means here; an heir with another tokenizer may take that."""
         return residual_kmeans(vectors, self.item_codes.codes.shape[1] - 1, self.item_codes.unknown_code, self.config["seed"])
 
     @torch.no_grad()
@@ -366,8 +366,8 @@ def log_probs_of(heads: nn.ModuleList, states: Tensor, codes: Tensor) -> Tensor:
 
 
 def _means_by_code(vectors: Tensor, codes: Tensor, n_codes: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each of the K columns of codes [N, K]: the codes in use [c], and the mean [c, D] of what the columns before leave of the
-    vectors [N, D] of the items that have each. Nothing for a column where the codes before say all."""
+    """For each of the K columns of codes [N, K]: the codes in use [c], and the mean [c, D] of what the columns before leave of
+    the vectors [N, D] of the items that have each. Nothing for a column where the codes before say all."""
     for column in codes.T:
         sums = vectors.new_zeros(n_codes + 1, vectors.shape[1]).index_add_(0, column, vectors)
         counts = torch.bincount(column, minlength=n_codes + 1)                    # [C + 1]

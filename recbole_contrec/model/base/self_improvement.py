@@ -59,8 +59,9 @@ class SelfImprovement(nn.Module):
         n_items: N.
         size: d.
         hidden_size: D.
-        settings: ``alignment_items``, ``refine_from``, ``refine_whitening``, ``refine_candidates``, ``refine_groups``, ``refine_diversity``,
-            ``refine_margin``, ``refine_crowding``, ``refine_assignment`` and ``refinement``, as in ``properties/model/TIGER.yaml``.
+        settings: ``alignment_items``, ``refine_from``, ``refine_whitening``, ``refine_candidates``, ``refine_groups``,
+            ``refine_diversity``, ``refine_margin``, ``refine_crowding``, ``refine_assignment`` and ``refinement``, as in
+            ``properties/model/TIGER.yaml``.
 
     Raises:
         ValueError: the groups of the search cannot share the candidates evenly.
@@ -120,7 +121,7 @@ class SelfImprovement(nn.Module):
         expected, with_codes = seen_rows(vectors), self._with_codes(model)
         vectors = standardise(whitened(vectors * (expected & with_codes)[:, None], self.settings["refine_whitening"]))
         codes = model.quantised(vectors).to(own.device)
-        # An item that is nobody's next one is read in histories all the same: it takes the first codes of what is read most alike.
+        # What is nobody's next item is read in histories all the same: it takes the first codes of what is read most alike.
         others, read = (expected & with_codes).nonzero().squeeze(1), model.item_codes.sums()
         for part in (with_codes & ~expected).nonzero().squeeze(1).split(ITEMS_A_SEARCH):
             codes[part] = codes[others[torch.cdist(read[part], read[others]).argmin(1)]]
@@ -226,7 +227,7 @@ def check_rounds(config, n_tokens: int) -> None:
     elif unread:
         raise ValueError(f"{', '.join(unread)}: not for refine_from={config['refine_from']}")
     elif config["refine_rounds"] and not written and n_tokens < 2:
-        raise ValueError("refine_from=histories: an identifier needs a code beside the one that tells apart what shares the others")
+        raise ValueError("refine_from=histories: an identifier needs a code beside the last, which tells apart what shares it")
     elif config["refine_rounds"] and written and not config["alignment_weight"]:
         raise ValueError("alignment_weight=0: the model would refine identifiers without having learned to write them; set "
                          "refine_rounds=0 as well")
