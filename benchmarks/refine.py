@@ -87,11 +87,11 @@ def _item_vectors(given: argparse.Namespace, settings: dict[str, str]) -> str:
 
 def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, str]:
     """Those settings that a kind of run reads: TIGER none of self-improvement, nor an encoder where its identifiers come from
-    no texts, and others none of how identifiers are written unless they are."""
+    no texts, and others only those of their way to new identifiers."""
     if kind.model != "TIGER":
-        from recbole_contrec.model.base.self_improvement import OF_WRITING
+        from recbole_contrec.model.base.self_improvement import OF_QUANTISING, OF_WRITING
 
-        unread = () if kind.model == "SIIT-paper" else OF_WRITING
+        unread = OF_QUANTISING if kind.model == "SIIT-paper" else OF_WRITING
         return {key: value for key, value in settings.items() if key not in unread}
     unread = ("refine", "alignment", "item_descriptions") + ("text_encoder",) * (not reads_texts)
     return {key: value for key, value in settings.items() if not key.startswith(unread)}

@@ -5,7 +5,7 @@ import torch
 
 from conftest import TINY_SIIT_PAPER, changed, write_atomic_files
 from recbole_contrec import load_data_and_model
-from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
+from recbole_contrec.model.base.self_improvement import Refined, SelfImprovement
 from recbole_contrec.training import checkpoint
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
 from recbole_contrec.training.window_trainer import WindowTrainer
@@ -34,13 +34,12 @@ ROUNDS = ("--epochs=9", "--refine_every=4", "--refine_rounds=1", "--learning_rat
           "--average_decay=0.9", "--final_learning_rate_ratio=1", "--beam_size=60", "--valid_metric=MRR@10")
 
 
-def permuted(model, batches):
+def permuted(improvement, model, batches):
     """Identifiers of others for everybody: a planted refinement that is none."""
-    codes = model.item_codes.codes
+    codes = model.item_codes.codes.clone()
     has = (codes[:, 0] < NONE).nonzero().squeeze(1)
     codes[has] = codes[has[torch.randperm(len(has))]]
-    model._trie = None
-    return {"share_changed": 1.0}
+    return Refined(codes, {"share_changed": 1.0})
 
 
 def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
@@ -52,7 +51,7 @@ def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
             group["lr"] *= progress < 4 / 9
 
     monkeypatch.setattr(WindowTrainer, "_set_learning_rate", learn_half_of_the_time)
-    monkeypatch.setattr(IdentifierGenerator, "refine", permuted)
+    monkeypatch.setattr(SelfImprovement, "refine", permuted)
     result = run_tiny("SIIT-paper", *ROUNDS, "--run_name=bad")
     (record,) = result["refinements"]
     assert record["epoch"] == 4 and record["kept"] is False and record["valid_after"] < record["valid_before"]
@@ -72,7 +71,7 @@ def test_what_is_taken_back_does_not_depend_on_what_is_saved(staged, monkeypatch
     trainer.folder.mkdir(parents=True)
     (trainer.folder / "best.safetensors").write_bytes(b"of another run")
     at_first = codes.clone()
-    monkeypatch.setattr(IdentifierGenerator, "refine", permuted)
+    monkeypatch.setattr(SelfImprovement, "refine", permuted)
     monkeypatch.setattr(trainer, "_valid_epoch", lambda *_, **__: (next(scores, 0.1), {"ndcg@10": 0.0}))
     monkeypatch.setattr(trainer, "_between_rounds", between := Recorded(trainer._between_rounds))
     trainer.config["refine_tolerance"] = None
@@ -100,7 +99,7 @@ def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance,
     trainer, codes = loaded.trainer, loaded.model.item_codes.codes
     trainer.valid_metric_bigger, trainer.curve, trainer.cur_step = bigger, [CurvePoint(0, 0.0, 0.0, 0.3)], 2
     before = codes.clone()
-    monkeypatch.setattr(IdentifierGenerator, "refine", permuted)
+    monkeypatch.setattr(SelfImprovement, "refine", permuted)
     monkeypatch.setattr(trainer, "_valid_epoch", lambda data: (at_once if data is loaded.data.valid else None, {}))
     trainer._refine(1, loaded.data.train)
     (record,) = trainer.refinements
@@ -117,9 +116,9 @@ def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, mo
 
     def look(*_):
         seen.append(all((p == 0.5).all() for p in trainer.average.parameters.values()))
-        return {} if len(seen) == 1 else (0.3, {})
+        return Refined(loaded.model.item_codes.codes, {}) if len(seen) == 1 else (0.3, {})
 
-    monkeypatch.setattr(IdentifierGenerator, "refine", look)
+    monkeypatch.setattr(SelfImprovement, "refine", look)
     monkeypatch.setattr(trainer, "_valid_epoch", look)
     trainer._refine(1, loaded.data.train)
     assert seen == [True, True] and not all((p == 0.5).all() for p in trainer.average.parameters.values())
@@ -154,7 +153,7 @@ def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):
 
 def test_a_good_refinement_is_kept(run_tiny, workplace, monkeypatch):
     """What changes nothing lets training go on getting better."""
-    monkeypatch.setattr(IdentifierGenerator, "refine", lambda *_: {"share_changed": 0.0})
+    monkeypatch.setattr(SelfImprovement, "refine", lambda _, model, __: Refined(model.item_codes.codes, {"share_changed": 0.0}))
     (record,) = run_tiny("SIIT-paper", *ROUNDS)["refinements"]
     assert record["kept"] is True and record["valid_after"] > record["valid_before"]
 
@@ -246,7 +245,7 @@ def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(ru
 
 
 def test_nothing_is_refined_where_it_is_not_wished(run_tiny, monkeypatch):
-    monkeypatch.setattr(IdentifierGenerator, "refine", lambda self: pytest.fail("refined"))
+    monkeypatch.setattr(SelfImprovement, "refine", lambda *_: pytest.fail("refined"))
     assert run_tiny("TIGER", "--epochs=3")["refinements"] == []
 
 

@@ -167,7 +167,8 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         if vectors.shape[1] != width:  # a random map keeps angles, about
             drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
             vectors = vectors @ drawn.to(vectors) / vectors.shape[1] ** 0.5
-        self.place_codes(vectors, vectors)
+        self.item_codes.start_at(vectors)
+        self.score_by(vectors)
 
     def quantised(self, vectors: Tensor) -> Tensor:
         """By the method of ``identifiers`` where it reads vectors, else by a residual-quantised VAE."""

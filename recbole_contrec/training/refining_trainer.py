@@ -6,6 +6,7 @@ Training in rounds: between two of them the model improves the identifiers of th
 
 import logging
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 
 from recbole_contrec.training.identity import load_weights
@@ -16,7 +17,7 @@ logger = logging.getLogger("recbole_contrec")
 
 class RefiningTrainer(WindowTrainer):
     """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models with ``refine``: every ``refine_every``
-    epochs, and ``refine_rounds`` times at most, identifiers are made anew, and training goes on from the same weights.
+    epochs, and ``refine_rounds`` times at most, identifiers are made anew, and training goes on with the same model.
 
     A refinement is validated at once, and taken back where that costs more than ``refine_tolerance``. It is taken back later
     where no validation of the ``refine_every`` epochs after it reached the best before: the best model, its identifiers with
@@ -60,31 +61,36 @@ class RefiningTrainer(WindowTrainer):
         training = self.model.training
         self.model.eval()
         train_data.set_epoch(epoch)
-        batches = (interaction.to(self.device) for interaction in train_data)
-        anew = self.config["refine_from"] == "histories"
-        if anew and self.average is not None:
-            self.average.keep()
-        codes = self.model.item_codes.codes.clone()
-        with nullcontext() if anew else self._averaged():
-            record = {"epoch": epoch, **self.model.refine(batches)}
-        if anew:
-            self._forget_steps()
-        if before is not None:
-            with self._averaged():
-                at_once = float(self._valid_epoch(self._valid_data)[0])
-            record["valid_at_once"] = round(at_once, 4)
-            if self._costs_too_much(before, at_once):
-                if anew:
-                    self._take_back()
-                else:
-                    self.model.replace_codes(codes)
-                record.update(valid_before=round(before, 4), valid_after=record["valid_at_once"], kept=False)
+        with self._averaged():
+            refined = self.model.improvement.refine(self.model, (batch.to(self.device) for batch in train_data))
+        record = {"epoch": epoch, **refined.report}
+        if "failed" in record:
+            logger.warning("identifiers stay as they are: %s", record["failed"])
+            record["kept"] = False
+        else:
+            self._adopt(refined, before, record)
         self.model.train(training)
         self.refinements.append(record)
         if "kept" not in record:
             self.cur_step = 0  # patience to judge it
         figures = "".join(f"\n  {name:<22} {value}" for name, value in record.items())
         logger.info("refinement %d, before epoch %d:%s", len(self.refinements), epoch, figures)
+
+    def _adopt(self, refined, before: float | None, record: dict) -> None:
+        """Take over identifiers, unless that costs too much at once; ``before`` is the last validation, None for none."""
+        own, anew = deepcopy(self.model.state_dict()), refined.vectors is not None
+        if anew and self.average is not None:
+            self.average.keep()
+        self.model.adopt(refined)
+        if before is not None:
+            with nullcontext() if anew else self._averaged():
+                at_once = float(self._valid_epoch(self._valid_data)[0])
+            record["valid_at_once"] = round(at_once, 4)
+            if self._costs_too_much(before, at_once):
+                self.model.load_state_dict(own)
+                record.update(valid_before=round(before, 4), valid_after=record["valid_at_once"], kept=False)
+        if anew and "kept" not in record:
+            self._forget_steps()
 
     def _costs_too_much(self, before: float, at_once: float) -> bool:
         tolerance, lost = self.config["refine_tolerance"], before - at_once if self.valid_metric_bigger else at_once - before

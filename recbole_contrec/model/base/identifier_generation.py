@@ -15,7 +15,7 @@ from recbole_contrec.backbone import length_groups
 from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
-from recbole_contrec.model.base.self_improvement import SelfImprovement, check_rounds
+from recbole_contrec.model.base.self_improvement import Refined, SelfImprovement, check_rounds
 from recbole_contrec.model.base.windowed import Targets
 from recbole_contrec.tokenizer import residual_kmeans
 from recbole_contrec.training.stages import Stage
@@ -70,14 +70,37 @@ class CodeTable(nn.Module):
         words = self.words(codes + self.first)
         return words.cumsum(-2) if self.adds else words
 
-    def sums(self) -> Tensor:
-        """The word vectors of every item's codes added up [N, D]."""
-        return self.words(self.codes + self.first).sum(1)
-
     def read_next(self, codes: Tensor, level: int, before: Tensor | None) -> Tensor:
         """The same [..., D] of codes [...] of one codebook; ``before`` is what was read of the code in front, None for none."""
         words = self.words(codes + self.first[level])
         return before + words if self.adds and before is not None else words
+
+    @torch.no_grad()
+    def sums(self) -> Tensor:
+        """The word vectors of the codes of every row added up [N, D]."""
+        return sum(self._words_at(level) for level in range(len(self.first)))
+
+    @torch.no_grad()
+    def start_at(self, vectors: Tensor) -> None:
+        """Put the word vectors of codes where the rows lie that have them, by vectors [N, D] of any size."""
+        for first, (used, means) in zip(self.first, _means_by_code(vectors, self.codes, self.unknown_code)):
+            if means.any():  # nothing is left where the codes before say all
+                self.words.weight[first + used] = _scaled(means, CODE_RMS)
+
+    @torch.no_grad()
+    def recode(self, codes: Tensor) -> None:
+        """Give the rows other codes [N, K]. The word vectors of these start where the rows were read that have them."""
+        if self.adds:
+            placed = list(_means_by_code(self.sums(), codes, self.unknown_code))  # they add up to what was read
+        else:
+            placed = [next(_means_by_code(self._words_at(level), column[:, None], self.unknown_code))
+                      for level, column in enumerate(codes.T)]
+        for first, (used, means) in zip(self.first, placed):
+            self.words.weight[first + used] = means
+        self.codes.copy_(codes)
+
+    def _words_at(self, level: int) -> Tensor:
+        return self.words(self.codes[:, level] + self.first[level])               # [N, D]
 
 
 class IdentifierGenerator:
@@ -184,37 +207,34 @@ class IdentifierGenerator:
             batches: of training, for what the model has learned of the items.
         """
         refined = self.improvement.refine(self, batches)
-        read = self.item_codes.sums()
-        self.replace_codes(refined.codes)
-        if refined.vectors is not None:
-            self.place_codes(read, refined.vectors, read_rms=None)
+        self.adopt(refined)
         return refined.report
 
-    def replace_codes(self, codes: Tensor) -> None:
-        """Give the items other identifiers [N, K]."""
-        self.item_codes.codes.copy_(codes)
+    @torch.no_grad()
+    def adopt(self, refined: Refined) -> None:
+        """Give the items other identifiers. Where these were quantised, their codes mean something new, so that what they are
+        read as and scored by starts anew, where their items lie."""
+        if refined.vectors is None:
+            self.item_codes.codes.copy_(refined.codes)
+        else:
+            self.item_codes.recode(refined.codes)
+            self.score_by(refined.vectors)
+            for head in self.code_heads:
+                head.bias.zero_()
         self._trie = None
+
+    @torch.no_grad()
+    def score_by(self, vectors: Tensor) -> None:
+        """Score codes by how near a state is to where the items lie that have them, by vectors [N, D] of any size."""
+        placed = _means_by_code(vectors, self.item_codes.codes, self.item_codes.unknown_code)
+        for head, (used, means) in zip(self.code_heads, placed):
+            if means.any():
+                head.weight[used] = _scaled(means, CODE_RMS)
 
     def quantised(self, vectors: Tensor) -> Tensor:
         """Codes [N, K - 1] of vectors [N, D] for a refinement, the number C for rows without one; a last code will tell apart
         what shares them. Residual k-means here; an heir with another tokenizer may take that."""
         return residual_kmeans(vectors, self.item_codes.codes.shape[1] - 1, self.item_codes.unknown_code, self.config["seed"])
-
-    @torch.no_grad()
-    def place_codes(self, read: Tensor, scored: Tensor, read_rms: float | None = CODE_RMS) -> None:
-        """Put the vectors of codes where the items lie that have them: level by level the mean of what the levels before leave of
-        the items' vectors.
-
-        Args:
-            read: item vectors [N, D] for what is read of a code.
-            scored: item vectors [N, D] for what a code is scored by.
-            read_rms: of a coordinate of what is read, per level; None for the means as they are, which add up to ``read``.
-        """
-        table = self.item_codes
-        for level, (used, means) in enumerate(_means_by_code(read, table.codes, table.unknown_code)):
-            table.words.weight[table.first[level] + used] = means if read_rms is None else _scaled(means, read_rms)
-        for head, (used, means) in zip(self.code_heads, _means_by_code(scored, table.codes, table.unknown_code)):
-            head.weight[used] = _scaled(means, CODE_RMS)
 
     def _targets(self, interaction) -> Targets:
         """All targets of a batch and the states before their codes [n, K, D]."""
@@ -367,15 +387,13 @@ def log_probs_of(heads: nn.ModuleList, states: Tensor, codes: Tensor) -> Tensor:
 
 def _means_by_code(vectors: Tensor, codes: Tensor, n_codes: int) -> Iterator[tuple[Tensor, Tensor]]:
     """For each of the K columns of codes [N, K]: the codes in use [c], and the mean [c, D] of what the columns before leave of
-    the vectors [N, D] of the items that have each. Nothing for a column where the codes before say all."""
+    the vectors [N, D] of the rows that have each."""
     for column in codes.T:
         sums = vectors.new_zeros(n_codes + 1, vectors.shape[1]).index_add_(0, column, vectors)
         counts = torch.bincount(column, minlength=n_codes + 1)                    # [C + 1]
         means = sums / counts.clamp(min=1)[:, None]
         vectors = vectors - means[column]
         used = counts[:n_codes].nonzero().squeeze(1)
-        if not means[used].any():
-            used = used[:0]
         yield used, means[used]
 
 

@@ -20,6 +20,7 @@ from recbole_contrec.tokenizer.assignment import assign
 ITEMS_A_SEARCH = 512  # whose identifiers are generated at once
 OF_QUANTISING = ("refine_whitening",)
 OF_WRITING = ("refine_candidates", "refine_groups", "refine_diversity", "refine_margin", "refine_crowding", "refine_assignment")
+DISTANCES = 2 ** 24  # between items that are computed at once
 PRIOR_STATES = 3  # at the mean of all, with which the few states before a rare item are averaged
 
 
@@ -28,20 +29,20 @@ class Refined(NamedTuple):
 
     codes: Tensor           # [N, K]
     report: dict[str, Any]
-    vectors: Tensor | None = None   # [N, D] that they quantise; None where they were written
+    vectors: Tensor | None = None   # [N, D] that they quantise, states of the model; None where they were not made so
 
 
 class SelfImprovement(nn.Module):
     """What a model that generates identifiers needs to improve them: items and identifiers are aligned in training, and at
-    times the model writes all identifiers anew.
+    times all identifiers are made anew out of what the model has learned.
 
     An item is described by one vector, of its interactions or its texts. Alignment teaches the language model to write an
     identifier behind a description, and to tell the description from an identifier. A refinement makes identifiers of all items
     anew, in one of two ways (``refine_from``):
 
     - ``histories``: where the model expects an item is the mean of its states in front of the item's first code, over the
-      training histories. These means are quantised as item vectors are at first, so items that follow the same histories share
-      codes. The word vectors of the new codes start where the items lie that have them.
+      training histories. These means are quantised (``quantised`` of the model says how), so items that follow the same
+      histories share codes. What is read of the new codes, and what they are scored by, starts where their items lie.
     - ``descriptions``, the paper's: the model writes several identifiers behind the description of every item, which differ, and
       they are handed out so that all are distinct and none is less likely than the one before. The likeliest identifiers are
       generic ones, so no item moves to where more items shared the first codes before (``refine_crowding``): items that share
@@ -123,8 +124,10 @@ class SelfImprovement(nn.Module):
         codes = model.quantised(vectors).to(own.device)
         # What is nobody's next item is read in histories all the same: it takes the first codes of what is read most alike.
         others, read = (expected & with_codes).nonzero().squeeze(1), model.item_codes.sums()
-        for part in (with_codes & ~expected).nonzero().squeeze(1).split(ITEMS_A_SEARCH):
-            codes[part] = codes[others[torch.cdist(read[part], read[others]).argmin(1)]]
+        theirs = read[others]
+        for part in (with_codes & ~expected).nonzero().squeeze(1).split(max(1, DISTANCES // len(others))):
+            alike = others[torch.cdist(read[part], theirs).argmin(1)]
+            codes[part], vectors[part] = codes[alike], vectors[alike]
         try:
             return Refined(with_counter(codes, model.item_codes.unknown_code), {}, vectors)
         except ValueError as error:  # all that a run has learned must not be lost for this
@@ -182,18 +185,24 @@ def states_before_items(model, batches: Iterable) -> Tensor:
 
     Few states say little, so :data:`PRIOR_STATES` more at the mean of all are averaged with them.
     """
-    sums, counts = 0, 0
-    for interaction in batches:
-        targets = model._targets(interaction)                                     # states [n, K, D]
-        states = targets.states[:, 0].double()                                    # [n, D]
-        sums = sums + states.new_zeros(model.n_items, states.shape[1]).index_add_(0, targets.items, states)
-        counts = counts + torch.bincount(targets.items, minlength=model.n_items)[:, None]     # [N, 1]
+    sums = counts = None
+    sampled, model.sampled_prefixes = model.sampled_prefixes, None  # all targets, also of a T5 that is trained on some
+    try:
+        for interaction in batches:
+            targets = model._targets(interaction)                                 # states [n, K, D]
+            states = targets.states[:, 0].double()                                # [n, D]
+            if sums is None:
+                sums, counts = (states.new_zeros(model.n_items, width) for width in (states.shape[1], 1))     # [N, D], [N, 1]
+            sums.index_add_(0, targets.items, states)
+            counts.index_add_(0, targets.items, states.new_ones(len(states), 1))
+    finally:
+        model.sampled_prefixes = sampled
     return ((sums - counts * sums.sum(0) / counts.sum()) / (counts + PRIOR_STATES)).float()
 
 
 def whitened(vectors: Tensor, share: float) -> Tensor:
-    """Vectors [N, D] with their principal axes brought nearer to one scale: a standard deviation s becomes s ** (1 - share).
-    Rows of zeros stay zero.
+    """Vectors [N, D], centred, that vary more alike along their principal axes, which stay where they are: a standard deviation
+    s becomes s ** (1 - share). Rows of zeros stay zero.
 
     Most of where an item is expected says how popular it is, and how recent. Codes that say nothing else tell few items apart.
     """
@@ -203,7 +212,7 @@ def whitened(vectors: Tensor, share: float) -> Tensor:
     variance, axes = torch.linalg.eigh(centred.T @ centred / len(centred))        # [D], [D, D]
     scale = variance.clamp(min=1e-12 * float(variance.max())) ** (-share / 2)
     result = torch.zeros_like(vectors)
-    result[rows] = (centred @ axes * scale).to(vectors)
+    result[rows] = (centred @ axes * scale @ axes.T).to(vectors)
     return result
 
 
@@ -226,6 +235,8 @@ def check_rounds(config, n_tokens: int) -> None:
             raise ValueError(f"{', '.join(changed)}: set self_improve=True as well")
     elif unread:
         raise ValueError(f"{', '.join(unread)}: not for refine_from={config['refine_from']}")
+    elif not config["alignment_weight"] and not written and "item_descriptions" in changed:
+        raise ValueError("item_descriptions: nothing reads them with alignment_weight=0")
     elif config["refine_rounds"] and not written and n_tokens < 2:
         raise ValueError("refine_from=histories: an identifier needs a code beside the last, which tells apart what shares it")
     elif config["refine_rounds"] and written and not config["alignment_weight"]:
