@@ -40,8 +40,10 @@ class Kind(NamedTuple):
     settings: dict[str, str] = {}
 
 
-KINDS = (Kind(OWN_START, "TIGER"), Kind("aligned", "SIIT", {"refine_rounds": "0"}), Kind("SIIT", "SIIT"),
-         Kind("written", "SIIT-paper"), Kind("random", "SIIT", {"refinement": "random"}))
+QUANTISED = {"refine_from": "histories"}
+KINDS = (Kind(OWN_START, "TIGER"), Kind("aligned", "SIIT", {"refine_rounds": "0"}), Kind("SIIT", "SIIT", QUANTISED),
+         Kind("written", "SIIT-paper", {"refine_from": "descriptions"}),
+         Kind("random", "SIIT", {**QUANTISED, "refinement": "random", "refine_tolerance": "~"}))
 PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a budget of its own
 
 
@@ -91,7 +93,7 @@ def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, 
     if kind.model != "TIGER":
         from recbole_contrec.model.base.self_improvement import OF_QUANTISING, OF_WRITING
 
-        unread = OF_QUANTISING if kind.model == "SIIT-paper" else OF_WRITING
+        unread = OF_QUANTISING if kind.settings.get("refine_from") == "descriptions" else OF_WRITING
         return {key: value for key, value in settings.items() if key not in unread}
     unread = ("refine", "alignment", "item_descriptions") + ("text_encoder",) * (not reads_texts)
     return {key: value for key, value in settings.items() if not key.startswith(unread)}

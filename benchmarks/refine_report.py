@@ -159,9 +159,10 @@ def rounds_of(content: dict) -> list[dict[str, Any]]:
 
 
 def _round_line(name, number, records):
-    kept = [record["kept"] for record in records]
-    verdicts = [f"{kept.count(verdict)} {word}" for verdict, word in ((True, "kept"), (False, "taken back"), (None, "unjudged"))
-                if verdict in kept]
+    kept = ["failed" if "failed" in record else record["kept"] for record in records]
+    verdicts = [f"{kept.count(verdict)} {word}" for verdict, word in ((True, "kept"), (False, "taken back"), (None, "unjudged"),
+                                                                      ("failed", "failed")) if verdict in kept]
+    records = [record for record in records if "failed" not in record] or records
     return line(name, number, same([record["epoch"] for record in records]), len(records),
                 *(f"{value:.1%}" if (value := _mean(records, key)) is not None else ""
                   for key in ("share_changed", "share_wanting_change")), *_use(records),

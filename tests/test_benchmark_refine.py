@@ -80,7 +80,7 @@ def test_what_makes_a_row_has_the_last_word(tmp_path):
     given = refine._parse(["--dataset=tiny", "--refine_rounds=5", "--refine_margin=1", "--stopping_step=3"])
     rounds = [[setting for setting in run.settings if "refine_rounds" in setting or "refine_margin" in setting]
               for run in refine.runs_of(given, tmp_path)[:5]]
-    five = ["--refine_rounds=5"]
+    five = ["--refine_rounds=5"]  # only what is written has a margin
     assert rounds == [[], ["--refine_rounds=0"], five, [*five, "--refine_margin=1"], five]
     assert all("--stopping_step=3" in run.settings for run in refine.runs_of(given, tmp_path))
 
@@ -122,6 +122,14 @@ def test_rounds_say_what_changed_and_what_became_of_it(folder):
         "| rqvae-written | start |  | 1 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
         "| rqvae-written | 1 | 1 | 1 | 25.0% |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .1000 | .0900 | .3000 | 1 unjudged |",
         "| rqvae-random | start |  | 1 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |"]
+
+
+def test_a_refinement_that_failed_is_told_apart_from_the_others(folder):
+    done = refinement(1, 0.2, kept=True)
+    write_run(folder, "pq-SIIT", 1, refinements=[done])
+    write_run(folder, "pq-SIIT", 2, refinements=[{"epoch": 1, "share_changed": 0.0, "failed": "no room", **USE, "kept": False}])
+    line, = (line for line in refine_report.refinements(refine_report.ordered_rows(folder)).splitlines() if "pq-SIIT | 1" in line)
+    assert "| 20.0% | 50.0% |" in line and line.endswith("| 1 kept, 1 failed |")
 
 
 def test_the_report_marks_another_protocol_and_needs_a_run(folder, tmp_path_factory):

@@ -6,9 +6,10 @@ import torch
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
-from recbole_contrec.model.base.self_improvement import PRIOR_STATES, states_before_items, whitened
+from recbole_contrec.model.base.self_improvement import PRIOR_STATES, Expected, states_before_items, whitened
 from recbole_contrec.training import checkpoint
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
+from test_refining_trainer import Recorded
 from test_self_improvement import NONE, improving, item_at, known  # noqa: F401
 
 
@@ -36,9 +37,10 @@ def test_an_item_is_expected_where_the_histories_in_front_of_it_lead(model_and_b
             for place in range(1, len(history)):
                 prompt = model._read(history[None, :place], user[None])
                 found.setdefault(int(history[place]), []).append(model.state_behind(prompt.vectors)[0])
-        states = states_before_items(model, batches)
+        states, counts = states_before_items(model, batches)
     everything = torch.cat([torch.stack(rows) for rows in found.values()]).mean(0)
     assert set(states.any(1).nonzero().squeeze(1).tolist()) == set(found) and len(found) > 30
+    assert counts.tolist() == [len(found.get(item, ())) for item in range(model.n_items)]
     for item, rows in found.items():
         wanted = (torch.stack(rows) - everything).sum(0) / (len(rows) + PRIOR_STATES)
         torch.testing.assert_close(states[item].double(), wanted, rtol=1e-4, atol=1e-6)
@@ -57,7 +59,8 @@ def histories(batches):
 @pytest.mark.parametrize("model, arguments", [
     ("SIIT", ()), ("SIIT", ("--backbone=t5",)), ("SIIT", ("--identifiers=rkmeans",)), ("SIIT", ("--identifiers=pq",)),
     ("SIIT", ("--identifiers=clusters",)), ("SIIT", ("--identifiers=random", "--refinement=random")),
-    ("SIIT", ("--item_tokens=1",)), ("TokenRec-beam", ("--self_improve=True", "--refine_every=1", "--codes=40"))])
+    ("SIIT", ("--item_tokens=1",)),
+    ("TokenRec-beam", ("--self_improve=True", "--refine_from=histories", "--refine_every=1", "--codes=40"))])
 def test_identifiers_are_distinct_and_lead_back_to_their_items(model_and_batches, model, arguments):
     model, batches = model_and_batches(*arguments, model=model)
     none = model.item_codes.unknown_code
@@ -78,7 +81,8 @@ def test_items_that_are_expected_in_one_place_share_codes(model_and_batches, mon
     model, batches = model_and_batches("--identifiers=rkmeans")
     place = torch.arange(model.n_items) % 4
     vectors = 5 * torch.eye(4, 16)[place] + 0.01 * torch.randn(model.n_items, 16)
-    monkeypatch.setattr("recbole_contrec.model.base.self_improvement.states_before_items", lambda *_: vectors)
+    monkeypatch.setattr("recbole_contrec.model.base.self_improvement.states_before_items",
+                        lambda *_: Expected(vectors, torch.ones(model.n_items)))
     monkeypatch.setattr(model, "quantised", lambda vectors: few_codes(vectors, IdentifierGenerator.quantised, model))
     model.refine(batches)
     codes = model.item_codes.codes
@@ -100,7 +104,8 @@ def test_an_item_that_nothing_leads_to_takes_the_codes_of_what_is_read_alike(mod
     has = (model.item_codes.codes[:, 0] < NONE).nonzero().squeeze(1)
     alone, like = int(has[3]), int(has[8])
     vectors = torch.randn(model.n_items, 16).index_fill(0, torch.tensor([0, alone]), 0.0)
-    monkeypatch.setattr("recbole_contrec.model.base.self_improvement.states_before_items", lambda *_: vectors)
+    monkeypatch.setattr("recbole_contrec.model.base.self_improvement.states_before_items",
+                        lambda *_: Expected(vectors, torch.ones(model.n_items)))
     sums = torch.randn(model.n_items, 16)
     sums[alone] = sums[like] + 0.01
     monkeypatch.setattr(type(model.item_codes), "sums", lambda self: sums)
@@ -114,13 +119,16 @@ def test_the_vectors_of_new_codes_lie_where_their_items_lay(model_and_batches, r
     model, batches = model_and_batches(f"--code_reading={reading}")
     batches, table = list(batches), model.item_codes  # cut into windows once
     read = table.read(table.codes).detach()                                       # [N, K, D]
-    expected = model.improvement.refine(model, batches).vectors
+    refined = model.improvement.refine(model, batches)
+    expected = refined.vectors
     model.refine(batches)
     levels = table.codes.T
     left, scored = read[:, -1].clone(), expected.clone()
     for level, (codes, head) in enumerate(zip(levels, model.code_heads)):
         words = table.words.weight[table.first[level]:][:NONE]
-        assert not head.bias.any()
+        taken = torch.bincount(codes, weights=refined.counts.double(), minlength=NONE + 1)[:NONE]
+        torch.testing.assert_close(head.bias.softmax(0).double(), (taken + 0.5) / (taken + 0.5).sum(), rtol=1e-4, atol=1e-6)
+        assert not head.weight[[code for code in range(NONE) if code not in codes]].any()
         for code in set(codes[codes < NONE].tolist()):
             whose = codes == code
             wanted = (left if reading == "sum" else read[:, level])[whose].mean(0)
@@ -134,10 +142,10 @@ def test_a_state_scores_the_first_code_of_an_item_expected_there_high(model_and_
     """In the space of the states, wherever its axes lie."""
     model, batches = model_and_batches()
     batches = list(batches)
-    states = states_before_items(model, batches)
+    states = states_before_items(model, batches).means
     model.refine(batches)
     items = states.any(1).nonzero().squeeze(1)
-    ranks = (model.code_heads[0](states[items]).argsort(1, descending=True) ==
+    ranks = ((states[items] @ model.code_heads[0].weight.T).argsort(1, descending=True) ==
              model.item_codes.codes[items, :1]).double().argmax(1)                # 0 for the highest of up to 16
     assert ranks.double().mean() < 2
 
@@ -153,8 +161,8 @@ def test_identifiers_stay_where_a_last_code_cannot_tell_all_apart(model_and_batc
 
 def test_the_control_deals_the_same_identifiers_out_at_random(model_and_batches):
     (model, batches), (control, same) = model_and_batches(), model_and_batches("--refinement=random")
-    wanted, report, _ = model.improvement.refine(model, batches)
-    drawn, drawn_report, _ = control.improvement.refine(control, same)
+    wanted, report, *_ = model.improvement.refine(model, batches)
+    drawn, drawn_report, *_ = control.improvement.refine(control, same)
     assert torch.equal(wanted.unique(dim=0), drawn.unique(dim=0)) and not torch.equal(wanted, drawn)
     assert report["share_changed"] == drawn_report["share_changed"] > 0.5
 
@@ -207,6 +215,10 @@ def test_a_refinement_that_fails_leaves_training_alone(staged, monkeypatch, capl
     monkeypatch.setattr(model, "quantised", lambda vectors: torch.zeros(len(vectors), 2).long())
     trainer._refine(4, loaded.data.train)
     assert trainer.refinements[0]["kept"] is False and "identifiers stay as they are" in caplog.text
+    trainer.config["refine_rounds"] = 1
+    monkeypatch.setattr(trainer, "_adopt", Recorded(trainer._adopt))
+    trainer._between_rounds(5, loaded.data.train)  # tried again
+    assert trainer._adopt.calls == 0 and len(trainer.refinements) == 2
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert len(trainer.optimizer.state) == steps > 0
 
@@ -239,9 +251,10 @@ def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatc
 
 @pytest.mark.parametrize("model, arguments, message", [
     ("SIIT", ("--refine_candidates=8", "--refine_margin=1"), "refine_candidates, refine_margin: not for refine_from=histories"),
-    ("TokenRec-beam", ("--self_improve=True", "--item_tokens=1", "--codes=40"), "refine_from=histories: .* needs a code"),
+    ("TokenRec-beam", ("--self_improve=True", "--refine_from=histories", "--item_tokens=1", "--codes=40"),
+     "refine_from=histories: .* needs a code"),
     ("SIIT", ("--alignment_weight=0", "--item_descriptions=text"), "item_descriptions: nothing reads them"),
-    ("TIGER", ("--refine_from=descriptions",), "refine_from: set self_improve=True as well")])
+    ("TIGER", ("--refine_from=histories",), "refine_from: set self_improve=True as well")])
 def test_settings_that_nothing_reads_are_refused(assembled, model, arguments, message):
     with pytest.raises(UserError, match=message):
         assembled(model, *arguments)

@@ -134,13 +134,13 @@ def test_the_control_gives_as_many_items_the_same_identifiers_at_random(improvin
     by_model, at_random = improving(*tight), improving(*tight, "--refinement=random")
     old = by_model.item_codes.codes.clone()
     assert torch.equal(old, at_random.item_codes.codes)
-    wanted, share, _ = by_model.improvement.refine(by_model, ())
+    wanted, share, *_ = by_model.improvement.refine(by_model, ())
     moved = (wanted != old).any(1)
     taken_over = (wanted[moved][:, None] == old[moved]).all(2).any(1)
     assert taken_over.sum() >= 3
     for seed in range(20):
         torch.manual_seed(seed)
-        drawn, report, _ = at_random.improvement.refine(at_random, ())
+        drawn, report, *_ = at_random.improvement.refine(at_random, ())
         assert torch.equal((drawn != old).any(1), moved) and not torch.equal(drawn, wanted)
         assert torch.equal(drawn.unique(dim=0), wanted.unique(dim=0))
         assert report["share_changed"] == share["share_changed"]

@@ -16,8 +16,8 @@ logger = logging.getLogger("recbole_contrec")
 
 
 class RefiningTrainer(WindowTrainer):
-    """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models with ``refine``: every ``refine_every``
-    epochs, and ``refine_rounds`` times at most, identifiers are made anew, and training goes on with the same model.
+    """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models with an ``improvement``: every
+    ``refine_every`` epochs, and ``refine_rounds`` times at most, identifiers are made anew, and training goes on with the same model.
 
     A refinement is validated at once, and taken back where that costs more than ``refine_tolerance``. It is taken back later
     where no validation of the ``refine_every`` epochs after it reached the best before: the best model, its identifiers with
@@ -53,7 +53,7 @@ class RefiningTrainer(WindowTrainer):
                     logger.info("refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after,
                                 before)
                     return
-        if len(self.refinements) < self.config["refine_rounds"]:
+        if sum("failed" not in record for record in self.refinements) < self.config["refine_rounds"]:
             self._refine(epoch, train_data)
 
     def _refine(self, epoch: int, train_data) -> None:

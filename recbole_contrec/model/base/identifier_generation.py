@@ -218,9 +218,11 @@ class IdentifierGenerator:
             self.item_codes.codes.copy_(refined.codes)
         else:
             self.item_codes.recode(refined.codes)
+            for head, column in zip(self.code_heads, refined.codes.T):
+                wanted = refined.counts.new_zeros(self.item_codes.unknown_code + 1).index_add_(0, column, refined.counts)[:-1]
+                head.weight.zero_()  # nobody has the codes that stay so
+                head.bias.copy_(((wanted + 0.5) / (wanted + 0.5).sum()).log())
             self.score_by(refined.vectors)
-            for head in self.code_heads:
-                head.bias.zero_()
         self._trie = None
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ class Refined(NamedTuple):
     codes: Tensor           # [N, K]
     report: dict[str, Any]
     vectors: Tensor | None = None   # [N, D] that they quantise, states of the model; None where they were not made so
+    counts: Tensor | None = None    # [N] how often each item is a target
 
 
 class SelfImprovement(nn.Module):
@@ -106,32 +107,39 @@ class SelfImprovement(nn.Module):
             batches: of training, for ``refine_from: histories``.
         """
         before = model.item_codes.codes
-        codes, report, vectors = (self._quantised(model, batches) if self.settings["refine_from"] == "histories"
-                                  else self._written(model))
+        codes, report, *made_of = (self._quantised(model, batches) if self.settings["refine_from"] == "histories"
+                                   else self._written(model))
         if self.settings["refinement"] == "random":
             codes = _shuffled(codes, before)
         changed = (codes != before)[self._with_codes(model)]
         return Refined(codes, {
             "share_changed": round(float(changed.any(1).double().mean()), 4),
             "share_of_codes_changed": [round(float(share), 4) for share in changed.double().mean(0)],
-            **report, **identifier_report(codes, model.item_codes.unknown_code)}, vectors)
+            **report, **identifier_report(codes, model.item_codes.unknown_code)}, *made_of)
 
     def _quantised(self, model, batches) -> Refined:
         """Identifiers of where the model expects the items."""
-        vectors, own = states_before_items(model, batches), model.item_codes.codes
-        expected, with_codes = seen_rows(vectors), self._with_codes(model)
-        vectors = standardise(whitened(vectors * (expected & with_codes)[:, None], self.settings["refine_whitening"]))
-        codes = model.quantised(vectors).to(own.device)
-        # What is nobody's next item is read in histories all the same: it takes the first codes of what is read most alike.
-        others, read = (expected & with_codes).nonzero().squeeze(1), model.item_codes.sums()
+        found, own = states_before_items(model, batches), model.item_codes.codes
+        vectors = found.means * (seen_rows(found.means) & self._with_codes(model))[:, None]
+        vectors = standardise(whitened(vectors, self.settings["refine_whitening"]))
+        try:
+            codes = with_counter(self._all_quantised(model, vectors), model.item_codes.unknown_code)
+        except (ValueError, FloatingPointError) as error:  # all that a run has learned must not be lost for this
+            return Refined(own.clone(), {"failed": str(error)})
+        return Refined(codes, {}, vectors, found.counts)
+
+    def _all_quantised(self, model, vectors: Tensor) -> Tensor:
+        """Codes [N, K - 1] of vectors [N, D], in which items without a vector take over that of another.
+
+        What is nobody's next item is read in histories all the same: it takes the place of what is read most alike.
+        """
+        codes, expected = model.quantised(vectors).to(vectors.device), seen_rows(vectors)
+        others, read = expected.nonzero().squeeze(1), model.item_codes.sums()
         theirs = read[others]
-        for part in (with_codes & ~expected).nonzero().squeeze(1).split(max(1, DISTANCES // len(others))):
+        for part in (self._with_codes(model) & ~expected).nonzero().squeeze(1).split(max(1, DISTANCES // len(others))):
             alike = others[torch.cdist(read[part], theirs).argmin(1)]
             codes[part], vectors[part] = codes[alike], vectors[alike]
-        try:
-            return Refined(with_counter(codes, model.item_codes.unknown_code), {}, vectors)
-        except ValueError as error:  # all that a run has learned must not be lost for this
-            return Refined(own.clone(), {"failed": str(error)})
+        return codes
 
     def _written(self, model) -> Refined:
         """Identifiers that the model writes behind descriptions."""
@@ -179,9 +187,16 @@ class SelfImprovement(nn.Module):
         return torch.stack([mark, self.to_prompt(self.descriptions[items])], dim=1)
 
 
-def states_before_items(model, batches: Iterable) -> Tensor:
+class Expected(NamedTuple):
+    """Where a model expects the items."""
+
+    means: Tensor       # [N, D]    less the mean of all targets; zeros for items that are no target
+    counts: Tensor      # [N]       targets
+
+
+def states_before_items(model, batches: Iterable) -> Expected:
     """Where a model in eval mode expects each item: the mean of its states in front of the item's first code, over the targets of
-    the batches, less the mean over all targets; [N, D], zeros for items that are no target.
+    the batches.
 
     Few states say little, so :data:`PRIOR_STATES` more at the mean of all are averaged with them.
     """
@@ -197,7 +212,8 @@ def states_before_items(model, batches: Iterable) -> Tensor:
             counts.index_add_(0, targets.items, states.new_ones(len(states), 1))
     finally:
         model.sampled_prefixes = sampled
-    return ((sums - counts * sums.sum(0) / counts.sum()) / (counts + PRIOR_STATES)).float()
+    means = (sums - counts * sums.sum(0) / counts.sum()) / (counts + PRIOR_STATES)
+    return Expected(means.float(), counts.squeeze(1).float())
 
 
 def whitened(vectors: Tensor, share: float) -> Tensor:
@@ -235,7 +251,7 @@ def check_rounds(config, n_tokens: int) -> None:
             raise ValueError(f"{', '.join(changed)}: set self_improve=True as well")
     elif unread:
         raise ValueError(f"{', '.join(unread)}: not for refine_from={config['refine_from']}")
-    elif not config["alignment_weight"] and not written and "item_descriptions" in changed:
+    elif not config["alignment_weight"] and "item_descriptions" in changed:
         raise ValueError("item_descriptions: nothing reads them with alignment_weight=0")
     elif config["refine_rounds"] and not written and n_tokens < 2:
         raise ValueError("refine_from=histories: an identifier needs a code beside the last, which tells apart what shares it")
