@@ -109,8 +109,8 @@ def test_an_item_that_nothing_leads_to_takes_the_codes_of_what_is_read_alike(mod
     sums = torch.randn(model.n_items, 16)
     sums[alone] = sums[like] + 0.01
     monkeypatch.setattr(type(model.item_codes), "sums", lambda self: sums)
-    model.refine(batches)
-    codes = model.item_codes.codes
+    codes, _, placed, _ = model.improvement.refine(model, batches)
+    assert torch.equal(placed[alone], placed[like]) and placed[like].any()  # its place is no zero in the means of the codes
     assert torch.equal(codes[alone, :-1], codes[like, :-1]) and codes[alone, -1] != codes[like, -1]
 
 
