@@ -12,7 +12,7 @@ from recbole.data.interaction import Interaction
 from conftest import TINY_TIGER, changed, exact_scores, write_atomic_files
 from recbole_contrec import load_data_and_model, recommend
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base.identifier_generation import CodeTable
+from recbole_contrec.model.base.code_table import CodeTable
 from recbole_contrec.training import checkpoint
 
 BACKBONES = ["causal", "t5"]

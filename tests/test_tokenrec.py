@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from conftest import STILL_TOKENREC as STILL
 from recbole_contrec.data.windows import NEXT_PREFIX
-from recbole_contrec.model.base.identifier_generation import CodeTable
+from recbole_contrec.model.base.code_table import CodeTable
 from recbole_contrec.model.base.windowed import some_targets
 from recbole_contrec.model.tokenrec import shuffled
 from recbole_contrec.retrieval import pairwise_cosine_loss

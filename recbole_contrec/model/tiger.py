@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, Layout, Prompt, T5Writer, length_groups
 from recbole_contrec.data.vectors import vector_stages
 from recbole_contrec.errors import UserError
+from recbole_contrec.model.base.code_table import CodeTable
 from recbole_contrec.model.base.fitting import fitted
-from recbole_contrec.model.base.identifier_generation import CODE_RMS, CodeTable, IdentifierGenerator
+from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
 from recbole_contrec.model.base.windowed import Targets, Windowed, repeat_rate
 from recbole_contrec.tokenizer import (
     ResidualVQ,

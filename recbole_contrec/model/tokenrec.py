@@ -24,8 +24,8 @@ from recbole_contrec.backbone import (
     VocabularyWordings,
     Wordings,
 )
+from recbole_contrec.model.base.code_table import CODE_RMS, CodeTable
 from recbole_contrec.model.base.generative import GenerativeRecommender, room_for_history
-from recbole_contrec.model.base.identifier_generation import CODE_RMS, CodeTable
 from recbole_contrec.model.base.language import changed, check_language_model, pretrained_model
 from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
