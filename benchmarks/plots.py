@@ -34,10 +34,10 @@ def draw(table: list[Row], folder: Path) -> list[Path]:
 
 
 def _training(axes, table):
-    """Validation curves over core-seconds, one line a seed; the best epoch of each is marked."""
+    """Validation curves over core-seconds, one line a seed on the device of the first; the best epoch of each is marked."""
     for number, row in enumerate(table):
         color = _color(number)
-        for seed, result in enumerate(row.results):
+        for seed, result in enumerate(row.timed.results):
             curve = result.content["curve"]
             if not curve:
                 continue  # RecBole's own training loops leave none
@@ -48,19 +48,19 @@ def _training(axes, table):
             axes.plot(best, result.content["best_valid_score"], "o", color=color, ms=4)
     metric = table[0].results[0].content["card"]["valid_metric"]
     axes.set(xscale="log", xlabel="core-seconds of training and validation, tokenizers included",
-             ylabel=f"{metric} on validation",
-             title=f"{_data(table)}: accuracy against training time (dashed: baselines)")
+             ylabel=f"{metric} on validation")
+    axes.set_title(f"{_data(table)}: accuracy against training time (dashed: baselines)", fontsize=10)
     number_log_axis(axes.xaxis)
 
 
 def _evaluation(axes, table):
     """Test NDCG@10 over users a second, a point a model."""
     for number, row in enumerate(table):
-        speed = _mean(row.values(lambda content: content["card"]["test_users_per_second"]))
+        speed = _mean(row.timed.values(lambda content: content["card"]["test_users_per_second"]))
         score = _mean(row.metric("ndcg@10"))
         axes.plot(speed, score, "s" if is_baseline(row) else "o", color=_color(number), label=row.name + row.clock)
-    axes.set(xscale="log", xlabel="users ranked a second (test, whole catalogue)", ylabel="NDCG@10 on test",
-             title=f"{_data(table)}: accuracy against evaluation speed (squares: baselines)")
+    axes.set(xscale="log", xlabel="users ranked a second (test, whole catalogue)", ylabel="NDCG@10 on test")
+    axes.set_title(f"{_data(table)}: accuracy against evaluation speed (squares: baselines)", fontsize=10)
     axes.set_ylim(0, 1.15 * max(_mean(row.metric("ndcg@10")) for row in table))
     axes.margins(x=0.2)
     number_log_axis(axes.xaxis)
@@ -72,6 +72,7 @@ def number_log_axis(axis) -> None:
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:,g}")
+    axis.set_tick_params(labelsize=9)  # neighbours of five digits would touch
     axis.set_minor_formatter("")
 
 

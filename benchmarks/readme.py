@@ -24,7 +24,7 @@ import refine_report
 import unseen
 from runs import RESULTS, load
 from speed_summary import summary
-from tables import accuracy_table, codes_table, cost_table, is_recbole, overview_table, rows, test_table
+from tables import Row, accuracy_table, codes_table, cost_table, is_recbole, overview_table, rows, test_table
 from variants import ABLATIONS
 
 FOLDER = Path(__file__).resolve().parent
@@ -58,7 +58,11 @@ def _grid(folder: Path) -> str:
 
 
 def _overview(folder: Path) -> str:
-    return overview_table({name: rows(folder / name) for name in DATASETS if (folder / name).is_dir()})
+    return overview_table(_tables_of(folder))
+
+
+def _tables_of(folder: Path) -> dict[str, list[Row]]:
+    return {name: rows(folder / name) for name in DATASETS if (folder / name).is_dir()}
 
 
 def _refinement(folder: Path) -> str:
@@ -78,7 +82,8 @@ TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda pa
           "cost": lambda path: cost_table(rows(path)), "codes": lambda path: codes_table(rows(path)),
           "ablation": _ablation, "answers": _answers, "beam": _beam,
           "dial": _dial, "grid": _grid, "overview": _overview, "public": lambda path: public.table(path.name),
-          "refinement": _refinement, "unseen": _unseen,
+          "refinement": _refinement,
+          "improvement": lambda path: refine_report.gains_by_dataset(_tables_of(path)), "unseen": _unseen,
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 
 

@@ -82,7 +82,7 @@ def accuracy(found: list[Row]) -> str:
             *(spread(row.metric(metric, part), bold=metric == "ndcg@10")
               for part in ("best_valid_result", "test_result") for metric in ("ndcg@10", "hit@10")),
             same(row.values(lambda content: content["best_epoch"])), same(row.values(lambda content: content["epochs"])),
-            seconds(row.values(epoch_seconds))))
+            seconds(row.timed.values(epoch_seconds))))
     lines += [f"\n† {name}: another {', '.join(keys)} than {found[0].name}; not comparable" for name, keys in odd.items()]
     return "\n".join(lines)
 
@@ -100,6 +100,16 @@ def gains(found: list[Row]) -> str:
         if len(pairs) > 1:
             lines.append(_gain_line("mean over tokenizers", other, "", mean_gain(list(pairs.values()))))
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def gains_by_dataset(tables: dict[str, list[Row]]) -> str:
+    """What SIIT gains over TIGER in the tables of accuracy, where both are there with a seed in common."""
+    lines = head(f"gain of {REFINED}", "over", "seeds", "valid", "test", "test difference", "95 % interval")
+    for dataset, found in tables.items():
+        pair = [next((row for row in found if row.name == name), None) for name in (REFINED, OWN_START)]
+        if gain := gain_of(*pair):
+            lines.append(_gain_line(dataset, OWN_START, len(common(*pair)), gain))
+    return "\n".join(lines)
 
 
 def gain_of(row: Row | None, other: Row | None) -> Gain | None:

@@ -44,10 +44,15 @@ class Row(NamedTuple):
         return mean(self.values(lambda content: content["best_valid_score"]))
 
     @property
+    def timed(self) -> "Row":
+        """The runs on the device of the first one: seconds of two devices have no mean."""
+        devices = self.values(lambda content: content["card"]["device"])
+        return self._replace(results=[result for result, device in zip(self.results, devices) if device == devices[0]])
+
+    @property
     def clock(self) -> str:
         """What stands behind times that are not those of a CPU: there, core-seconds say little."""
-        on_cpu = all(self.values(lambda content: content["card"]["device"].startswith("cpu")))
-        return "" if on_cpu else " (GPU)"
+        return "" if self.results[0].content["card"]["device"].startswith("cpu") else " (GPU)"
 
 
 def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:
@@ -114,7 +119,7 @@ def accuracy_table(table: list[Row]) -> str:
 
 def overview_table(tables: dict[str, list[Row]]) -> str:
     """Accuracy and training time of every model on several data sets, one line a model; tables by name of the data set, in
-    their order. The models are in the order of the first data set that has them.
+    their order. The models are in the order of the first data set that has them; rows with further settings are left out.
 
     Raises:
         ValueError: the rows of a data set were not measured alike.
@@ -123,20 +128,22 @@ def overview_table(tables: dict[str, list[Row]]) -> str:
         raise ValueError(f"not comparable: {odd}")
     lines = head("model", *(title for dataset in tables for title in (f"{dataset} NDCG@10", "HR@10", "core-min")))
     found = [{row.name: row for row in table} for table in tables.values()]
-    for name in dict.fromkeys(name for rows_of in found for name in rows_of):
+    for name in dict.fromkeys(name for rows_of in found for name in rows_of if "," not in name):
         lines.append(line(name, *(cell for rows_of in found for cell in _overview_cells(rows_of.get(name)))))
     return "\n".join(lines)
 
 
 def cost_table(table: list[Row]) -> str:
-    """Time and memory of every row, means over seeds; core-seconds are processor time of training and validation."""
+    """Time and memory of every row, means over the seeds that ran on the device of the first one; core-seconds are processor
+    time of training and validation."""
     goal = min((result.content["best_valid_score"] for row in table if row.name == GOAL for result in row.results),
                default=None)
     reaching = [f"core-s to {GOAL}'s best, {four(goal)}"] if goal else []
     lines = head("model", "core-s an epoch", "core-s to best epoch", *reaching, "epochs", "s a run", "test users/s",
                  "peak MiB", "parameters", "device", "commit")
-    for row in table:
-        card = [result.content["card"] for result in row.results]
+    for whole in table:
+        row = whole.timed
+        card, part = row.values(lambda content: content["card"]), len(row.results) < len(whole.results)
         reached = [seconds(row.values(lambda content: seconds_to_reach(content, goal)))] if goal else []
         lines.append(line(
             row.name, seconds(row.values(epoch_seconds)), seconds(row.values(seconds_to_best)), *reached,
@@ -144,7 +151,8 @@ def cost_table(table: list[Row]) -> str:
             seconds(row.values(lambda content: content["seconds"]["training"])),
             f"{mean([c['test_users_per_second'] for c in card]):,.0f}",
             f"{max(c['peak_memory_mib'] for c in card):,}", f"{card[0]['parameters']:,}",
-            same([c["device"] for c in card]), same([c["commit"] for c in card])))
+            card[0]["device"] + (f" ({len(row.results)} of {len(whole.results)} runs)" if part else ""),
+            same([c["commit"] for c in card])))
     return "\n".join(lines)
 
 
@@ -225,7 +233,7 @@ def epoch_seconds(content: dict) -> float | None:
 def _overview_cells(row):
     if row is None:
         return "", "", ""
-    found = row.values(seconds_to_best)
+    found = row.timed.values(seconds_to_best)
     minutes = "" if None in found else f"{mean(found) / 60:.1f}{row.clock}"
     return spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")), minutes
 

@@ -85,6 +85,15 @@ def test_rows_are_ordered_by_validation_and_their_means_are_right(folder):
     assert "to SASRec's best" not in tables.cost_table(table[:1])
 
 
+def test_seconds_of_two_devices_have_no_mean(folder):
+    write_result(folder, "ContRec", 3, [1] * 6, score=0.2, device="NVIDIA H100")
+    row = tables.rows(folder, ["ContRec"])[0]
+    row.results[2].content["curve"][-1]["core_seconds"] = 9999
+    line = tables.cost_table([row]).splitlines()[2]
+    assert line.startswith("| ContRec | 10.0 | ") and "| cpu, 1 threads (2 of 3 runs) |" in line and len(row.results) == 3
+    assert tables.overview_table({"tiny": [row]}).splitlines()[2].endswith("| 0.4 |")
+
+
 def test_another_card_is_marked_and_never_the_baseline(folder):
     table = tables.rows(folder)[::-1]
     assert table[-1].name == "BPR" and tables.mismatches(table) == {"BPR": ["seen_items_masked"]}

@@ -127,6 +127,7 @@ def test_tables_follow_the_results(tmp_path):
     assert overview[1].count("NDCG@10") == 2 and overview[3].startswith("| ContRec | **") and overview[3].endswith("|  |  |  |")
     assert overview[4].startswith("| SASRec |  |  |  | **")
     write_result(tmp_path / "ml-1m", "TIGER", 1, [1, 1, 2, 1, 3, 1], device="NVIDIA H100")
+    write_result(tmp_path / "ml-1m", "TIGER,n_layers=2", 1, [1, 1, 2, 1, 3, 1])  # a variant: not one of the lines
     tiger, = (line for line in readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines() if "TIGER" in line)
     assert " (GPU) |" in tiger and "GPU" not in "".join(overview)  # its core-seconds are not those of a CPU
     write_result(tmp_path / "ml-1m", "SASRec", 1, [1, 1, 2, 1, 3, 1], masked=True)
