@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbole_contrec.backbone import CausalDecoder, Prompt, Words, length_groups
+from recbole_contrec.backbone import CausalDecoder, Prompt, Words, length_groups, rows_at_once
 
 
 def new_prompt(item_positions, n_user_tokens=2, n_item_tokens=3, instruction_length=4):
@@ -196,3 +196,9 @@ def test_length_groups_are_the_cheapest_of_their_number():
     cheapest = min(map(computed, combinations(range(1, len(ordered)), len(groups) - 1)))
     assert sum(len(rows) * int(lengths[rows[0]]) for rows in groups) == cheapest
     assert len(length_groups(torch.full((5,), 7))) == 1 and len(length_groups(torch.tensor([4]))) == 1
+
+
+def test_a_cpu_reads_fewer_rows_at_once():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert rows_at_once(300, 2 ** 18, cpu) == 27 and rows_at_once(300, 2 ** 18, gpu) == 873
+    assert rows_at_once(300, 1000, cpu) == 3 and rows_at_once(300, 100, gpu) == 1

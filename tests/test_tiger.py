@@ -158,6 +158,18 @@ def test_a_narrow_beam_gives_exact_scores_of_what_it_finds(model_and_rows, backb
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
+def test_long_histories_are_read_a_few_at_a_time(model_and_rows, monkeypatch, backbone):
+    model, rows = model_and_rows(f"--backbone={backbone}")
+    whole, read = model.full_sort_predict(rows), []
+    writer = type(model)._writer
+    monkeypatch.setattr(type(model), "_writer", lambda self, vectors, *rest: (
+        read.append(vectors.shape[:2]), writer(self, vectors, *rest))[1])
+    monkeypatch.setattr(type(model.backbone), "POSITIONS", 40)
+    torch.testing.assert_close(model.full_sort_predict(rows), whole, atol=1e-4, rtol=1e-4)
+    assert len(read) > 1 and all(n == 1 or n * positions <= 40 for n, positions in read)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_one_item_is_scored_exactly_whether_the_beam_finds_it_or_not(model_and_rows, backbone):
     model, rows = model_and_rows(f"--backbone={backbone}", "--beam_size=1", "--topk=[1]", "--valid_metric=NDCG@1")
     rows = rows[:4]

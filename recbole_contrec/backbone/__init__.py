@@ -15,7 +15,7 @@ vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says th
 from recbole_contrec.backbone.answers import Answers, Branches, Generated
 from recbole_contrec.backbone.decoder import CausalDecoder, KeyValueCache
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
-from recbole_contrec.backbone.grouping import length_groups
+from recbole_contrec.backbone.grouping import length_groups, rows_at_once
 from recbole_contrec.backbone.pretrained import PretrainedDecoder
 from recbole_contrec.backbone.pretrained_model import PretrainedModel
 from recbole_contrec.backbone.pretrained_t5 import PretrainedT5
@@ -26,4 +26,4 @@ from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words
 
 __all__ = ["Answers", "Branches", "CausalDecoder", "Encoded", "EncoderDecoder", "Generated", "Layout", "KeyValueCache",
            "PretrainedDecoder", "PretrainedModel", "PretrainedT5", "Prompt", "T5Writer", "Vocabulary", "VocabularyWordings",
-           "Wordings", "Words", "length_groups", "words_of"]
+           "Wordings", "Words", "length_groups", "rows_at_once", "words_of"]

@@ -42,6 +42,8 @@ class T5Writer(nn.Module):
     Arguments and errors are those of :func:`~recbole_contrec.backbone.encoder_decoder.compact_t5`.
     """
 
+    POSITIONS = 2 ** 18  # of prompts that are read at once where nothing is learned: what bounds the memory
+
     def __init__(self, hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0.0,
                  intermediate_size: int | None = None, head_width: int | None = None):
         super().__init__()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import Layout, Prompt, length_groups
+from recbole_contrec.backbone import Layout, Prompt, length_groups, rows_at_once
 from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.fitting import fitted
@@ -115,10 +115,10 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
 
     def _rows_at_once(self, positions: int, log_probs: bool) -> int:
         """How many histories of some positions fit into memory together."""
-        limits = [self.backbone.POSITIONS // (self.prompt.prefix_length + positions)]
+        limits = [rows_at_once(self.prompt.prefix_length + positions, self.backbone.POSITIONS, self.device)]
         if log_probs:
             limits.append(self.language.answers.rows_at_once(positions))
-        return max(1, min(limits))
+        return min(limits)
 
     def _widths(self, item_seq: Tensor) -> Tensor:
         """Positions of the prompt that every item takes [B, L]; none for the padding."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import length_groups
+from recbole_contrec.backbone import length_groups, rows_at_once
 from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
@@ -222,7 +222,10 @@ class IdentifierGenerator:
 
     def _search(self, interaction, trie: CodeTrie, width: int, excluded: Tensor | None = None) -> Beams:
         length = interaction[self.ITEM_SEQ_LEN]
-        found, order = [], length_groups(length)
+        found, order = [], []
+        for rows in length_groups(length):
+            positions = self.prompt.prefix_length + int(length[rows[0]]) * self.prompt.positions_per_item
+            order += rows.split(rows_at_once(positions, self.backbone.POSITIONS, length.device))
         for rows in order:
             item_seq = interaction[self.ITEM_SEQ][rows, :int(length[rows[0]])]
             prompt = self._read(item_seq, interaction[self.USER_ID][rows])
