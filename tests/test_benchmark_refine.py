@@ -29,7 +29,7 @@ def write_run(folder, name, seed=1, scores=(0.1, 0.2, 0.3, 0.2), refinements=(),
                "epochs": len(scores), "test_result": {metric: value / 2 for metric, value in best.items()},
                "curve": [{"epoch": epoch, "core_seconds": 10.0 * (epoch + 1), "score": score} for epoch, score in enumerate(scores)],
                "stages": {"identifiers": {"seconds": 1.0, "report": USE}}, "refinements": list(refinements),
-               "card": {**dict.fromkeys(tables.SHARED), "dataset": "tiny", "valid_metric": "NDCG@10", "seed": seed, **card}}
+               "card": {**dict.fromkeys(tables.SHARED), "dataset": "tiny", "valid_metric": "NDCG@10", "seed": seed, "device": "cpu", **card}}
     path = folder / name / f"seed{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -189,3 +189,14 @@ def test_an_encoder_that_only_describes_is_not_of_the_start(tmp_path, tiny):
 
     assert not [setting for setting in of_start("--item_descriptions=text", "--text_encoder=X") if "text" in setting]
     assert "--text_encoder=X" in of_start("--item_vectors=text", "--item_descriptions=svd", "--text_encoder=X")
+
+
+def test_gains_in_the_tables_of_accuracy(tmp_path):
+    for name, seeds in (("TIGER", (1, 2)), ("SIIT", (2, 3))):  # one seed in common
+        for seed in seeds:
+            write_run(tmp_path, name, seed, (0.1, 0.2 + 0.1 * seed))
+    write_run(tmp_path, "SIIT", 2, (0.1, 0.5))
+    alone = [row for row in tables.rows(tmp_path) if row.name == "TIGER"]
+    _, _, line = refine_report.gains_by_dataset({"tiny": tables.rows(tmp_path), "other": alone}).splitlines()
+    ours, theirs = (significance.ndcg(np.array(RANKS[name]), 0).mean() for name in ("SIIT", "TIGER"))
+    assert line.startswith(f"| tiny | TIGER | 1 | +25.0% | **{ours / theirs - 1:+.1%}** | {ours - theirs:+.4f} |")
