@@ -227,7 +227,7 @@ def stage_seconds(content: dict) -> float:
 def epoch_seconds(content: dict) -> float | None:
     """Core-seconds of an epoch with its validation; None for RecBole's own training loops."""
     curve = content["curve"]
-    return curve[-1]["core_seconds"] / len(curve) if curve else None
+    return curve[-1]["core_seconds"] / (curve[-1]["epoch"] + 1) if curve else None  # not every epoch need be validated
 
 
 def _overview_cells(row):
