@@ -131,6 +131,10 @@ def test_seconds_until_a_score_is_reached(folder):
     assert tables.seconds_to_best(content) == 22
 
 
+def test_an_epoch_without_a_validation_is_an_epoch():
+    assert tables.epoch_seconds({"curve": [{"epoch": 4, "core_seconds": 50.0}, {"epoch": 9, "core_seconds": 120.0}]}) == 12
+
+
 def test_health_of_codes_is_the_worst_of_seeds_and_codebooks(tmp_path):
     report = {"rows": 5, "codes": 4, "codes_in_use": [1.0, 0.75], "perplexity": [0.8, 0.7], "collisions": 0.5, "collisions_left": 0.0,
               "unexplained_held_out": 0.4, "neighbour_overlap": 0.6}
