@@ -10,11 +10,10 @@ never repeated. Test results are not kept: a grid is there to choose, and only v
 ``OUTPUT/DATASET-grid/MODEL/``.
 """
 
+import errno
 import sys
 from pathlib import Path
 from statistics import mean
-
-import yaml
 
 from compare import FIRST_SEED, common_parser, run_all
 from markdown import head, line, same, seconds, spread
@@ -54,9 +53,17 @@ def read_points(path: Path) -> list[dict]:
 
     Raises:
         OSError: no such file.
-        ValueError: not a list of mappings, or the lines do not set the same keys.
+        ValueError: not YAML, not a list of mappings, or the lines do not set the same keys.
     """
-    points = yaml.safe_load(path.read_text())
+    from recbole_contrec import UserError
+    from recbole_contrec.settings.yaml_file import read
+
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
+    try:
+        points = read(path).value
+    except UserError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(points, list) or not all(isinstance(point, dict) and point for point in points):
         raise ValueError(f"{path}: a grid is a list of mappings, - {{learning_rate: 1e-3}}")
     if any(point.keys() != points[0].keys() for point in points):

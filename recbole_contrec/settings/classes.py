@@ -6,6 +6,7 @@ From ``package.module:Class`` in a YAML file to the class, with errors that say 
 
 import importlib
 import sys
+import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -26,21 +27,27 @@ def load_class(text: str, key: str = "model_class") -> type:
         key: ``model_class``, ``dataset_class`` or ``trainer_class``: what the class must be.
 
     Raises:
-        UserError: another form, no such module or class, or a class of another kind.
+        UserError: another form, no such module or class, a class of another kind, or a module that fails while it is
+            imported, whatever it raises; names the line.
     """
     module_name, colon, class_name = str(text).partition(":")
-    if not (colon and module_name and class_name.isidentifier()):
-        raise UserError(f"{text!r} must have the form package.module:Class")
-    module = _import(module_name)
-    found = getattr(module, class_name, None)
+    if not (colon and all(part.isidentifier() for part in [*module_name.split("."), class_name])):
+        raise UserError(f"{str(text)!r:.200} must have the form package.module:Class")
     base_module, base_name, kind = _BASES[key]
     base = getattr(importlib.import_module(base_module), base_name)
-    classes = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
+    with _told(module_name):
+        module = _import(module_name)
+        found = getattr(module, class_name, None)
+        classes = [name for name in dir(module) if _is_kind(getattr(module, name, None), base)] if found is None else []
     if found is None:
         raise UserError(f"module {module_name} has no class {class_name}{did_you_mean(class_name, classes)}")
-    if not (isinstance(found, type) and issubclass(found, base)):
+    if not _is_kind(found, base):
         raise UserError(f"{text} is not a {kind}: it must be a subclass of {base_module}.{base_name}")
     return found
+
+
+def _is_kind(found, base: type) -> bool:
+    return isinstance(found, type) and base in found.__mro__  # not issubclass, which a metaclass can change
 
 
 def _import(name: str):
@@ -50,9 +57,46 @@ def _import(name: str):
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise UserError(f"there is no module {error.name}, neither installed nor in {Path.cwd()}") from error
-        raise UserError(f"module {name} needs {error.name}, which is not installed") from error
+        if error.name is None:
+            raise
+        raise UserError(f"module {name} needs {error.name}, which is not installed{_line_in(name, error)}") from error
     except SyntaxError as error:
-        raise UserError(f"module {name} is not valid Python: {error.filename}, line {error.lineno}") from error
+        where = f": {error.filename}, line {error.lineno}" if error.filename and error.lineno else f": {error.msg}"
+        raise UserError(f"module {name} is not valid Python{where}") from error
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Whatever a module raises while it is imported or asked for a name, ``SystemExit`` as well, as one line."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        text = " ".join(_text_of(error).split())
+        what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise UserError(f"module {name} cannot be imported: {what:.300}{_line_in(name, error)}") from error
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a __str__ of the user's own
+        return ""
+
+
+def _line_in(name: str, error: BaseException) -> str:
+    """`` (FILE, line N)``: the line of the module itself, else the last line of the user's."""
+    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+             if not frame.filename.startswith("<frozen") and Path(frame.filename) not in (Path(__file__), _IMPORTLIB)]
+    path = Path(*name.split("."))
+    own = [place for place in lines
+           if Path(place[0]).with_suffix("").parts[-len(path.parts):] == path.parts or Path(place[0]).parent.name == path.name]
+    file, line = (own or lines or [("", None)])[-1]
+    return f" ({file}, line {line})" if line else ""
+
+
+_IMPORTLIB = Path(importlib.__file__)
 
 
 @contextmanager
@@ -64,4 +108,5 @@ def _working_directory_on_path() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(here)
+        if here in sys.path:  # unless the module has taken it away itself
+            sys.path.remove(here)

@@ -17,6 +17,7 @@ folder, or RecBole, has.
 
 import importlib
 import importlib.util
+import os
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -139,8 +140,22 @@ def tuned_files(model: str, dataset: str, folders: Iterable[Path]) -> list[Path]
 
 
 def _file(folder: Path, kind: str, name: str) -> Path | None:
-    path = Path(folder) / kind / f"{name}.yaml"
-    return path if re.fullmatch(r"[\w.+-]+", name) and path.is_file() else None
+    if not re.fullmatch(r"[\w.+-]{1,200}", name):
+        return None
+    return _yaml_file(Path(folder) / kind / f"{name}.yaml")
+
+
+def _yaml_file(path: Path) -> Path | None:
+    """The path where something is there. What cannot be read must not be passed over for a file of the next folder."""
+    try:
+        if path.is_file():
+            return path
+        if not os.path.lexists(path):
+            return None
+        why = "it is a folder" if path.is_dir() else "it is no file"
+    except OSError as error:
+        why = error.strerror
+    raise UserError(f"cannot read {path}: {why}")
 
 
 # settings
@@ -174,7 +189,7 @@ def general_settings(folders: Iterable[Path]) -> tuple[dict[str, Setting], dict[
     """
     settings, values = dict(recbole_settings()), {}
     for folder in reversed(list(folders)):
-        if (path := Path(folder) / "overall.yaml").is_file():
+        if path := _yaml_file(Path(folder) / "overall.yaml"):
             may_declare = path.parent.resolve() == package_properties().resolve()
             values.update(overlay(settings, path, may_declare))
     return settings, values
@@ -298,8 +313,11 @@ def _yaml_models(folders: Iterable[Path]) -> list[ListedModel]:
 
 
 def _first_comment(path: Path) -> str:
-    """The description of a YAML file: the first sentence of its first comment, on one line."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    """The description of a YAML file: the first sentence of its first comment, on one line; empty where it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError:
+        return ""
     comment = takewhile(lambda line: line.startswith("#"), dropwhile(lambda line: not line.startswith("#"), lines))
     first, end, _ = " ".join(line.lstrip("# ").strip() for line in comment).partition(". ")
     return first + end.strip()

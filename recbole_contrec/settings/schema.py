@@ -37,24 +37,13 @@ from typing import Any, Iterable
 import yaml
 
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.settings.yaml_file import Entry, Loader, read_mapping
 
 NOTHING = "~"
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _COMMENT = re.compile(r"\((?P<types>[^();]*)(?:;\s*(?P<constraint>[^()]*\)?))?\)\s*(?P<meaning>.*)", re.S)
 _RANGE = re.compile(rf"({_NUMBER})\.\.(<?)({_NUMBER})(\)?)")
 _COMPARISON = re.compile(rf"(>=|<=|>|<)\s*({_NUMBER})")
-
-
-class Loader(yaml.SafeLoader):
-    """YAML as RecBole reads it (``1e-3`` is a number), plain data only; ``None`` is nothing, as people write it."""
-
-
-Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
-               r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
-    list("-+0123456789."))
 
 
 # constraints and types
@@ -206,15 +195,9 @@ def read_settings(path: Path, tolerant: bool = False) -> dict[str, Setting]:
             or a default that breaks its own comment.
     """
     path = Path(path)
-    text, node, values = _load(path)
+    text, values, entries = read_mapping(path)
     lines = text.splitlines()
-    settings = {}
-    for key_node, value_node in node.value if node else ():
-        key = key_node.value
-        if key in settings and not tolerant:
-            raise UserError(f"{path}, line {key_node.start_mark.line + 1}: {key} stands there twice")
-        settings[key] = _read_setting(key, values[key], _comment(lines, key_node, value_node), path, tolerant)
-    return settings
+    return {key: _read_setting(key, values[key], _comment(lines, entry), path, tolerant) for key, entry in entries.items()}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -223,34 +206,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, bad YAML (with the line), or something else than ``key: value`` lines.
     """
-    return _load(Path(path))[2]
+    return read_mapping(path).value
 
 
-def _load(path: Path):
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        node = yaml.compose(text, Loader=Loader)
-        values = yaml.load(text, Loader=Loader)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    if values is None:
-        return text, None, {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{path} must hold lines of the form key: value, with a text as key")
-    return text, node, values
-
-
-def _comment(lines: list[str], key_node, value_node) -> str:
+def _comment(lines: list[str], entry: Entry) -> str:
     """The comment behind a top-level key, with the indented comment lines that continue it."""
-    block = value_node.start_mark.line > key_node.start_mark.line  # a nested mapping: the comment is on the key's line
-    end = key_node.end_mark if block else value_node.end_mark
-    if end.line >= len(lines):
+    key, value = entry.key, entry.value
+    # On the key's line, where a nested mapping begins below it, or an alias stands for a value further up.
+    on_key = value.start_mark.line > key.start_mark.line or value.start_mark.index < key.end_mark.index
+    end = key.end_mark if on_key else value.end_mark
+    if end.line >= len(lines) or not entry.lines:
         return ""
     comment = [lines[end.line][end.column:].partition("#")[2].strip()]
     for line in lines[end.line + 1:]:
