@@ -34,6 +34,7 @@ logger = logging.getLogger("recbole_contrec")
 # What a resumed run may do otherwise: how long it goes on, on which machine, and what it prints.
 MAY_CHANGE = {"epochs", "stopping_step", "data_path", "checkpoint_dir", "gpu_id", "use_gpu", "worker", "show_progress",
               "state", "eval_batch_size", "llm"}  # of llm the place; other weights are refused by their mark
+CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "llm"}  # of these, in any number
 
 
 @dataclass
@@ -276,6 +277,9 @@ def _config_to_resume(resume, model, dataset, config_file_list, config_dict, arg
                if now.get(key) != record["settings"][key] and key not in MAY_CHANGE]
     if changed:
         raise UserError(f"{path} was trained with {', '.join(changed)}: resume with the same settings")
+    if other := [f"{key}={show(now.get(key))} (it was {show(record['settings'][key])})" for key in record["settings"]
+                 if now.get(key) != record["settings"][key] and key not in CHANGES_NOTHING]:
+        logger.warning("%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(other))
     return config
 
 

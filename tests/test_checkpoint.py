@@ -73,19 +73,29 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
 
 
-def test_a_copy_is_whole_or_an_error_that_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kept_checkpoint_is_whole_or_an_error_that_leaves_nothing(tmp_path, monkeypatch, links):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(checkpoint.os, "link", no_links)
     checkpoint.save(tmp_path / "best", {"x": torch.ones(3)}, {"epoch": 1})
-    checkpoint.copy(tmp_path / "best", tmp_path / "before")
-    assert (tmp_path / "before").read_bytes() == (tmp_path / "best").read_bytes()
-    checkpoint.copy(tmp_path / "nowhere", tmp_path / "other")
+    checkpoint.keep(tmp_path / "best", tmp_path / "before")
+    checkpoint.save(tmp_path / "best", {"x": torch.ones(3)}, {"epoch": 2})
+    assert [checkpoint.load(tmp_path / name).record["epoch"] for name in ("before", "best")] == [1, 2]
+    checkpoint.keep(tmp_path / "best", tmp_path / "before")
+    assert checkpoint.load(tmp_path / "before").record["epoch"] == 2
+    checkpoint.keep(tmp_path / "nowhere", tmp_path / "other")
 
     def half(source, target):
         target.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setattr(checkpoint.os, "link", no_links)
     monkeypatch.setattr(checkpoint.shutil, "copyfile", half)
     with pytest.raises(UserError, match="no space left on the device"):
-        checkpoint.copy(tmp_path / "best", tmp_path / "other")
+        checkpoint.keep(tmp_path / "best", tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

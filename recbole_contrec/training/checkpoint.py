@@ -10,8 +10,9 @@ import json
 import os
 import random
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import numpy as np
 import torch
@@ -43,8 +44,7 @@ def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # two runs may write the same stage
-    # Tensors that share memory (tied weights) are stored apart: safetensors refuses aliases.
-    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    tensors = as_stored(tensors)
     header = {RECORD: json.dumps({"format": FORMAT, **record}, allow_nan=False)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,18 +55,30 @@ def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -
         raise _not_written(path, error) from error
 
 
-def copy(path: Path, target: Path) -> None:
-    """Keep a checkpoint under another name as well; nothing where there is none.
+def as_stored(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of tensors as a file holds them: on the CPU, contiguous, and apart where they share memory (tied weights), for
+    safetensors refuses aliases."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def keep(path: Path, target: Path) -> None:
+    """Give a checkpoint a second name, under which it stays when another one is saved in its place; nothing where there is
+    none.
 
     Raises:
         UserError: no space left, or the folder cannot be written.
     """
-    if path.is_file():
+    if not path.is_file():
+        return
+    try:
+        target.unlink(missing_ok=True)
         try:
+            os.link(path, target)  # costs nothing, and the other name never shows half a file
+        except OSError:  # a file system without hard links
             shutil.copyfile(path, target)
-        except OSError as error:
-            target.unlink(missing_ok=True)
-            raise _not_written(target, error) from error
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise _not_written(target, error) from error
 
 
 def save_folder(path: Path, write: Callable[[Path], None]) -> None:
@@ -112,7 +124,8 @@ def load(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # Copies: memory of a file is aligned otherwise than torch's own, and what is computed from it may be rounded otherwise.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         record = json.loads(header[RECORD])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(f"{path} is not a checkpoint of recbole_contrec, or it is damaged "
@@ -162,6 +175,16 @@ def pack_random_state() -> tuple[dict[str, torch.Tensor], dict]:
     if torch.cuda.is_initialized():
         tensors["cuda"] = torch.cuda.get_rng_state()
     return tensors, {"numpy": [kind, position, has_gauss, gauss], "python": [version, gauss_next]}
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Whatever is drawn inside this block, the random generators of the process are as before behind it."""
+    before = pack_random_state()
+    try:
+        yield
+    finally:
+        unpack_random_state(*before)
 
 
 def unpack_random_state(tensors: dict[str, torch.Tensor], record: dict) -> None:

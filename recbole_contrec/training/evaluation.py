@@ -28,6 +28,7 @@ class FullRanking:
     def __init__(self, config, model):
         super().__init__(config, model)
         self.evaluation_speed = math.nan  # users a second in the last evaluation
+        self._valid_data = None
         self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
         self._seen_now: sp.csr_matrix | None = None
         self._ranks: list[tuple[np.ndarray, ...]] | None = None

@@ -37,6 +37,18 @@ class Identity(NamedTuple):
         return fingerprint(*histories, texts=(self.items,))
 
 
+def fingerprint_of_data(dataset) -> str:
+    """Hash of the interactions, item features and item texts of a RecBole data set as they are read: what two data sets with
+    the same users and items may differ in."""
+    features = [dataset.inter_feat, dataset.item_feat]
+    columns = {f"{number} {name}": column for number, feature in enumerate(features) if feature is not None
+               for name, column in getattr(feature, "interaction", feature).items()}
+    arrays = {name: np.asarray(column) for name, column in sorted(columns.items())}
+    arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "fiub"}
+    texts = sorted((getattr(dataset, "item_texts", None) or {}).items())
+    return fingerprint(*arrays.values(), texts=(arrays, *(column for field, column in texts for column in ((field,), column))))
+
+
 def pack_model(model, identity: Identity) -> dict[str, torch.Tensor]:
     """Everything of a model and its data set that goes into a checkpoint as tensors."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}

@@ -94,7 +94,10 @@ def run_stages(stages: Iterable[Stage], data_fingerprint: str, folder: Path,
                     bar.total = total
                     bar.set_postfix_str(text, refresh=False)
                     bar.update(done - bar.n)
-                result = stage.build(report)
+                with checkpoint.random_state_kept():  # whether a stage is done or found, the same numbers are drawn after it
+                    built = stage.build(report)
+            # In the form in which it would be found: sums over tensors that lie otherwise in memory are rounded otherwise.
+            result = StageResult(checkpoint.as_stored(built.tensors), built.report)
             checkpoint.save(path, result.tensors, {"stage": stage.name, "settings": stage.settings,
                                                    "report": result.report})
         stage.accept(result.tensors)

@@ -19,12 +19,19 @@ from recbole.trainer import DecisionTreeTrainer, PretrainTrainer, Trainer
 from recbole.utils import dict2str, early_stopping, get_local_time, set_color
 
 from recbole_contrec.compat import SafeCollector, quiet_recbole
-from recbole_contrec.environment import package_versions
+from recbole_contrec.environment import device_name, package_versions
 from recbole_contrec.errors import UserError
-from recbole_contrec.training import checkpoint
+from recbole_contrec.training import checkpoint, lock
 from recbole_contrec.training.averaging import WeightAverage
 from recbole_contrec.training.evaluation import FullRanking
-from recbole_contrec.training.identity import Identity, load_weights, pack_model, pack_other
+from recbole_contrec.training.identity import (
+    Identity,
+    check_identity,
+    fingerprint_of_data,
+    load_weights,
+    pack_model,
+    pack_other,
+)
 from recbole_contrec.training.stages import FinishedStage, run_stages
 
 logger = logging.getLogger("recbole_contrec")
@@ -62,6 +69,7 @@ class RunTrainer(FullRanking):
             self.average = WeightAverage(model, config["average_decay"])
             self.optimizer.register_step_post_hook(lambda *_: self.average.update())
         self.identity: Identity | None = None
+        self.data: str | None = None  # fingerprint of what is read
         self.trained = False  # by an earlier run
         self.settings: dict[str, Any] = {}
         self.stages: dict[str, FinishedStage] = {}
@@ -87,6 +95,7 @@ class RunTrainer(FullRanking):
                 stages that come before training.
         """
         self.identity, self.settings, self.trained = Identity.of(data.dataset), settings, trained
+        self.data = fingerprint_of_data(data.dataset)
         self.bind_seen(data)
         return self
 
@@ -95,8 +104,10 @@ class RunTrainer(FullRanking):
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         """RecBole's hook: the model that validated best so far."""
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
-        if self._returns_to_best and self.best_is_saved:
-            checkpoint.copy(path, path.with_name(BEFORE))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(path.parent)
+        if self.best_is_saved:
+            checkpoint.keep(path, path.with_name(BEFORE))
         self.best_epoch, self.best_is_saved = epoch, True
         checkpoint.save(path, pack_model(self.model, self.identity), self._record(epoch))
         for module in self.model.modules():  # a part that other tools read says how, by the name of a folder
@@ -109,7 +120,7 @@ class RunTrainer(FullRanking):
         """Everything that a killed run needs to go on as if nothing had happened."""
         random_state, random_record = checkpoint.pack_random_state()
         tensors = {**pack_model(self.model, self.identity), **_prefixed("random", random_state)}
-        tensors.update({f"generator.{name}": state.get_state() for name, state in _generators(train_data)})
+        tensors.update({f"generator.{name}": state.get_state() for name, state in self._generators(train_data)})
         optimizers = {}
         for name, optimizer in self._optimizers():
             packed, optimizers[name] = checkpoint.pack_optimizer(optimizer)
@@ -132,16 +143,53 @@ class RunTrainer(FullRanking):
         """Whether training may go back to the best model; see RefiningTrainer."""
         return getattr(self, "returns_to_best", False)
 
+    def _compare_with(self, record: dict[str, Any], path: Path) -> None:
+        """A run goes on with the data it began with, and says where the machine is another one.
+
+        Raises:
+            UserError: the data have changed, although users and items are the same.
+        """
+        if record.get("data") not in (None, self.data):
+            raise UserError(f"{path} was trained on other interactions or texts of the same users and items of "
+                            f"{self.identity.dataset!r}: resume with the data of then, or train anew")
+        now = {**package_versions(), "device": device_name(self.device)}
+        before = {**record["versions"], "device": record.get("device", now["device"])}
+        if different := [f"{name} {now.get(name)} (it was {before[name]})" for name in before if now.get(name) != before[name]]:
+            logger.warning("%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(different))
+
     def _drop_best_of_lost_epochs(self) -> None:
         """A kill between two saves of an epoch leaves a best model that the resumed run has not come to yet."""
         best, before = Path(self.saved_model_file), self.folder / BEFORE
-        if before.is_file() and checkpoint.load(best).record["epoch"] >= self.start_epoch:
+        if before.is_file() and (not best.is_file() or checkpoint.load(best).record["epoch"] >= self.start_epoch):
             os.replace(before, best)
         before.unlink(missing_ok=True)
 
+    def _require_best(self) -> None:
+        """The best model of the epochs before a kill is there and whole: its loss shall not be found after the training.
+
+        Raises:
+            UserError: it is missing, damaged, or of another run or epoch.
+        """
+        path = Path(self.saved_model_file)
+        lost = f"the run in {self.folder} cannot be resumed without the best model of its epochs: train it anew"
+        try:
+            stored = checkpoint.load(path)
+        except UserError as error:
+            raise UserError(f"{error}; {lost}") from error
+        check_identity(stored, self.config["model"], self.identity, path)
+        if stored.record["epoch"] != self.best_epoch:
+            raise UserError(f"{path} is the model of epoch {stored.record['epoch']}, and the best is that of epoch "
+                            f"{self.best_epoch}: {lost}")
+
     def _record(self, epoch) -> dict[str, Any]:
         return {"model": self.config["model"], "dataset": self.identity.dataset, "epoch": epoch,
-                "settings": self.settings, "versions": package_versions(), "other": pack_other(self.model)[1]}
+                "settings": self.settings, "versions": package_versions(),
+                "device": device_name(self.device), "data": self.data, "other": pack_other(self.model)[1]}
+
+    def _generators(self, train_data) -> Iterator[tuple[str, torch.Generator]]:
+        """The random generators of the loaders: workers of that of validation are seeded by its own."""
+        yield from _generators(train_data)
+        yield from ((f"valid.{name}", generator) for name, generator in _generators(self._valid_data))
 
     def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """Every optimizer of the trainer by attribute; RecVAE has two."""
@@ -159,8 +207,10 @@ class RunTrainer(FullRanking):
         path = last_checkpoint(resume_file)
         if not self.resumable:
             raise UserError(f"RecBole trains {self.config['model']} in a loop of its own, which cannot be resumed")
+        lock.acquire(path.parent)
         stored = load_weights(self.model, path, self.config["model"], self.identity)
         record = stored.record
+        self._compare_with(record, path)
         self.folder, self.saved_model_file = path.parent, str(path.parent / BEST)
         for name, optimizer in self._optimizers():
             checkpoint.unpack_optimizer(optimizer, stored.part(f"optimizer.{name}"), record["optimizers"][name])
@@ -178,6 +228,8 @@ class RunTrainer(FullRanking):
         self.refinements = record.get("refinements", [])
         self.best_is_saved = self.best_epoch >= 0
         self._drop_best_of_lost_epochs()
+        if self.best_is_saved:
+            self._require_best()
         self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
         self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
         logger.info("Resuming %s after epoch %d", path, record["epoch"])
@@ -190,6 +242,12 @@ class RunTrainer(FullRanking):
         Returns:
             tuple: best validation score and the metrics of that epoch (None without validation data).
         """
+        try:
+            return self._fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        finally:
+            lock.release(self.folder)
+
+    def _fit(self, train_data, valid_data, verbose, saved, show_progress, callback_fn):
         self._begin(train_data, show_progress)
         if saved and self.epochs == 0:
             self._save_checkpoint(-1, verbose=verbose)
@@ -231,8 +289,9 @@ class RunTrainer(FullRanking):
             train_data.get_model(self.model)
         if self._resumed is not None:
             checkpoint.unpack_random_state(self._resumed.part("random"), self._resumed.record["random"])
-            for name, generator in _generators(train_data):
-                generator.set_state(self._resumed.tensors[f"generator.{name}"])
+            for name, generator in self._generators(train_data):
+                if (state := self._resumed.tensors.get(f"generator.{name}")) is not None:
+                    generator.set_state(state)
 
     def _run_stages(self, train_data, show_progress):
         if not hasattr(self.model, "stages"):
