@@ -1,8 +1,8 @@
 """
 recbole_contrec.training.checkpoint
 ###################################
-Checkpoints without pickled code: one safetensors file whose header carries a JSON record. It is written to a
-temporary name and renamed, so a killed run leaves the previous file whole.
+Checkpoints without pickled code: one safetensors file whose header carries a JSON record and a checksum of it all. It is
+written to a temporary name and renamed, so a killed run leaves the previous file whole.
 """
 
 import errno
@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
@@ -20,8 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from recbole_contrec.errors import UserError
+from recbole_contrec.files import part_of, write_whole
+from recbole_contrec.training.record import parse
 
 RECORD = "recbole_contrec"  # the header entry that holds the JSON record
+CHECKSUM = "crc32"          # and the one for the checksum, which files of earlier versions lack
 FORMAT = 1
 
 
@@ -43,16 +47,25 @@ def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -
         UserError: no space left, or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # two runs may write the same stage
     tensors = as_stored(tensors)
-    header = {RECORD: json.dumps({"format": FORMAT, **record}, allow_nan=False)}
+    text = json.dumps({"format": FORMAT, **record}, allow_nan=False)
+    header = {RECORD: text, CHECKSUM: checksum(tensors, text)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=header)
-        os.replace(temporary, path)
+        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise _not_written(path, error) from error
+
+
+def checksum(tensors: dict[str, torch.Tensor], text: str) -> str:
+    """CRC-32 of names, types, shapes and bytes of contiguous tensors and of a text. It finds what a disk or a transfer has
+    changed (1 GB/s and more), not what somebody has changed on purpose."""
+    value = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        value = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), value)
+        if tensor.numel():
+            value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), value)
+    return f"{value:08x}"
 
 
 def as_stored(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -92,7 +105,7 @@ def save_folder(path: Path, write: Callable[[Path], None]) -> None:
         UserError: no space left, or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary = part_of(path)
     try:
         temporary.mkdir(parents=True)
         write(temporary)
@@ -116,7 +129,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint; nothing in the file is executed.
 
     Raises:
-        UserError: no such file, a truncated or foreign file, or one of a newer format.
+        UserError: no such file, a foreign, truncated or changed file, or one of a newer format.
     """
     path = Path(path)
     if not path.is_file():
@@ -126,15 +139,23 @@ def load(path: Path) -> Checkpoint:
             header = file.metadata() or {}
             # Copies: memory of a file is aligned otherwise than torch's own, and what is computed from it may be rounded otherwise.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-        record = json.loads(header[RECORD])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not a checkpoint of recbole_contrec, or it is damaged "
-                        f"({type(error).__name__}). Checkpoints are the *.safetensors files of a run's folder") from error
-    if not isinstance(record, dict) or "format" not in record:
-        raise UserError(f"{path} is not a checkpoint of recbole_contrec")
+        if RECORD not in header:
+            raise ValueError("a safetensors file without our record")
+        record = parse(header[RECORD])
+        if CHECKSUM in header and header[CHECKSUM] != checksum(tensors, header[RECORD]):
+            raise ValueError("its content has changed since it was written: the checksum differs")
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, MemoryError) as error:
+        raise damaged(path, error) from error
     if record["format"] != FORMAT:
         raise UserError(f"{path} has checkpoint format {record['format']}, this version reads {FORMAT}")
     return Checkpoint(tensors, record)
+
+
+def damaged(path: Path, why: Exception | str) -> UserError:
+    """The error of a file that is no checkpoint of ours, or no longer one."""
+    text = " ".join(str(why).split()) or type(why).__name__
+    return UserError(f"{path} is not a checkpoint of recbole_contrec, or it is damaged: {text:.200}. Checkpoints are the "
+                     "*.safetensors files of a run's folder")
 
 
 def pack_names(names: Iterable[str]) -> torch.Tensor:
@@ -143,7 +164,13 @@ def pack_names(names: Iterable[str]) -> torch.Tensor:
 
 
 def unpack_names(packed: torch.Tensor) -> list[str]:
-    """Back from :func:`pack_names`."""
+    """Back from :func:`pack_names`.
+
+    Raises:
+        ValueError: it holds no names.
+    """
+    if packed.dtype != torch.uint8 or packed.dim() != 1:
+        raise ValueError(f"names are bytes, not {packed.dtype} of shape {list(packed.shape)}")
     return packed.numpy().tobytes().decode().split("\n")
 
 
@@ -158,12 +185,49 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Te
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], record: dict) -> None:
-    """Put a state of :func:`pack_optimizer` back."""
+    """Put a state of :func:`pack_optimizer` back.
+
+    Raises:
+        ValueError: it is of another optimizer or of other parameters; nothing has been changed then.
+    """
     state: dict[int, dict] = {}
     for name, value in {**tensors, **record["scalars"]}.items():
-        number, field = name.split(".", 1)
+        number, _, field = name.partition(".")
+        if not (number.isdecimal() and field):
+            raise ValueError(f"the state of an optimizer holds {name:.40}")
         state.setdefault(int(number), {})[field] = value
-    optimizer.load_state_dict({"state": state, "param_groups": record["groups"]})
+    own = optimizer.state_dict()["param_groups"]
+    groups = _matching_groups(record["groups"], own)
+    parameters = dict(zip((number for group in own for number in group["params"]),
+                          (parameter for group in optimizer.param_groups for parameter in group["params"])))
+    for number, values in state.items():
+        if number not in parameters or not _FIELDS.get(type(optimizer).__name__, set()) <= values.keys():
+            raise ValueError(f"the state of an optimizer has other parameters or parts ({number})")
+        for field, value in values.items():
+            shape = parameters[number].shape if field != "step" else ()
+            if torch.is_tensor(value) and (value.shape != shape or not value.is_floating_point()):
+                raise ValueError(f"the state of an optimizer has another size ({number}.{field:.40})")
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+_FIELDS = {**dict.fromkeys(("Adam", "AdamW", "SparseAdam"), {"step", "exp_avg", "exp_avg_sq"}),
+           "Adagrad": {"step", "sum"}, "RMSprop": {"step", "square_avg"}}  # that a step reads
+
+
+def _matching_groups(theirs: list[dict], own: list[dict]) -> list[dict]:
+    """Groups of the same parameters with options of the same kinds; versions of torch differ in a few options."""
+    if [group.get("params") for group in theirs] != [group["params"] for group in own]:
+        raise ValueError("the state of an optimizer is that of other parameters")
+    for their, our in zip(theirs, own):
+        if other := [name for name in our if name in their and _kind(their[name]) != _kind(our[name])]:
+            raise ValueError(f"the state of an optimizer has another {other[0]}")
+    return [{**our, **{name: value for name, value in their.items() if name in our}} for their, our in zip(theirs, own)]
+
+
+def _kind(value) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_kind(part) for part in value]
+    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value)
 
 
 def pack_random_state() -> tuple[dict[str, torch.Tensor], dict]:
@@ -188,11 +252,25 @@ def random_state_kept() -> Iterator[None]:
 
 
 def unpack_random_state(tensors: dict[str, torch.Tensor], record: dict) -> None:
-    """Put a state of :func:`pack_random_state` back."""
-    torch.set_rng_state(tensors["torch"])
+    """Put a state of :func:`pack_random_state` back.
+
+    Raises:
+        ValueError: it is none; nothing has been changed then.
+    """
     kind, position, has_gauss, gauss = record["numpy"]
-    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
     version, gauss_next = record["python"]
-    random.setstate((version, tuple(tensors["python"].tolist()), gauss_next))
+    try:
+        of_numpy = kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss
+        of_python = version, tuple(tensors["python"].tolist()), gauss_next
+        if position > len(of_numpy[1]):  # numpy would read behind its end
+            raise ValueError("a place behind the end")
+        np.random.RandomState(0).set_state(of_numpy)
+        random.Random().setstate(of_python)
+        torch.Generator().set_state(tensors["torch"])
+    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"the state of a random generator is none ({error})") from error
+    torch.set_rng_state(tensors["torch"])
+    np.random.set_state(of_numpy)
+    random.setstate(of_python)
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])

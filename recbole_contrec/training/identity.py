@@ -68,15 +68,55 @@ def load_weights(model, path: Path, name: str, identity: Identity) -> checkpoint
     """
     stored = checkpoint.load(path)
     check_identity(stored, name, identity, path)
-    try:
-        model.load_state_dict(stored.part("model"))
-    except RuntimeError as error:
-        edited = "size mismatch" in str(error) and getattr(model, "language", None) is not None
-        raise UserError(f"{path} does not fit the model as configured: {str(error).splitlines()[-1].strip()}"
-                        + "; if item texts were edited after training, it needs those of then" * edited) from error
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.load_other_parameter(unpack_other(stored.part("other"), stored.record["other"], device))
+    try:
+        other = unpack_other(stored.part("other"), stored.record["other"], device)
+        if unknown := set(other) - set(model.other_parameter() or {}):
+            raise ValueError(f"the model has no {min(unknown)}")
+    except (KeyError, ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+        raise checkpoint.damaged(path, error) from error
+    _load_state(model, stored.part("model"), path)
+    model.load_other_parameter(other)
     return stored
+
+
+def _load_state(model, state: dict[str, torch.Tensor], path: Path) -> None:
+    """All of the weights or none: PyTorch copies those that fit before it complains about the others."""
+    own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    _check_values(model, state, own, path)
+    try:
+        model.load_state_dict(state)
+    except Exception as error:  # parts of a model read states of their own, out of which anything may come
+        model.load_state_dict(own)
+        lines = str(error).splitlines() or [type(error).__name__]
+        if not isinstance(error, RuntimeError):
+            raise checkpoint.damaged(path, error) from error
+        edited = "size mismatch" in str(error) and getattr(model, "language", None) is not None
+        raise UserError(f"{path} does not fit the model as configured: {lines[-1].strip():.300}"
+                        + "; if item texts were edited after training, it needs those of then" * edited) from error
+
+
+def _check_values(model, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], path: Path) -> None:
+    """Numbers of the same kind, which PyTorch would convert without a word, and weights that are numbers.
+
+    Raises:
+        UserError: names the tensor.
+    """
+    weights = {name for name, _ in model.named_parameters()}
+    for name, tensor in state.items():
+        if name in own and _kind_of(tensor) != _kind_of(own[name]):
+            raise checkpoint.damaged(path, f"{name} is of type {tensor.dtype}, not {own[name].dtype}")
+        if tensor.is_floating_point():
+            bad = ~tensor.isfinite() if name in weights else tensor.isnan()
+            if count := int(bad.sum()):
+                raise UserError(f"{path} holds weights that are not finite ({name}: {count:,} of {tensor.numel():,}): the file is "
+                                "damaged, or training had diverged")
+
+
+def _kind_of(tensor: torch.Tensor) -> str:
+    if tensor.is_floating_point():
+        return "float"
+    return "bool" if tensor.dtype == torch.bool else "complex" if tensor.is_complex() else "int"
 
 
 def check_identity(stored: checkpoint.Checkpoint, model: str, identity: Identity, path: Path) -> None:
@@ -91,7 +131,11 @@ def check_identity(stored: checkpoint.Checkpoint, model: str, identity: Identity
         theirs = stored.record["model"]
         raise UserError(f"{path} is a checkpoint of {theirs}, not of {model}: use --model={theirs}")
     for what in ("items", "users"):
-        theirs, ours = checkpoint.unpack_names(stored.tensors[what]), getattr(identity, what)
+        ours = getattr(identity, what)
+        try:
+            theirs = checkpoint.unpack_names(stored.tensors[what])
+        except (KeyError, ValueError) as error:
+            raise checkpoint.damaged(path, f"no names of {what}") from error
         if theirs != ours:
             raise UserError(f"{path} was trained on {stored.record['dataset']!r} with {len(theirs) - 1} {what}; these are "
                             f"{len(ours) - 1} {what} of {identity.dataset!r}: use the same data and filters")
@@ -127,7 +171,11 @@ def pack_other(model) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def unpack_other(tensors: dict[str, torch.Tensor], record: dict[str, Any], device) -> dict[str, Any]:
-    """Back from :func:`pack_other`."""
+    """Back from :func:`pack_other`.
+
+    Raises:
+        ValueError, KeyError, TypeError: these are not what it gives.
+    """
     found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()
                              if name.split(".")[0] not in record}
     for name, how in record.items():
@@ -136,7 +184,9 @@ def unpack_other(tensors: dict[str, torch.Tensor], record: dict[str, Any], devic
             found[name] = np.asmatrix(array) if how["numpy"] else array
         elif "sparse" in how:
             data, indices, indptr = (tensors[f"{name}.{part}"].numpy() for part in ("data", "indices", "indptr"))
-            found[name] = sp.csr_matrix((data, indices, indptr), shape=how["shape"]).asformat(how["sparse"])
+            matrix = sp.csr_matrix((data, indices, indptr), shape=tuple(how["shape"]))
+            matrix.check_format(full_check=True)  # a wrong index would read outside of its memory
+            found[name] = matrix.asformat(how["sparse"])
         else:
             found[name] = how["value"]
     return found

@@ -7,7 +7,6 @@ What a finished run says, on screen and in its JSON file.
 import json
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from recbole.utils import dict2str, set_color
 
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.errors import UserError
+from recbole_contrec.files import write_whole
 from recbole_contrec.training.card import card_lines
 
 logger = logging.getLogger("recbole_contrec")
@@ -44,12 +44,14 @@ def outcome(trainer, best, tested, fit_seconds: float, test_seconds: float) -> d
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write to a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".part")
+    """Write a file that appears when it is complete.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_contrec.errors import UserError
+from recbole_contrec.files import clear_parts
 from recbole_contrec.training import checkpoint
 
 logger = logging.getLogger("recbole_contrec")
@@ -79,16 +80,15 @@ def run_stages(stages: Iterable[Stage], data_fingerprint: str, folder: Path,
     Raises:
         UserError: a stage cannot be written to disk.
     """
+    clear_parts(folder)
     finished, key = {}, f"{FORMAT} {data_fingerprint}"
     for stage in stages:
         key = hashlib.sha256(json.dumps([key, stage.name, stage.settings], sort_keys=True).encode()).hexdigest()
         path = Path(folder) / f"{stage.name.replace(' ', '-')}-{key[:16]}.safetensors"
         start = perf_counter()
-        result = _stored(path)
+        result = _accepted(stage, path)
         found = result is not None
-        if found:
-            logger.info("%s: found in %s", stage.name, path)
-        else:
+        if not found:
             with tqdm(total=1, desc=stage.name, disable=not show_progress, ncols=100, leave=False) as bar:
                 def report(done: int, total: int, text: str = "", bar=bar) -> None:
                     bar.total = total
@@ -100,23 +100,43 @@ def run_stages(stages: Iterable[Stage], data_fingerprint: str, folder: Path,
             result = StageResult(checkpoint.as_stored(built.tensors), built.report)
             checkpoint.save(path, result.tensors, {"stage": stage.name, "settings": stage.settings,
                                                    "report": result.report})
-        stage.accept(result.tensors)
+            stage.accept(result.tensors)
         finished[stage.name] = FinishedStage(perf_counter() - start, found, result.report)
         figures = "".join(f"\n  {figure:<22} {_short(value)}" for figure, value in result.report.items())
         logger.info("%s: %.1f s%s", stage.name, finished[stage.name].seconds, figures)
     return finished
 
 
-def _stored(path: Path) -> StageResult | None:
-    """The finished stage of a file; None where there is none or a kill left it damaged."""
+def _accepted(stage: Stage, path: Path) -> StageResult | None:
+    """The finished stage of a file, handed to the model; None where there is none, or none that can be used."""
     if not path.is_file():
         return None
     try:
         stored = checkpoint.load(path)
+        _check(stored, stage, path)
+        result = StageResult(stored.tensors, stored.record["report"])
+        logger.info("%s: found in %s", stage.name, path)
+        stage.accept(result.tensors)
     except UserError as error:
         logger.warning("%s; the stage is done again", error)
         return None
-    return StageResult(stored.tensors, stored.record["report"])
+    except (KeyError, ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+        logger.warning("%s; the stage is done again", checkpoint.damaged(path, error))
+        return None
+    return result
+
+
+def _check(stored: checkpoint.Checkpoint, stage: Stage, path: Path) -> None:
+    """A file of another stage is not used, nor one whose numbers are none.
+
+    Raises:
+        UserError: says what is wrong.
+    """
+    settings = json.loads(json.dumps(stage.settings))
+    if stored.record.get("stage") != stage.name or stored.record["settings"] != settings:
+        raise UserError(f"{path} is not the stage that its name says")
+    if bad := [name for name, tensor in stored.tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+        raise UserError(f"{path} holds numbers that are not finite ({bad[0]})")
 
 
 def _short(value: Any) -> str:
