@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.errors import UserError, bounded, did_you_mean
 
 USAGE = """\
 Generative recommendation with language models inside RecBole.
@@ -85,14 +85,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in arguments or not isinstance(error, (UserError, FloatingPointError)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        _end_progress_bars()
+        print(f"error: {bounded(str(error))}", file=sys.stderr)
         return 2
 
 
-def _show_messages() -> None:
+def _end_progress_bars() -> None:
+    """Close the bars that an error has left standing in the middle of a line."""
+    bars = sys.modules["tqdm"].tqdm if "tqdm" in sys.modules else None
+    for bar in list(getattr(bars, "_instances", ())):
+        bar.close()
+
+
+def _show_messages(stream=None) -> None:
     """Print what is logged before a run starts; a run then logs through RecBole's handlers, to the screen and a file."""
     ours = logging.getLogger("recbole_contrec")
-    ours.handlers, ours.propagate = [logging.StreamHandler(sys.stdout)], False
+    ours.handlers, ours.propagate = [logging.StreamHandler(stream or sys.stdout)], False
     ours.setLevel(logging.INFO)
 
 
@@ -171,6 +179,7 @@ def _recommend(arguments: list[str]) -> int:
     from recbole_contrec.recommendation import recommend_batches
 
     overrides = [f"--{key}={own[key]}" for key in ("data_path", "llm", "text_encoder") if key in own]
+    _show_messages(sys.stderr)
     logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
     loaded = load_data_and_model(own["checkpoint"], overrides, own.get("properties"))
     users = [user.strip() for user in own["users"].split(",")] if "users" in own else None

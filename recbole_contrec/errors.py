@@ -9,8 +9,29 @@ import difflib
 from typing import Iterable
 
 
+LONGEST = 1500  # characters of an error text
+
+
 class UserError(Exception):
-    """A mistake in the input: a misspelt name, a wrong value, a missing file. Its text says what to change."""
+    """A mistake in the input: a misspelt name, a wrong value, a missing file. Its text says what to change, in printable
+    characters and no more of them than anybody reads."""
+
+    def __str__(self):
+        return bounded(super().__str__())
+
+
+def bounded(text: str, longest: int = LONGEST) -> str:
+    """A text without control characters, its middle left out where it is long: what to change stands at its end."""
+    if len(text) > longest:
+        text = f"{text[:longest * 2 // 3]} ... {text[-longest // 3:]}"
+    plain = "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+    return bounded(plain, longest) if len(plain) > max(len(text), longest + 5) else plain
+
+
+def shown(value, longest: int = 40) -> str:
+    """A value of the user's in an error text: between quotation marks, and cut where it is long."""
+    text = value if isinstance(value, str) else str(value)
+    return repr(text if len(text) <= longest else f"{text[:longest]}...")
 
 
 def nearest(name: str, choices: Iterable[str], n: int = 3) -> list[str]:

@@ -817,6 +817,6 @@ def test_describe_says_where_a_value_comes_from(here):
 
 
 def test_unexpected_faults_keep_their_traceback(here, monkeypatch):
-    monkeypatch.setattr(config_module, "read_header", lambda *a: 1 / 0)
+    monkeypatch.setattr(config_module, "check_columns", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         toy()

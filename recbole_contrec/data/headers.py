@@ -8,9 +8,9 @@ folder of RecBole files needs no YAML.
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple
 
-from recbole_contrec.errors import UserError, did_you_mean, nearest
+from recbole_contrec.data.atomic import read_header
+from recbole_contrec.errors import UserError, did_you_mean, nearest, shown
 from recbole_contrec.settings.registry import dataset_folder, list_datasets
-from recbole_contrec.settings.schema import show
 
 PREPARE = "python run_recbole_contrec.py prepare --dataset={}"
 
@@ -70,26 +70,6 @@ def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str]
     return Headers({**fields, "load_col": {"inter": inter}}, found)
 
 
-def read_header(file: Path, separator: str = "\t", encoding: str | None = None) -> dict[str, str]:
-    """Column -> RecBole type from the first line of an atomic file.
-
-    Raises:
-        UserError: a column without a type.
-    """
-    try:
-        with open(file, encoding=encoding or "utf-8") as lines:
-            cells = lines.readline().rstrip("\r\n").removeprefix("\ufeff").split(separator)
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {file}: it is not written in {encoding or 'utf-8'}; name its encoding, for instance "
-                        "--encoding=latin-1") from error
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error}") from error
-    if bare := [cell for cell in cells if cell.count(":") != 1]:
-        raise UserError(f"{file}: column {show(bare[0])} must read name:type (token, token_seq, float or float_seq), "
-                        f"with {show(separator)} between columns")
-    return dict(cell.split(":") for cell in cells)
-
-
 def _find_column(key, columns, taken) -> str | None:
     default, usual, types = ROLES[key]
     others = {_plain(name) for role in ROLES if role != key for name in (ROLES[role][0], *ROLES[role][1])}
@@ -142,4 +122,4 @@ def require_columns(file, columns, names):
 
 
 def _listed(columns) -> str:
-    return ", ".join(f"{name}:{kind}" for name, kind in columns.items())
+    return shown(", ".join(f"{name}:{kind}" for name, kind in columns.items()), 400)[1:-1]

@@ -8,12 +8,15 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
 from recbole.data.utils import create_samplers
 
 from recbole_contrec.compat import quiet_recbole
+from recbole_contrec.data.recbole_files import reading_files
 from recbole_contrec.data.text import read_item_texts
+from recbole_contrec.data.values import single_precision_ties
 from recbole_contrec.data.windows import WindowDataset, WindowLoader
 from recbole_contrec.errors import UserError
 
@@ -40,15 +43,18 @@ def load_data(config) -> RunData:
     """
     _refuse_unsupported(config)
     dataset_class = config.entry.dataset_class
-    with quiet_recbole(), _named_for_recbole(config):
+    with quiet_recbole(), _named_for_recbole(config), reading_files(config) as files:
         try:
             dataset = dataset_class(config) if dataset_class else create_dataset(config)
         except ValueError as error:
-            raise _filtering_error(error, config) from error
+            raise _reading_error(error, config) from error
         if len(dataset.inter_feat) == 0:
-            raise _filtering_error("no interaction is left", config)
+            raise _filtering_error(config)
         _refuse_short_histories(dataset)
-        dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field])  # its parts share them
+        files.tell([*_coarse_times(dataset), *_items_without_interactions(dataset)])
+        # its parts share them
+        dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field], files)
+        dataset.notes = files.notes
         prepare = _window_loaders if isinstance(dataset, WindowDataset) else data_preparation
         loaders = prepare(config, dataset)
     if max(config["topk"]) >= dataset.item_num:
@@ -102,8 +108,40 @@ def _refuse_short_histories(dataset) -> None:
                         f"{counts[short[0]]}). Leave-one-out needs three: set --user_inter_num_interval=[3,inf)")
 
 
-def _filtering_error(error, config):
+def _coarse_times(dataset) -> list[str]:
+    """Where single precision, in which RecBole keeps times, puts events into another order than their times."""
+    rows, user, time = dataset.inter_feat, dataset.uid_field, dataset.time_field
+    if dataset.config["eval_args"]["order"] != "TO" or time not in rows or user not in rows:
+        return []
+    tied, against, users = single_precision_ties(rows[user].to_numpy(), rows[time].to_numpy(np.float64))
+    if not tied:
+        return []
+    order = (f"{against:,} of these pairs, of {users:,} users, stand there against their times. Sort the file by user and time "
+             "where these shall count" if against else "that is the order of their times")
+    return [f"{dataset.dataset_name}: RecBole reads {time} in single precision, in which {tied:,} pairs of neighbouring events of "
+            f"a user become simultaneous (as many as the file itself holds apart); these keep the order of the file: {order}"]
+
+
+def _items_without_interactions(dataset) -> list[str]:
+    """RecBole ranks every item that any loaded file names."""
+    known, ranked = dataset.inter_feat[dataset.iid_field].nunique(), dataset.item_num - 1
+    if known >= ranked:
+        return []
+    return [f"{dataset.dataset_name}: {ranked - known:,} of {ranked:,} items occur in no interaction, only in {dataset.dataset_name}"
+            ".item or other files that are loaded; they are ranked like all others"]
+
+
+def _reading_error(error: ValueError, config) -> UserError:
+    """What RecBole says of data that it cannot use."""
+    text = str(error).strip()
+    if "please check the filtering settings" in text or "_feat is empty" in text:
+        return _filtering_error(config)
+    return UserError(f"RecBole cannot use data set {config['dataset']!r}: {text or type(error).__name__}")
+
+
+def _filtering_error(config) -> UserError:
     filters = {key: config[key] for key in ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
-               if config[key]}
-    return UserError(f"data set {config['dataset']!r} cannot be used: {str(error).strip() or 'it is empty'} "
-                     f"(filters: {filters or 'none'}). Loosen the filters or check the file's columns")
+               if config[key] and config[key] != "[0,inf)"}
+    if not filters:
+        return UserError(f"data set {config['dataset']!r} is empty, though no filter is set: check its files")
+    return UserError(f"data set {config['dataset']!r} is empty behind its filters ({filters}). Loosen the filters")

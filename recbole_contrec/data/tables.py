@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
+from recbole_contrec.data.atomic import MISSING
 from recbole_contrec.data.convert import (
     ITEM,
     RATING,
@@ -24,10 +25,6 @@ from recbole_contrec.data.convert import (
     require_column,
 )
 from recbole_contrec.data.download import PrepareError
-
-# RecBole reads ids with pandas' defaults and drops the rows of a user or an item of such a name.
-MISSING = ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-           "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
 
 
 def table(paths: Sequence[Path], columns: dict[str, object], progress: bool = True) -> Tables:

@@ -6,34 +6,34 @@ enlarge the catalogue by items that nobody touched, so that models with and with
 not rank the same items; and it would join the text columns into every batch.
 """
 
-import csv
 import re
 from pathlib import Path
 from string import Formatter
 
-import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recbole_contrec.data.headers import read_header
-from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.data.atomic import read_header
+from recbole_contrec.data.recbole_files import Files
+from recbole_contrec.errors import UserError, did_you_mean, shown
 
 # By these beginnings of words the fields of title and category are found, the likeliest first.
 PARTS = {"title": ("title", "name"), "category": ("categor", "genre", "class", "brand", "artist")}
 
 
-def read_item_texts(config, item_ids) -> dict[str, list[str]]:
+def read_item_texts(config, item_ids, files: Files | None = None) -> dict[str, list[str]]:
     """Texts of every item, aligned to the internal item numbers.
 
     Args:
         config: reads ``data_path``, ``dataset``, ``ITEM_ID_FIELD`` and ``text_fields`` (names, or ``~``
             for every ``token_seq`` and ``token`` column of the ``.item`` file; an empty list for none).
         item_ids: original item ids by internal number; entry 0 is the padding.
+        files: those of the run, where RecBole has read some.
 
     Returns:
         dict: field name -> one text an item, empty where the data has none. Empty dict without a ``.item`` file.
 
     Raises:
-        UserError: a named field is not a column of the file.
+        UserError: a named field is not a column of the file, or the file cannot be read as it is meant.
     """
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     wanted = config["text_fields"]
@@ -41,9 +41,9 @@ def read_item_texts(config, item_ids) -> dict[str, list[str]]:
         if wanted:
             raise UserError(f"text_fields={wanted} needs {path}, which does not exist")
         return {}
-    columns = read_header(path, config["field_separator"], config["encoding"])
     if wanted == []:
         return {}
+    columns = read_header(path, config["field_separator"], config["encoding"])
     item_field = config["ITEM_ID_FIELD"]
     texts = [name for name, kind in columns.items() if kind in ("token_seq", "token") and name != item_field]
     for name in wanted or ():
@@ -53,39 +53,15 @@ def read_item_texts(config, item_ids) -> dict[str, list[str]]:
     fields = texts if wanted is None else list(wanted)
     if item_field not in columns:
         raise UserError(f"{path.name} has no column {item_field!r}; it has {', '.join(columns)}")
-    table = _read_table(path, len(columns), config["field_separator"], config["encoding"] or "utf-8")
-    table = table.set_axis(list(columns), axis=1)[[item_field, *fields]].apply(lambda column: column.map(_unquoted))
-    table = table.drop_duplicates(item_field).set_index(item_field).reindex(item_ids).fillna("")
+    files = files or Files(config)
+    table = files.item_texts(path, [item_field, *fields]).set_index(item_field)
+    if not table.index.isin(item_ids).any():
+        what = f"{path.name}: none of its items occurs in an interaction, so no item has a text; its first is {shown(table.index[0])}"
+        if wanted:
+            raise UserError(what)
+        files.tell([what])
+    table = table.reindex(item_ids).fillna("")
     return {name: table[name].tolist() for name in fields}
-
-
-def _read_table(path: Path, columns: int, separator: str, encoding: str) -> pd.DataFrame:
-    """Columns 0 to ``columns`` - 1 as texts. Between tabs a quotation mark is a character like others, for a title may begin with
-    one; with other separators a pair of them holds a field together, as CSV files have it.
-
-    Raises:
-        UserError: a line with more fields than the header, or bytes of another encoding.
-    """
-    try:
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding, header=None, skiprows=1,
-                            names=range(columns + 1), index_col=False,
-                            quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path.name} is not written in {encoding}: name its encoding, for instance --encoding=latin-1"
-                        ) from error
-    except pd.errors.ParserError as error:
-        raise UserError(f"{path.name} cannot be read: {str(error).strip()}") from error
-    beyond = table.pop(columns)
-    if (more := beyond.fillna("").ne("")).any():  # a separator behind the last field is none too many
-        raise UserError(f"{path.name} cannot be read: its header names {columns} columns, and line {2 + int(more.argmax())} has more")
-    return table.fillna("")
-
-
-def _unquoted(text: str) -> str:
-    """Without the pair of quotation marks in which some programs write a field, its own marks doubled."""
-    inner = text[1:-1]
-    whole = len(text) > 1 and text[0] == text[-1] == '"' and '"' not in inner.replace('""', "")
-    return inner.replace('""', '"') if whole else text
 
 
 def joined(texts: dict[str, list[str]]) -> list[str]:

@@ -21,13 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_contrec import compat
-from recbole_contrec.data.headers import (
-    ROLES,
-    dataset_settings_from_headers,
-    inter_file,
-    read_header,
-    require_columns,
-)
+from recbole_contrec.data.columns import check_columns
+from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.settings.registry import (
     ModelEntry,
@@ -94,7 +89,7 @@ class Config(RecBoleConfig):
         files += self._arguments.pop("config_files", "").replace(",", " ").split()
         self._origin: dict[str, str] = {}  # key -> where the user set it
         super().__init__(model, dataset, files, config_dict)
-        self._check_columns()
+        check_columns(self, self.dataset, self.folders)
 
     # the four ways to set something
 
@@ -281,26 +276,6 @@ class Config(RecBoleConfig):
         with recbole_checks():
             super()._set_eval_neg_sample_args(phase)
 
-    def _check_columns(self):
-        """Every column that RecBole will ask for is in its file.
-
-        Raises:
-            UserError: names the columns that lack, and those that are there.
-        """
-        folder, load_col = Path(self["data_path"]), self["load_col"]
-        file = inter_file(folder, self.dataset, self["benchmark_filename"], self.folders)
-        columns = read_header(file, self["field_separator"], self["encoding"])
-        inter = list(columns) if load_col is None else _as_list(load_col.get("inter"))
-        fields = [self["USER_ID_FIELD"], self["ITEM_ID_FIELD"]]
-        fields += [self["TIME_FIELD"]] if self["eval_args"]["order"] == "TO" else []
-        require_columns(file, columns, [*filter(None, fields), *inter])
-        if lost := [name for name in filter(None, fields) if name not in inter]:
-            raise UserError(f"load_col: inter must hold {', '.join(lost)} as well, it is {show(inter)}")
-        items = folder / f"{self.dataset}.item"
-        if load_col and load_col.get("item") and items.is_file():
-            require_columns(items, read_header(items, self["field_separator"], self["encoding"]),
-                             _as_list(load_col["item"]))
-
     def _init_device(self):
         """RecBole's choice of a device, but ``use_gpu=False`` means the CPU, and choosing the CPU hides no GPU from
         the rest of the process."""
@@ -340,10 +315,6 @@ class Config(RecBoleConfig):
 def _fields_asked_for(values) -> list[str]:
     """Columns that filters and labels read."""
     return list(dict.fromkeys(name for key in ("threshold", "val_interval") for name in values.get(key) or ()))
-
-
-def _as_list(value) -> list:
-    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
 
 
 def _plain(value):

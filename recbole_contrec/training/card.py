@@ -32,7 +32,7 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
         "ranking": eval_args["mode"], "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
         "seen_items_masked": masked, "seen_items_generated": getattr(trainer.model, "generates_seen", None),
         "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
-        "first_interactions_only": config["first_n"],
+        "first_interactions_only": config["first_n"], "said_about_the_data": getattr(dataset, "notes", None) or None,
         "targets": {"valid": data.valid.sample_size, "test": data.test.sample_size},
         "metrics": config["metrics"], "topk": config["topk"], "valid_metric": config["valid_metric"],
         "seed": config["seed"], "versions": package_versions(), "commit": git_commit(),

@@ -1,0 +1,72 @@
+"""
+recbole_contrec.data.encoding
+#############################
+The bytes of a file as text, or one line that names the likely encoding and the setting for it.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.settings.schema import show
+
+_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_ENCODINGS = ("utf-8", "utf-16", "utf-32", "latin-1", "cp1252", "gb18030", "big5", "shift_jis", "euc_kr", "ascii")
+
+
+def utf8(data: bytes, file: Path, encoding: str | None) -> bytes:
+    """A whole file as UTF-8 without byte order mark."""
+    if data.startswith(b"\xef\xbb\xbf"):
+        data, encoding = data[3:], "utf-8"
+    text = decoded(data, file, encoding)
+    plain = (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "us-ascii")
+    return data if plain else text.encode()
+
+
+def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -> str:
+    """Bytes as text, without byte order mark; the last characters may be cut off where they are not the ``whole`` file."""
+    if data.startswith(b"\xef\xbb\xbf"):
+        data, encoding = data[3:], "utf-8"
+    name = encoding or "utf-8"
+    wide = re.fullmatch(r"utf[-_]?(16|32).*", name.lower())
+    if not wide:
+        _refuse_wide(data, file, name)
+    try:
+        text = data.decode(name)
+    except UnicodeDecodeError as error:
+        if not whole and error.start > len(data) - 8:
+            return decoded(data[:error.start], file, encoding)
+        before = data[:error.start].decode(name, "replace")
+        others = "for instance --encoding=latin-1, cp1252 or gb18030" if name.lower() != "latin-1" else "it is another"
+        byte = f"byte 0x{data[error.start]:02x}" if error.start < len(data) else "its end"
+        raise UserError(f"{file.name} is not written in {name} (line {_line_number(before)}, {byte}): name its "
+                        f"encoding, {others}") from error
+    except (LookupError, UnicodeError, AttributeError, TypeError) as error:
+        raise UserError(f"encoding={show(name)} is no text encoding{did_you_mean(str(name), _ENCODINGS)}") from error
+    if "\0" in text:
+        raise UserError(f"{file.name}, line {_line_number(text[:text.index(chr(0))])} holds a NUL character: the file is damaged, or "
+                        f"not written in {name}; name its encoding, for instance --encoding=utf-16")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{file.name} is not written in {name}: line {_line_number(text[:error.start])} holds half a "
+                        "character") from error
+    return text.removeprefix("\ufeff")
+
+
+def _refuse_wide(data: bytes, file: Path, encoding: str) -> None:
+    """UTF-16 and UTF-32 by their byte order mark, or by NUL bytes at every second place."""
+    likely = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    head = np.frombuffer(data[:400], np.uint8) == 0
+    for name, start, step in (("utf-32-le", 1, 4), ("utf-32-be", 0, 4), ("utf-16-le", 1, 2), ("utf-16-be", 0, 2)):
+        other = head[1 - start::2] if step == 2 else head[3 if start == 0 else 0::4]
+        if not likely and len(head) >= 8 and head[start::step].mean() > .9 and other.mean() < .1:
+            likely = name
+    if likely:
+        raise UserError(f"{file.name} is written in {likely}, not in {encoding}: set --encoding={likely}")
+
+
+def _line_number(before: str) -> int:
+    return 1 + before.count("\n") + before.count("\r") - before.count("\r\n")

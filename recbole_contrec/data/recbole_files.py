@@ -1,0 +1,131 @@
+"""
+recbole_contrec.data.recbole_files
+##################################
+Atomic files for RecBole's data sets, through the checks of this package. What is checked is what is read: RecBole's
+own reader gets no second look at a file.
+"""
+
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import pandas as pd
+from recbole.data.dataset import Dataset
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_contrec.data.atomic import AtomicFile
+from recbole_contrec.data.columns import ENTITIES, check_types
+from recbole_contrec.data.values import check_numbers, complete_rows, first_of_each, sequences
+
+logger = logging.getLogger("recbole_contrec")
+
+
+@contextmanager
+def reading_files(config) -> Iterator["Files"]:
+    """Let RecBole's data sets read through :class:`Files` until the block ends."""
+    files, before = Files(config), Dataset._load_feat
+    Dataset._load_feat = lambda dataset, path, source: files.load(dataset, path, source)
+    try:
+        yield files
+    finally:
+        Dataset._load_feat = before
+
+
+class Files:
+    """The atomic files of a run.
+
+    Attributes:
+        notes (list of str): what has been said about them.
+    """
+
+    def __init__(self, config):
+        self._config = config
+        self._read: dict[Path, AtomicFile] = {}
+        self.notes: list[str] = []
+
+    def load(self, dataset: Dataset, path, source) -> pd.DataFrame | None:
+        """What ``Dataset._load_feat`` gives: the columns that are asked for, sequences as arrays.
+
+        Raises:
+            UserError: whatever is wrong with the file.
+        """
+        load, unload = dataset._get_load_and_unload_col(source)
+        if load == set():
+            return None
+        file = AtomicFile(path, self._config["field_separator"], self._config["encoding"])
+        if source == FeatureSource.ITEM:
+            self._read[file.path] = file
+        names = [name for name in file.columns if (load is None or name in load) and name not in (unload or ())]
+        if not names:
+            self.tell([f"no column of {Path(path).name} is loaded"])
+            return None
+        columns = {name: file.columns[name] for name in names}
+        check_types(file.path, columns, self._config, whole=source == FeatureSource.INTERACTION)
+        self._register(dataset, columns, source)
+        table, rows = self._rows(file, columns, source)
+        for name, kind in columns.items():
+            if kind.endswith("seq"):
+                table[name] = self._sequences(dataset, file, table[name], rows, kind)
+            elif kind == "token":
+                table[name] = table[name].where(table[name] != "", np.nan)
+        return table
+
+    def item_texts(self, path: Path, names: list[str]) -> pd.DataFrame:
+        """Columns of the ``.item`` file as texts, one row an item; the first of ``names`` is the item's id. Where RecBole
+        has not loaded it, a quotation mark that begins a field and is not closed is a character like others, for a title may
+        begin with one.
+
+        Raises:
+            UserError: whatever else is wrong with the file.
+        """
+        file = self._read.get(path)
+        if file is None:
+            file = AtomicFile(path, self._config["field_separator"], self._config["encoding"], literal_quotes=True)
+        table, rows, notes = complete_rows(file, file.table(names, as_texts=True), names[:1], ())
+        table, _, twice = first_of_each(file, table, rows, names[0])
+        self.tell([note for note in (*notes, *twice) if note not in self.notes])
+        return table[names]
+
+    def tell(self, notes: list[str]) -> None:
+        """Say something about the files, aloud and for the record."""
+        for note in notes:
+            logger.warning(note)
+        self.notes += notes
+
+    def _rows(self, file: AtomicFile, columns: dict[str, str], source) -> tuple[pd.DataFrame, np.ndarray]:
+        """Complete rows, one an item or a user, and their numbers in the file."""
+        suffix = source.value if isinstance(source, FeatureSource) else source
+        config, events = self._config, source == FeatureSource.INTERACTION
+        keys = {"inter": ("USER_ID_FIELD", "ITEM_ID_FIELD"), "item": ("ITEM_ID_FIELD",), "user": ("USER_ID_FIELD",),
+                "kg": ENTITIES[:3], "link": ("ITEM_ID_FIELD", "ENTITY_ID_FIELD")}.get(suffix, ())
+        ids = [config[key] for key in keys if config[key] in columns]
+        times = [name for name in [config["TIME_FIELD"]] if events and name in columns]
+        table, rows, notes = complete_rows(file, file.table(columns), ids, times)
+        others = [name for name, kind in columns.items() if kind == "float" and name not in times]
+        notes += check_numbers(file, table, rows, others, events)
+        if suffix in ("item", "user") and ids:
+            table, rows, twice = first_of_each(file, table, rows, ids[0])
+            notes += twice
+        self.tell(notes)
+        return table, rows
+
+    @staticmethod
+    def _register(dataset: Dataset, columns: dict[str, str], source) -> None:
+        """What RecBole's data set keeps of every field."""
+        for name, kind in columns.items():
+            if source == "link":  # its columns are those of other files
+                continue
+            dataset.field2source[name], dataset.field2type[name] = source, FeatureType(kind)
+            if not kind.endswith("seq"):
+                dataset.field2seqlen[name] = 1
+            if "float" in kind:
+                dataset.field2bucketnum[name] = 2
+
+    def _sequences(self, dataset: Dataset, file: AtomicFile, column: pd.Series, rows, kind: str) -> list[np.ndarray]:
+        arrays = sequences(file, column, rows, kind, self._config["seq_separator"])
+        longest = max(map(len, arrays))
+        limit = (self._config["seq_len"] or {}).get(column.name)
+        dataset.field2seqlen[column.name] = min(limit, longest) if limit else longest
+        return [array[:limit] for array in arrays] if limit else arrays
