@@ -1,15 +1,19 @@
 """recbole_contrec.data.prepare: what is downloaded, what is written, what is said when it goes wrong."""
 
 import builtins
+import bz2
 import errno
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import socket
 import sys
+import tarfile
 import threading
+import types
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -300,7 +304,8 @@ def test_csv_with_named_columns_and_item_texts(tmp_path):
         "",
     ]
     assert lines(done, ".item") == ["item_id:token\tmy_title:token_seq", "c\tHe said ''hi''; bye", "a ''b''\t", ""]
-    assert done.notes == ("rows left out for want of a user, an item or a time: 1",)
+    assert done.notes == ("rows left out for want of a user, an item or a time: 1 (line 3)",
+                          "ratings that are missing and stay so: 1 (line 4); a run that loads ratings refuses such rows")
 
 
 def test_a_table_is_read_in_pieces(tmp_path, monkeypatch):
@@ -361,6 +366,13 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch):
         ("uid,iid,ts\nu,1,2,3\nu,1,2,3\n", COLUMNS, ["r.csv", "more fields"]),
         ("uid,iid,ts\na b,1,2\na  b,1,2\n", COLUMNS, ["user ids", "'a b'"]),
         ("", COLUMNS, ["r.csv"]),
+        ("uid,iid,ts\nu,1,1600000000\n\nu,2,soon\nu,3,1600000001\n", COLUMNS, ["'soon' in line 4", "others are numbers"]),
+        ("uid,iid,ts\nu,1,2024-01-01\nu,2,1600000000\nu,3,2024-01-02\n", COLUMNS, ["'1600000000' in line 3", "ISO 8601"]),
+        ('uid,iid,ts,junk\nu,1,5,"a\nb"\nu,2,"soon",c\n', COLUMNS, ["'soon' in line 4"]),
+        ("uid,iid,ts,stars\nu,1,5,4\nu,2,5,inf\n", {**COLUMNS, "rating": "stars"}, ["'stars'", "inf", "in line 3"]),
+        ("uid,iid,ts,ts\nu,1,5,6\n", COLUMNS, ["2 columns 'ts'"]),
+        ("uid,iid,ts\n[PAD],1,5\n", COLUMNS, ["[PAD] in line 2"]),
+        ("uid,iid,ts\nu,1,True\n", COLUMNS, ["truth values"]),
     ],
 )
 def test_bad_tables(tmp_path, content, columns, said):
@@ -369,6 +381,111 @@ def test_bad_tables(tmp_path, content, columns, said):
     for part in said:
         assert part in text
     assert everything_below(tmp_path) == ["r.csv"]
+
+
+@pytest.mark.parametrize("times", ["", "nan", "inf", "-inf", "1e39"])
+def test_rows_without_a_finite_time_are_left_out_and_named(tmp_path, times):
+    (tmp_path / "r.csv").write_text(f"uid,iid,ts\nu,1,7\nu,2,{times}\nu,null,3\nv,3,4\n")
+    done = prepare("mine", tmp_path / "d", tmp_path / "r.csv", columns=COLUMNS, progress=False)
+    assert lines(done, ".inter")[1:] == ["u\t1\t7", "v\t3\t4", ""]
+    assert done.notes == ("rows left out for want of a user, an item or a time: 2 (lines 3, 4)",)
+
+
+def in_tar(content: bytes, *names: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def in_zip(content: bytes, *names: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+PACKED = b"user_id,item_id,timestamp\nu,1,7\nu,2,5\n"
+
+
+@pytest.mark.parametrize("suffix, pack", [
+    ("xz", lzma.compress), ("bz2", bz2.compress), ("gz", gzip.compress), ("tar", lambda data: in_tar(data, "folder/r.csv")),
+    ("tar.gz", lambda data: in_tar(data, "._r.csv", "r.csv")), ("zip", lambda data: in_zip(data, "r.csv")), ("csv", gzip.compress),
+    ("gz", lambda data: gzip.compress(lzma.compress(data)))])
+def test_packed_tables_are_read_by_their_first_bytes(tmp_path, suffix, pack):
+    source = tmp_path / f"r.{suffix}"
+    source.write_bytes(pack(PACKED))
+    done = prepare("mine", tmp_path / "d", source, progress=False)
+    assert lines(done, ".inter")[1:] == ["u\t2\t5", "u\t1\t7", ""]
+
+
+@pytest.mark.parametrize("suffix, content, said", [
+    ("tar", in_tar(PACKED, "a.csv", "b.csv"), ["2 files (a.csv, b.csv)", "unpack"]), ("zip", in_zip(PACKED), ["no file"]),
+    ("zip", in_zip(PACKED, "a.csv", "b.csv"), ["2 files (a.csv, b.csv)"]), ("7z", b"7z\xbc\xaf\x27\x1c" + bytes(90), ["7z", "unpack"]),
+    ("xz", lzma.compress(PACKED)[:-20], ["r.xz", "cut off"]), ("bz2", bz2.compress(PACKED)[:-20], ["r.bz2"]),
+    ("xz", lzma.compress(PACKED)[:30] + bytes(40), ["r.xz", "cut off"]), ("tar", in_tar(PACKED, "a.csv")[:60], ["r.tar", "cut off"])])
+def test_archives_that_cannot_be_read_are_said_in_a_line(tmp_path, suffix, content, said):
+    (tmp_path / f"r.{suffix}").write_bytes(content)
+    text = fails("mine", tmp_path / "d", tmp_path / f"r.{suffix}")
+    assert len(text.splitlines()) == 1 and all(part in text for part in said), text
+
+
+def test_zstd_is_read_or_names_the_package(tmp_path, monkeypatch):
+    frame = bytes.fromhex("28b52ffd") + bytes([0x20, len(PACKED)]) + (len(PACKED) << 3 | 1).to_bytes(3, "little") + PACKED
+    (tmp_path / "r.zst").write_bytes(frame)  # one raw block
+    monkeypatch.setitem(sys.modules, "compression", None)
+    reader = types.SimpleNamespace(ZstdError=ValueError, ZstdDecompressor=lambda: types.SimpleNamespace(
+        stream_reader=lambda file, read_across_frames: io.BytesIO(file.read()[9:])))
+    monkeypatch.setitem(sys.modules, "zstandard", reader)
+    done = prepare("mine", tmp_path / "d", tmp_path / "r.zst", progress=False)
+    assert lines(done, ".inter")[1:] == ["u\t2\t5", "u\t1\t7", ""]
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert "pip install zstandard" in fails("other", tmp_path / "d", tmp_path / "r.zst")
+
+
+@pytest.mark.parametrize("old, new, said", [
+    ("'brand': 'OPI'", "'brand': ['OPI']", ["line 2", "brand", "['OPI']"]), ("'brand': 'OPI'", "'brand': None", None),
+    ("'brand': 'OPI'", "'brand': 7", None), ("'title': 'Nail", "'title': {}, 'else': 'Nail", ["line 2", "title", "{}"]),
+    ("'categories': [['Beauty', 'Makeup', 'Nails']", "'categories': {'a': 1}, 'else': [['x']", ["line 2", "categories"]),
+    ("'categories': [['Beauty', 'Makeup', 'Nails']", "'categories': 'Beauty', 'else': [['x']", ["line 2", "categories", "'Beauty'"])])
+def test_odd_fields_of_amazons_products(tmp_path, old, new, said):
+    assert old in META
+    (tmp_path / "reviews_Beauty_5.json").write_text(REVIEWS)
+    (tmp_path / "meta_Beauty.json").write_text(META.replace(old, new))
+    if said is None:
+        prepare("amazon-beauty", tmp_path / "d", tmp_path / "reviews_Beauty_5.json", progress=False)
+    else:
+        text = fails("amazon-beauty", tmp_path / "d", tmp_path / "reviews_Beauty_5.json")
+        assert "meta_Beauty.json" in text and all(part in text for part in said)
+
+
+def test_categories_in_a_single_list_are_one_branch(tmp_path):
+    (tmp_path / "reviews_Beauty_5.json").write_text(REVIEWS)
+    (tmp_path / "meta_Beauty.json").write_text('{"asin": "B002", "title": "Polish", "categories": ["Beauty", "Makeup"]}\n')
+    done = prepare("amazon-beauty", tmp_path / "d", tmp_path / "reviews_Beauty_5.json", progress=False)
+    assert lines(done, ".item")[1] == "B002\tPolish\tMakeup"
+
+
+@pytest.mark.parametrize("field, value, said", [
+    ("overall", "[5]", ["overall", "[5]", "no number"]), ("unixReviewTime", '"soon"', ["'soon'", "no number"]),
+    ("reviewerID", "[1]", ["reviewerID", "[1]"]), ("unixReviewTime", "null", None), ("reviewerID", '""', None),
+    ("unixReviewTime", "Infinity", None)])
+def test_odd_fields_of_amazons_reviews(tmp_path, field, value, said):
+    review = {"reviewerID": '"A9"', "asin": '"B001"', "overall": "5.0", "unixReviewTime": "1380000000", field: value}
+    line = "{" + ", ".join(f'"{name}": {part}' for name, part in review.items()) + "}\n"
+    (tmp_path / "reviews_Beauty_5.json").write_text(REVIEWS + line)
+    (tmp_path / "meta_Beauty.json").write_text(META)
+    number = (REVIEWS + line).count("\n")
+    if said is None:
+        done = prepare("amazon-beauty", tmp_path / "d", tmp_path / "reviews_Beauty_5.json", progress=False)
+        assert done.interactions == 4 and f"line {number})" in done.notes[0]
+    else:
+        text = fails("amazon-beauty", tmp_path / "d", tmp_path / "reviews_Beauty_5.json")
+        assert f"line {number}" in text and all(part in text for part in said)
 
 
 def test_a_table_that_is_not_utf8(tmp_path):
@@ -745,7 +862,8 @@ def test_command_for_a_table(tmp_path, capsys):
     assert main(words) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[3].startswith("note: rows left out")
-    assert printed[4].endswith(f"--dataset=mine --data_path={tmp_path}/d")
+    assert printed[4].startswith("note: ratings that are missing")
+    assert printed[5].endswith(f"--dataset=mine --data_path={tmp_path}/d")
 
 
 @pytest.mark.parametrize(

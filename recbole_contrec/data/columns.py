@@ -53,6 +53,11 @@ def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
             if config[key] not in names:
                 raise UserError(f"load_col: {suffix} must hold {config[key]} as well, it is {show(names)}")
             check_types(file, {name: columns[name] for name in names}, config)
+    for suffix in _as_list(config["additional_feat_suffix"]):
+        file = folder / f"{dataset}.{suffix}"
+        if not file.is_file():
+            raise UserError(f"additional_feat_suffix: there is no file {file}")
+        require_columns(file, read_header(file, *style), _named_in(config, suffix))
 
 
 def _check_parts(folder: Path, dataset: str, first: Path, wanted: dict[str, str], config, style) -> None:

@@ -9,9 +9,9 @@ RecBole type from the start (``item_id:token``).
 
 import ast
 import csv
-import gzip
 import html
 import json
+import math
 import re
 import zipfile
 import zlib
@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from recbole_contrec.data.archives import DAMAGED, unpacked
 from recbole_contrec.data.download import PrepareError
-from recbole_contrec.errors import did_you_mean
+from recbole_contrec.errors import did_you_mean, shown
 
 USER, ITEM = "user_id:token", "item_id:token"
 RATING, TIME = "rating:float", "timestamp:float"
@@ -127,7 +128,9 @@ def reading(path) -> Iterator[None]:
     name = Path(path).name
     try:
         yield
-    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except PrepareError:
+        raise
+    except (*DAMAGED, zlib.error, EOFError) as error:
         size = Path(path).stat().st_size
         raise PrepareError(f"{name} ({size:,} bytes) is cut off or not the archive it should be "
                            f"({error}): fetch it again") from error
@@ -263,20 +266,35 @@ def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
     numbers = {USER: {}, ITEM: {}}  # an id is kept once; a review costs 24 bytes, not four objects
     columns = {USER: array("i"), ITEM: array("i"), RATING: array("d"), TIME: array("d")}
     fields = {USER: "reviewerID", ITEM: "asin", RATING: "overall", TIME: "unixReviewTime"}
+    lines = []  # without a user, an item or a time
     with reading(reviews):
         for line_number, line in _lines(reviews, progress):
-            review = _record(line, reviews, line_number)
-            for column, field in fields.items():
-                require_column(field, list(review), f"{Path(reviews).name}, line {line_number}")
-                value = review[field]
-                if column in numbers:
-                    value = numbers[column].setdefault(value, len(numbers[column]))
-                columns[column].append(value)
+            review, where = _record(line, reviews, line_number), f"{Path(reviews).name}, line {line_number}"
+            for field in fields.values():
+                require_column(field, list(review), where)
+            row = {column: (_text if column in numbers else _number)(review, field, where) for column, field in fields.items()}
+            if not (row[USER] and row[ITEM] and math.isfinite(row[TIME])):
+                lines.append(line_number)
+                continue
+            for column, value in row.items():
+                columns[column].append(numbers[column].setdefault(value, len(numbers[column])) if column in numbers else value)
     inter = pd.DataFrame({column: np.array(values) for column, values in columns.items()})
     for column, codes in numbers.items():
         inter[column] = pd.Categorical.from_codes(inter[column], categories=list(codes))
     products = _products(meta, numbers[ITEM], progress)
-    return Tables(inter, pd.DataFrame(products, columns=[ITEM, "title:token_seq", "category:token_seq"]))
+    notes = (left_out(len(lines), f"{Path(reviews).name}, {listed(lines)}"),) if lines else ()
+    return Tables(inter, pd.DataFrame(products, columns=[ITEM, "title:token_seq", "category:token_seq"]), notes=notes)
+
+
+def left_out(count: int, where: str) -> str:
+    """The note on rows that lack what every row needs."""
+    return f"rows left out for want of a user, an item or a time: {count:,} ({where})"
+
+
+def listed(numbers: Sequence[int], what: str = "line") -> str:
+    """``line 5``, or ``lines 5, 7, 9 and 120 more``."""
+    named = ", ".join(map(str, numbers[:3])) + (f" and {len(numbers) - 3:,} more" if len(numbers) > 3 else "")
+    return f"{what}{'s' if len(numbers) > 1 else ''} {named}"
 
 
 def _products(path: Path, wanted, progress: bool) -> list[tuple[str, str, str]]:
@@ -288,13 +306,45 @@ def _products(path: Path, wanted, progress: bool) -> list[tuple[str, str, str]]:
             found = asin.search(line)  # most products have no reviewer of the 5-core: do not parse their lines
             if found and found.group(1).decode("ascii", "replace") not in wanted:
                 continue
-            product = _record(line, path, line_number)
-            labels = [product.get("brand") or ""]
-            labels += [label for branch in product.get("categories") or [] for label in branch[1:]]
+            product, where = _record(line, path, line_number), f"{Path(path).name}, line {line_number}"
+            labels = [_text(product, "brand", where), *_labels(product, where)]
             labels = dict.fromkeys(filter(None, (clean_text(html.unescape(label)) for label in labels)))
-            title = html.unescape(product.get("title") or "")
-            products.append((product.get("asin", ""), title, ", ".join(labels)))
+            title = html.unescape(_text(product, "title", where))
+            products.append((_text(product, "asin", where), title, ", ".join(labels)))
     return products
+
+
+def _labels(product: dict, where: str) -> list[str]:
+    """The categories below the main one; of branches, as in 2014, or of a single one, as later."""
+    branches = product.get("categories") or []
+    if isinstance(branches, list) and all(isinstance(label, str) for label in branches):
+        branches = [branches]
+    if not isinstance(branches, list) or not all(isinstance(branch, list) and all(isinstance(label, str) for label in branch)
+                                                 for branch in branches):
+        raise PrepareError(f"{where}: categories holds {shown(branches)} and must be a list of lists of names")
+    return [label for branch in branches for label in branch[1:]]
+
+
+def _text(record: dict, field: str, where: str) -> str:
+    """A field that holds a text, or a number for one; empty where it holds nothing."""
+    value = record.get(field)
+    if value is None or value != value:  # JSON's NaN
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise PrepareError(f"{where}: {field} holds {shown(value)}, which is no text")
+    return str(value)
+
+
+def _number(record: dict, field: str, where: str) -> float:
+    """A field that holds a number, or a text of one; NaN where it holds nothing."""
+    value = record.get(field)
+    try:
+        number = math.nan if value is None or value == "" else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or isinstance(value, bool):
+        raise PrepareError(f"{where}: {field} holds {shown(value)}, which is no number")
+    return number
 
 
 def _record(line: bytes, path: Path, line_number: int) -> dict:
@@ -302,7 +352,7 @@ def _record(line: bytes, path: Path, line_number: int) -> dict:
     text = line.decode("utf-8")
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             record = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
@@ -314,12 +364,10 @@ def _record(line: bytes, path: Path, line_number: int) -> dict:
 
 def _lines(path: Path, progress: bool) -> Iterator[tuple[int, bytes]]:
     """Numbered lines of a file, packed or not; the bar counts bytes of the file as it is on disk."""
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        size = Path(path).stat().st_size
-        with tqdm(total=size, desc=Path(path).name, unit="B", unit_scale=True, disable=not progress) as bar:
-            for number, line in enumerate(gzip.open(raw) if packed else raw, 1):
+    name, size = Path(path).name, Path(path).stat().st_size
+    with open(path, "rb") as raw, unpacked(raw, name) as lines:
+        with tqdm(total=size, desc=name, unit="B", unit_scale=True, disable=not progress) as bar:
+            for number, line in enumerate(lines, 1):
                 if number % 4096 == 0:
                     bar.update(raw.tell() - bar.n)
                 if line.strip():

@@ -57,13 +57,12 @@ def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -
 
 
 def _refuse_wide(data: bytes, file: Path, encoding: str) -> None:
-    """UTF-16 and UTF-32 by their byte order mark, or by NUL bytes at every second place."""
+    """UTF-16 and UTF-32 by their byte order mark, or by where NUL bytes stand."""
     likely = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     head = np.frombuffer(data[:400], np.uint8) == 0
-    for name, start, step in (("utf-32-le", 1, 4), ("utf-32-be", 0, 4), ("utf-16-le", 1, 2), ("utf-16-be", 0, 2)):
-        other = head[1 - start::2] if step == 2 else head[3 if start == 0 else 0::4]
-        if not likely and len(head) >= 8 and head[start::step].mean() > .9 and other.mean() < .1:
-            likely = name
+    zeros = [int(head[place::4].mean() > .9) for place in range(4)] if len(head) >= 8 else []
+    likely = likely or {(0, 1, 1, 1): "utf-32-le", (1, 1, 1, 0): "utf-32-be", (0, 1, 0, 1): "utf-16-le",
+                        (1, 0, 1, 0): "utf-16-be"}.get(tuple(zeros))
     if likely:
         raise UserError(f"{file.name} is written in {likely}, not in {encoding}: set --encoding={likely}")
 

@@ -113,13 +113,13 @@ def _coarse_times(dataset) -> list[str]:
     rows, user, time = dataset.inter_feat, dataset.uid_field, dataset.time_field
     if dataset.config["eval_args"]["order"] != "TO" or time not in rows or user not in rows:
         return []
-    tied, against, users = single_precision_ties(rows[user].to_numpy(), rows[time].to_numpy(np.float64))
-    if not tied:
+    ties = single_precision_ties(rows[user].to_numpy(), rows[time].to_numpy(np.float64))
+    if not ties.made:
         return []
-    order = (f"{against:,} of these pairs, of {users:,} users, stand there against their times. Sort the file by user and time "
-             "where these shall count" if against else "that is the order of their times")
-    return [f"{dataset.dataset_name}: RecBole reads {time} in single precision, in which {tied:,} pairs of neighbouring events of "
-            f"a user become simultaneous (as many as the file itself holds apart); these keep the order of the file: {order}"]
+    order = (f"; {ties.against:,} of them, of {ties.users:,} users, stand there against their times: sort the file by user and time "
+             "where these shall count" if ties.against else ", which is that of their times")
+    return [f"{dataset.dataset_name}: RecBole reads {time} in single precision. Neighbouring events of a user become simultaneous "
+            f"in {ties.made:,} places (in {ties.own:,} they are in the file itself) and keep the order of the file{order}"]
 
 
 def _items_without_interactions(dataset) -> list[str]:

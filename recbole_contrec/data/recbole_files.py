@@ -17,7 +17,9 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_contrec.data.atomic import AtomicFile
 from recbole_contrec.data.columns import ENTITIES, check_types
+from recbole_contrec.data.headers import require_columns
 from recbole_contrec.data.values import check_numbers, complete_rows, first_of_each, sequences
+from recbole_contrec.errors import UserError, shown
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -65,6 +67,8 @@ class Files:
         check_types(file.path, columns, self._config, whole=source == FeatureSource.INTERACTION)
         self._register(dataset, columns, source)
         table, rows = self._rows(file, columns, source)
+        if source in (FeatureSource.ITEM, FeatureSource.USER):
+            self._tell_events_without_features(dataset, file, table, source)
         for name, kind in columns.items():
             if kind.endswith("seq"):
                 table[name] = self._sequences(dataset, file, table[name], rows, kind)
@@ -100,6 +104,8 @@ class Files:
         config, events = self._config, source == FeatureSource.INTERACTION
         keys = {"inter": ("USER_ID_FIELD", "ITEM_ID_FIELD"), "item": ("ITEM_ID_FIELD",), "user": ("USER_ID_FIELD",),
                 "kg": ENTITIES[:3], "link": ("ITEM_ID_FIELD", "ENTITY_ID_FIELD")}.get(suffix, ())
+        if suffix in ("kg", "link"):
+            require_columns(file.path, columns, [config[key] for key in keys])
         ids = [config[key] for key in keys if config[key] in columns]
         times = [name for name in [config["TIME_FIELD"]] if events and name in columns]
         table, rows, notes = complete_rows(file, file.table(columns), ids, times)
@@ -110,6 +116,23 @@ class Files:
             notes += twice
         self.tell(notes)
         return table, rows
+
+    def _tell_events_without_features(self, dataset: Dataset, file: AtomicFile, table: pd.DataFrame, source) -> None:
+        """RecBole leaves interactions out, unless told otherwise, whose item or user has no row in the file that is loaded."""
+        key = dataset.iid_field if source == FeatureSource.ITEM else dataset.uid_field
+        if key not in table or key not in dataset.inter_feat:
+            return
+        unknown = ~dataset.inter_feat[key].isin(table[key]).to_numpy()
+        if not unknown.any():
+            return
+        example = shown(dataset.inter_feat[key].to_numpy()[np.argmax(unknown)])
+        if unknown.all():
+            raise UserError(f"{file.path.name}: no {key} of an interaction has a row there, for instance {example}; its first row is that of "
+                            f"{shown(table[key][0])}")
+        kept = self._config["filter_inter_by_user_or_item"] is not True or self._config["benchmark_filename"] is not None
+        what = "have no features" if kept else "are left out (filter_inter_by_user_or_item)"
+        self.tell([f"{file.path.name}: {unknown.sum():,} of {len(unknown):,} interactions {what}, for their {key}, for instance {example}, has "
+                   "no row there"])
 
     @staticmethod
     def _register(dataset: Dataset, columns: dict[str, str], source) -> None:

@@ -4,14 +4,18 @@ recbole_contrec.data.tables
 A table of one's own, CSV, TSV or Parquet with named columns -> RecBole's atomic files.
 """
 
+import csv
+import io
 import re
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Sequence
+from typing import BinaryIO, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
+from recbole_contrec.data.archives import unpacked
 from recbole_contrec.data.atomic import MISSING
 from recbole_contrec.data.convert import (
     ITEM,
@@ -21,10 +25,16 @@ from recbole_contrec.data.convert import (
     USER,
     Tables,
     clean_text,
+    left_out,
+    listed,
     reading,
     require_column,
 )
 from recbole_contrec.data.download import PrepareError
+from recbole_contrec.data.values import PADDING, not_finite
+from recbole_contrec.errors import shown
+
+_LONGEST_HEADER = 1 << 16
 
 
 def table(paths: Sequence[Path], columns: dict[str, object], progress: bool = True) -> Tables:
@@ -37,37 +47,44 @@ def table(paths: Sequence[Path], columns: dict[str, object], progress: bool = Tr
     """
     options = {option: columns[option] for option in ("user", "item", "time", "rating") if columns.get(option)}
     texts = list(columns.get("text") or [])
-    rows = _read_table(paths[0], options, texts if len(paths) == 1 else [])
-    inter = pd.DataFrame({USER: _ids(rows[options["user"]]), ITEM: _ids(rows[options["item"]])})
+    source = Path(paths[0])
+    rows = _read_table(source, options, texts if len(paths) == 1 else [])
+    inter = pd.DataFrame({USER: _ids(rows[options["user"]], source), ITEM: _ids(rows[options["item"]], source)})
+    notes = []
     if "rating" in options:
-        inter[RATING] = _numbers(rows[options["rating"]], paths[0], options["rating"])
-    inter[TIME] = _seconds(rows[options["time"]], paths[0], options["time"])
-    complete = inter[[USER, ITEM]].notna().all(axis=1) & np.isfinite(inter[TIME])
-    skipped = int((~complete).sum())
-    notes = (f"rows left out for want of a user, an item or a time: {skipped:,}",) if skipped else ()
+        inter[RATING] = _numbers(rows[options["rating"]], source, options["rating"])
+        if len(empty := np.flatnonzero(inter[RATING].isna())):
+            notes.append(f"ratings that are missing and stay so: {len(empty):,} ({_where(source, empty)}); a run that loads "
+                         "ratings refuses such rows")
+    inter[TIME] = _seconds(rows[options["time"]], source, options["time"])
+    complete = (inter[[USER, ITEM]].notna().all(axis=1) & ~not_finite(inter[TIME])).to_numpy()
+    if not complete.all():
+        lacking = np.flatnonzero(~complete)
+        notes.insert(0, left_out(len(lacking), _where(source, lacking)))
     if not texts:
-        return Tables(inter[complete], notes=notes)
+        return Tables(inter[complete], notes=tuple(notes))
 
     key = columns.get("item_id") or options["item"]
     if len(paths) > 1:
-        rows = _read_table(paths[1], {"item_id": key}, texts)
-    item = pd.DataFrame({ITEM: _ids(rows[key])})
+        source = Path(paths[1])
+        rows = _read_table(source, {"item_id": key}, texts)
+    item = pd.DataFrame({ITEM: _ids(rows[key], source)})
     for text in texts:
         item[re.sub(r"\W+", "_", text) + ":token_seq"] = rows[text].astype(object)
-    return Tables(inter[complete], item[item[ITEM].notna()], notes=notes)
+    return Tables(inter[complete], item[item[ITEM].notna()], notes=tuple(notes))
 
 
 def _read_table(path: Path, options: dict[str, str], texts: Sequence[str]) -> pd.DataFrame:
     """The wanted columns of one file; ``options`` names the command's option of each, for the error text."""
-    path = Path(path)
     wanted = list(dict.fromkeys([*options.values(), *texts]))
     hints = {**{text: "--text" for text in texts}, **{column: f"--{option}" for option, column in options.items()}}
-    parquet = path.suffix.lower() in (".parquet", ".pq")
     with reading(path):
-        names = _parquet_columns(path) if parquet else _csv_columns(path)
+        names = _parquet_columns(path) if _is_parquet(path) else _csv_header(path)[1]
         for column in wanted:
             require_column(column, names, path.name, f", name it with {hints[column]}=COLUMN")
-        if parquet:
+            if names.count(column) > 1:
+                raise PrepareError(f"{path.name} has {names.count(column)} columns {shown(column)}: rename all but one")
+        if _is_parquet(path):
             return pd.read_parquet(path, columns=wanted)
         tokens = [column for option, column in options.items() if option in ("user", "item", "item_id")]
         return _read_csv(path, wanted, tokens, texts)
@@ -78,8 +95,8 @@ def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Seque
     many fields, where a separator within a text has shifted the columns."""
     types = {**{text: str for text in texts}, **{column: str for column in tokens}}  # ids verbatim: 007
     pieces = []
-    style = dict(sep=_separator(path), dtype=types, encoding="utf-8-sig", low_memory=False)
-    with pd.read_csv(path, chunksize=ROWS_AT_ONCE, **style) as reader:
+    style = dict(sep=_csv_header(path)[0], dtype=types, encoding="utf-8-sig", low_memory=False)
+    with _opened(path) as file, pd.read_csv(file, chunksize=ROWS_AT_ONCE, **style) as reader:
         for piece in reader:
             if not isinstance(piece.index, pd.RangeIndex):  # pandas' guess when all rows are too long
                 raise PrepareError(f"{path.name}: the rows have more fields than the header")
@@ -88,16 +105,43 @@ def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Seque
     return pd.concat(pieces, ignore_index=True).assign(**joined)
 
 
-def _separator(path: Path) -> str:
-    """The separator that is most frequent in the header."""
-    header = pd.io.common.get_handle(path, "r", encoding="utf-8-sig", compression="infer")
-    with header:
-        line = header.handle.readline()
-    return max([",", "\t", ";", "|"], key=line.count)
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with open(path, "rb") as raw, unpacked(raw, path.name) as file:
+        yield file
 
 
-def _csv_columns(path: Path) -> list[str]:
-    return list(pd.read_csv(path, sep=_separator(path), nrows=0, encoding="utf-8-sig").columns)
+def _csv_header(path: Path) -> tuple[str, list[str]]:
+    """The separator, which is the most frequent in the first line, and the names of the columns."""
+    with _opened(path) as file:
+        line = io.TextIOWrapper(file, encoding="utf-8-sig", newline="").readline(_LONGEST_HEADER)
+    separator = max([",", "\t", ";", "|"], key=line.count)
+    return separator, next(csv.reader([line], delimiter=separator), [])
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in (".parquet", ".pq")
+
+
+def _where(path: Path, rows: Sequence[int]) -> str:
+    """Where rows (from 0) stand: lines of a CSV file, which may be fewer or more than rows; rows of a Parquet file, from 1."""
+    rows = [int(row) for row in rows]
+    if _is_parquet(path):
+        return listed([row + 1 for row in rows], "row")
+    separator, _ = _csv_header(path)
+    wanted, lines, number, before = set(rows[:3]), [], -1, 0
+    with _opened(path) as file:
+        reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=separator)
+        with suppress(csv.Error):  # a field beyond the limit of that module
+            for record in reader:
+                if record and number in wanted:
+                    lines.append(before + 1)
+                number, before = number + bool(record), reader.line_num
+                if len(lines) == len(wanted):
+                    break
+    if len(lines) < len(wanted):
+        return listed([row + 1 for row in rows], "row")
+    return listed([*lines, *rows[3:]])
 
 
 def _parquet_columns(path: Path) -> list[str]:
@@ -108,38 +152,47 @@ def _parquet_columns(path: Path) -> list[str]:
     return list(pyarrow.parquet.read_schema(path).names)
 
 
-def _ids(column: pd.Series) -> pd.Series:
+def _ids(column: pd.Series, path: Path) -> pd.Series:
     """Ids as texts; a float column of whole numbers (integers with gaps, in Parquet) as integers."""
     if pd.api.types.is_float_dtype(column) and (column.dropna() == np.floor(column.dropna())).all():
         column = column.astype("Int64")
     if pd.api.types.is_numeric_dtype(column):
         return column
     column = column.astype("category")
-    bad = [name for name in column.cat.categories if clean_text(name) in MISSING]
+    plain = {name: clean_text(name) for name in column.cat.categories}
+    if padding := [name for name in plain if plain[name] == PADDING]:
+        raise PrepareError(f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, by which RecBole "
+                           "names what fills short histories up: rename it")
+    bad = [name for name in plain if plain[name] in MISSING]
     return column.cat.remove_categories(bad)
 
 
 def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
-    wrong = numbers.isna() & column.notna()
-    if wrong.any():
-        raise PrepareError(f"column {name!r} of {Path(path).name} holds {column[wrong].iloc[0]!r}, which is no number")
+    wrong = np.flatnonzero(numbers.isna() & column.notna() | np.isinf(numbers))
+    if len(wrong):
+        raise PrepareError(f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}, which is no "
+                           "number")
     return numbers.astype(np.float64)
 
 
 def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
-    """Numbers as they are, dates as seconds since 1970 (UTC where they name no zone)."""
+    """Numbers as they are, dates as seconds since 1970 (UTC where they name no zone); whichever most of them are."""
+    if pd.api.types.is_bool_dtype(column):
+        raise PrepareError(f"column {name!r} of {path.name} holds truth values: write times as numbers or dates")
     if pd.api.types.is_numeric_dtype(column):
         return column.astype(np.float64)
+    given, numbers = column.notna(), None
     if not pd.api.types.is_datetime64_any_dtype(column):
         numbers = pd.to_numeric(column, errors="coerce")
-        if numbers.notna().equals(column.notna()):
+        if numbers.notna().equals(given):
             return numbers.astype(np.float64)
         column = column.map(str, na_action="ignore")
     # only ISO 8601: 01/02/2020 is another day in another country
     dates = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
-    wrong = dates.isna() & column.notna()
-    if wrong.any():
-        raise PrepareError(f"column {name!r} of {Path(path).name} holds {str(column[wrong].iloc[0])!r}: write times as "
-                           "numbers or as 2024-01-31 12:00:00 (ISO 8601)")
+    mostly_numbers = numbers is not None and numbers.notna().sum() > (dates.notna() & numbers.isna()).sum()
+    wrong = np.flatnonzero(given & (numbers if mostly_numbers else dates).isna())
+    if len(wrong):
+        others = "the others are numbers" if mostly_numbers else "write times as numbers or as 2024-01-31 12:00:00 (ISO 8601)"
+        raise PrepareError(f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}: {others}")
     return (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)

@@ -5,7 +5,7 @@ What stands in the columns of an atomic file: rows without a user, an item or a 
 are none are refused. RecBole fills such times with their mean.
 """
 
-from typing import Iterable, Sequence
+from typing import Iterable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -72,7 +72,7 @@ def not_finite(column: pd.Series) -> np.ndarray:
 def _example(column: pd.Series, mask: np.ndarray) -> str:
     """`` ('NA')``: what stands there, where it is not simply empty."""
     value = column[np.argmax(mask)]
-    return f" ({shown(value)})" if isinstance(value, str) and value or isinstance(value, float) and np.isinf(value) else ""
+    return f" ({shown(value)})" if isinstance(value, str) and value or isinstance(value, float) and not np.isnan(value) else ""
 
 
 def check_numbers(file: AtomicFile, table: pd.DataFrame, rows: np.ndarray, names: Sequence[str], events: bool) -> list[str]:
@@ -139,18 +139,25 @@ def sequences(file: AtomicFile, column: pd.Series, rows: np.ndarray, kind: str, 
     return arrays
 
 
-def single_precision_ties(users: np.ndarray, times: np.ndarray) -> tuple[int, int, int]:
+class Ties(NamedTuple):
+    """Pairs of neighbouring events of a user, in the order in which RecBole reads them."""
+
+    own: int  # of equal times
+    made: int  # of times that are equal in single precision only
+    against: int  # of the latter, where the order of the file, which decides then, is not that of the times
+    users: int  # whose events these are
+
+
+def single_precision_ties(users: np.ndarray, times: np.ndarray) -> Ties:
     """What becomes of the order of events when times are read in single precision.
 
     Args:
         users, times: of every event, in order of the file [n].
-
-    Returns:
-        tuple: pairs of neighbouring events of a user that tie in single precision only; those of them that the file's order, which
-        decides then, holds against their times; users that these belong to.
     """
-    order = np.lexsort((times.astype(np.float32), users))
-    users, times = users[order], times[order]
-    tied = (users[1:] == users[:-1]) & (times[1:] != times[:-1]) & (times[1:].astype(np.float32) == times[:-1].astype(np.float32))
+    coarse = times.astype(np.float32)
+    order = np.lexsort((coarse, users))
+    users, times, coarse = users[order], times[order], coarse[order]
+    tied = (users[1:] == users[:-1]) & (coarse[1:] == coarse[:-1])
     against = tied & (times[1:] < times[:-1])
-    return int(tied.sum()), int(against.sum()), len(np.unique(users[1:][against]))
+    own = tied & (times[1:] == times[:-1])
+    return Ties(int(own.sum()), int(tied.sum() - own.sum()), int(against.sum()), len(np.unique(users[1:][against])))
