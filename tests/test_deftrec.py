@@ -56,7 +56,7 @@ def make_head(**settings):
 @pytest.mark.parametrize("kind", ["bpr", "hinge"])
 def test_contrastive_loss_against_one_row_at_a_time(prediction, same_noise, kind):
     contrast = Contrast(kind, scale=3.0, margin=0.2, same_noise=same_noise)
-    head = make_head(prediction=prediction, noise_draws=2, contrast=contrast).double()
+    head = make_head(prediction=prediction, noisy_skip=prediction != "x0", noise_draws=2, contrast=contrast).double()
     torch.nn.init.normal_(head.denoiser.modulation.weight, std=0.3)
     condition, target = torch.randn(4, 7).double(), torch.randn(4, 5).double()
     negatives = torch.randn(4, 3, 5).double()
@@ -72,7 +72,7 @@ def test_contrastive_loss_against_one_row_at_a_time(prediction, same_noise, kind
         s, n = head.schedule.signal(level), head.schedule.noise(level)
         x_t = s * x0 + n * noise
         raw = head.denoiser(x_t[None], level[None], s[None], condition[row][None]).output[0]
-        wanted = {"x0": x0, "noise": noise, "v": s * noise - n * x0}[prediction]
+        wanted = {"x0": x0, "noise": noise, "v": s * noise - n * x0}[head.space]
         return ((n * x_t + s * raw if prediction == "noise" else raw) - wanted).square().mean()
 
     regression, contrasts = [], []

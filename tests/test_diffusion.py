@@ -268,8 +268,14 @@ def test_regression_is_the_error_in_the_space_of_the_prediction(prediction):
     s, n = head.schedule.signal(t), head.schedule.noise(t)
     x_t = s * target + n * eps
     raw, hidden = head.denoiser(x_t, t, s, condition)
-    error = {"x0": raw - target, "noise": n * x_t + s * raw - eps, "v": raw - (s * eps - n * target)}[prediction]
+    error = {"x0": (s * x_t - n * raw - target) / n, "noise": n * x_t + s * raw - eps,
+             "v": raw - (s * eps - n * target)}[prediction]
     torch.testing.assert_close(loss.regression, error.square().mean())
+    if prediction == "x0":
+        bare = make_head(noisy_skip=False, noise_draws=3).double().eval()
+        bare.denoiser.load_state_dict(head.denoiser.state_dict())
+        torch.manual_seed(3)
+        torch.testing.assert_close(bare.loss(condition, target).regression, (raw - target).square().mean())
     # one draw of each condition: its other copies are not to be pushed away from it
     torch.testing.assert_close(loss.dispersive, dispersive_loss(hidden[0], "infonce_l2", 2.0))
 
@@ -406,6 +412,68 @@ def test_chunks_of_conditions_stay_in_order(monkeypatch):
     assert head.sample(condition, 3, 5).shape == (5, 7, 5)
 
 
+class Perfect(torch.nn.Module):
+    """The best answers in v space where the truth is a Gaussian around the condition."""
+
+    def __init__(self, schedule, std):
+        super().__init__()
+        self.schedule, self.std = schedule, std
+
+    def forward(self, x_t, t, signal, condition):
+        noise = self.schedule.noise(t)
+        gain = signal * self.std**2 / (signal**2 * self.std**2 + noise**2)
+        x0 = condition + gain * (x_t - signal * condition)
+        return Denoised((signal * x_t - x0) / noise, x_t)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("levels, steps", [(200, 200), (200, 20), (50, 50), (1000, 100), (20, 2)])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_spread_is_that_of_a_perfect_denoiser(kind, levels, steps, eta):
+    head = make_head(condition_size=5, schedule=kind, levels=levels, prediction="v").eval()
+    condition = torch.linspace(-1, 1, 5).expand(1, 5)
+    for std in (0.1, 1.0):
+        head.denoiser = Perfect(head.schedule, std)
+        drawn = head.sample(condition, steps, 6000, eta=eta)[:, 0]
+        assert drawn.std(0).mean().item() == pytest.approx(head.schedule.spread(std, steps, eta), rel=0.02)
+        # exp ends at a signal of 8 %, so that pure noise is a little beside the truth
+        torch.testing.assert_close(drawn.mean(0), condition[0], atol=0.1 if std == 1 else 0.01, rtol=0)
+    if levels == steps == 200:
+        assert head.schedule.spread(0.1, steps, eta) > 0.085 and head.schedule.spread(1.0, steps, eta) > 0.95
+
+
+@pytest.mark.parametrize("kind, prediction", [("exp", "x0"), ("cosine", "x0"), ("linear", "v"), ("exp", "noise")])
+def test_draws_of_a_trained_head_spread_as_the_truth(kind, prediction):
+    weight = torch.tensor([[0.6, -0.4], [0.5, 0.7]])
+    head = DiffusionHead(d=2, condition_size=2, width=32, schedule=kind, prediction=prediction, noise_draws=4, condition_dropout=0.0)
+    optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 250)
+    for _ in range(250):
+        condition = torch.randn(64, 2)
+        loss = head.loss(condition, condition @ weight + 0.1 * torch.randn(64, 2)).regression
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
+    head.eval()
+    condition = torch.randn(20, 2)
+    for eta in (0.0, 1.0):
+        drawn = head.sample(condition, 200, 50, eta=eta)
+        assert drawn.std(0).mean().item() == pytest.approx(0.1, rel=0.2)
+        assert (drawn.mean(0) - condition @ weight).abs().mean() < 0.06
+
+
+def test_a_head_computes_as_it_was_trained():
+    old, new = make_head(noisy_skip=False), make_head()
+    assert (old.space, new.space) == ("x0", "v")
+    before = {name: tensor for name, tensor in old.state_dict().items() if "extra" not in name}
+    for state, space in ((old.state_dict(), "x0"), (new.state_dict(), "v"), (before, "x0")):
+        other = make_head(noisy_skip=space == "v")
+        other.noisy_skip = space == "x0"
+        other.load_state_dict(state)
+        assert other.space == space
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_learns_two_modes_for_each_condition(prediction):
     """Condition k has the two modes centre[k] +- offset[k]; one step can only answer with the centre."""
@@ -444,6 +512,7 @@ def test_learns_two_modes_for_each_condition(prediction):
         (dict(schedule="sigmoid"), "schedule must be one of linear, cosine, exp, not 'sigmoid'"),
         (dict(levels=1), "levels must be an integer of at least 2, not 1"),
         (dict(prediction="score"), "prediction must be one of x0, noise, v, not 'score'"),
+        (dict(prediction="v", noisy_skip=False), "noisy_skip can be left out of prediction x0 alone, not of v"),
         (dict(dispersive="l2"), "dispersive must be None or one of infonce_l2, infonce_cosine, hinge, covariance"),
         (dict(dispersive_temperature=0), "dispersive_temperature must be positive"),
         (dict(depth=0), "depth must be an integer of at least 1, not 0"),

@@ -47,6 +47,12 @@ class DiffusionHead(nn.Module):
         levels: T, number of noise levels.
         prediction: the space of the regression, ``x0``, ``noise`` or ``v``. With ``noise`` an error of x0 weighs
             abar_t / (1 - abar_t), next to nothing at pure noise: there only a ranking loss trains the head.
+        noisy_skip: whether ``x0`` is the noisy vector plus a correction as large as its noise, with the error of x0 weighted
+            by 1 + SNR (Salimans & Ho, 2022, arXiv 2202.00512, section 4; EDM's skip and weight): the network then answers
+            in the space of ``v``. Draws of several steps need it. Without, the network puts out x0 itself: all detail of
+            a draw must pass through it, the unweighted error gives it no reason to learn that, and draws shrink to their
+            mean. The other two predictions have such a path of their own. Part of the state: a head computes as it was
+            trained.
         guidance: w of classifier-free guidance (Ho & Salimans, 2022, arXiv 2207.12598), written as in DreamRec:
             x0 = (1 + w) f(condition) - w f(none); 0 switches it off.
         condition_dropout: share of conditions replaced by the learned `none` during training; guidance needs it.
@@ -71,6 +77,7 @@ class DiffusionHead(nn.Module):
         schedule="cosine",
         levels=200,
         prediction="x0",
+        noisy_skip=True,
         guidance=0.0,
         condition_dropout=0.1,
         noise_draws=1,
@@ -87,6 +94,7 @@ class DiffusionHead(nn.Module):
         for name, share in dict(dropout=dropout, condition_dropout=condition_dropout).items():
             _check(0 <= share < 1, f"{name} must lie in [0, 1), not {share!r}")
         check_prediction(prediction)
+        _check(noisy_skip or prediction == "x0", f"noisy_skip can be left out of prediction x0 alone, not of {prediction}")
         _check(
             dispersive is None or dispersive in DISPERSIVE_KINDS,
             f"dispersive must be None or one of {', '.join(DISPERSIVE_KINDS)}, not {dispersive!r}",
@@ -97,14 +105,35 @@ class DiffusionHead(nn.Module):
         self.d, self.condition_size = d, condition_size
         self.objective, self.contrast = objective, contrast
         self.prediction, self.guidance = prediction, guidance
+        # a regression has no noisy vector to hand on
+        self.noisy_skip = bool(noisy_skip) and objective == "denoising"
         self.condition_dropout, self.noise_draws = condition_dropout, noise_draws
         self.dispersive, self.dispersive_temperature = dispersive, dispersive_temperature
         self.schedule = NoiseSchedule(schedule, levels)
         self.denoiser = Denoiser(d, condition_size, width, depth, dropout, levels)
+        if objective == "regression":
+            self.denoiser.input.requires_grad_(False)       # it reads zeros alone
         # absent when unused: a parameter that never gets a gradient stops distributed training
         none = nn.Parameter(torch.zeros(condition_size)) if condition_dropout else None
         self.register_parameter("none", none)
         self._check_guidance(guidance)
+
+    @property
+    def space(self):
+        """The prediction that the network answers in."""
+        return "v" if self.prediction == "x0" and self.noisy_skip else self.prediction
+
+    def get_extra_state(self):
+        """PyTorch's hook: whether the weights were trained with the skip."""
+        return torch.tensor(self.noisy_skip)
+
+    def set_extra_state(self, state):
+        """PyTorch's hook."""
+        self.noisy_skip = bool(state)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(False))          # of before there was a skip
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def loss(self, condition, target):
         """Regression at random noise levels, `noise_draws` of them for each target.
@@ -176,13 +205,13 @@ class DiffusionHead(nn.Module):
         if self.objective == "regression":
             x_t, t = self._clean_like(condition), self._level(self.schedule.levels - 1)
             output, hidden = self._denoise(x_t, t, self._drop_condition(condition))  # [n, d], [n, width]
-            output = self.schedule.to_x0(x_t, output, t, self.prediction)
+            output = self.schedule.to_x0(x_t, output, t, self.space)
             return Answer(output.expand_as(x0), x0, hidden.expand(*x0.shape[:-1], -1))
         t = torch.randint(self.schedule.levels, x0.shape[-3:-1], device=x0.device)   # [draws, n]
         eps = torch.randn_like(x0[0] if same_noise else x0)
         x_t = self.schedule.add_noise(x0, eps, t)                                    # [..., draws, n, d]
         output, hidden = self._denoise(x_t, t, self._drop_condition(condition))
-        return Answer(output, self.schedule.target(x0, eps, t, self.prediction), hidden)
+        return Answer(output, self.schedule.target(x0, eps, t, self.space), hidden)
 
     def _spread(self, hidden, like):
         """The dispersive loss of hidden layers [draws, n, width]."""
@@ -244,7 +273,7 @@ class DiffusionHead(nn.Module):
 
     def _predict_x0(self, x_t, t, condition):
         output = self._denoise(x_t, t, condition).output
-        return self.schedule.to_x0(x_t, output, t, self.prediction)
+        return self.schedule.to_x0(x_t, output, t, self.space)
 
     def _denoise(self, x_t, t, condition):
         """The denoiser's answer in the space of the prediction."""

@@ -113,6 +113,28 @@ class NoiseSchedule(nn.Module):
             return x_next
         return x_next + variance.sqrt() * (gaussian(x_t.shape, x_t, generator) if noise is None else noise)
 
+    def spread(self, std, steps, eta=0.0):
+        """Standard deviation of the draws of a perfect denoiser where that of the truth is `std`.
+
+        For a Gaussian the perfect estimate is linear, and so is every step. The last one answers with a mean: what is
+        finer than the noise of its level is lost, so few steps draw too narrowly whatever the network.
+
+        Returns:
+            float.
+        """
+        levels, signal = self.steps(steps), self.alpha_bar.tolist()
+        variance = 1.0                                                               # of pure noise
+        for t, t_next in zip(levels, [*levels[1:], None]):
+            now = signal[t]
+            gain = math.sqrt(now) * std**2 / (now * std**2 + 1 - now)                # from x_t to the mean of x0
+            if t_next is None:
+                return gain * math.sqrt(variance)
+            then = signal[t_next]
+            fresh = eta**2 * (1 - then) / (1 - now) * max(1 - now / then, 0)         # as in `step`
+            direction = math.sqrt(max(1 - then - fresh, 0) / (1 - now))
+            variance *= (math.sqrt(then) * gain + direction * (1 - math.sqrt(now) * gain)) ** 2
+            variance += fresh
+
 
 def gaussian(shape, like, generator=None):
     """Standard normal numbers of `like`'s type and device, drawn where the generator lives."""
