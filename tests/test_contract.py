@@ -8,6 +8,8 @@ from conftest import STILL_OF, NoNoise
 
 T5 = ("--backbone=t5", "--sampled_prefixes=1000")  # all targets of these windows
 
+UNRANKED = ("--ranking_weight=0", "--repeat_bias=False", "--train_item_vectors=False", "--item_vectors_init=vectors")
+
 SPEAKING = ("--answer_weight=0.1", "--text_weight=0.3", "--text_bonus=0.2", "--vocabulary_size=300")
 SCORED = {
     "ContRec": [(), SPEAKING, ("--prompt_text=words", "--vocabulary_size=300"), ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0")],
@@ -36,6 +38,7 @@ SWITCHED = {
         ("--noise_levels=10", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0"),
         ("--guidance=2", "--condition_dropout=0.1"), ("--similarity=inner", "--item_vectors_init=vectors"),
         ("--train_item_vectors=False", "--item_vectors_init=vectors"), ("--item_identity=False", "--train_item_tokens=True"),
+        UNRANKED, (*UNRANKED, "--similarity=inner", "--user_token_dropout=0"),
         ("--prediction=noise",), ("--prediction=v", "--noise_schedule=exp"), ("--ranking_negatives=20",),
         ("--dispersive_weight=0.25", "--dispersive_loss=covariance"), ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
         ("--tokenizer=none", "--item_tokens=1", "--user_tokens=1", "--vector_size=16", "--token_size=16"),
@@ -44,13 +47,13 @@ SWITCHED = {
         (*SPEAKING, "--prompt_text=words", "--answer_template={category}: {title}"), (*SPEAKING, "--condition_on=answer")],
     "DeftRec": [
         ("--contrastive_weight=0",), ("--token_mask_ratio=0",), ("--item_tokens=1", "--user_tokens=1"),
-        ("--objective=regression",), ("--objective=regression", "--ranking_weight=0", "--contrastive_weight=0"),
+        ("--objective=regression",), ("--objective=regression", *UNRANKED, "--contrastive_weight=0"),
         ("--condition=mean",), ("--prediction=x0",), ("--prediction=v", "--noise_schedule=linear"),
         ("--negative_source=popularity",), ("--negative_source=batch", "--negative_vector=apart"),
         ("--negative_noise=independent",), ("--contrastive_loss=hinge", "--contrastive_margin=0.5"),
         ("--negatives_per_target=1", "--noise_draws=3"), ("--regression_weight=0",),
         ("--tokenizer=sigma", "--token_noise=True"), ("--guidance=2", "--condition_dropout=0.1"),
-        ("--train_item_vectors=False", "--item_vectors_init=vectors", "--ranking_weight=0"), ("--dispersive_weight=0.1",),
+        UNRANKED, ("--dispersive_weight=0.1",),
         ("--user_tokens=0",), ("--ranking_negatives=20",), ("--window_context=3",),
         (*SPEAKING, "--prompt_text=bag"), (*SPEAKING, "--condition_on=answer", "--condition=mean")],
     "TokenRec": [
@@ -74,6 +77,10 @@ REFUSED = {
     "ContRec": [
         (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"), (("--diffusion_steps=500",), "noise_levels=200"),
         (("--guidance=2.0",), "condition_dropout"), (("--item_vectors=lightgnc",), "did you mean lightgcn"),
+        (("--ranking_weight=0",), "set repeat_bias=False"),
+        (("--ranking_weight=0", "--repeat_bias=False"), "set train_item_vectors=False"),
+        (("--train_item_vectors=False", "--item_vectors_init=random"), "item_vectors_init=vectors"),
+        (("--prediction=v", "--noisy_skip=False"), "prediction x0 alone"),
         (("--objective=regression", "--noise_draws=2"), "leave noise_draws at 1, not 2"),
         (("--tokenizer=none", "--item_tokens=2"), "set item_tokens=1, not 2"),
         (("--tokenizer=none", "--item_tokens=1", "--user_tokens=3"), "set user_tokens=1, not 3"),
@@ -182,15 +189,29 @@ def read_otherwise(vectors, items):
 @pytest.mark.parametrize("model, arguments", each(LEARNING))
 def test_tokenizers_are_frozen_and_the_rest_learns(staged, model, arguments):
     loaded = staged(model, *arguments)
-    recommender = loaded.model.train()
+    recommender = stirred(loaded.model)
     tokenizers = [part for name, part in recommender.named_children() if name in ("item_tokenizer", "user_tokenizer")]
     assert not any(tokenizer.training for tokenizer in tokenizers)
     sum(recommender.calculate_loss(next(iter(loaded.data.train)))).backward()
-    trained = {name: parameter.grad for name, parameter in recommender.named_parameters() if parameter.requires_grad}
     frozen = {name for name, parameter in recommender.named_parameters() if not parameter.requires_grad}
-    assert not [name for name, gradient in trained.items() if gradient is None]
+    assert not untrained(recommender)
     assert bool(frozen) == bool(tokenizers)
     assert {name.split(".")[0] for name in frozen} <= FROZEN | ({"item_vectors"} if "beam" in model else set())
+
+
+def untrained(model):
+    """Parameters that shall train and get no gradient."""
+    return [name for name, p in model.named_parameters()
+            if p.requires_grad and p.numel() and (p.grad is None or not p.grad.any())]
+
+
+def stirred(model):
+    """The model in training with what starts at zero, and so keeps others from learning at first, off zero."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    return model.train()
 
 
 # scores
@@ -224,10 +245,10 @@ def test_scores_keep_the_contract(staged, model, arguments):
 def test_every_switch_runs(staged, model, arguments):
     """One training step and one ranking with every part switched."""
     loaded = staged(model, *arguments)
-    recommender = loaded.model.train()
+    recommender = stirred(loaded.model)
     loss = sum(recommender.calculate_loss(next(iter(loaded.data.train))))
     loss.backward()
-    assert torch.isfinite(loss)
+    assert torch.isfinite(loss) and not untrained(recommender)
     scores = recommender.eval().full_sort_predict(next(iter(loaded.data.test))[0])
     assert torch.isfinite(scores).all() and (scores != scores[:, :1]).any()
 

@@ -37,7 +37,7 @@ def test_a_weight_scales_its_term_and_no_other(ready, term):
 
 
 def test_targets_teach_the_item_vectors_through_ranking_alone(ready):
-    loaded = ready(*STILL, "--ranking_weight=0", "--train_batch_size=20")
+    loaded = ready(*STILL, "--train_batch_size=20")
     model = loaded.model.train()
     batch = next(iter(loaded.data.train))
     diffusion = model.head.loss(*_condition_and_target(model, batch))

@@ -40,6 +40,10 @@ class EncoderDecoder(nn.Module):
         self.answer_length = answer_length
         self.answer = nn.Parameter(0.2 * torch.randn(answer_length, hidden_size))
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of this module that are no matrices."""
+        return {"answer"}
+
     def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
         """States of the answer.
 

@@ -72,6 +72,10 @@ class Prompt(nn.Module):
         self.widest_item = words_per_item + self.positions_per_item
         self.max_positions = self.prefix_length + self.widest_item * max_items
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of this module that are no matrices."""
+        return {"instruction"}
+
     @property
     def shared(self) -> int:
         """Leading positions at which all rows of a batch have the same vectors. In training each draws its own wording. An

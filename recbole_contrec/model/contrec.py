@@ -7,6 +7,9 @@ Reference:
     https://arxiv.org/abs/2504.12007
 """
 
+import logging
+from bisect import bisect_left
+from functools import lru_cache
 from typing import Iterator, NamedTuple
 
 import torch
@@ -14,14 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyWordings
-from recbole_contrec.diffusion import DiffusionHead
-from recbole_contrec.model.base.generative import GenerativeRecommender, lengthen, room_for_history
+from recbole_contrec.diffusion import DiffusionHead, NoiseSchedule
+from recbole_contrec.model.base.generative import GenerativeRecommender, lengthen, rms_of_rows, room_for_history
 from recbole_contrec.model.base.language import changed, check_language_model, language_of, pretrained_model
 from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.tokenizer import SigmaVAE, WholeVector, health_report
 from recbole_contrec.training.stages import Stage, StageResult
 
+logger = logging.getLogger("recbole_contrec")
+warn_once = lru_cache(maxsize=None)(logger.warning)
 
 TOKEN_RMS = 0.16  # size of a coordinate of what is read of an item before training (median on ml-100k)
 
@@ -66,7 +71,9 @@ class ContRec(GenerativeRecommender):
         self.user_fold_in = self._new_user_fold_in()
         if self.user_tokenizer is not None:
             self.register_buffer("user_vectors", torch.zeros(self.n_users, size))
-            self.unknown_user = nn.Parameter(torch.zeros(n_user_tokens, config["token_size"]))
+            # learned where it stands in for users in training; else new users without a history are read as the mean one
+            self.unknown_user = nn.Parameter(torch.zeros(n_user_tokens, config["token_size"]),
+                                             requires_grad=config["user_token_dropout"] > 0)
             self.user_adapter = TokenAdapter(n_user_tokens, config["token_size"], hidden_size)
         self.item_tokens = nn.Embedding(self.n_items, n_tokens * config["token_size"])
         self.item_tokens.weight.requires_grad_(config["train_item_tokens"])
@@ -91,13 +98,21 @@ class ContRec(GenerativeRecommender):
         self.room = room_for_history(self.prompt, limit, answer)
         self.backbone = pretrained or self._new_backbone(limit)
         self.head = self._new_head()
+        if config["objective"] == "denoising" and config["diffusion_steps"] > 1:
+            _warn_of_narrow_draws(config)
         self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
                                    repeat_rate(dataset.histories) if config["repeat_bias"] else None,
                                    config["text_bonus"], config["text_weight"])
 
+        if not config["ranking_weight"]:
+            self.retrieval.requires_grad_(False)  # its loss alone trains it
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
         nn.init.zeros_(self.item_tokens.weight)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of this module that are no matrices; the name is that of timm's hook."""
+        return {"unknown_user"}
 
     def _wordings(self):
         config = self.config
@@ -126,7 +141,7 @@ class ContRec(GenerativeRecommender):
         return DiffusionHead(
             d=config["vector_size"], condition_size=self.hidden_size, width=config["head_width"],
             depth=config["head_depth"], dropout=config["head_dropout"], schedule=config["noise_schedule"],
-            levels=config["noise_levels"], prediction=config["prediction"], guidance=float(config["guidance"]),
+            levels=config["noise_levels"], prediction=config["prediction"], noisy_skip=noisy_skip(config), guidance=float(config["guidance"]),
             condition_dropout=config["condition_dropout"], noise_draws=config["noise_draws"],
             dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
             dispersive_temperature=config["dispersive_temperature"], objective=config["objective"], **settings)
@@ -185,7 +200,11 @@ class ContRec(GenerativeRecommender):
     @torch.no_grad()
     def _preferences(self, conditions: Tensor) -> Tensor:
         """Sampled preference vectors [M, B, d] for conditions [B, D]."""
-        generator = torch.Generator(conditions.device).manual_seed(self.config["seed"])
+        if self.config["diffusion_steps"] > 1 and self.head.space == "x0":
+            warn_once("the head was trained without noisy_skip: its draws of several steps are far too narrow; train it with "
+                      "--noisy_skip=True")
+        # one generator, on the CPU: a ranking must not depend on where it is computed
+        generator = torch.Generator().manual_seed(self.config["seed"])
         return self.head.sample(
             conditions, self.config["diffusion_steps"], self.config["diffusion_samples"], float(self.config["guidance"]),
             self.config["sampling_noise"], generator, common_noise=True)
@@ -241,10 +260,30 @@ class ContRec(GenerativeRecommender):
         return tokens + level * torch.randn_like(tokens)
 
     def _unit_scale(self, vectors: Tensor) -> Tensor:
-        """Item vectors with about unit variance a coordinate, as the noise has: [..., d] -> [..., d]."""
+        """Item vectors with about unit variance a coordinate, as the noise has: [..., d] -> [..., d]. The inner product
+        also ranks by lengths, so for it one number scales all."""
         if self.config["similarity"] == "cosine":
             return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
-        return vectors
+        return vectors / rms_of_rows(self.item_vectors.weight.detach()[1:])
+
+
+SMALL_SPREAD, ENOUGH = 0.1, 0.8
+
+
+def _warn_of_narrow_draws(config) -> None:
+    """Say so where the steps are too few for draws to differ as they should."""
+    schedule = NoiseSchedule(config["noise_schedule"], config["noise_levels"])
+
+    def share(steps):
+        return schedule.spread(SMALL_SPREAD, steps, config["sampling_noise"]) / SMALL_SPREAD
+
+    if (found := share(config["diffusion_steps"])) < ENOUGH:
+        counts = range(config["diffusion_steps"], config["noise_levels"] + 1)
+        place = bisect_left(counts, ENOUGH, key=share)
+        remedy = f"diffusion_steps={counts[place]} keep" if place < len(counts) else "more noise_levels, all of them visited, would keep"
+        logger.warning("diffusion_steps=%d of noise_levels=%d (%s): where the truth spreads by %g around its mean, a perfect head "
+                       "draws %.0f %% of that; %s %.0f %%", config["diffusion_steps"], config["noise_levels"],
+                       config["noise_schedule"], SMALL_SPREAD, 100 * found, remedy, 100 * ENOUGH)
 
 
 def _check_settings(config) -> None:
@@ -262,6 +301,14 @@ def _check_settings(config) -> None:
     if config["answer_temperature"] and config["answer_beams"] > 1:
         raise ValueError(f"answer_temperature={config['answer_temperature']:g} draws one answer word by word: set answer_beams=1 as "
                          "well")
+    if not config["ranking_weight"]:
+        if config["repeat_bias"]:
+            raise ValueError("repeat_bias is learned by the ranking loss: with ranking_weight=0 set repeat_bias=False")
+        if config["train_item_vectors"]:
+            raise ValueError("item vectors are learned as targets by the ranking loss: with ranking_weight=0 set train_item_vectors="
+                             "False, or the targets of the denoising drift")
+    if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
+        raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
     if config["diffusion_steps"] > config["noise_levels"]:
         raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
                          f"noise_levels={config['noise_levels']} has")
@@ -273,6 +320,13 @@ def _check_settings(config) -> None:
         for key, most in dict(item_tokens=1, user_tokens=1, token_size=config["vector_size"]).items():
             if config[key] != most and (key, config[key]) != ("user_tokens", 0):
                 raise ValueError(f"tokenizer=none reads a whole vector in place of its tokens: set {key}={most}, not {config[key]}")
+
+
+def noisy_skip(config) -> bool:
+    """Whether the head hands the noisy vector past its denoiser. The one-step mean ranks as well without."""
+    if config["noisy_skip"] is None:
+        return config["prediction"] != "x0" or config["diffusion_steps"] > 1
+    return config["noisy_skip"]
 
 
 class TokenAdapter(nn.Module):

@@ -134,7 +134,8 @@ class RunTrainer(FullRanking):
                   "epoch_seconds": self.epoch_seconds, "training_seconds": self.training_seconds,
                   "core_seconds": self.core_seconds, "curve": self.curve, "refinements": self.refinements,
                   "stages": {name: stage._asdict() for name, stage in self.stages.items()},
-                  "train_loss": self.train_loss_dict, "average_steps": self.average.steps if self.average else 0}
+                  "train_loss": self.train_loss_dict, "loss_scale": self.scaler.state_dict() if hasattr(self, "scaler") else {},
+                  "average_steps": self.average.steps if self.average else 0}
         checkpoint.save(self.folder / LAST, tensors, record)
         (self.folder / BEFORE).unlink(missing_ok=True)
 
@@ -217,6 +218,8 @@ class RunTrainer(FullRanking):
         if self.average is not None:
             self.average.copy(stored.part("average"), self.average.average)
             self.average.steps = record["average_steps"]
+        if record.get("loss_scale"):
+            self.scaler.load_state_dict(record["loss_scale"])
         self._resumed = stored
         self.start_epoch, self.cur_step = record["epoch"] + 1, record["cur_step"]
         if record["best_valid_score"] is not None:

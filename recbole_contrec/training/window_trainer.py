@@ -10,10 +10,11 @@ from contextlib import nullcontext
 import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_contrec.errors import UserError
 from recbole_contrec.training.trainer import not_finite
 
 
@@ -22,6 +23,10 @@ class WindowTrainer(Trainer):
 
     A run puts :class:`~recbole_contrec.training.trainer.RunTrainer` in front of it.
     """
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.scaler = loss_scaler(model, self.device.type)
 
     def _build_optimizer(self, **kwargs):
         """RecBole's choice of optimizer over the groups of :func:`parameter_groups`, in one kernel where there is one."""
@@ -70,14 +75,20 @@ class WindowTrainer(Trainer):
                 terms = loss_func(interaction)
             values = torch.stack([term.detach().float() for term in terms])
             _check_finite(values, terms, epoch_idx, number)
-            sum(terms).backward()
-            if self.clip_grad_norm:
-                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-            self.optimizer.step()
+            self._step(sum(terms))
             targets = self.model.count_targets(interaction)
             totals = targets * values if totals is None else totals + targets * values
             weight, kind = weight + targets, type(terms)
         return kind(*(totals / max(weight, 1)).tolist())
+
+    def _step(self, loss: Tensor) -> None:
+        """One step of the optimizer."""
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_grad_norm:
+            clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], **self.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def _autocast(self):
         """bf16 where the settings ask for it and the device computes in it."""
@@ -100,14 +111,47 @@ class WindowTrainer(Trainer):
             self.tensorboard.add_scalar(f"{tag}/{name}", value, epoch_idx)
 
 
+def loss_scaler(model: nn.Module, device: str) -> torch.amp.GradScaler:
+    """Scaling of the loss where parts of a model compute in float16, whose smallest numbers lose gradients; else it does
+    nothing.
+
+    Raises:
+        UserError: what is trained is of float16 itself: its gradients cannot be scaled back.
+    """
+    half = [p for p in model.parameters() if p.dtype == torch.float16]
+    if any(p.requires_grad for p in half):
+        raise UserError("llm_dtype=float16 with lora_rank=0: weights of float16 cannot be trained, their gradients vanish and "
+                        "overflow; set llm_dtype=float32 (or bfloat16), or train adapters with lora_rank=8")
+    return torch.amp.GradScaler(device, enabled=bool(half))
+
+
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in two optimizer groups: what has two or more dimensions decays, but for embedding tables;
-    biases, norms, temperatures and the tables do not."""
-    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    decay = [p for p in trainable if p.dim() > 1 and id(p) not in tables]
-    rest = [p for p in trainable if p.dim() <= 1 or id(p) in tables]
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    """Trainable parameters in two optimizer groups: what has two or more dimensions decays, but for embedding tables and
+    vectors that only stand side by side; biases, norms, temperatures, tables and such vectors do not.
+
+    A module whose own parameters are no matrices names them by a method ``no_weight_decay``, as in timm.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    spared = _without_decay(model)
+    decays = {name: p.dim() > 1 and id(p) not in spared and "bias" not in name.rpartition(".")[2]
+              for name, p in trainable.items()}
+    return [{"params": [p for name, p in trainable.items() if decays[name]], "weight_decay": weight_decay},
+            {"params": [p for name, p in trainable.items() if not decays[name]], "weight_decay": 0.0}]
+
+
+def _without_decay(model: nn.Module) -> set[int]:
+    """Ids of the parameters that their modules say are tables or single vectors."""
+    found = set()
+    for module in model.modules():
+        own = dict(module.named_parameters(recurse=False))
+        if isinstance(module, nn.Embedding):
+            found.update(map(id, own.values()))
+        elif (named := getattr(module, "no_weight_decay", None)) is not None:
+            found.update(id(own[name]) for name in named() if name in own)
+        base = getattr(module, "base_layer", None)
+        if isinstance(base, nn.Embedding):  # peft keeps the adapters of a table in the module around it
+            found.update(id(p) for p in module.parameters())
+    return found
 
 
 def learning_rate_factor(progress: float, warmup: float, final: float) -> float:

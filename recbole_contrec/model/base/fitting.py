@@ -25,6 +25,7 @@ def fitted(config, tokenizer: nn.Module, vectors: Tensor, report: Report, health
         tokenizer, vectors, epochs=config["tokenizer_epochs"], batch_size=config["tokenizer_batch_size"],
         learning_rate=config["tokenizer_learning_rate"], seed=config["seed"],
         on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"), **weights)
+    tokenizer.zero_grad(set_to_none=True)  # a frozen part has no say in the clipping of gradients
     tokenizer.requires_grad_(False).eval()
     held_out = split_rows(vectors, 0.1, config["seed"]).held_out
     return StageResult(tokenizer.state_dict(), {"epochs": found.epochs_run, **health(tokenizer, vectors, held_out)._asdict()})

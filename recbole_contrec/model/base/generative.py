@@ -20,6 +20,8 @@ from recbole_contrec.model.base.windowed import Targets, Windowed
 from recbole_contrec.tokenizer import FoldIn
 from recbole_contrec.training.stages import Report, Stage, StageResult
 
+START_RMS = 0.02  # of a coordinate of an item vector that trains, before it does
+
 
 class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
     """Base class: the stages before training, the way from a history to a state, and RecBole's methods for scores.
@@ -76,7 +78,7 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
         if self.config["item_vectors_init"] == "vectors":
             self.item_vectors.weight.copy_(vectors)
             if self.config["train_item_vectors"]:  # small, so that training can still turn them
-                self.item_vectors.weight.mul_(0.02)
+                self.item_vectors.weight.mul_(START_RMS)
 
     def _fit(self, tokenizer, vectors: Tensor, report: Report, health: Callable, **weights: float) -> StageResult:
         return fitted(self.config, tokenizer, vectors.to(self.device), report, health, **weights)
@@ -92,7 +94,10 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
         """Add the learned vector of every item [B, L] to its first token in ``read`` [B, L, K, D]."""
         if not self.config["item_identity"]:
             return read
-        identity = self.identity_adapter(self.item_vectors(items) * self.item_vectors.embedding_dim ** 0.5)  # [B, L, D]
+        scale = self.item_vectors.embedding_dim ** 0.5
+        if not self.config["train_item_vectors"]:  # of unit size, where those that train start small
+            scale *= START_RMS
+        identity = self.identity_adapter(self.item_vectors(items) * scale)        # [B, L, D]
         return torch.cat([read[:, :, :1] + identity[:, :, None], read[:, :, 1:]], dim=2)
 
     def _last_states(self, item_seq: Tensor, length: Tensor, user: Tensor) -> Tensor:
@@ -276,6 +281,12 @@ def lengthen(table: nn.Embedding, count: int) -> None:
     rows = table.weight.new_zeros(count, table.embedding_dim)
     table.weight = nn.Parameter(torch.cat([table.weight, rows]), requires_grad=table.weight.requires_grad)
     table.num_embeddings += count
+
+
+def rms_of_rows(vectors: Tensor) -> Tensor:
+    """Root mean square of the coordinates of the rows [N, d] that are not zero, a scalar."""
+    squares = vectors.square().sum(1)                                             # [N]
+    return (squares.sum() / (vectors.shape[1] * (squares > 0).sum())).sqrt()
 
 
 def _with_one(vectors: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ class IdentifierGenerator:
         check_rounds(config, self.item_codes.codes.shape[1])
         if not config["self_improve"]:
             return None
-        return SelfImprovement(self.n_items, config["vector_size"], config["hidden_size"], config)
+        improvement = SelfImprovement(self.n_items, config["vector_size"], config["hidden_size"], config)
+        return improvement.requires_grad_(config["alignment_weight"] > 0)  # its losses alone train it
 
     def check_sources(self, dataset) -> None:
         """Stop before anything is written where the stages lack what they are made of.

@@ -81,6 +81,10 @@ class SelfImprovement(nn.Module):
         self.marks = nn.Parameter(0.1 * torch.randn(2, hidden_size))  # begin a prompt: write codes, tell a description
         self._known_items: Tensor | None = None
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of this module that are no matrices."""
+        return {"marks"}
+
     def describe(self, vectors: Tensor) -> None:
         """Take vectors [N, d] as descriptions."""
         self.descriptions.copy_(vectors)
