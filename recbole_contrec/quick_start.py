@@ -6,27 +6,29 @@ Train, evaluate and load a model: the functions that the command line calls. The
 """
 
 import logging
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Sequence
 
-from recbole.utils import get_trainer, init_logger, init_seed
+from recbole.utils import get_trainer, init_seed
 
 from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.files import check_file, check_folder, check_room
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml, show
-from recbole_contrec.training import checkpoint
+from recbole_contrec.training import checkpoint, folders
 from recbole_contrec.training.card import protocol_card
 from recbole_contrec.training.identity import Identity, load_weights
 from recbole_contrec.training.results import log_result, outcome, write_json
 from recbole_contrec.training.stages import run_stages
-from recbole_contrec.training.trainer import BEST, last_checkpoint, trainer_class
+from recbole_contrec.training.start import Started, check_packages
+from recbole_contrec.training.keeping import BEST, default_name, last_checkpoint
+from recbole_contrec.training.trainer import trainer_class
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -81,6 +83,8 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     else:
         config = Config(model, dataset, list(config_file_list), config_dict, arguments, properties)
     trainer_class_of(config)  # refuses what cannot be trained here
+    check_packages(config)
+    _check_places(config, saved and not resume)
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
     data = loaded.data
@@ -89,13 +93,24 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
         load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
     elif hasattr(loaded.model, "check_sources"):
         loaded.model.check_sources(data.train_dataset)
-    _check_folder(Path(config["checkpoint_dir"]))
-    if config["output"]:
-        _check_folder(Path(config["output"]).parent, config["output"])
-    _start_logging(config)
+    if saved:
+        check_room(Path(config["checkpoint_dir"]), 2 * checkpoint.size_of(loaded.model.state_dict()))
+    with Started(config) as started:
+        if resume:
+            started.folder = last_checkpoint(resume).parent
+        elif saved:
+            started.claim()
+        return _train_and_test(loaded, resume, saved, started)
+
+
+def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started: Started) -> dict[str, Any]:
+    """The part of :func:`run` that logs and writes."""
+    config, data = loaded.config, loaded.data
+    started.log()
     logger.info(config.describe())
     logger.info(data.dataset)
-    trainer = loaded.trainer
+    started.trainer = trainer = loaded.trainer
+    trainer.claimed, trainer.stays_locked = started.claimed, True
     logger.info("%s: %s of %s parameters are trained", config["model"],
                 *(f"{sum(p.numel() for p in loaded.model.parameters() if p.requires_grad or every):,}"
                   for every in (False, True)))
@@ -166,7 +181,8 @@ def write_item_vectors(output: str, model: str, dataset: str, config_file_list: 
     config = Config(model, dataset, list(config_file_list), config_dict, [*arguments, *implied], properties)
     if "item_vectors" not in config.settings:
         raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")
-    _check_folder(Path(output).parent, output)
+    check_file(output, "--output")
+    check_folder(config["checkpoint_dir"], "--checkpoint_dir")
     data = load_data(config)
     dataset = data.train_dataset
     check_source(config, dataset)
@@ -296,30 +312,18 @@ def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
             for key, value in settings.items()}
 
 
-def _check_folder(folder: Path, file: str | None = None) -> None:
-    """An unwritable place, for a file or for many, shall not be found after hours of training."""
-    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"cannot write {file or folder}: {existing} is no folder that can be written to")
+def _check_places(config, claims: bool) -> None:
+    """What shall be written can be: asked before data are read.
 
-
-_handlers: list[logging.Handler] = []  # of the run before, in this process
-
-
-def _start_logging(config) -> None:
-    """RecBole's log, to the screen and to a file of this run; our messages go to the same places."""
-    root, ours = logging.getLogger(), logging.getLogger("recbole_contrec")
-    others = [handler for handler in root.handlers if handler not in _handlers]
-    for handler in _handlers:
-        handler.close()
-    root.handlers = []  # RecBole's logger sets itself up only where nobody else has
-    try:
-        init_logger(config)
-    except OSError as error:
-        raise UserError(f"cannot write the log {error.filename}: {error.strerror}. Runs write ./log, ./log_tensorboard "
-                        "and --checkpoint_dir; choose another working directory") from error
-    finally:
-        _handlers[:] = root.handlers
-        root.handlers = root.handlers + others
-    ours.handlers, ours.propagate = [], True
-    ours.setLevel(root.level)
+    Raises:
+        UserError: names the setting.
+    """
+    name = config["run_name"] or default_name(config)
+    if claims and config["run_name"] is not None:
+        folders.check_run_name(config["run_name"])
+        if not folders.free(Path(config["checkpoint_dir"]) / config["run_name"]):
+            raise folders.taken(Path(config["checkpoint_dir"]) / config["run_name"])
+    check_folder(config["checkpoint_dir"], "--checkpoint_dir")
+    check_folder(Path(config["checkpoint_dir"]) / name, "--checkpoint_dir" if config["run_name"] is None else "--run_name")
+    if config["output"] is not None:
+        check_file(config["output"], "--output")

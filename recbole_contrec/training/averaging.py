@@ -53,6 +53,17 @@ class WeightAverage:
         """Leave the average in the model: training is over."""
         self.copy(self.average, self.parameters)
 
+    def check(self, source: dict[str, Tensor]) -> None:
+        """Whether :meth:`copy` could take these for the average.
+
+        Raises:
+            ValueError: names, sizes or kinds differ, or there are numbers that are not finite.
+        """
+        for name, tensor in self.average.items():
+            theirs = source.get(name)
+            if theirs is None or theirs.shape != tensor.shape or theirs.dtype != tensor.dtype or not theirs.isfinite().all():
+                raise ValueError(f"the average of {name} is missing, of another size, or not finite")
+
     @torch.no_grad()
     def copy(self, source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
         """Write tensors into tensors of the same names."""

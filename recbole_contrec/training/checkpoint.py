@@ -56,6 +56,11 @@ def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -
         raise _not_written(path, error) from error
 
 
+def size_of(tensors: dict[str, torch.Tensor]) -> int:
+    """Bytes that tensors take in a file."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def checksum(tensors: dict[str, torch.Tensor], text: str) -> str:
     """CRC-32 of names, types, shapes and bytes of contiguous tensors and of a text. It finds what a disk or a transfer has
     changed (1 GB/s and more), not what somebody has changed on purpose."""
@@ -188,7 +193,16 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.
     """Put a state of :func:`pack_optimizer` back.
 
     Raises:
-        ValueError: it is of another optimizer or of other parameters; nothing has been changed then.
+        ValueError: as :func:`optimizer_state`; nothing has been changed then.
+    """
+    optimizer.load_state_dict(optimizer_state(optimizer, tensors, record))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], record: dict) -> dict[str, Any]:
+    """A state of :func:`pack_optimizer` as ``load_state_dict`` takes it; nothing is changed.
+
+    Raises:
+        ValueError: it is of another optimizer or of other parameters.
     """
     state: dict[int, dict] = {}
     for name, value in {**tensors, **record["scalars"]}.items():
@@ -207,7 +221,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.
             shape = parameters[number].shape if field != "step" else ()
             if torch.is_tensor(value) and (value.shape != shape or not value.is_floating_point()):
                 raise ValueError(f"the state of an optimizer has another size ({number}.{field:.40})")
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return {"state": state, "param_groups": groups}
 
 
 _FIELDS = {**dict.fromkeys(("Adam", "AdamW", "SparseAdam"), {"step", "exp_avg", "exp_avg_sq"}),
@@ -257,6 +271,20 @@ def unpack_random_state(tensors: dict[str, torch.Tensor], record: dict) -> None:
     Raises:
         ValueError: it is none; nothing has been changed then.
     """
+    of_numpy, of_python = random_state(tensors, record)
+    torch.set_rng_state(tensors["torch"])
+    np.random.set_state(of_numpy)
+    random.setstate(of_python)
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def random_state(tensors: dict[str, torch.Tensor], record: dict) -> tuple[tuple, tuple]:
+    """States of numpy and Python as these take them, tried out on generators of their own, as that of torch is.
+
+    Raises:
+        ValueError: one of them is none.
+    """
     kind, position, has_gauss, gauss = record["numpy"]
     version, gauss_next = record["python"]
     try:
@@ -269,8 +297,4 @@ def unpack_random_state(tensors: dict[str, torch.Tensor], record: dict) -> None:
         torch.Generator().set_state(tensors["torch"])
     except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"the state of a random generator is none ({error})") from error
-    torch.set_rng_state(tensors["torch"])
-    np.random.set_state(of_numpy)
-    random.setstate(of_python)
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"])
+    return of_numpy, of_python

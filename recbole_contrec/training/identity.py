@@ -56,17 +56,20 @@ def pack_model(model, identity: Identity) -> dict[str, torch.Tensor]:
     return {**tensors, "items": checkpoint.pack_names(identity.items), "users": checkpoint.pack_names(identity.users)}
 
 
-def load_weights(model, path: Path, name: str, identity: Identity) -> checkpoint.Checkpoint:
+def load_weights(model, path: Path, name: str, identity: Identity, stored: checkpoint.Checkpoint | None = None
+                 ) -> checkpoint.Checkpoint:
     """Put the weights of a checkpoint into a model.
 
     Args:
         name: of the model, as it must stand in the checkpoint.
         identity: of the data set, likewise.
+        stored: what is in the file, where it has been read.
 
     Raises:
-        UserError: no such checkpoint, or one of another model, another data set, or another size.
+        UserError: no such checkpoint, one of another model, another data set, or another size, or weights that are no
+            numbers; the model is as it was then.
     """
-    stored = checkpoint.load(path)
+    stored = stored or checkpoint.load(path)
     check_identity(stored, name, identity, path)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:

@@ -14,6 +14,8 @@ try:
 except ImportError:  # Windows: nothing is locked there
     fcntl = None
 
+AVAILABLE = fcntl is not None
+
 _held: dict[Path, int] = {}  # folder -> descriptor that holds its lock; all are the same to this process
 
 
@@ -39,6 +41,11 @@ def acquire(folder: Path) -> None:
         os.close(descriptor)
     else:
         _held[folder] = descriptor
+
+
+def held(folder: Path) -> bool:
+    """Whether this process holds it."""
+    return Path(folder).resolve() in _held
 
 
 def release(folder: Path) -> None:

@@ -60,6 +60,7 @@ class ModelRecord(_ModelOfToday):
 
 class _StateOfToday(TypedDict, total=False):
     refinements: list[dict[str, Any]]
+    loss_scale: dict[str, float]
 
 
 class StateRecord(ModelRecord, _StateOfToday):

@@ -7,9 +7,7 @@ Training in rounds: between two of them the model improves the identifiers of th
 import logging
 from contextlib import nullcontext
 from copy import deepcopy
-from pathlib import Path
 
-from recbole_contrec.training.identity import load_weights
 from recbole_contrec.training.window_trainer import WindowTrainer
 
 logger = logging.getLogger("recbole_contrec")
@@ -99,7 +97,7 @@ class RefiningTrainer(WindowTrainer):
     def _take_back(self) -> None:
         """Weights and identifiers of the best model, and patience as after it."""
         if self.best_is_saved:
-            load_weights(self.model, Path(self.saved_model_file), self.config["model"], self.identity)
+            self.load_best()
         else:
             self.model.load_state_dict(self.best_in_memory)
         self._forget_steps()

@@ -1,0 +1,130 @@
+"""
+recbole_contrec.training.start
+##############################
+The start of a run: what it needs is there, its log and folder are its own, and nothing of it stays where it fails before the
+first epoch.
+"""
+
+import importlib.util
+import logging
+import os
+from pathlib import Path
+
+from recbole.utils import init_logger
+
+from recbole_contrec.errors import UserError
+from recbole_contrec.files import check_file, check_folder
+from recbole_contrec.training import folders, lock
+from recbole_contrec.training.keeping import default_name
+
+LOG, TENSORBOARD = Path("log"), Path("log_tensorboard")  # where RecBole puts them
+
+_handlers: list[logging.Handler] = []  # of the run before, in this process
+
+
+class Started:
+    """A run between its checks and its end. As a context manager it takes back what was written if the run fails before its
+    first epoch.
+
+    Args:
+        config: of the run; ``run_name`` becomes the name of the folder that was claimed, so that logs differ as well.
+
+    Attributes:
+        folder: of the run, where it has one.
+        claimed: whether it is this run's own.
+        trainer: of the run, once it is made.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        self.folder: Path | None = None
+        self.claimed, self.trainer = False, None
+        self._log: Path | None = None
+
+    def claim(self) -> None:
+        """Make the folder of the run.
+
+        Raises:
+            UserError: another run has it, or it cannot be made.
+        """
+        self.folder = folders.claim(Path(self.config["checkpoint_dir"]), self.config["run_name"], default_name(self.config))
+        self.claimed = True
+        self.config["run_name"] = self.folder.name
+
+    def log(self) -> None:
+        """RecBole's log, to the screen and to a file of this run; our messages go to the same places.
+
+        Raises:
+            UserError: log or TensorBoard's folder cannot be written.
+        """
+        name = f"{default_name(self.config)}-123456.log"
+        check_file(LOG / self.config["model"] / name, "the log")
+        check_folder(TENSORBOARD / name, "TensorBoard's folder")
+        root, ours = logging.getLogger(), logging.getLogger("recbole_contrec")
+        others = [handler for handler in root.handlers if handler not in _handlers]
+        for handler in _handlers:
+            handler.close()
+        root.handlers = []  # RecBole's logger sets itself up only where nobody else has
+        try:
+            init_logger(self.config)
+        except OSError as error:
+            raise UserError(f"cannot write the log {error.filename}: {error.strerror}. Runs write ./log, ./log_tensorboard "
+                            "and --checkpoint_dir; choose another working directory") from error
+        finally:
+            _handlers[:] = root.handlers
+            root.handlers = root.handlers + others
+        self._log = next(Path(handler.baseFilename) for handler in _handlers if hasattr(handler, "baseFilename"))
+        ours.handlers, ours.propagate = [], True
+        ours.setLevel(root.level)
+
+    def __enter__(self) -> "Started":
+        return self
+
+    def __exit__(self, kind, error, _) -> None:
+        if self.claimed:
+            folders.release(self.folder)
+        elif self.folder is not None:
+            lock.release(self.folder)
+        if error is not None and not getattr(self.trainer, "begun", False):
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """The log, and what TensorBoard writes for it in this process."""
+        if self._log is None:
+            return
+        for handler in _handlers:
+            handler.close()
+            logging.getLogger().removeHandler(handler)
+        _handlers.clear()
+        board = TENSORBOARD / self._log.name.split(".")[0]  # as RecBole names it
+        for path in (self._log, *board.glob(f"events.*.{os.getpid()}.*")):
+            path.unlink(missing_ok=True)
+        for folder in (self._log.parent, LOG, board, TENSORBOARD):
+            try:
+                folder.rmdir()
+            except OSError:  # others have theirs in it
+                continue
+
+
+# What a setting needs beside this package: the package to import, how to install it
+_NEEDED = {"log_wandb": ("wandb", "recbole_contrec[wandb]")}
+
+
+def check_packages(config) -> None:
+    """What optional settings need is installed.
+
+    Raises:
+        UserError: names the package and how to install it.
+    """
+    for key, (package, extra) in _NEEDED.items():
+        if config[key] and not is_installed(package):
+            raise UserError(f"{key}={config[key]} needs {package}, which is not installed: pip install '{extra}', or leave "
+                            f"--{key} away")
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
