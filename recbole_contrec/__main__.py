@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Sequence
 
 from recbole_contrec.errors import UserError, bounded, did_you_mean
+from recbole_contrec.files import check_file, write_whole
+from recbole_contrec.packages import require
 
 USAGE = """\
 Generative recommendation with language models inside RecBole.
@@ -172,6 +174,10 @@ def _recommend(arguments: list[str]) -> int:
     k, batch_size = _whole_number(own, "k", 10), _whole_number(own, "batch_size", 256)
     if not own.get("output", ".csv").endswith((".csv", ".parquet")):
         raise UserError(f"--output={own['output']}: the name must end in .csv or .parquet")
+    if "output" in own:
+        check_file(own["output"], "--output", makes_folders=False)
+        if own["output"].endswith(".parquet"):
+            require("pyarrow", "writing Parquet")
     from recbole_contrec.compat import require_recbole
 
     require_recbole()
@@ -220,25 +226,20 @@ def _write(tables, output: str) -> None:
     """Write tables one after the other to a file that appears when it is complete; no more than one is in memory.
 
     Raises:
-        UserError: the file cannot be written, or pyarrow is missing for Parquet.
+        UserError: the file cannot be written.
     """
-    temporary = f"{output}.part"
     try:
-        if output.endswith(".csv"):
-            for number, table in enumerate(tables):
-                table.to_csv(temporary, index=False, header=number == 0, mode="a" if number else "w")
-        else:
-            _write_parquet(tables, temporary)
-        os.replace(temporary, output)
-    except ImportError as error:
-        raise UserError("writing Parquet needs pyarrow: pip install 'recbole_contrec[parquet]'") from error
+        write_whole(Path(output), lambda part: (_write_csv if output.endswith(".csv") else _write_parquet)(tables, part))
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
-def _write_parquet(tables, path: str) -> None:
+def _write_csv(tables, path: Path) -> None:
+    for number, table in enumerate(tables):
+        table.to_csv(path, index=False, header=number == 0, mode="a" if number else "w")
+
+
+def _write_parquet(tables, path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 

@@ -18,12 +18,12 @@ import psutil
 from recbole_contrec.errors import UserError
 
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:40]
-_PART = re.compile(r".*?\.(?:(?P<host>[\w-]+)\.)?(?P<pid>\d+)\.part")
+_PART = re.compile(r".+\.(?P<pid>\d{1,12})(?:@(?P<host>[\w-]+))?\.part")
 
 
 def part_of(path: Path) -> Path:
     """The temporary name of a file that this process is writing: another process has its own."""
-    return path.with_name(f"{path.name}.{_HOST}.{os.getpid()}.part")
+    return path.with_name(f"{path.name}.{os.getpid()}@{_HOST}.part")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -50,19 +50,20 @@ def clear_parts(folder: Path) -> None:
     """Remove temporary files and folders that processes of this machine, dead by now, have left in a folder."""
     for path in Path(folder).glob("*.part"):
         found = _PART.fullmatch(path.name)
-        if found and found["host"] in (None, _HOST) and not psutil.pid_exists(int(found["pid"][:12])):
+        if found and found["host"] in (None, _HOST) and not psutil.pid_exists(int(found["pid"])):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
 
 
-def check_file(path: str | Path, setting: str) -> None:
+def check_file(path: str | Path, setting: str, makes_folders: bool = True) -> None:
     """Whether a file can be written: an unwritable place shall not be found after hours of training. Nothing is left behind.
 
     Args:
         path: as the user gave it.
         setting: that names it, for the error.
+        makes_folders: whether the folders above it are made with it; else they must be there.
 
     Raises:
         UserError: a folder, no regular file, a name that cannot be, or a folder that cannot be written to.
@@ -71,6 +72,8 @@ def check_file(path: str | Path, setting: str) -> None:
     name = os.path.basename(text)
     if name in ("", ".", ".."):
         raise _not_there(text, setting, "it names no file")
+    if not makes_folders and not os.path.isdir(os.path.dirname(text) or "."):
+        raise _not_there(text, setting, f"there is no folder {os.path.dirname(text)}")
     if os.path.isdir(text):
         raise _not_there(text, setting, "it is a folder; name a file in it")
     if os.path.lexists(text) and not os.path.isfile(os.path.realpath(text)) and os.path.exists(text):
@@ -129,5 +132,5 @@ def _check_place(file: Path, shown: str, setting: str, room: int) -> None:
 
 
 def _not_there(shown: str, setting: str, why: str) -> UserError:
-    shown = shown if len(shown) <= 120 else f"{shown[:100]}..."
-    return UserError(f"{setting}={shown}: cannot write there: {why}")
+    shown = (shown if len(shown) <= 120 else f"{shown[:100]}...") or "''"
+    return UserError(f"cannot write {shown}: {why}; choose another {setting}")

@@ -18,6 +18,7 @@ from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.files import check_file, check_folder, check_room
+from recbole_contrec.packages import missing
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml, show
@@ -260,7 +261,7 @@ def assemble(config, data: RunData) -> LoadedRun:
     except ValueError as error:
         raise UserError(f"{config['model']}: {error}") from error
     except ModuleNotFoundError as error:
-        raise UserError(f"{config['model']} needs {error.name}, which is not installed") from error
+        raise missing(error.name or "a package", config["model"]) from error
     return LoadedRun(config, model, data)
 
 

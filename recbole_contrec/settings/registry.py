@@ -27,6 +27,7 @@ from typing import Any, Iterable, NamedTuple
 
 from recbole_contrec.compat import require_recbole
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import load_class
 from recbole_contrec.settings.schema import Setting, read_settings
 
@@ -344,10 +345,14 @@ def _recbole_folder() -> Path:
     return Path(importlib.util.find_spec("recbole").submodule_search_locations[0])
 
 
+def recbole_source(name: str) -> Path:
+    """The file of a RecBole model."""
+    return _recbole_folder().parent.joinpath(*recbole_models()[name].split(".")).with_suffix(".py")
+
+
 def _recbole_model_settings(name: str) -> dict[str, Setting]:
     """The settings in a RecBole model's YAML, and the keys that only its source names."""
-    module = _recbole_folder().parent.joinpath(*recbole_models()[name].split(".")).with_suffix(".py")
-    read = set(_SOURCE_KEY.findall(module.read_text(encoding="utf-8"))) - {*_DERIVED, *recbole_settings()}
+    read = set(_SOURCE_KEY.findall(recbole_source(name).read_text(encoding="utf-8"))) - {*_DERIVED, *recbole_settings()}
     settings = {key: Setting(key) for key in sorted(read)}
     if path := _file(recbole_properties(), "model", name):
         settings.update(read_settings(path, tolerant=True))
@@ -355,10 +360,12 @@ def _recbole_model_settings(name: str) -> dict[str, Setting]:
 
 
 def _recbole_model_class(name: str) -> type:
+    if ".exlib_recommender." in recbole_models()[name]:
+        raise UserError(f"RecBole's {name} is trained outside torch and kept in pickled files; that is not supported here")
     try:
         return getattr(importlib.import_module(recbole_models()[name]), name)
-    except ImportError as error:  # xgboost, lightgbm: RecBole does not install them
-        raise UserError(f"RecBole's {name} needs a package that is not installed: pip install {error.name}") from error
+    except ImportError as error:
+        raise missing(error.name or "a package", f"RecBole's {name}") from error
 
 
 def _load_from(path: Path, key: str, text) -> type:

@@ -6,6 +6,7 @@ A folder for every run: made by it alone, whoever else starts in the same second
 
 import itertools
 import re
+import threading
 from pathlib import Path
 
 from recbole_contrec.errors import UserError
@@ -48,6 +49,8 @@ def claim(parent: Path, name: str | None, made_up: str) -> Path:
     parent = Path(parent)
     if name is not None:
         check_run_name(name)
+    if name is not None and (parent / name).exists() and not free(parent / name):
+        raise taken(parent / name)
     check_folder(parent / (name or made_up), "--checkpoint_dir" if name is None else "--run_name")
     if name is not None:
         if not _take(parent / name):
@@ -69,31 +72,54 @@ def free(folder: Path) -> bool:
 
 
 def release(folder: Path) -> None:
-    """Let go of a run's folder; where nothing has been saved in it, it goes, and ``checkpoint_dir`` too if it is empty."""
+    """Let go of a run's folder; where nothing has been saved in it, it goes, and so do the folders above that were made for it."""
     lock.release(folder)
+    if not free(folder):
+        return
     clear_parts(folder)
-    for place in (folder, folder.parent):
+    for place in (folder, *_made.pop(folder, ())):
         try:
             place.rmdir()
         except OSError:
             return
 
 
+_made: dict[Path, list[Path]] = {}  # folder of a run -> folders above it that were made with it, the nearest first
+_one_thread = threading.Lock()      # locks of folders are the same to all threads
+
+
 def _take(folder: Path) -> bool:
+    with _one_thread:
+        try:
+            return any(_try(folder) for _ in range(3))  # what we make may go at once with the failed start of another run
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+
+
+def _try(folder: Path) -> bool:
+    """Take a folder; False where it has gone meanwhile.
+
+    Raises:
+        FileExistsError: another run has it.
+    """
+    missing = [place for place in folder.parents if not place.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             folder.mkdir()
         except FileExistsError:
             if not free(folder) or not lock.AVAILABLE or lock.held(folder):
-                return False
+                raise
         lock.acquire(folder)
-    except UserError:  # another process was faster
+    except FileNotFoundError:
         return False
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    except UserError:  # another process was faster
+        raise FileExistsError from None
     if not free(folder):
         lock.release(folder)
-        return False
+        raise FileExistsError
     clear_parts(folder)
-    return True
+    _made[folder] = missing
+    return folder.is_dir()

@@ -5,7 +5,6 @@ The start of a run: what it needs is there, its log and folder are its own, and 
 first epoch.
 """
 
-import importlib.util
 import logging
 import os
 from pathlib import Path
@@ -14,6 +13,8 @@ from recbole.utils import init_logger
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder
+from recbole_contrec.packages import imported_by, require
+from recbole_contrec.settings.registry import recbole_source
 from recbole_contrec.training import folders, lock
 from recbole_contrec.training.keeping import default_name
 
@@ -106,25 +107,14 @@ class Started:
                 continue
 
 
-# What a setting needs beside this package: the package to import, how to install it
-_NEEDED = {"log_wandb": ("wandb", "recbole_contrec[wandb]")}
-
-
 def check_packages(config) -> None:
-    """What optional settings need is installed.
+    """What the settings and RecBole's model need is installed: RecBole looks in the middle of training.
 
     Raises:
         UserError: names the package and how to install it.
     """
-    for key, (package, extra) in _NEEDED.items():
-        if config[key] and not is_installed(package):
-            raise UserError(f"{key}={config[key]} needs {package}, which is not installed: pip install '{extra}', or leave "
-                            f"--{key} away")
-
-
-def is_installed(package: str) -> bool:
-    """Whether a package can be imported, without importing it."""
-    try:
-        return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
+    if config["log_wandb"]:
+        require("wandb", f"log_wandb={config['log_wandb']}")
+    if name := config.entry.recbole_name:
+        for package in imported_by(recbole_source(name)):
+            require(package, f"RecBole's {name}")
