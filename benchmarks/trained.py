@@ -6,6 +6,7 @@ One trained model that is measured in many ways: trained first or loaded, and a 
 
 import argparse
 import json
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,10 +86,12 @@ def train(given: argparse.Namespace, folder: Path) -> str:
         str: its checkpoint.
     """
     from recbole_contrec import run
-    from recbole_contrec.training.trainer import LAST
+    from recbole_contrec.training.keeping import LAST
 
     name = f"{vars(given).get('name') or given.model}-seed{given.seed}"  # some scripts let a row have a name
     begun = folder / name
+    if begun.is_dir() and not (begun / LAST).is_file():  # killed before there was anything to go on with
+        shutil.rmtree(begun)
     result = run(given.model, given.dataset, resume=str(begun) if (begun / LAST).is_file() else None,
                  arguments=[*given.settings, f"--seed={given.seed}", f"--checkpoint_dir={folder}", f"--run_name={name}"])
     return result["checkpoint"]

@@ -70,6 +70,7 @@ def test_what_is_taken_back_does_not_depend_on_what_is_saved(staged, monkeypatch
     trainer, codes, scores = loaded.trainer, loaded.model.item_codes.codes, iter([0.3, 0.2, 0.1])
     trainer.folder.mkdir(parents=True)
     (trainer.folder / "best.safetensors").write_bytes(b"of another run")
+    trainer.claimed = True  # as no run finds it today
     at_first = codes.clone()
     monkeypatch.setattr(SelfImprovement, "refine", permuted)
     monkeypatch.setattr(trainer, "_valid_epoch", lambda *_, **__: (next(scores, 0.1), {"ndcg@10": 0.0}))
