@@ -85,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own last flush is silent
         return 1
     except Exception as error:
+        if "--debug" not in arguments and (lack := _lack_of_memory(error)):
+            _end_progress_bars()
+            print(f"error: out of memory: {lack}. Lower train_batch_size, eval_batch_size or MAX_ITEM_LIST_LENGTH", file=sys.stderr)
+            return 2
         if "--debug" in arguments or not isinstance(error, (UserError, FloatingPointError)):
             raise
         _end_progress_bars()
@@ -97,6 +101,14 @@ def _end_progress_bars() -> None:
     bars = sys.modules["tqdm"].tqdm if "tqdm" in sys.modules else None
     for bar in list(getattr(bars, "_instances", ())):
         bar.close()
+
+
+def _lack_of_memory(error: Exception) -> str | None:
+    if not isinstance(error, (MemoryError, RuntimeError)):
+        return None
+    from recbole_contrec.memory import out_of_memory  # slow, and torch is loaded where this happens
+
+    return out_of_memory(error)
 
 
 def _show_messages(stream=None) -> None:

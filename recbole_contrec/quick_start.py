@@ -18,6 +18,7 @@ from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.files import check_file, check_folder, check_room
+from recbole_contrec.memory import fits_in_memory
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
@@ -257,7 +258,8 @@ def assemble(config, data: RunData) -> LoadedRun:
     """
     init_seed(config["seed"], config["reproducibility"])
     try:
-        model = config.model_class(config, data.train_dataset).to(config["device"])
+        with fits_in_memory(config):
+            model = config.model_class(config, data.train_dataset).to(config["device"])
     except ValueError as error:
         raise UserError(f"{config['model']}: {error}") from error
     except ModuleNotFoundError as error:

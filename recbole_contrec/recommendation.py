@@ -64,27 +64,8 @@ def recommend_batches(checkpoint: str | LoadedRun, users: Sequence[str] | None =
 
 
 def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
-    """Internal item numbers of every user in order of time, validation and test item included."""
-    train = loaded.data.train_dataset
-    if hasattr(train, "histories"):
-        users, items = train.histories.pairs()
-        parts = [(users, items)]
-    else:
-        rows = train.inter_feat
-        parts = [_targets(loaded, rows)]
-        sequence_field = loaded.config["ITEM_ID_FIELD"] + loaded.config["LIST_SUFFIX"]
-        if sequence_field in rows:  # RecBole's rows have no row for the first item of a history
-            first = rows[rows[loaded.config["ITEM_LIST_LENGTH_FIELD"]] == 1]
-            parts.insert(0, (_targets(loaded, first)[0], first[sequence_field][:, 0].numpy()))
-    parts += [_targets(loaded, part.dataset.inter_feat) for part in (loaded.data.valid, loaded.data.test)]
-    users, items = (np.concatenate(column) for column in zip(*parts))
-    order = np.argsort(users, kind="stable")  # each part is in order of time, and the parts follow each other
-    numbers, first = np.unique(users[order], return_index=True)
-    return dict(zip(numbers.tolist(), np.split(items[order], first[1:])))
-
-
-def _targets(loaded: LoadedRun, rows) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(rows[loaded.config[field]].numpy() for field in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
+    """Internal item numbers of every user in order of time, validation and test items included, whatever the split."""
+    return loaded.data.dataset.all_interactions.by_user()
 
 
 def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[tuple[str, int, np.ndarray]]:

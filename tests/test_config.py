@@ -511,9 +511,9 @@ def test_our_model_yaml_stands_over_recboles_defaults(here):
 
 
 def test_the_users_overall_stands_below_models(here):
-    write("properties/overall.yaml", "epochs: 3\ntransform: equal\n")
+    write("properties/overall.yaml", "epochs: 3\ntransform: crop_itemseq\n")
     assert toy()["epochs"] == 3 and toy("--epochs=4")["epochs"] == 4
-    assert toy(model="SASRec")["transform"] == "equal"
+    assert toy(model="SASRec")["transform"] == "crop_itemseq"
     assert toy(model="BERT4Rec")["transform"] == "mask_itemseq"  # RecBole's BERT4Rec.yaml says so
     write("properties/overall.yaml", "epoch: 3\n")
     assert "overall.yaml: unknown setting epoch" in error_of(toy)
@@ -549,7 +549,7 @@ def test_a_model_given_as_a_class_may_have_keys_of_its_own(here):
     ("--width=2.5", "whole number"), ("--width=0", "at least 1"), ("--dropout=1", "from 0 to below 1"),
     ("--loss_type=BCE", "one of CE, BPR"), ("--epochs=-1", "at least 0"), ("--learner=adom", "did you mean adam"),
     ("--use_gpu=1", "True or False"), ("--eval_args={spilt: {LS: valid_only}}", "unknown part spilt (did you mean split?)"),
-    ("--eval_args={order: XX}", "must be one of 'TO', 'RO'"), ("--eval_args={mode: odd}", "not supported"),
+    ("--eval_args={order: XX}", "must be one of TO, RO"), ("--eval_args={mode: odd}", "must be full, labeled"),
     ("--metrics=[NDGC]", "did you mean NDCG"), ("--topk=0", "at least 1"), ("--topk=[5,a]", "whole numbers"),
     ("--topk=[5]", "--valid_metric=NDCG@5"), ("--valid_metric=MAP@10", "add MAP to metrics"),
     ("--valid_metric=NDGC@10", "did you mean NDCG"), ("--repeatable=False", "repeatable"),
@@ -671,7 +671,7 @@ def test_cpu_by_choice(here, monkeypatch, argument):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "untouched"
 
 
-@pytest.mark.parametrize("argument, visible", [("--gpu_id=1", "1"), ("--gpu_id=0,1", "0,1"), ("--use_gpu=True", "0")])
+@pytest.mark.parametrize("argument, visible", [("--gpu_id=1", "1"), ("--gpu_id=[3]", "3"), ("--use_gpu=True", "0")])
 def test_gpu_as_in_recbole(here, monkeypatch, argument, visible):
     import os
 

@@ -4,6 +4,7 @@ recbole_contrec.data.loading
 The data set and the three loaders of a run: RecBole's own, or windows where the model trains on whole histories.
 """
 
+import os
 from collections import Counter
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -14,11 +15,14 @@ from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoa
 from recbole.data.utils import create_samplers
 
 from recbole_contrec.compat import quiet_recbole
+from recbole_contrec.data.interactions import Interactions
 from recbole_contrec.data.recbole_files import reading_files
+from recbole_contrec.data.splits import check_benchmark, check_split, check_targets
 from recbole_contrec.data.text import read_item_texts
 from recbole_contrec.data.values import single_precision_ties
 from recbole_contrec.data.windows import WindowDataset, WindowLoader
 from recbole_contrec.errors import UserError
+from recbole_contrec.memory import check_sizes
 
 
 class RunData(NamedTuple):
@@ -41,7 +45,8 @@ def load_data(config) -> RunData:
     Raises:
         UserError: nothing is left after filtering, or a history is too short for leave-one-out.
     """
-    _refuse_unsupported(config)
+    if config["mask_seen"] is not None and set(config["eval_args"]["mode"].values()) != {"full"}:
+        raise UserError("mask_seen ranks the whole catalogue: leave it at ~, or eval_args.mode at full")
     dataset_class = config.entry.dataset_class
     with quiet_recbole(), _named_for_recbole(config), reading_files(config) as files:
         try:
@@ -51,49 +56,50 @@ def load_data(config) -> RunData:
         if len(dataset.inter_feat) == 0:
             raise _filtering_error(config)
         _refuse_short_histories(dataset)
+        check_benchmark(config, dataset)
+        check_sizes(config, dataset)
+        dataset.all_interactions = Interactions.of(dataset)
         files.tell([*_coarse_times(dataset), *_items_without_interactions(dataset)])
         # its parts share them
         dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field], files)
         dataset.notes = files.notes
         prepare = _window_loaders if isinstance(dataset, WindowDataset) else data_preparation
-        loaders = prepare(config, dataset)
+        with check_split(config):
+            loaders = prepare(config, dataset)
     if max(config["topk"]) >= dataset.item_num:
         raise UserError(f"topk={config['topk']} asks for more items than the catalogue of {config['dataset']!r} has "
                         f"({dataset.item_num - 1})")
-    return RunData(dataset, *loaders)
+    data = RunData(dataset, *loaders)
+    check_targets(config, data)
+    return data
 
 
 @contextmanager
 def _named_for_recbole(config):
-    """RecBole chooses data sets and loaders by the model's name: a model that extends MultiVAE needs MultiVAE's."""
-    name = config["model"]
-    config["model"] = config.entry.recbole_name or name
+    """RecBole chooses data sets and loaders by the model's name: a model that extends MultiVAE needs MultiVAE's.
+
+    It also takes pickled data sets and loaders that it finds in ``checkpoint_dir``: here they are looked for where none can be.
+    """
+    own = {key: config[key] for key in ("model", "dataset_save_path", "dataloaders_save_path")}
+    nowhere = os.path.join(os.devnull, "none")
+    config["model"] = config.entry.recbole_name or own["model"]
+    config["dataset_save_path"] = config["dataloaders_save_path"] = nowhere
     try:
         yield
     finally:
-        config["model"] = name
+        for key, value in own.items():
+            config[key] = value
 
 
 def _window_loaders(config, dataset):
     built = dataset.build()
     _, valid_sampler, test_sampler = create_samplers(config, dataset, built)
-    loaders = [WindowLoader(config, built[0])]
+    loaders = [WindowLoader(config, built[0], shuffle=config["shuffle"])]
     for part, sampler, phase in ((built[1], valid_sampler, "valid"), (built[2], test_sampler, "test")):
         full = config["eval_args"]["mode"][phase] == "full"
         loader = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
         loaders.append(loader(config, part, sampler, shuffle=False))
     return loaders
-
-
-def _refuse_unsupported(config) -> None:
-    """What RecBole takes silently, or ends in a traceback with."""
-    distributed = {"nproc", "world_size", "ip", "port", "local_rank", "group_offset"} & set(config.external_config_dict)
-    if distributed:
-        raise UserError(f"{', '.join(sorted(distributed))}: a run is one process on one device")
-    if config["mask_seen"] is not None and set(config["eval_args"]["mode"].values()) != {"full"}:
-        raise UserError("mask_seen ranks the whole catalogue: leave it at ~, or eval_args.mode at full")
-    if config.entry.dataset_class and config["benchmark_filename"]:
-        raise UserError(f"{config['model']} splits whole histories itself and cannot read benchmark_filename")
 
 
 def _refuse_short_histories(dataset) -> None:

@@ -109,6 +109,11 @@ class WindowDataset(SequentialDataset):
         train = Interaction({self.uid_field: torch.from_numpy(users), self.iid_field: torch.from_numpy(items)})
         return [self.copy(part) for part in (train, *parts)]
 
+    @staticmethod
+    def held_out_rows(users: int) -> int:
+        """Rows of evaluation, which hold their history: two a user."""
+        return 2 * users
+
     def data_augmentation(self):
         """RecBole's hook, here without rows: remember the histories as a flat array."""
         self._aug_presets()

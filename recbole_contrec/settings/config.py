@@ -23,12 +23,13 @@ from typing import Any
 from recbole_contrec import compat
 from recbole_contrec.data.columns import check_columns
 from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers
-from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.errors import UserError
 from recbole_contrec.settings.registry import (
     ModelEntry,
     dataset_files,
     find_model,
     general_settings,
+    keep_bounds,
     list_datasets,
     model_exists,
     overlay,
@@ -44,14 +45,11 @@ compat.apply()
 from recbole.config import Config as RecBoleConfig  # noqa: E402  (the repairs and the friendly error come first)
 from recbole.utils import InputType, ModelType  # noqa: E402
 
-from recbole_contrec.settings.checks import (  # noqa: E402
-    PARTS,
-    check_interval,
-    check_metrics,
-    check_parts,
-    measures_clicks,
-    recbole_checks,
-)
+from recbole_contrec.settings.checks import recbole_checks  # noqa: E402
+from recbole_contrec.settings.devices import choose_device  # noqa: E402
+from recbole_contrec.settings.parts import CHECKED, check_interval_and_type, check_parts, named_columns  # noqa: E402
+from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
+from recbole_contrec.settings.readers import check_keys, reads, unknown_setting  # noqa: E402
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -149,7 +147,8 @@ class Config(RecBoleConfig):
         self.settings, overall = general_settings(self.folders)
         kept = self._kept_from_recbole()
         internal.update({key: value for key, value in overall.items() if key not in kept})
-        self.settings.update(self.entry.settings)
+        self.settings.update({key: keep_bounds(self.settings.get(key), setting)
+                              for key, setting in self.entry.settings.items()})
         internal.update(deepcopy(self.entry.changes))
         for name in [path.stem for path in self.entry.chain]:  # base first: MyRec inherits what ContRec wants here
             for path in tuned_files(name, dataset, self.folders):
@@ -226,12 +225,12 @@ class Config(RecBoleConfig):
         self._merge_external_config_dict()
         protocol = self.internal_config_dict["eval_args"]
         final = super()._get_final_config_dict()
-        final["eval_args"] = {**protocol, **final["eval_args"]}
-        for key in PARTS:
-            check_parts(key, final.get(key))
-        for key in ("user_inter_num_interval", "item_inter_num_interval"):
-            check_interval(key, final.get(key))
+        for key in CHECKED:
+            check_parts(key, final.get(key), final)
+        final["eval_args"] = {**protocol, **(final["eval_args"] or {})}
         self._set_default_negatives(final)
+        check_keys(self, final, self.external_config_dict, self._trains_on_windows)
+        check_protocol(self._kind(final), final, self.external_config_dict)
         self._record = {key: deepcopy(value) for key, value in final.items() if key != "MODEL_TYPE"}
         return final
 
@@ -243,7 +242,7 @@ class Config(RecBoleConfig):
             if setting is None and self._takes_any_key:
                 continue
             if setting is None:
-                raise UserError(f"{self._origin[key]}: unknown setting {key}{did_you_mean(key, self.settings)}")
+                raise UserError(f"{self._origin[key]}: {unknown_setting(key, self.settings)}")
             if key in texts and not setting.accepts(value) and setting.accepts(texts[key]):
                 value = texts[key]  # --gpu_id=0 for a setting that is a text
             try:
@@ -263,8 +262,18 @@ class Config(RecBoleConfig):
                                 "negatives: set --train_neg_sample_args=~")
         final["train_neg_sample_args"] = None
 
+    @property
+    def _trains_on_windows(self) -> bool:
+        from recbole_contrec.data.windows import WindowDataset  # slow
+
+        return self.entry.dataset_class is not None and issubclass(self.entry.dataset_class, WindowDataset)
+
+    def _kind(self, final) -> Kind:
+        return Kind(self.model, final["MODEL_TYPE"] == ModelType.SEQUENTIAL, self._trains_on_windows)
+
     def _set_default_parameters(self):
-        check_metrics(self.final_config_dict)
+        final = self.final_config_dict
+        check_metrics(self._kind(final), final, self.external_config_dict)
         with recbole_checks():
             super()._set_default_parameters()
 
@@ -277,17 +286,8 @@ class Config(RecBoleConfig):
             super()._set_eval_neg_sample_args(phase)
 
     def _init_device(self):
-        """RecBole's choice of a device, but ``use_gpu=False`` means the CPU, and choosing the CPU hides no GPU from
-        the rest of the process."""
-        final = self.final_config_dict
-        if isinstance(final["gpu_id"], list):
-            final["gpu_id"] = ",".join(map(str, final["gpu_id"]))
-        if "local_rank" in final or final["use_gpu"] and str(final["gpu_id"]) != "":
-            return super()._init_device()
-        import torch
-
-        # RecBole's trainer asks use_gpu, not the device, whether to print GPU memory.
-        final.update(use_gpu=False, gpu_id="", single_spec=True, local_rank=0, device=torch.device("cpu"))
+        """Instead of RecBole's choice, which falls back to the CPU without a word."""
+        choose_device(self.final_config_dict, self.external_config_dict)
 
     # for people and files
 

@@ -28,6 +28,7 @@ were written for people, so that a type word nobody knows, or a default that bre
 """
 
 import ast
+import math
 import re
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -87,17 +88,35 @@ class Constraint:
             return f"one of {', '.join(NOTHING if choice is None else str(choice) for choice in self.choices)}"
         if [sign for sign, _ in self.bounds] in ([">=", "<="], [">=", "<"]):
             (_, low), (sign, high) = self.bounds
-            return f"from {low:g} to {'below ' if sign == '<' else ''}{high:g}"
+            return f"from {_in_full(low)} to {'below ' if sign == '<' else ''}{_in_full(high)}"
         words = {">=": "of at least", ">": "above", "<=": "of at most", "<": "below"}
-        return " and ".join(f"{words[sign]} {bound:g}" for sign, bound in self.bounds)
+        return " and ".join(f"{words[sign]} {_in_full(bound)}" for sign, bound in self.bounds)
+
+
+def _in_full(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
+
+
+LARGEST = 2 ** 63 - 1  # whole number that numpy and torch can hold
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and value == value  # NaN is no number
+    return isinstance(value, Real) and not isinstance(value, bool) and is_finite(value)
+
+
+def is_finite(value) -> bool:
+    """Whether no number in a value, or in the lists and mappings in it, is NaN, infinite or beyond 64 bits."""
+    if isinstance(value, dict):
+        return all(is_finite(part) for part in (*value, *value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_finite, value))
+    if isinstance(value, Integral):
+        return abs(value) <= LARGEST
+    return not isinstance(value, Real) or math.isfinite(value)
 
 
 _TYPES = {  # word -> (what the user reads, plural, test); hyper-parameter searches hand over numpy numbers
-    "int": ("a whole number", "whole numbers", lambda v: isinstance(v, Integral) and not isinstance(v, bool)),
+    "int": ("a whole number", "whole numbers", lambda v: isinstance(v, Integral) and _is_number(v)),
     "float": ("a number", "numbers", _is_number),
     "bool": ("True or False", "True or False", lambda v: isinstance(v, bool)),
     "str": ("text", "texts", lambda v: isinstance(v, str)),
@@ -161,8 +180,11 @@ class Setting:
             UserError: it has another type, or is out of bounds.
         """
         value = list(value) if isinstance(value, tuple) else value
-        if self.accepts(value):
+        if self.accepts(value) and is_finite(value):
             return value
+        if not is_finite(value):
+            raise UserError(f"{self.key}={show(value)}: must be finite{f', {self.expected()}' if self.types else ''}"
+                            f"{f' ({self.source.name})' if self.source else ''}")
         near = ""
         if self.constraint and self.constraint.choices and isinstance(value, str):
             near = did_you_mean(value, map(str, self.constraint.choices))
@@ -181,6 +203,13 @@ class Setting:
         each = "each " if bounds and any(word.startswith("list") for word in self.types) else ""
         nothing = _TYPES[NOTHING][0] if NOTHING in self.types else ""
         return " or ".join(filter(None, [" ".join(filter(None, [values, each + bounds])), nothing]))
+
+
+def declare(key: str, comment: str) -> Setting:
+    """A setting from the comment that would stand behind it in a file, such as ``(int; >= 1) Blocks.``"""
+    match = _COMMENT.match(comment)
+    return Setting(key, "", _read_types(match["types"]), Constraint.read(match["constraint"]) if match["constraint"] else None,
+                   match["meaning"].strip(), declared=True)
 
 
 def read_settings(path: Path, tolerant: bool = False) -> dict[str, Setting]:
@@ -303,5 +332,6 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, str]:
 
 
 def show(value) -> str:
-    """A value as one writes it on the command line or in YAML."""
-    return NOTHING if value is None else repr(value) if isinstance(value, str) else str(value)
+    """A value as one writes it on the command line or in YAML; the middle of a long one is left out."""
+    text = NOTHING if value is None else repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 300 else f"{text[:200]} ... {text[-20:]}"

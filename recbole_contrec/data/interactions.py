@@ -1,0 +1,58 @@
+"""
+recbole_contrec.data.interactions
+#################################
+All interactions of a data set, before RecBole turns them into rows and splits them: what somebody has had, whatever the split.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Interactions(NamedTuple):
+    """User by user in order of time, all internal numbers; equal times keep the order of the file.
+
+    Attributes:
+        users: internal user number of every interaction [n].
+        items: internal item number of every interaction [n].
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+
+    @classmethod
+    def of(cls, dataset) -> "Interactions":
+        """Those of one of RecBole's data sets that is not built yet.
+
+        Where the data come as rows with the history in a column, a user's last row stands for the end of his history, and
+        whatever else stands in his rows comes before.
+        """
+        rows = dataset.inter_feat
+        users, items = (rows[field].to_numpy() for field in (dataset.uid_field, dataset.iid_field))
+        history = dataset.iid_field + dataset.config["LIST_SUFFIX"]
+        if history in rows:
+            return cls._from_rows(users, items, rows[history].to_numpy())
+        order = np.arange(len(users))
+        if dataset.time_field in rows:
+            # float32, as RecBole orders the histories that the model is trained on
+            order = np.argsort(rows[dataset.time_field].to_numpy().astype(np.float32), kind="stable")
+        order = order[np.argsort(users[order], kind="stable")]
+        if dataset.config["first_n"]:
+            sorted_users = users[order]
+            order = order[np.arange(len(order)) - np.searchsorted(sorted_users, sorted_users) < dataset.config["first_n"]]
+        return cls(users[order], items[order])
+
+    @classmethod
+    def _from_rows(cls, users, items, histories) -> "Interactions":
+        known: dict[int, list[int]] = {}
+        for user, item, history in zip(users.tolist(), items.tolist(), histories):
+            row = [*map(int, history), item]
+            earlier = {*row}
+            known[user] = [had for had in dict.fromkeys(known.get(user, ())) if had not in earlier] + row
+        return cls(np.repeat(list(known), [len(had) for had in known.values()]), np.concatenate(list(known.values())))
+
+    def by_user(self) -> dict[int, np.ndarray]:
+        """Items of every user in order of time."""
+        order = np.argsort(self.users, kind="stable")
+        numbers, first = np.unique(self.users[order], return_index=True)
+        return dict(zip(numbers.tolist(), np.split(self.items[order], first[1:])))

@@ -1,0 +1,67 @@
+"""
+recbole_contrec.settings.devices
+################################
+Which device a run computes on, without a silent fall back to another.
+"""
+
+import logging
+import os
+import re
+from typing import Any
+
+from recbole_contrec.errors import UserError
+from recbole_contrec.settings.schema import show
+
+logger = logging.getLogger("recbole_contrec")
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_OF_THE_SHELL = os.environ.get(VISIBLE)  # before RecBole writes its own; on a shared machine it says which GPU is ours
+_GPU = re.compile(r"\d+|(?:GPU|MIG)-[\w/-]+")
+
+
+def choose_device(final: dict[str, Any], given: dict[str, Any]) -> None:
+    """Set ``device`` and what RecBole reads beside it.
+
+    ``use_gpu=False`` or an empty ``gpu_id`` is the CPU, and hides no GPU from the rest of the process. A GPU that is asked
+    for and cannot be used is told of.
+
+    Args:
+        final: all settings, changed in place.
+        given: those that the user gave.
+
+    Raises:
+        UserError: several GPUs, something that is no GPU, or another one than this process already computes on.
+    """
+    import torch
+
+    gpu = one_gpu(final["gpu_id"])
+    final.update(single_spec=True, local_rank=0)
+    if not final["use_gpu"] or not gpu:
+        if given.get("use_gpu") and "gpu_id" in given:
+            logger.warning("use_gpu=True with an empty gpu_id: the run computes on the CPU")
+        # RecBole's trainer asks use_gpu, not the device, whether to print GPU memory.
+        final.update(use_gpu=False, gpu_id="", device=torch.device("cpu"))
+        return
+    visible = gpu if "gpu_id" in given or _OF_THE_SHELL is None else _OF_THE_SHELL
+    if torch.cuda.is_initialized() and "gpu_id" in given and os.environ.get(VISIBLE, "0") != visible:
+        raise UserError(f"gpu_id={gpu}: this process already computes on GPU {os.environ.get(VISIBLE, '0')}; start another")
+    os.environ[VISIBLE] = visible
+    final.update(gpu_id=gpu, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    asked = [f"{key}={show(given[key])}" for key in ("use_gpu", "gpu_id") if key in given]
+    if asked and final["device"].type == "cpu":
+        logger.warning("%s: no such GPU can be used here, the run computes on the CPU", ", ".join(asked))
+
+
+def one_gpu(value) -> str:
+    """The GPU that ``gpu_id`` names, empty for none.
+
+    Raises:
+        UserError: several, or something that is no GPU.
+    """
+    names = [str(part).strip() for part in value] if isinstance(value, (list, tuple)) else str(value).split(",")
+    names = [name for name in map(str.strip, names) if name]
+    if len(names) > 1:
+        raise UserError(f"gpu_id={show(value)} names {len(names)} GPUs, and a run is one process on one device: give one of them")
+    if names and not _GPU.fullmatch(names[0]):
+        raise UserError(f"gpu_id={show(value)}: must be the number of a GPU; for the CPU set --use_gpu=False")
+    return names[0] if names else ""

@@ -1,0 +1,111 @@
+"""
+recbole_contrec.settings.readers
+################################
+Whether a model reads a setting that concerns only some models. What a user's own class reads is his to know: for it every
+answer is yes.
+"""
+
+import inspect
+import logging
+import re
+from typing import Any
+
+from recbole.utils import InputType, ModelType
+
+from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.settings.recbole_keys import BY_KEY, DERIVED, REFUSED
+from recbole_contrec.settings.schema import Setting, show
+
+logger = logging.getLogger("recbole_contrec")
+
+_HARMLESS = {"nproc": (1,), "world_size": (-1, 1), "offset": (0,), "group_offset": (0,), "local_rank": (0,)}
+_TRANSFORMED = ("MASK_ITEM_SEQ", "MASK_INDEX", "INVERSE_ITEM_SEQ", "CROP_ITEM_SEQ", "REORDER_ITEM_SEQ")
+_WHY = {"labels": "learns from no labels, and threshold filters nothing: to keep the rows from a value on, set "
+                  "--val_interval={'rating': '[3,inf)'}",
+        "features": "reads no features of users, items or interactions", "transform": "reads no transformed item lists",
+        "get_preload_weight": "reads no vectors from files", "knowledge": "reads no knowledge graph",
+        "sequential": "reads no histories", "negatives": "scores the whole catalogue and takes no sampled negatives",
+        "pairs": "takes no pairs of items", "shuffled": "always shuffles", "scaled": "computes in bf16, which needs no scaling"}
+
+
+def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bool) -> None:
+    """Settings of RecBole that are refused here, or that this model does not read.
+
+    Args:
+        final: all settings.
+        given: those that the user gave.
+        windows: whether the model trains on whole histories.
+
+    Raises:
+        UserError: the setting and the reason.
+    """
+    for key, value in given.items():
+        row = BY_KEY.get(key)
+        if row is None or _is_default(key, value, config.settings.get(key)):
+            continue
+        if row.fate == REFUSED and key != "valid_metric_bigger":  # that one is checked with its metric
+            raise UserError(f"{key}={show(value)}: {row.text}")
+        if row.readers and not reads(config, final, row.readers, windows):
+            reason = f"{config.model} {_WHY.get(row.readers, 'does not read it')}"
+            if row.elsewhere == "refused":
+                raise UserError(f"{key}={show(value)}: {reason}")
+            logger.warning("%s=%s does nothing: %s", key, show(value), reason)
+        elif not row.readers and row.fate not in ("honoured", REFUSED):
+            logger.warning("%s=%s does nothing: %s", key, show(value), row.text)
+    for row in BY_KEY.values():  # that of a YAML of the data set counts as well, but is not this model's fault
+        if row.key == "threshold" and row.key not in given and final.get(row.key) and not reads(config, final, row.readers, windows):
+            logger.warning("%s=%s does nothing: %s %s", row.key, show(final[row.key]), config.model, _WHY["labels"])
+
+
+def unknown_setting(key: str, settings: dict[str, Setting]) -> str:
+    """What to say about a key that is no setting."""
+    if key in DERIVED:
+        return f"unknown setting {key}: {DERIVED[key]}"
+    return f"unknown setting {key}{did_you_mean(key, settings)}"
+
+
+def reads(config, final: dict[str, Any], what: str, windows: bool) -> bool:
+    """Whether the model of a configuration reads what some settings are for.
+
+    Args:
+        what: a word of the table's ``readers``, or a name that stands in the source of a model that reads it.
+    """
+    kind, is_window, no_negatives = final["MODEL_TYPE"], windows, final.get("train_neg_sample_args") in (None, "None")
+    if not config.entry.is_recbole and not is_window:
+        return True
+    if what == "sequential":
+        return kind == ModelType.SEQUENTIAL
+    if what == "knowledge":
+        return kind == ModelType.KNOWLEDGE
+    if what == "shuffled":
+        return kind != ModelType.KNOWLEDGE
+    if what in ("scaled", "negatives"):
+        return not is_window
+    if what == "pairs":
+        return not is_window and getattr(config.model_class, "input_type", None) == InputType.PAIRWISE
+    if what == "labels":
+        modes = final["eval_args"]["mode"]
+        labeled = "labeled" in (modes.values() if isinstance(modes, dict) else [modes])
+        return labeled or no_negatives and not is_window and _mentions(config.model_class, "LABEL_FIELD")
+    if what == "features":
+        return kind in (ModelType.CONTEXT, ModelType.DECISIONTREE) or _mentions(config.model_class, r"\w*SeqEmbLayer")
+    if what == "transform":
+        own = config.entry.values.get("transform")
+        return final["transform"] == own if own or is_window else _mentions(config.model_class, "|".join(_TRANSFORMED))
+    return _mentions(config.model_class, what)
+
+
+def _mentions(model_class: type, word: str) -> bool:
+    """Whether a word stands in the source of a class or of those that it is made from."""
+    for part in model_class.__mro__:
+        try:
+            if not part.__module__.startswith(("torch", "builtins")) and re.search(rf"\b(?:{word})\b", inspect.getsource(part)):
+                return True
+        except (OSError, TypeError):  # made at run time: nobody knows
+            return True
+    return False
+
+
+def _is_default(key: str, value: Any, setting: Setting | None) -> bool:
+    default = getattr(setting, "default", None)
+    return value in _HARMLESS.get(key, ()) or value == default and isinstance(value, bool) == isinstance(default, bool)
