@@ -59,6 +59,8 @@ def check_sizes(config, dataset) -> None:
     for mode in {*config["eval_args"]["mode"].values()}:
         sampled = sampled_items(mode)
         if sampled is not None:
+            if sampled > max(1000, items):
+                raise UserError(f"eval_args.mode={mode} samples more items than the catalogue has ({items - 1:,}): set full")
             _refuse_beyond((sampled + 1) * width, f"eval_args.mode={mode}: the rows of one user, {width:,} bytes each,")
         elif mode == "full":
             batch = min(config["eval_batch_size"], rows) if sequential else max(config["eval_batch_size"] // items, 1)

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from recbole_contrec import compat
+from recbole_contrec.data.atomic import read_header
 from recbole_contrec.data.columns import check_columns
 from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.registry import (
     ModelEntry,
     dataset_files,
+    dataset_folder,
     find_model,
     general_settings,
     keep_bounds,
@@ -45,17 +47,17 @@ compat.apply()
 from recbole.config import Config as RecBoleConfig  # noqa: E402  (the repairs and the friendly error come first)
 from recbole.utils import InputType, ModelType  # noqa: E402
 
+from recbole_contrec.data.named_columns import ITEM_COLUMNS, check_named_columns, item_columns_asked_for  # noqa: E402
 from recbole_contrec.settings.checks import recbole_checks  # noqa: E402
 from recbole_contrec.settings.devices import choose_device  # noqa: E402
-from recbole_contrec.settings.parts import CHECKED, check_interval_and_type, check_parts, named_columns  # noqa: E402
+from recbole_contrec.settings.parts import CHECKED, check_parts, check_repeats  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
-from recbole_contrec.settings.readers import check_keys, reads, unknown_setting  # noqa: E402
+from recbole_contrec.settings.readers import check_keys, unknown_setting  # noqa: E402
 
 logger = logging.getLogger("recbole_contrec")
 
 PROTOCOL = ("eval_args", "metrics", "topk", "valid_metric")
 _FEATURE_TYPES = (ModelType.CONTEXT, ModelType.KNOWLEDGE, ModelType.DECISIONTREE)
-_FEATURE_KEYS = ("selected_features", "item_attribute")  # GRU4RecF, SASRecF, FDSA and S3Rec read item columns
 
 
 class Config(RecBoleConfig):
@@ -88,6 +90,7 @@ class Config(RecBoleConfig):
         self._origin: dict[str, str] = {}  # key -> where the user set it
         super().__init__(model, dataset, files, config_dict)
         check_columns(self, self.dataset, self.folders)
+        check_named_columns(self, self.dataset, self.folders)
 
     # the four ways to set something
 
@@ -184,7 +187,7 @@ class Config(RecBoleConfig):
         columns into every batch, so only for models that read them there."""
         dataset_class = self.entry.dataset_class
         return (self.internal_config_dict["MODEL_TYPE"] in _FEATURE_TYPES
-                or any(key in self.internal_config_dict for key in _FEATURE_KEYS)
+                or any(key in self.internal_config_dict for key in ITEM_COLUMNS)
                 or not self.entry.is_recbole and dataset_class is None)
 
     def _fill_from_headers(self, dataset):
@@ -207,11 +210,20 @@ class Config(RecBoleConfig):
         logger.info(headers.found)
 
     def _load_fields_asked_for(self):
-        """A threshold or filter needs its column loaded, whatever the data set's YAML lists."""
+        """A threshold, a filter or a model of item columns needs its columns loaded, whatever the data set's YAML lists."""
         load_col = self.internal_config_dict["load_col"]
-        if load_col and load_col.get("inter"):
-            asked = _fields_asked_for({**self.internal_config_dict, **self.external_config_dict})
-            load_col["inter"] = list(dict.fromkeys([*load_col["inter"], *asked]))
+        asked = {**self.internal_config_dict, **self.external_config_dict}
+        if not load_col or "load_col" in self.external_config_dict:
+            return
+        if load_col.get("inter") and load_col["inter"] != "*":
+            load_col["inter"] = list(dict.fromkeys([*load_col["inter"], *_fields_asked_for(asked)]))
+        items = dataset_folder(self._data_path(asked), self.dataset) / f"{self.dataset}.item"
+        if load_col.get("item") != "*" and any(asked.get(key) for key in ITEM_COLUMNS) and items.is_file():
+            header = read_header(items, asked["field_separator"], asked.get("encoding"))
+            columns = item_columns_asked_for(asked, header, items)
+            load_col["item"] = list(dict.fromkeys([asked["ITEM_ID_FIELD"], *(load_col.get("item") or ()), *columns]))
+        for suffix in asked.get("unload_col") or ():  # all but these
+            load_col[suffix] = "*"
 
     def _data_path(self, values):
         return self.external_config_dict.get("data_path", values.get("data_path"))
@@ -247,6 +259,7 @@ class Config(RecBoleConfig):
                 value = texts[key]  # --gpu_id=0 for a setting that is a text
             try:
                 given[key] = setting.check(value)
+                check_repeats(key, value)
             except UserError as error:
                 raise UserError(f"{self._origin[key]}: {error}") from None
 

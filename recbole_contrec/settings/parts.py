@@ -136,6 +136,20 @@ def _check_clipping(key, value, final):
                         "bound in every step. Leave one of them away")
 
 
+REPEATED = re.compile(r"(?:^|_)(?:layers?|blocks?|heads?|depth|hops?|hop_num|layer_num|layers_num|num_layers|heads_num)$")
+MOST = 1000
+
+
+def check_repeats(key: str, value: Any) -> None:
+    """What a model is built of again and again takes forever long before it fills the memory.
+
+    Raises:
+        UserError: more than a thousand layers, heads or the like.
+    """
+    if REPEATED.search(key) and isinstance(value, int) and value > MOST:
+        raise UserError(f"{key}={value}: must be at most {MOST}")
+
+
 # columns
 
 
@@ -217,6 +231,8 @@ def _check_lengths(key, value, final):
 def _check_lists_of_columns(key, value, final):
     known = (*SUFFIXES, *_texts(final.get("additional_feat_suffix")))
     for suffix, columns in value.items():
+        if key == "unload_col" and (final.get("load_col") or {}).get(suffix, "*") != "*":
+            raise UserError(f"unload_col and load_col both name columns of the .{suffix} file: leave one of them away")
         if suffix not in known:
             raise UserError(f"{key}: unknown part {suffix}{did_you_mean(str(suffix), known)}; it has {', '.join(known)}")
         if columns == "*" and key == "load_col" or isinstance(columns, (list, tuple)) and all(

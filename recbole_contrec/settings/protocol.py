@@ -113,6 +113,8 @@ def _check_kinds(kind: Kind, metrics: list[str], mode) -> None:
     if ranking and value:
         raise UserError(f"metrics: {', '.join(ranking)} rate rankings and {', '.join(value)} predicted clicks; a run has one kind")
     modes = {*mode.values()} if isinstance(mode, dict) else {mode}
+    if kind.windows and "labeled" in modes:
+        raise UserError(f"{kind.name} ranks what comes next and reads no labels: leave eval_args.mode at full, or set uni100 or pop100")
     if value and "full" in modes:
         raise UserError(f"metrics: {', '.join(value)} rate predicted clicks: set eval_args.mode to labeled or, for sampled items, "
                         "to uni100, for both validation and test")
@@ -121,8 +123,6 @@ def _check_kinds(kind: Kind, metrics: list[str], mode) -> None:
                         "pop100")
     if "labeled" in modes and len(modes) > 1:
         raise UserError("eval_args.mode: labeled stands for validation and test together, not beside sampled items")
-    if kind.windows and "labeled" in modes:
-        raise UserError(f"{kind.name} ranks what comes next and reads no labels: leave eval_args.mode at full, or set uni100 or pop100")
     if kind.windows and (bad := [metric for metric in value if metric.lower() in OF_PROBABILITIES]):
         raise UserError(f"metrics: {', '.join(bad)} rate probabilities, and {kind.name} scores items without: take AUC")
 

@@ -95,6 +95,12 @@ def reads(config, final: dict[str, Any], what: str, windows: bool) -> bool:
     return _mentions(config.model_class, what)
 
 
+def learns_from_labels(config) -> bool:
+    """Whether a model of RecBole's trains on labels of the file; sampled negatives bring labels of their own."""
+    labels = config["train_neg_sample_args"]["distribution"] == "none" and config["MODEL_INPUT_TYPE"] == InputType.POINTWISE
+    return config.entry.is_recbole and labels and _mentions(config.model_class, "LABEL_FIELD")
+
+
 def _mentions(model_class: type, word: str) -> bool:
     """Whether a word stands in the source of a class or of those that it is made from."""
     for part in model_class.__mro__:

@@ -4,6 +4,7 @@ recbole_contrec.training.evaluation
 RecBole's evaluation under one rule for seen items, and the rank of every target.
 """
 
+import logging
 import math
 from pathlib import Path
 from time import perf_counter
@@ -13,8 +14,11 @@ import scipy.sparse as sp
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
+from recbole.utils import EvaluatorType, ModelType
 
 from recbole_contrec.data.windows import SEEN_ITEMS
+
+logger = logging.getLogger("recbole_contrec")
 
 RANKS = "test_ranks.npz"
 
@@ -32,6 +36,7 @@ class FullRanking:
         self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
         self._seen_now: sp.csr_matrix | None = None
         self._ranks: list[tuple[np.ndarray, ...]] | None = None
+        self._scores_all_alike: bool | None = None  # whether the model's ranking gives what its scores of single items are
 
     def bind_seen(self, data) -> None:
         """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``."""
@@ -53,6 +58,7 @@ class FullRanking:
         self._ranks = [] if save_ranks and isinstance(eval_data, FullSortEvalDataLoader) else None
         start = perf_counter()
         result = base_evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        result = type(result)((name, float(value)) for name, value in result.items())  # GAUC comes in single precision
         self.evaluation_speed = eval_data.sample_size / (perf_counter() - start)
         if self._ranks is not None:
             self._write_ranks(eval_data.dataset)
@@ -73,6 +79,42 @@ class FullRanking:
         if self._ranks is not None:
             self._collect_ranks(interaction, scores, positive_u, positive_i)
         return interaction, scores, positive_u, positive_i
+
+    def _neg_sample_batch_eval(self, batched_data):
+        """RecBole's evaluation of sampled items, with every history read once in place of once for each of its items."""
+        interaction, row_idx, positive_u, positive_i = batched_data
+        if row_idx is None or self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or hasattr(self.model, "top_k"):
+            return super()._neg_sample_batch_eval(batched_data)
+        first, history = first_rows(row_idx, positive_u)
+        if self._scores_all_alike is None:
+            self._scores_all_alike = self._compare_scores(interaction, row_idx, first, history)
+        if not self._scores_all_alike:
+            return super()._neg_sample_batch_eval(batched_data)
+        items = interaction[self.config["ITEM_ID_FIELD"]].to(self.device)
+        found = self._scores_of_all(interaction[first])[history.to(self.device), items]
+        if self.config["eval_type"] == EvaluatorType.VALUE:
+            return interaction, found, positive_u, positive_i
+        scores = torch.full((int(positive_u[-1]) + 1, self.tot_item_num), -torch.inf, device=self.device)
+        scores[row_idx, items] = found
+        return interaction, scores, positive_u, positive_i
+
+    def _scores_of_all(self, rows) -> torch.Tensor:
+        return self.model.full_sort_predict(rows.to(self.device)).view(len(rows), -1)
+
+    def _compare_scores(self, interaction, row_idx, first, history) -> bool:
+        """Whether both ways score the items of the first user alike; some models of RecBole have one of them only."""
+        some = torch.arange(int((row_idx == row_idx[0]).sum()))
+        with torch.random.fork_rng():
+            single = self.model.predict(interaction[some].to(self.device)).view(-1)
+            try:
+                ranked = self._scores_of_all(interaction[first[:int(history[some].max()) + 1]])
+            except (NotImplementedError, KeyError):
+                return False
+        items = interaction[self.config["ITEM_ID_FIELD"]][some].to(self.device)
+        alike = torch.allclose(ranked[history[some].to(self.device), items], single, rtol=1e-4, atol=1e-5)
+        if not alike:
+            logger.info("%s scores single items otherwise than rankings: sampled items are evaluated one by one", self.config["model"])
+        return alike
 
     def _seen_by(self, users, positive_u, positive_i):
         """Row and item of what the users [B] of a batch have seen; a target seen before stays in the ranking."""
@@ -100,6 +142,23 @@ class FullRanking:
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         np.savez(Path(self.folder) / RANKS, user=np.asarray(dataset.id2token(dataset.uid_field, users), dtype=str),
                  item=np.asarray(dataset.id2token(dataset.iid_field, items), dtype=str), rank=ranks, ties=ties)
+
+
+def first_rows(row_idx: torch.Tensor, positive_u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """RecBole's rows of a batch with sampled items: those of a user follow each other, his targets first, and then the same
+    histories again and again with other items.
+
+    Args:
+        row_idx: user of every row [R], counted from 0 in the batch.
+        positive_u: user of every target [P].
+
+    Returns:
+        tuple: the rows that hold the targets [P], and for every row which of these has its history [R].
+    """
+    targets, rows = torch.bincount(positive_u), torch.bincount(row_idx)           # [U]
+    place = torch.arange(len(row_idx)) - (rows.cumsum(0) - rows)[row_idx]         # of a row among those of its user
+    of_user = targets[row_idx]
+    return (place < of_user).nonzero().squeeze(1), (targets.cumsum(0) - targets)[row_idx] + place % of_user
 
 
 def side_by_side(rows: torch.Tensor, items: torch.Tensor, batch: int) -> torch.Tensor:
