@@ -775,9 +775,11 @@ def test_missing_data_sets_name_the_nearest_and_the_command(here):
 
 def test_presplit_files(here):
     for part in ("train", "valid", "test"):
-        write(f"dataset/cut/cut.{part}.inter", "user_id:token\titem_id:token\ttimestamp:float\n")
+        write(f"dataset/cut/cut.{part}.inter", "user_id:token\titem_id:token\ttimestamp:float\titem_id_list:token_seq\n")
     config = toy("--benchmark_filename=[train,valid,test]", dataset="cut")
-    assert config["load_col"]["inter"] == ["user_id", "item_id", "timestamp"]
+    assert config["load_col"]["inter"] == ["user_id", "item_id", "timestamp", "item_id_list"]
+    assert config["alias_of_item_id"] == ["item_id_list"]  # else its items would be numbered apart
+    assert "item_id_list" not in toy("--benchmark_filename=[train,valid,test]", dataset="cut", model="BPR")["load_col"]["inter"]
 
 
 # Config: as an object

@@ -23,7 +23,7 @@ from typing import Any
 from recbole_contrec import compat
 from recbole_contrec.data.atomic import read_header
 from recbole_contrec.data.columns import check_columns
-from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers
+from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, inter_file
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.registry import (
     ModelEntry,
@@ -217,13 +217,25 @@ class Config(RecBoleConfig):
             return
         if load_col.get("inter") and load_col["inter"] != "*":
             load_col["inter"] = list(dict.fromkeys([*load_col["inter"], *_fields_asked_for(asked)]))
-        items = dataset_folder(self._data_path(asked), self.dataset) / f"{self.dataset}.item"
+        folder = dataset_folder(self._data_path(asked), self.dataset)
+        if asked.get("benchmark_filename") and asked["MODEL_TYPE"] == ModelType.SEQUENTIAL and load_col.get("inter") != "*":
+            self._load_histories(load_col, asked, folder)
+        items = folder / f"{self.dataset}.item"
         if load_col.get("item") != "*" and any(asked.get(key) for key in ITEM_COLUMNS) and items.is_file():
             header = read_header(items, asked["field_separator"], asked.get("encoding"))
             columns = item_columns_asked_for(asked, header, items)
             load_col["item"] = list(dict.fromkeys([asked["ITEM_ID_FIELD"], *(load_col.get("item") or ()), *columns]))
         for suffix in asked.get("unload_col") or ():  # all but these
             load_col[suffix] = "*"
+
+    def _load_histories(self, load_col, asked, folder):
+        """Rows that come split bring the history of their target, in ids of items."""
+        history = asked["ITEM_ID_FIELD"] + asked["LIST_SUFFIX"]
+        file = inter_file(folder, self.dataset, asked["benchmark_filename"], self.folders)
+        if history in read_header(file, asked["field_separator"], asked.get("encoding")):
+            load_col["inter"] = list(dict.fromkeys([*load_col["inter"], history]))
+            if not asked.get("alias_of_item_id"):
+                self.internal_config_dict["alias_of_item_id"] = [history]
 
     def _data_path(self, values):
         return self.external_config_dict.get("data_path", values.get("data_path"))
