@@ -12,14 +12,15 @@ import numpy as np
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.settings.schema import show
 
+_MARK = b"\xef\xbb\xbf"  # of UTF-8; some programs write it again at every save
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _ENCODINGS = ("utf-8", "utf-16", "utf-32", "latin-1", "cp1252", "gb18030", "big5", "shift_jis", "euc_kr", "ascii")
 
 
 def utf8(data: bytes, file: Path, encoding: str | None) -> bytes:
     """A whole file as UTF-8 without byte order mark."""
-    if data.startswith(b"\xef\xbb\xbf"):
-        data, encoding = data[3:], "utf-8"
+    while data.startswith(_MARK):
+        data, encoding = data[len(_MARK):], "utf-8"
     text = decoded(data, file, encoding)
     plain = (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "us-ascii")
     return data if plain else text.encode()
@@ -27,8 +28,8 @@ def utf8(data: bytes, file: Path, encoding: str | None) -> bytes:
 
 def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -> str:
     """Bytes as text, without byte order mark; the last characters may be cut off where they are not the ``whole`` file."""
-    if data.startswith(b"\xef\xbb\xbf"):
-        data, encoding = data[3:], "utf-8"
+    while data.startswith(_MARK):
+        data, encoding = data[len(_MARK):], "utf-8"
     name = encoding or "utf-8"
     wide = re.fullmatch(r"utf[-_]?(16|32).*", name.lower())
     if not wide:
@@ -53,7 +54,7 @@ def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -
     except UnicodeEncodeError as error:
         raise UserError(f"{file.name} is not written in {name}: line {_line_number(text[:error.start])} holds half a "
                         "character") from error
-    return text.removeprefix("\ufeff")
+    return text.lstrip("\ufeff")
 
 
 def _refuse_wide(data: bytes, file: Path, encoding: str) -> None:
