@@ -8,26 +8,27 @@ What each part of a model is worth: its shipped settings against variants that c
     python benchmarks/ablate.py --model=DeftRec --dataset=ml-100k --list
 
 Further ``--key=value`` settings go to every run below the variant's own; a control of another class takes those that
-it knows. Every run is a process of its own; finished ones are kept and never repeated. The table is written to
+it knows. Every run is a process of its own; finished ones are kept and not
+repeated, and of other settings or data only replaced with ``--again``. The table is written to
 ``OUTPUT/DATASET-ablation-MODEL/README.md``, a picture beside it.
 """
 
 import sys
-from pathlib import Path
 from typing import Sequence
 
 import numpy as np
 
 from ablate_report import draw, report
-from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
+from command_line import parse_with_settings, told, use_this_checkout
+from compare import FIRST_SEED, common_parser, run_all
 from runs import Run
 from variants import ABLATIONS, RANDOM_VECTORS, SHIPPED, Variant
 
 
+@told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write table and picture of what is there; 0, or 1 if a run failed."""
-    from recbole_contrec import UserError
-
+    """Run what is missing, then write table and picture of what is there; 0, 1 if a run failed, 2 if it was asked for what
+    cannot be."""
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-ablation-{given.model}"
     if given.list:
@@ -39,10 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
             runs = [Run(variant.model or given.model, given.dataset, seed, folder, variant.name,
                         settings_of(variant, given.settings))
                     for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for variant in given.variants]
-            write_random_vectors([run for run in runs if not run.finished], given.data_path)
-            failed = run_all(runs, given.data_path)
+            failed = run_all(runs, given.data_path, given.again,
+                             prepare=lambda missing: write_random_vectors(missing, given.data_path))
         text = report(folder, ABLATIONS[given.model])
-    except (UserError, ValueError) as error:
+    except ValueError as error:
         print(*failed, f"error: {error}", sep="\n", file=sys.stderr)
         return 1
     (folder / "README.md").write_text(text)
@@ -118,5 +119,5 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
+    use_this_checkout()
     sys.exit(main())

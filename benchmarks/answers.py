@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from answers_report import ALONE, VECTORS, read_rows, report, title
 from answers_said import measure_answers
-from trained import describe, earlier, number, parse, parser, trained_model
+from command_line import name_of_a_folder, number, told, use_this_checkout
+from trained import describe, earlier, parse, parser, trained_model
 
 SETTINGS = ("text_bonus", "text_weight")  # every form has its own
 TOP = 10
@@ -56,17 +57,12 @@ class Ranked(NamedTuple):
         return {f"ndcg@{TOP}": float(self.ndcg.mean()), f"hit@{TOP}": float(self.hits.mean())}
 
 
+@told
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is missing, then write the tables; 0, or 1 if that was not possible."""
-    from recbole_contrec import UserError
-
+    """Measure what is missing, then write the tables; 0, or 2 if that was not possible."""
     given = _parse(arguments)
-    try:
-        folder = given.output.resolve() / f"{given.dataset}-answers" if given.tables_only else measure_all(given)
-        text = report(read_rows(folder))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    folder = given.output.resolve() / f"{given.dataset}-answers" if given.tables_only else measure_all(given)
+    text = report(read_rows(folder))
     (folder / "README.md").write_text(text)
     print(text)
     print("written:", folder / "README.md")
@@ -266,7 +262,7 @@ def gains(ranks: np.ndarray, ties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _parse(arguments):
     options = parser(__doc__)
     options.add_argument("--seeds", type=partial(number, int, 1, None), default=1, help="models to train, by seeds from --seed on (1)")
-    options.add_argument("--name", help="of the row; the model's if not given")
+    options.add_argument("--name", type=name_of_a_folder, help="of the row; the model's if not given")
     options.add_argument("--users", type=partial(number, int, 1, None), help="of validation and of test, drawn at random; all if not "
                          "given")
     options.add_argument("--text_weight", nargs="+", type=partial(number, float, 0, None), default=[0.0, 0.05, 0.1, 0.2],
@@ -280,5 +276,5 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
+    use_this_checkout()
     sys.exit(main())

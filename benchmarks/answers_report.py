@@ -4,7 +4,6 @@ benchmarks.answers_report
 From the records of :mod:`benchmarks.answers` to Markdown tables.
 """
 
-import json
 from pathlib import Path
 from statistics import mean
 from typing import Any, Callable, NamedTuple, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 
 from markdown import four, head, line, same, spread
-from runs import Result, load
+from runs import Result, load, read, read_arrays
 from significance import Comparison, compare, mean_over_seeds
 from trained import circumstances
 
@@ -69,15 +68,15 @@ def read_rows(folder: Path) -> list[Row]:
     """The rows of a folder, and beside them the runs without words where ``OUTPUT/DATASET`` has them.
 
     Raises:
-        UserError: nothing was measured yet.
+        UserError: nothing was measured yet, or a record is damaged.
     """
     from recbole_contrec import UserError
 
     found = []
     for place in sorted(path for path in folder.glob("*") if any(path.glob("seed*.json"))):
         files = sorted(place.glob("seed*.json"))
-        records = [json.loads(path.read_text()) for path in files]
-        arrays = [dict(np.load(path.with_suffix(".npz"))) for path in files]
+        records = [read(path, "drawn_users") for path in files]
+        arrays = [read_arrays(path.with_suffix(".npz"), ("user",)) for path in files]
         found.append(Row(place.name, records, arrays, _without(folder, records)))
     if not found:
         raise UserError(f"{folder} holds no record: nothing has been measured yet")

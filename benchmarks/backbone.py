@@ -15,6 +15,7 @@ histories as ours does, and RecBole's rows, of which each holds one prefix and o
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Iterable, Iterator
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, n
 from flops import count_training_flops, matrix_rate  # noqa: E402
 from measuring import MIB, median_seconds, temporary_workplace  # noqa: E402
 from released import ReleasedScheme  # noqa: E402
+from command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder  # noqa: E402
 from runs import RESULTS  # noqa: E402
 
 COMPACT = "compact"
@@ -46,7 +48,7 @@ SETTINGS = {"MAX_ITEM_LIST_LENGTH": 50, "prompt_text": "words", "item_text_lengt
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, write and print; 0, or 1 if a setting cannot be."""
+    """Measure, write and print; 0, or 2 if a setting cannot be."""
     from recbole_contrec import UserError
     from recbole_contrec.training.results import write_json
 
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             record = measure(given, settings)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
     print(report(record), f"written: {path}", sep="\n")
@@ -238,17 +240,19 @@ def report(record: dict[str, Any]) -> str:
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser, positive = Parser(__doc__), partial(number, int, 1, None)
     parser.add_argument("--size", choices=(COMPACT, *SIZES), default="llama-100m")
-    parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--dataset", type=name_of_a_folder, default="ml-100k")
     parser.add_argument("--data_path")
     parser.add_argument("--tokenizer", help="a folder of a tokenizer (default: every byte is a word)")
-    parser.add_argument("--batches", type=int, default=5, help="steps timed of each way")
-    parser.add_argument("--rows", type=int, default=8, help="prefixes a step")
-    parser.add_argument("--users", type=int, default=64, help="users ranked at once")
-    parser.add_argument("--one_by_one", type=int, default=3, help="users that the released scheme ranks")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    return parser.parse_known_args(arguments)
+    parser.add_argument("--batches", type=positive, default=5, help="steps timed of each way")
+    parser.add_argument("--rows", type=positive, default=8, help="prefixes a step")
+    parser.add_argument("--users", type=positive, default=64, help="users ranked at once")
+    parser.add_argument("--one_by_one", type=positive, default=3, help="users that the released scheme ranks")
+    parser.add_argument("--output", type=results_folder, default=RESULTS)
+    given, settings = parser.parse_known_args(arguments)
+    refuse_odd_settings(parser, settings)
+    return given, settings
 
 
 if __name__ == "__main__":

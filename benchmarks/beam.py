@@ -15,6 +15,7 @@ well, from the row ``TokenRec,repeat_bias=False`` (``compare.py --name``).
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, Sequence
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
 
 from beam_generate import GenerateScheme  # noqa: E402
+from command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder  # noqa: E402
 from markdown import four, head, line  # noqa: E402
 from measuring import seconds_of, temporary_workplace  # noqa: E402
 from runs import RESULTS  # noqa: E402
@@ -48,7 +50,7 @@ PARTS = {"valid": "best_valid_result", "test": "test_result"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write the record and print the table; 0, or 1 if that was not possible."""
+    """Measure, write the record and print the table; 0, or 2 if that was not possible."""
     options, settings = _parse(arguments)
     folder = (options.output / options.dataset).absolute()
     try:
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(folder / RECORD, record)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     print(report(record))
     return 0
 
@@ -167,19 +169,16 @@ def _speed(users_a_second: float) -> str:
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True)
+    parser, positive = Parser(__doc__), partial(number, int, 1, None)
+    parser.add_argument("--dataset", required=True, type=name_of_a_folder)
     parser.add_argument("--data_path", type=Path, help="folder of data sets that RecBole does not ship")
-    parser.add_argument("--beam_size", type=int, help="another than TokenRec-beam's own")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the median counts (5)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
-    parser.add_argument("--generate_users", type=int, default=32, help="users for transformers' generate, which is slow (32)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
+    parser.add_argument("--beam_size", type=positive, help="another than TokenRec-beam's own")
+    parser.add_argument("--rounds", type=positive, default=5, help="of which the median counts (5)")
+    parser.add_argument("--threads", type=positive, default=1, help="threads of torch (1)")
+    parser.add_argument("--generate_users", type=positive, default=32, help="users for transformers' generate, which is slow (32)")
+    parser.add_argument("--output", type=results_folder, default=RESULTS, help="folder for results (benchmarks/results)")
     options, settings = parser.parse_known_args(arguments)
-    if min(options.rounds, options.threads) < 1:
-        parser.error("--rounds and --threads are at least 1")
-    if odd := [argument for argument in settings if not argument.startswith("--") or "=" not in argument]:
-        parser.error(f"{', '.join(odd)}: settings are --key=value")
+    refuse_odd_settings(parser, settings)
     return options, settings
 
 

@@ -5,17 +5,21 @@ Models on one data set, over seeds, in one table: accuracy, speed and cost, with
 
     python benchmarks/compare.py --models ContRec SASRecAll SASRec GRU4Rec --dataset=ml-100k --seeds 3
 
-Each model runs with its own YAML. Every run is a process of its own; finished runs are kept and never repeated, a killed
-one goes on after its last epoch, so the command can be stopped and given again. Further ``--key=value`` settings go to every
-run. The tables are written to ``OUTPUT/DATASET/README.md``, pictures beside it.
+Each model runs with its own YAML. Every run is a process of its own; finished runs are kept and not repeated, a killed
+one goes on after its last epoch, so the command can be stopped and given again. Where a run is there with other settings or
+data than those asked for, the command says which and stops; ``--again`` replaces it. Further ``--key=value`` settings go to
+every run. The tables are written to ``OUTPUT/DATASET/README.md``, pictures beside it.
 """
 
 import argparse
 import sys
-from pathlib import Path
+from functools import partial
+from typing import Callable, Sequence
 
 from tqdm import tqdm
 
+from asked import missing
+from command_line import Parser, name_of_a_folder, number, parse_with_settings, results_folder, told, use_this_checkout
 from plots import draw
 from runs import RESULTS, Run, execute
 from tables import report, rows
@@ -23,13 +27,15 @@ from tables import report, rows
 FIRST_SEED = 2020
 
 
+@told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write tables and pictures; 0, or 1 if a run failed."""
+    """Run what is missing, then write tables and pictures; 0, 1 if a run failed, 2 if it was asked for what cannot be."""
     given = _parse(arguments)
     folder = given.output / given.dataset
     if not given.tables_only:
         failed = run_all([Run(model, given.dataset, seed, folder, given.name, given.settings)
-                          for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models], given.data_path)
+                          for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models],
+                         given.data_path, given.again)
         if failed:
             print(*failed, sep="\n", file=sys.stderr)
             return 1
@@ -45,13 +51,23 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run_all(runs: list[Run], data_path: str | None) -> list[str]:
-    """Execute runs one after another under a progress bar.
+def run_all(runs: Sequence[Run], data_path: str | None, again: bool = False,
+            prepare: Callable[[list[Run]], None] = lambda _: None) -> list[str]:
+    """Execute those runs that are missing, one after another under a progress bar.
+
+    Args:
+        again: those that are there with other settings or data are replaced.
+        prepare: called with the runs that are missing, before the first one starts.
 
     Returns:
         list: messages of the runs that failed; the others are done nevertheless.
+
+    Raises:
+        UserError: something is wrong with one of them; none has been started.
     """
     failed: list[str] = []
+    runs = missing(runs, data_path, again)
+    prepare(runs)
     if not runs:
         return failed
     with tqdm(runs, unit="run", dynamic_ncols=True) as bar:
@@ -69,30 +85,20 @@ def run_all(runs: list[Run], data_path: str | None) -> list[str]:
 
 def common_parser(description: str, seeds: int = 3) -> argparse.ArgumentParser:
     """The options that every script over several runs has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
-    parser.add_argument("--dataset", required=True)
+    parser = Parser(description=description)
+    parser.add_argument("--dataset", required=True, type=name_of_a_folder)
     parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
-    parser.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds, from {FIRST_SEED} on")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
+    parser.add_argument("--seeds", type=partial(number, int, 1, 1000), default=seeds, help=f"number of seeds, from {FIRST_SEED} on")
+    parser.add_argument("--output", type=results_folder, default=RESULTS, help="folder for results (benchmarks/results)")
+    parser.add_argument("--again", action="store_true", help="replace runs that are there with other settings or data")
     parser.add_argument("--tables-only", action="store_true", help="no runs, only tables and pictures of what is there")
     return parser
 
 
-def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """Options, and as ``settings`` whatever else has the form ``--key=value``."""
-    given, rest = parser.parse_known_args(arguments)
-    odd = [argument for argument in rest if not argument.startswith("--") or "=" not in argument]
-    if odd:
-        parser.error(f"{', '.join(odd)}: settings are --key=value")
-    given.settings = tuple(rest)
-    return given
-
-
 def _parse(arguments):
     parser = common_parser(__doc__)
-    parser.add_argument("--models", nargs="+", default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec", "BERT4Rec"])
-    parser.add_argument("--name", help="of the row, for one model with other settings than its own (the model's)")
+    parser.add_argument("--models", nargs="+", type=name_of_a_folder, default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec", "BERT4Rec"])
+    parser.add_argument("--name", type=name_of_a_folder, help="of the row, for one model with other settings than its own (the model's)")
     given = parse_with_settings(parser, arguments)
     if given.name and len(given.models) != 1:
         parser.error("--name is for one model")
@@ -100,4 +106,5 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
+    use_this_checkout()
     sys.exit(main())

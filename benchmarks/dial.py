@@ -22,8 +22,9 @@ from typing import Any, Iterable, NamedTuple
 
 from tqdm import tqdm
 
+from command_line import number, told, use_this_checkout
 from dial_report import draw, report
-from trained import describe, earlier, measure_and_report, number, parse, parser, trained_model
+from trained import describe, earlier, measure_and_report, parse, parser, trained_model
 
 RECORD = "dial.json"
 DIAL = ("diffusion_steps", "diffusion_samples", "guidance", "sampling_noise")  # settings; every point has its own
@@ -48,8 +49,9 @@ class Selection(NamedTuple):
     left_out: list[str]
 
 
+@told
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is missing, then write table and picture; 0, or 1 if that was not possible."""
+    """Measure what is missing, then write table and picture; 0, or 2 if that was not possible."""
     return measure_and_report(_parse(arguments), "dial", RECORD, measure_all, report, draw)
 
 
@@ -164,10 +166,10 @@ def _parse(arguments):
     add("--guidance", nargs="+", type=partial(number, float, 0, None), default=[0.0, 1.0, 2.0], help="weights w")
     add("--sampling_noise", nargs="+", type=partial(number, float, 0, 1), default=[0.0, 1.0],
         help="0 for DDIM to 1 for DDPM (eta)")
-    add("--limit", type=float, default=120, metavar="SECONDS", help="a point that would take longer is skipped (120)")
+    add("--limit", type=partial(number, float, 0, None), default=120, metavar="SECONDS", help="a point that would take longer is skipped (120)")
     return parse(options, arguments)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
+    use_this_checkout()
     sys.exit(main())

@@ -6,8 +6,8 @@ Tunes a model on validation: one run for every line of ``grids/MODEL_on_DATASET.
     python benchmarks/grid.py --model=SASRec --dataset=ml-100k
 
 A line of the grid is a mapping from settings to values; all others come from the model's YAML. Finished runs are kept and
-never repeated. Test results are not kept: a grid is there to choose, and only validation may choose. Results and table go to
-``OUTPUT/DATASET-grid/MODEL/``.
+not repeated, and of other settings or data only replaced with ``--again``. Test results are not kept: a grid is there to
+choose, and only validation may choose. Results and table go to ``OUTPUT/DATASET-grid/MODEL/``.
 """
 
 import errno
@@ -15,6 +15,9 @@ import sys
 from pathlib import Path
 from statistics import mean
 
+import yaml
+
+from command_line import name_of_a_folder, told, use_this_checkout
 from compare import FIRST_SEED, common_parser, run_all
 from markdown import head, line, same, seconds, spread
 from runs import Result, Run, load
@@ -23,22 +26,23 @@ from tables import epoch_seconds
 GRIDS = Path(__file__).parent / "grids"
 
 
+@told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write the table; 0, or 1 if a run failed or there is no such grid."""
+    """Run what is missing, then write the table; 0, 1 if a run failed, 2 if there is no such grid, model or data set."""
     given = _parse(arguments)
     try:
         points = read_points(given.grid or GRIDS / f"{given.model}_on_{given.dataset}.yaml")
     except FileNotFoundError as error:
         known = ", ".join(sorted(path.stem for path in GRIDS.glob("*.yaml")))
         print(f"error: there is no grid {error.filename}; there are {known}. Write one and give it by --grid", file=sys.stderr)
-        return 1
+        return 2
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     folder = given.output / f"{given.dataset}-grid" / given.model
     runs = [Run(given.model, given.dataset, seed, folder, name_of(point), settings_of(point), tested=False)
             for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for point in points]
-    failed = run_all([] if given.tables_only else runs, given.data_path)
+    failed = run_all([] if given.tables_only else runs, given.data_path, given.again)
     found = load(folder)
     if found:
         text = table(points, found)
@@ -61,8 +65,9 @@ def read_points(path: Path) -> list[dict]:
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
     try:
-        points = read(path).value
-    except UserError as error:
+        read(path)
+        points = yaml.safe_load(path.read_text(encoding="utf-8"))  # 1e-3 stays as it is written: rows are named after it
+    except (UserError, yaml.YAMLError) as error:
         raise ValueError(str(error)) from error
     if not isinstance(points, list) or not all(isinstance(point, dict) and point for point in points):
         raise ValueError(f"{path}: a grid is a list of mappings, - {{learning_rate: 1e-3}}")
@@ -99,10 +104,11 @@ def table(points: list[dict], found: dict[str, list[Result]]) -> str:
 
 def _parse(arguments):
     parser = common_parser(__doc__, seeds=1)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, type=name_of_a_folder)
     parser.add_argument("--grid", type=Path, help="another file of settings (benchmarks/grids/MODEL_on_DATASET.yaml)")
     return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
+    use_this_checkout()
     sys.exit(main())

@@ -22,12 +22,13 @@ import grid
 import public
 import refine_report
 import unseen
-from runs import RESULTS, load
+from runs import load
 from speed_summary import summary
 from tables import Row, accuracy_table, codes_table, cost_table, is_recbole, overview_table, rows, test_table
 from variants import ABLATIONS
 
 FOLDER = Path(__file__).resolve().parent
+RECORDED = FOLDER / "results"  # of this repository, as its texts are
 TEXTS = FOLDER.parent / "README.md", FOLDER / "RESULTS.md"
 DATASETS = "ml-100k", "ml-1m", "amazon-beauty"
 BLOCK = re.compile(r"(?P<head><!-- (?P<kind>\w+): (?P<name>[\w./-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL)
@@ -87,7 +88,7 @@ TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda pa
           "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
 
 
-def with_tables(text: str, results: Path = RESULTS) -> str:
+def with_tables(text: str, results: Path = RECORDED) -> str:
     """A text with every marked table written anew.
 
     Raises:

@@ -10,8 +10,8 @@ For each way to initial identifiers and each seed, five runs of the same number 
 keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; ``written`` is
 SIIT-paper, where the model writes new identifiers behind descriptions; and ``random``, SIIT that deals the new identifiers out at
 random among the items that move. ``--kinds`` takes some of them. Rows are named after both, ``rqvae-SIIT``. Further
-``--key=value`` settings go to every run that reads them. Every run is a process of its own; finished ones are kept and never
-repeated. The tables are written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
+``--key=value`` settings go to every run that reads them. Every run is a process of its own; finished ones are kept and not
+repeated, and of other settings or data only replaced with ``--again``. The tables are written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
 
 import argparse
@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
+from command_line import parse_with_settings, told, use_this_checkout
+from compare import FIRST_SEED, common_parser, run_all
 from refine_report import ORDER, OWN_START, draw, report
 from runs import Run
 
@@ -47,13 +48,15 @@ KINDS = (Kind(OWN_START, "TIGER"), Kind("aligned", "SIIT", {"refine_rounds": "0"
 PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a budget of its own
 
 
+@told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write tables and picture of what is there; 0, or 1 if a run failed."""
+    """Run what is missing, then write tables and picture of what is there; 0, 1 if a run failed, 2 if it was asked for what
+    cannot be."""
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-refine"
     failed = []
     if not given.tables_only:
-        failed = run_all(runs_of(given, folder), given.data_path)
+        failed = run_all(runs_of(given, folder), given.data_path, given.again)
     try:
         text = report(folder)
     except ValueError as error:
@@ -108,5 +111,5 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
+    use_this_checkout()
     sys.exit(main())

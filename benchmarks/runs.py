@@ -3,9 +3,10 @@ benchmarks.runs
 ###############
 Runs in a process of their own, and their results on disk: one JSON file and the ranks of all users a run.
 
-``FOLDER/MODEL/seed2020.json`` holds what a run says (protocol card, curve, metrics), without paths of the machine, and
-``FOLDER/MODEL/seed2020.npz`` the rank of every user's test item. A finished run is never repeated, a killed one goes
-on after its last epoch.
+``FOLDER/MODEL/seed2020.json`` holds what a run says (protocol card, curve, metrics, settings, hashes of the files that it
+read), without paths of the machine, and ``FOLDER/MODEL/seed2020.npz`` the rank of every user's test item. A finished run is
+not repeated, and a killed one goes on after its last epoch, where settings, data and seed are those that are asked for; see
+:mod:`benchmarks.asked`.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
+import zlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +25,8 @@ from typing import Callable
 
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path("benchmarks") / "results"  # in the working directory: of a checkout, its recorded ones
+ASKED = "asked.json"  # in a working folder: what its run was started with
 PATHS = ("data_path", "checkpoint_dir", "dataset_save_path", "dataloaders_save_path")  # settings that are no result
 _EPOCH = re.compile(r"epoch (\d+) evaluating .*valid_score: ([\d.eE+-]+|nan)\]")
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -69,6 +73,17 @@ class Run:
         """Whether the result is there; :func:`execute` writes it last."""
         return self.result.is_file()
 
+    @property
+    def begun(self) -> Path | None:
+        """The state that a killed run left."""
+        return max(self.work.glob("saved/*/last.safetensors"), default=None)
+
+    def arguments(self, data_path: str | None) -> list[str]:
+        """Settings as a command line gives them; those of the run have the last word."""
+        given = [f"--seed={self.seed}", "--show_progress=False",
+                 *([f"--data_path={Path(data_path).resolve()}"] if data_path else []), *self.settings]
+        return list({argument.partition("=")[0]: argument for argument in given}.values())
+
     def __str__(self):
         return f"{self.name or self.model} on {self.dataset}, seed {self.seed}"
 
@@ -90,7 +105,8 @@ class Result:
 
 
 def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, float], None] = lambda *_: None) -> None:
-    """Train, test and write the result, in a child process; does nothing where the result is there.
+    """Train, test and write the result, in a child process; a killed run goes on. Whether there is something to do, and
+    whether what is there is of the same settings, says :func:`benchmarks.asked.missing`.
 
     Args:
         on_epoch: called with epoch and validation score after every epoch.
@@ -98,16 +114,14 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
     Raises:
         RuntimeError: the run failed; quotes the end of its log.
     """
-    if run.finished:
-        return
-    run.work.mkdir(parents=True, exist_ok=True)
-    started = sorted(run.work.glob("saved/*/last.safetensors"))
-    arguments = [f"--model={run.model}", f"--dataset={run.dataset}", f"--seed={run.seed}", "--show_progress=False",
-                 *([f"--data_path={Path(data_path).resolve()}"] if data_path else []), *run.settings]
+    from asked import remember
+
+    remember(run, data_path)
     command = [sys.executable, str(Path(__file__).resolve()), "--work", str(run.work.resolve()),
-               *(["--resume", str(started[-1].resolve())] if started else []),
+               *(["--resume", str(run.begun.resolve())] if run.begun else []),
                *(["--properties", str(run.properties.resolve())] if run.properties else []),
-               *(["--measure", run.measure] if run.measure else []), "--", *arguments]
+               *(["--measure", run.measure] if run.measure else []), "--", f"--model={run.model}", f"--dataset={run.dataset}",
+               *run.arguments(data_path)]
     tail: list[str] = []
     with subprocess.Popen(command, cwd=run.work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         with open(run.work / "output.txt", "a", buffering=1) as output:
@@ -124,20 +138,78 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
 
 
 def load(folder: Path) -> dict[str, list[Result]]:
-    """The finished runs of a table by row, each list in order of seeds."""
+    """The finished runs of a table by row, each list in order of seeds.
+
+    Raises:
+        UserError: a file is damaged, or its run is of another data set or seed than its place says.
+    """
+    from recbole_contrec import UserError
+
     rows: dict[str, list[Result]] = {}
+    dataset = None
     for path in sorted(Path(folder).glob("*/seed*.json")):
-        result = Result(path.parent.name, json.loads(path.read_text()), {})
+        result = Result(path.parent.name, read(path), {})
+        card = result.content["card"]
+        dataset = dataset or card["dataset"]
+        if card["dataset"] != dataset:
+            raise UserError(f"{path} is a run on {card['dataset']} among those on {dataset}: move it to a folder of its own")
+        if "seed" in card and path.stem != f"seed{card['seed']}":
+            raise UserError(f"{path} is a run of seed {card['seed']}: each seed stands once, in seed{card['seed']}.json")
         if path.with_suffix(".npz").exists():
-            with np.load(path.with_suffix(".npz")) as ranks:
-                result.ranks.update(ranks)
+            result.ranks.update(read_arrays(path.with_suffix(".npz"), ("user", "rank", "ties")))
         rows.setdefault(path.parent.name, []).append(result)
     return rows
 
 
+def read(path: Path, *keys: str) -> dict:
+    """The content of a result file.
+
+    Args:
+        keys: that it must have beside its card.
+
+    Raises:
+        UserError: it is damaged, or no result of a run.
+    """
+    from recbole_contrec import UserError
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["card"], dict) or not isinstance(content["card"]["dataset"], str):
+            raise ValueError("its card names no data set")
+        if lost := [key for key in keys if key not in content]:
+            raise KeyError(*lost)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged, or no result of a run ({type(error).__name__}): remove it, and it runs anew") from error
+    return content
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The columns beside a result, all of one length.
+
+    Args:
+        names: of those that must be there.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    from recbole_contrec import UserError
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            ranks = dict(stored)
+        if not set(names) <= set(ranks):
+            raise KeyError("a column is missing")
+        if len({len(column) for column in ranks.values()}) != 1:
+            raise ValueError("columns of several lengths")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): remove it and the .json beside it, and they are made "
+                        "anew") from error
+    return ranks
+
+
 def _forget_unstarted(run: Run) -> None:
     """Leave nothing of a run that failed before its first checkpoint, such as one with a misspelt setting."""
-    if any(run.work.glob("saved/*/last.safetensors")):
+    if run.begun:
         return
     shutil.rmtree(run.work)
     for folder in (run.work.parent, run.folder):
@@ -171,6 +243,7 @@ def _keep_ranks(run: Run) -> None:
 
 def _child(arguments: list[str] | None = None) -> None:
     """Run in the current folder, then test the best epoch once more without the items that were seen."""
+    from asked import file_hashes
     from recbole_contrec import load_data_and_model, run
     from recbole_contrec.training.results import write_json
 
@@ -193,6 +266,7 @@ def _child(arguments: list[str] | None = None) -> None:
         module, _, function = given.measure.partition(":")
         loaded = load_data_and_model(result["checkpoint"], properties=given.properties)
         result["measured"] = getattr(import_module(module), function)(loaded)
+    result["data"] = file_hashes(loaded.config, given.work)
     write_json(given.work / "result.json", result)
 
 

@@ -16,6 +16,7 @@ processor time over all threads: they are not disturbed by what else the machine
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -32,6 +33,7 @@ sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
 
 from flops import ATTENTION  # noqa: E402
 from measuring import growth_exponents, isolated, temporary_workplace  # noqa: E402
+from command_line import Parser, number, refuse_odd_settings  # noqa: E402
 from runs import RESULTS  # noqa: E402
 from search_report import GROWING, report  # noqa: E402
 from speed import machine, rounded  # noqa: E402
@@ -63,13 +65,13 @@ class Timing(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write the record and print its tables; 0, or 1 if that was not possible."""
+    """Measure, write the record and print its tables; 0, or 2 if that was not possible."""
     options = _parse(arguments)
     try:
         record = json.loads(options.summary.read_text(encoding="utf-8")) if options.summary else measure(options)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     print(report(record))
     return 0
 
@@ -245,7 +247,7 @@ def _configure(options, own: dict[str, Any]) -> Config:
 
 
 def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser, _positive = Parser(__doc__), partial(number, int, 1, None)
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (both)")
     add("--dataset", default="ml-100k", help="whose test users are ranked (ml-100k)")
@@ -262,16 +264,8 @@ def _parse(arguments):
     add("--output", type=Path, default=RESULTS / "search.json", help="JSON file for the results")
     add("--summary", type=Path, help="measure nothing: print the tables of this JSON file")
     options, options.settings = parser.parse_known_args(arguments)
-    if odd := [argument for argument in options.settings if not argument.startswith("--") or "=" not in argument]:
-        parser.error(f"{', '.join(odd)}: settings are --key=value")
+    refuse_odd_settings(parser, options.settings)
     return options
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
 
+from command_line import Parser, number  # noqa: E402
 from flops import count_training_flops, matrix_rate  # noqa: E402
 from measuring import (  # noqa: E402
     MIB,
@@ -41,6 +43,7 @@ from points import (  # noqa: E402
     released_point,
     users_point,
 )
+from runs import RESULTS  # noqa: E402
 from speed_summary import summary  # noqa: E402
 from recbole_contrec.data.loading import load_data  # noqa: E402
 from recbole_contrec.environment import git_commit, package_versions  # noqa: E402
@@ -54,11 +57,11 @@ PATHS = ("output", "summary", "data_path")  # options that say where, not what
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(description="Measure speed and memory of ContRec; results go into a JSON file.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser, _positive = Parser("Measure speed and memory of ContRec; results go into a JSON file."), partial(number, int, 1, None)
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
-    add("--output", type=Path, default=ROOT / "benchmarks" / "results" / "speed.json", help="JSON file for the results")
+    add("--output", type=Path, default=RESULTS / "speed.json", help="JSON file for the results")
     add("--summary", type=Path, help="measure nothing: print the tables of this JSON file")
     add("--threads", type=_positive, default=1, help="threads of torch")
     add("--seed", type=int, default=2020, help="of data and weights")
@@ -88,13 +91,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     group.add_argument("--users", nargs="+", type=_positive, default=[10 ** 3, 10 ** 4, 10 ** 5], help="users, users")
     group.add_argument("--rows", type=_positive, default=8, help="users answered by the released scheme")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 # the parts
@@ -258,8 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     try:
         result = json.loads(options.summary.read_text(encoding="utf-8")) if options.summary else measure(options)
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except (UserError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     print(summary(result))
 
 

@@ -7,13 +7,15 @@ One trained model that is measured in many ways: trained first or loaded, and a 
 import argparse
 import json
 import shutil
-import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 
-from compare import FIRST_SEED, parse_with_settings
-from runs import PATHS, RESULTS
+from asked import asked_for, differences, file_hashes
+from command_line import Parser, name_of_a_folder, number, parse_with_settings, results_folder
+from compare import FIRST_SEED
+from runs import PATHS, RESULTS, Run
 
 # Facts of the card that differ from number to number; the commit and the device of each are kept beside it.
 OF_A_POINT = ("test_users_per_second", "peak_memory_mib", "peak_gpu_memory_mib", "commit", "device")
@@ -38,16 +40,13 @@ def measure_and_report(given: argparse.Namespace, kind: str, record: str, measur
         draw: from a record to a picture, in the file that it is given.
 
     Returns:
-        int: 0, or 1 if that was not possible.
-    """
-    from recbole_contrec import UserError
+        int: 0.
 
-    try:
-        folder = given.output.resolve() / f"{given.dataset}-{kind}" if given.tables_only else measure(given)
-        content = read_record(folder / record)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    Raises:
+        UserError: that was not possible.
+    """
+    folder = given.output.resolve() / f"{given.dataset}-{kind}" if given.tables_only else measure(given)
+    content = read_record(folder / record)
     text = report(content)
     (folder / "README.md").write_text(text)
     print(text)
@@ -84,13 +83,22 @@ def train(given: argparse.Namespace, folder: Path) -> str:
 
     Returns:
         str: its checkpoint.
+
+    Raises:
+        UserError: the one that was begun has other settings or data.
     """
-    from recbole_contrec import run
+    from recbole_contrec import UserError, run
+    from recbole_contrec.training import checkpoint
     from recbole_contrec.training.keeping import LAST
 
     name = f"{vars(given).get('name') or given.model}-seed{given.seed}"  # some scripts let a row have a name
     begun = folder / name
-    if begun.is_dir() and not (begun / LAST).is_file():  # killed before there was anything to go on with
+    if (begun / LAST).is_file():
+        asked = asked_for(Run(given.model, given.dataset, given.seed, folder, settings=given.settings), None)
+        if different := differences({"settings": checkpoint.load(begun / LAST).record["settings"]}, asked):
+            raise UserError(f"{begun} was trained with {'; '.join(different[:4])}: choose another --output"
+                            f"{' or --name' if 'name' in given else ''}, or remove it")
+    elif begun.is_dir():  # killed before there was anything to go on with
         shutil.rmtree(begun)
     result = run(given.model, given.dataset, resume=str(begun) if (begun / LAST).is_file() else None,
                  arguments=[*given.settings, f"--seed={given.seed}", f"--checkpoint_dir={folder}", f"--run_name={name}"])
@@ -111,7 +119,7 @@ def describe(loaded, turned: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     weights = fingerprint(*(tensor.cpu().numpy() for tensor in loaded.model.state_dict().values()))
     settings = {key: value for key, value in settings_of(loaded.config).items() if key not in (*PATHS, *turned)}
     return {"of_all": {"card": {key: value for key, value in card.items() if key not in (*OF_A_POINT, *turned)},
-                       "settings": settings, "weights": weights[:16]},
+                       "settings": settings, "weights": weights[:16], "data": file_hashes(loaded.config, Path())},
             "of_a_point": {key: card[key] for key in ("commit", "device")}}
 
 
@@ -130,8 +138,9 @@ def earlier(path: Path, about: dict) -> dict:
         return {}
     content, now = read_record(path), about["of_all"]
     changed = [key for key in now["settings"] if content["settings"].get(key) != now["settings"][key]]
-    if changed or content["weights"] != now["weights"]:
-        what = f"other {', '.join(changed)}" if changed else "another checkpoint"
+    data = content.get("data", now["data"])  # earlier versions kept none
+    if changed or content["weights"] != now["weights"] or data != now["data"]:
+        what = f"other {', '.join(changed)}" if changed else "other data" if data != now["data"] else "another checkpoint"
         raise UserError(f"{path} holds points of {what}: choose another --output, or remove it")
     return content
 
@@ -148,14 +157,20 @@ def read_record(path: Path) -> dict:
     """The content of a record.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged.
     """
     from recbole_contrec import UserError
 
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not {"card", "settings", "weights"} <= set(content):
+            raise ValueError("no record")
     except FileNotFoundError:
         raise UserError(f"{path} is not there: nothing has been measured yet") from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged, or no record of measurements ({type(error).__name__}): remove it, and they are made "
+                        "anew") from error
+    return content
 
 
 # command line
@@ -163,15 +178,14 @@ def read_record(path: Path) -> dict:
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The options of every script that measures one trained model."""
-    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                    allow_abbrev=False)
+    found = Parser(description)
     add = found.add_argument
     add("--checkpoint", help="folder of a run, or a checkpoint; without it a model is trained")
-    add("--model", help="to be trained (ContRec)")
-    add("--dataset", help="to train on; of the tables with --tables-only")
+    add("--model", type=name_of_a_folder, help="to be trained (ContRec)")
+    add("--dataset", type=name_of_a_folder, help="to train on; of the tables with --tables-only")
     add("--data_path", help="folder of data sets that RecBole does not ship")
-    add("--seed", type=int, help=f"of the training ({FIRST_SEED})")
-    add("--output", type=Path, default=RESULTS, help="folder for results (benchmarks/results)")
+    add("--seed", type=partial(number, int, 0, 2 ** 32 - 1), help=f"of the training ({FIRST_SEED})")
+    add("--output", type=results_folder, default=RESULTS, help="folder for results (benchmarks/results)")
     add("--tables-only", action="store_true", help="measure nothing, only write anew what is made of the record")
     return found
 
@@ -187,11 +201,3 @@ def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argp
     given.seed = FIRST_SEED if given.seed is None else given.seed
     given.settings += (f"--data_path={Path(given.data_path).resolve()}",) if given.data_path else ()
     return given
-
-
-def number(kind: type, low: float, high: float | None, text: str):
-    """A number of some type from a command line, within bounds; ``high`` may be None."""
-    value = kind(text)
-    if value < low or high is not None and value > high:
-        raise argparse.ArgumentTypeError(f"{text} is not {f'from {low} to {high}' if high else f'at least {low}'}")
-    return value

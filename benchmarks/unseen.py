@@ -10,12 +10,14 @@ Users and items that nobody has seen in training: how well they are served when 
 the same users, the table shows what a model that was trained on them reached, where ``compare.py`` left such a run.
 ``--hold=items`` keeps a share of the items out, their texts too, folds them in from their first ``--early`` interactions and
 from their texts, and counts how often one that is a test item enters the first 20: where the new items are held back to
-their share of the lists, and where they are not. Finished runs are kept and never repeated.
+their share of the lists, and where they are not. Finished runs are kept and not repeated, and of other settings or data only
+replaced with ``--again``.
 """
 
 import sys
 from collections import Counter
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -23,7 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compare import FIRST_SEED, common_parser, parse_with_settings, run_all
+from command_line import name_of_a_folder, number, parse_with_settings, told, use_this_checkout
+from compare import FIRST_SEED, common_parser, run_all
 from markdown import four, head, line
 from runs import Result, Run, load
 from significance import compare, ndcg, of_users
@@ -32,8 +35,9 @@ TOP = 20
 WAYS = ("interactions, held back", "interactions", "texts, held back", "texts", "as it is")
 
 
+@told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write the table; 0, or 1 if a run failed."""
+    """Run what is missing, then write the table; 0, 1 if a run failed, 2 if it was asked for what cannot be."""
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-unseen-{given.hold}"
     settings = (f"--hold={given.hold}", f"--hold_share={given.share}", f"--early={given.early}", *given.settings)
@@ -45,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             failed = run_all([Run(f"{model}-held-out", given.dataset, seed, folder, model, settings,
                                   measure="unseen:measure", properties=properties)
                               for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models],
-                             given.data_path)
+                             given.data_path, given.again)
     rows = load(folder)
     if rows:
         table = TABLES[given.hold](rows, load(given.output / given.dataset))
@@ -260,16 +264,17 @@ def _cost(ours: np.ndarray, seen: np.ndarray) -> tuple[str, str, str]:
 
 def _parse(arguments):
     parser = common_parser(__doc__, seeds=1)  # each seed holds out others
-    parser.add_argument("--models", nargs="+", default=["ContRec", "DeftRec", "TokenRec", "SASRecAll-repeat"],
+    parser.add_argument("--models", nargs="+", type=name_of_a_folder, default=["ContRec", "DeftRec", "TokenRec", "SASRecAll-repeat"],
                         help="models that train on windows")
     parser.add_argument("--hold", choices=("users", "items"), required=True)
-    parser.add_argument("--share", type=float, default=0.05, help="of the users or items that is held out")
-    parser.add_argument("--early", type=int, default=10, help="interactions from which a held-out item is folded in")
+    parser.add_argument("--share", type=partial(number, float, 0, 1), default=0.05, help="of the users or items that is held out")
+    parser.add_argument("--early", type=partial(number, int, 1, None), default=10, help="interactions from which a held-out item is folded in")
     given = parse_with_settings(parser, arguments)
-    if not 0 < given.share < 1 or given.early < 1:
-        parser.error("--share lies between 0 and 1, and --early is at least 1")
+    if not 0 < given.share < 1:
+        parser.error("--share lies between 0 and 1")
     return given
 
 
 if __name__ == "__main__":
+    use_this_checkout()
     sys.exit(main())

@@ -325,25 +325,25 @@ def test_from_training_to_the_tables(tiny, workplace, monkeypatch, capsys):
     assert {path.name for path in trained.parent.iterdir()} == kept
 
     # numbers of other settings or users are never mixed in, and tables need no model
-    assert ask(*given, "0.3", "--mask_seen=True") == 1
+    assert ask(*given, "0.3", "--mask_seen=True") == 2
     assert "holds points of other mask_seen" in capsys.readouterr().err
-    assert ask(*given, "0.3", "--users=9") == 1
+    assert ask(*given, "0.3", "--users=9") == 2
     assert "holds numbers of all users, not 9" in capsys.readouterr().err
-    assert ask("--tables-only", "--dataset=tiny") == 0 and ask("--tables-only", "--dataset=other") == 1
+    assert ask("--tables-only", "--dataset=tiny") == 0 and ask("--tables-only", "--dataset=other") == 2
 
 
 @pytest.mark.parametrize("model", ["Pop", "ContRec"])
 def test_a_model_that_says_nothing_is_refused(run_tiny, model, capsys):
     checkpoint = run_tiny(model, "--epochs=1")["checkpoint"]
-    assert answers.main([f"--checkpoint={checkpoint}", "--output=results"]) == 1
+    assert answers.main([f"--checkpoint={checkpoint}", "--output=results"]) == 2
     assert "train one that does with answer_weight above 0" in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_found_before_the_training(tiny, workplace, capsys):
     arguments = ["--dataset=tiny", f"--data_path={tiny}", "--output=results"]
-    assert answers.main(arguments) == 1
+    assert answers.main(arguments) == 2
     assert "train one that does with answer_weight above 0" in capsys.readouterr().err
-    assert answers.main([*arguments, "--answer_weight=0.1", "--eval_args={'mode': 'uni20'}"]) == 1
+    assert answers.main([*arguments, "--answer_weight=0.1", "--eval_args={'mode': 'uni20'}"]) == 2
     assert "leave eval_args.mode at full" in capsys.readouterr().err
     assert not (workplace / "results").exists()
 

@@ -46,5 +46,5 @@ def test_windows_and_prefixes_are_measured_on_the_same_model(small, tiny, tmp_pa
 
 def test_a_wrong_setting_is_an_error_in_a_line(small, tiny, tmp_path, capsys):
     assert backbone.main(["--size=llama-10m", "--dataset=tiny", f"--data_path={tiny}", f"--output={tmp_path}",
-                          "--lora_ranc=3"]) == 1
+                          "--lora_ranc=3"]) == 2
     assert "did you mean lora_rank" in capsys.readouterr().err

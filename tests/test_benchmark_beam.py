@@ -18,7 +18,7 @@ RECORD = {"dataset": "tiny", "users": 40, "batch_size": 512, "history": 200, "it
 def write_run(folder, name, seed, valid, test):
     path = folder / name / f"seed{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"best_valid_result": dict.fromkeys(beam.METRICS, valid),
+    path.write_text(json.dumps({"card": {"dataset": "tiny"}, "best_valid_result": dict.fromkeys(beam.METRICS, valid),
                                 "test_result": dict.fromkeys(beam.METRICS, test)}))
 
 
@@ -69,7 +69,7 @@ def test_the_table_that_is_printed_is_that_of_the_record(tmp_path, monkeypatch, 
 def test_end_to_end(tiny, tmp_path, capsys):
     settings = [argument for argument in TINY_TOKENREC if argument.split("=")[0] not in ("--show_progress", "--use_gpu")]
     arguments = ["--dataset=tiny", f"--data_path={tiny}", f"--output={tmp_path}", "--rounds=2", *settings]
-    assert beam.main([*arguments, "--dropuot=0.1"]) == 1
+    assert beam.main([*arguments, "--dropuot=0.1"]) == 2
     assert "did you mean dropout" in capsys.readouterr().err and not (tmp_path / "tiny").exists()
     assert beam.main([*arguments, "--beam_size=5"]) == 0
     printed, record = capsys.readouterr().out, json.loads((tmp_path / "tiny" / "beam.json").read_text())

@@ -157,16 +157,16 @@ def test_from_training_to_the_picture(tiny, workplace, monkeypatch, capsys):
 
     # the trained model is taken again, as long as it is asked for with the same settings
     assert turn_dial(*training, "--steps", "1", "--samples", "1") == 0 and measured == [4, 4]
-    assert turn_dial(*changed(training, ["--dropout=0.7"])) == 1
-    assert "resume with the same settings" in capsys.readouterr().err
+    assert turn_dial(*changed(training, ["--dropout=0.7"])) == 2
+    assert "ContRec-seed2020 was trained with dropout=0.3, not 0.7" in capsys.readouterr().err
 
     # points of other settings are never mixed in, and tables need no model
-    assert turn_dial(*given, "--mask_seen=True") == 1
+    assert turn_dial(*given, "--mask_seen=True") == 2
     assert "holds points of other mask_seen" in capsys.readouterr().err
-    assert turn_dial("--tables-only", "--dataset=tiny") == 0 and turn_dial("--tables-only", "--dataset=other") == 1
+    assert turn_dial("--tables-only", "--dataset=tiny") == 0 and turn_dial("--tables-only", "--dataset=other") == 2
 
 
 def test_a_model_without_a_diffusion_head_is_refused(run_tiny, capsys):
     checkpoint = run_tiny("Pop", "--epochs=1")["checkpoint"]
-    assert dial.main([f"--checkpoint={checkpoint}", "--output=results"]) == 1
+    assert dial.main([f"--checkpoint={checkpoint}", "--output=results"]) == 2
     assert "Pop has no diffusion head" in capsys.readouterr().err

@@ -26,9 +26,9 @@ def test_every_grid_sets_what_its_model_knows(path):
 def test_what_is_no_grid_is_refused(tmp_path, capsys, text, message):
     path = tmp_path / "grid.yaml"
     path.write_text(text)
-    assert grid.main(["--model=SASRec", "--dataset=tiny", f"--grid={path}"]) == 1
+    assert grid.main(["--model=SASRec", "--dataset=tiny", f"--grid={path}"]) == 2
     assert message in capsys.readouterr().err
-    assert grid.main(["--model=SASRec", "--dataset=tiny", "--grid=nosuch.yaml"]) == 1
+    assert grid.main(["--model=SASRec", "--dataset=tiny", "--grid=nosuch.yaml"]) == 2
     assert "nosuch.yaml" in capsys.readouterr().err
 
 

@@ -40,7 +40,7 @@ def test_both_parts_end_to_end(measured, tmp_path, capsys):
 
 
 def test_a_misspelt_setting_is_named(measured, tmp_path, capsys):
-    assert measured("--dropuot=0.1") == 1 and "did you mean dropout" in capsys.readouterr().err
+    assert measured("--dropuot=0.1") == 2 and "did you mean dropout" in capsys.readouterr().err
     assert not (tmp_path / "search.json").exists()
     for wrong in ("--dropout", "--rounds=0"):
         with pytest.raises(SystemExit):

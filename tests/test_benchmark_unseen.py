@@ -98,8 +98,8 @@ def test_from_runs_to_a_table(tiny, workplace, hold, capsys):
     assert (folder / "README.md").read_text().split("\n\n")[1].strip() in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argument", ["--share=2", "--share=0", "--early=0"])
+@pytest.mark.parametrize("argument", ["--share=2", "--share=0", "--early=0", "--early=few", "--share=nan"])
 def test_shares_are_shares(argument, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         unseen.main(["--dataset=tiny", "--hold=users", argument])
-    assert "between 0 and 1" in capsys.readouterr().err
+    assert stopped.value.code == 2 and argument[2:].partition("=")[0] in capsys.readouterr().err

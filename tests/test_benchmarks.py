@@ -2,15 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import asked
 import compare as compare_script
 import runs
 import significance
 import tables
 from conftest import TINY_CONTREC
+from recbole_contrec.errors import UserError
 
 # significance
 
@@ -184,23 +187,43 @@ def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
     monkeypatch.setattr(runs.subprocess, "Popen", fails)
     assert compare("--models", "ContRec", *settings) == 0
     assert compare("--models", "Pop", "--tables-only") == 0
+    capsys.readouterr()
+    others = [*(argument for argument in settings if "dropout" not in argument), "--dropout=0.25"]
+    assert compare("--models", "ContRec", *others) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "seed2020.json was run with dropout=0.3, not 0.25. Choose" in error and "--again" in error
+    (tiny / "tiny" / "tiny.inter").write_text((tiny / "tiny" / "tiny.inter").read_text().replace("\ti7\t", "\ti8\t", 1))
+    assert compare("--models", "ContRec", *settings) == 2 and "was run with another tiny.inter" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         compare("--models", "Pop", "ContRec", "--name=both")
 
 
-def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys):
+def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys, monkeypatch):
     """Four epochs, of which the first two were run before; then a model with a setting nobody knows."""
     from recbole_contrec.quick_start import run
+    from recbole_contrec.training.trainer import RunTrainer
 
     one = runs.Run("ContRec", "tiny", 2020, workplace / "results", settings=tuple(
         argument for argument in (*TINY_CONTREC, "--epochs=4") if "show_progress" not in argument and argument != "--epochs=2"))
-    run("ContRec", "tiny", arguments=[*TINY_CONTREC, "--epochs=2", "--seed=2020", f"--data_path={tiny}",
-                                      f"--checkpoint_dir={one.work / 'saved'}"])
+    save_last = RunTrainer._save_last
+
+    def save_and_die(self, epoch, train_data):
+        save_last(self, epoch, train_data)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunTrainer, "_save_last", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run("ContRec", "tiny", arguments=[*one.arguments(str(tiny)), f"--checkpoint_dir={one.work / 'saved'}"])
+    (five,) = [replace(one, settings=(*one.settings[:-1], "--epochs=5"))]
+    with pytest.raises(UserError, match=r"seed2020.work was run with epochs=4, not 5. .*--again"):
+        asked.missing([five], str(tiny))
+    assert asked.missing([one], str(tiny)) == [one]
     epochs = []
     runs.execute(one, str(tiny), lambda epoch, score: epochs.append(epoch))
     assert epochs == [2, 3] and json.loads(one.result.read_text())["epochs"] == 4
     assert compare_script.main(["--models", "ContRec", "--dataset=tiny", f"--data_path={tiny}", "--output=other", "--seeds=1",
-                                "--dropuot=0.1"]) == 1
+                                "--dropuot=0.1"]) == 2
     assert "unknown setting dropuot" in capsys.readouterr().err
     assert not list((workplace / "other").rglob("*"))
 

@@ -1,0 +1,86 @@
+"""
+benchmarks.command_line
+#######################
+What every script does alike: options, ``--key=value`` settings, and one line with exit code 2 for what cannot be.
+"""
+
+import argparse
+import math
+import os
+import sys
+from functools import wraps
+from pathlib import Path
+from typing import Callable, Sequence
+
+
+def use_this_checkout() -> None:
+    """Scripts import the package of their own checkout, not an installed version."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def told(main: Callable[..., int]) -> Callable[..., int]:
+    """A script whose user errors are a line and exit code 2."""
+    @wraps(main)
+    def call(arguments: list[str] | None = None) -> int:
+        from recbole_contrec import UserError
+
+        try:
+            return main(arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    return call
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that shows its description as it is written, and answers what it does not understand in a line."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def number(kind: type, low: float, high: float | None, text: str):
+    """A number of some type from a command line, within bounds; ``high`` may be None."""
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no {'whole ' if kind is int else ''}number") from None
+    if not (low <= value < math.inf) or high is not None and value > high:
+        raise argparse.ArgumentTypeError(f"{text} is not {f'from {low} to {high}' if high else f'at least {low}'}")
+    return value
+
+
+def name_of_a_folder(text: str) -> str:
+    """A name that becomes part of a path, and must not leave the folder for results."""
+    if not text or text in (".", "..") or "/" in text or "\\" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: give one without slashes")
+    return text
+
+
+def results_folder(text: str) -> Path:
+    """A place for results."""
+    path = Path(text)
+    existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{existing} is no folder that can be written to")
+    return path
+
+
+def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Options, and as ``settings`` whatever else has the form ``--key=value``."""
+    given, rest = parser.parse_known_args(arguments)
+    refuse_odd_settings(parser, rest)
+    given.settings = tuple(rest)
+    return given
+
+
+def refuse_odd_settings(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
+    """Settings have the form ``--key=value``, and each stands once."""
+    if odd := [argument for argument in rest if not argument.startswith("--") or "=" not in argument]:
+        parser.error(f"{', '.join(odd)}: settings are --key=value")
+    keys = [argument[2:].partition("=")[0] for argument in rest]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        parser.error(f"given twice: {', '.join(twice)}")
