@@ -4,6 +4,7 @@ recbole_contrec.__main__
 The command line, the same as ``python run_recbole_contrec.py`` and ``python -m recbole_contrec``.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -62,6 +63,10 @@ VECTORS_USAGE = """\
 
 --item_vectors=FILE.npy --vector_size=WIDTH gives them to a run."""
 
+# Errors of a disk or of rights, which no check can rule out.
+_OF_THE_MACHINE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS,
+                   errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG}
+
 OWN_OPTIONS = ("model", "dataset", "config_files", "properties", "resume", "list-models", "list-datasets", "settings",
                "debug", "help")
 RECOMMEND_OPTIONS = ("checkpoint", "users", "all", "history", "k", "include_seen", "batch_size", "output",
@@ -89,10 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _end_progress_bars()
             print(f"error: out of memory: {lack}. Lower train_batch_size, eval_batch_size or MAX_ITEM_LIST_LENGTH", file=sys.stderr)
             return 2
-        if "--debug" in arguments or not isinstance(error, (UserError, FloatingPointError)):
+        of_machine = isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
+        if "--debug" in arguments or not (of_machine or isinstance(error, (UserError, FloatingPointError))):
             raise
         _end_progress_bars()
-        print(f"error: {bounded(str(error))}", file=sys.stderr)
+        text = f"{error.strerror}: {error.filename}" if of_machine and error.filename else str(error)
+        print(f"error: {bounded(text)}", file=sys.stderr)
         return 2
 
 

@@ -6,11 +6,12 @@ Train, evaluate and load a model: the functions that the command line calls. The
 """
 
 import logging
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 from recbole.utils import get_trainer, init_seed
 
@@ -147,11 +148,12 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
     record = checkpoint.load(path).record
     if not {"model", "settings"} <= set(record):
         raise UserError(f"{path} holds no model; give the {BEST} of a run's folder")
-    config = Config(record["model"], record["dataset"], config_dict=_as_given(record["settings"]), arguments=arguments,
-                    properties=properties)
-    _tell_new_settings(path, record["settings"], config)
-    init_seed(config["seed"], config["reproducibility"])
-    loaded = assemble(config, load_data(config))
+    with _settings_of_file(path):
+        config = Config(record["model"], record["dataset"], config_dict=_as_given(record["settings"]), arguments=arguments,
+                        properties=properties)
+        _tell_new_settings(path, record["settings"], config)
+        init_seed(config["seed"], config["reproducibility"])
+        loaded = assemble(config, load_data(config))
     load_weights(loaded.model, path, config["model"], Identity.of(loaded.data.dataset))
     loaded.model.eval()
     loaded.trained = True
@@ -288,9 +290,10 @@ def _config_to_resume(resume, model, dataset, config_file_list, config_dict, arg
     for what, given in (("model", model), ("dataset", dataset)):
         if given and given != record[what]:
             raise UserError(f"{path} is a checkpoint of {record[what]}, not of {given}: use --{what}={record[what]}")
-    config = Config(record["model"], record["dataset"], list(config_file_list),
-                    {**_as_given(record["settings"]), **(config_dict or {})}, arguments, properties)
-    _tell_new_settings(path, record["settings"], config)
+    with _settings_of_file(path):
+        config = Config(record["model"], record["dataset"], list(config_file_list),
+                        {**_as_given(record["settings"]), **(config_dict or {})}, arguments, properties)
+        _tell_new_settings(path, record["settings"], config)
     now = settings_of(config)
     changed = [f"{key}={record['settings'][key]}" for key in record["settings"]
                if now.get(key) != record["settings"][key] and key not in MAY_CHANGE]
@@ -309,10 +312,26 @@ def _tell_new_settings(path: Path, stored: dict[str, Any], config) -> None:
         logger.warning("%s was written by a version without %s: give other values where it was trained otherwise", path, ", ".join(new))
 
 
+# Settings behind which models of RecBole evaluate or unpickle something: no checkpoint says them, its reader may.
+SAID_BY_READERS = {"teacher", "emb_path", "warm_up", "pre_model_path", "pretrain_path", "mf_pretrain_path", "mlp_pretrain_path"}
+
+
 def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
     """Stored settings in a form that is read as what they are: a text such as '0' would be taken for a number."""
     return {key: repr(value) if isinstance(value, str) and parse_value(value) != value else value
-            for key, value in settings.items()}
+            for key, value in settings.items() if key not in SAID_BY_READERS}
+
+
+@contextmanager
+def _settings_of_file(path: Path) -> Iterator[None]:
+    """Whatever settings of a checkpoint lead to, which may have come from anywhere, as an error that names the file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("config_dict: ", f"{path}: ", 1)) from error
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, MemoryError, ArithmeticError,
+            AssertionError) as error:
+        raise checkpoint.damaged(path, f"its settings lead to {type(error).__name__}: {error}") from error
 
 
 def _check_places(config, claims: bool) -> None:

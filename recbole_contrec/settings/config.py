@@ -27,6 +27,7 @@ from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, i
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.registry import (
     ModelEntry,
+    check_name,
     dataset_files,
     dataset_folder,
     find_model,
@@ -130,6 +131,7 @@ class Config(RecBoleConfig):
         if dataset is None:
             known = [line.name for line in list_datasets(self.folders, self._data_path({"data_path": "dataset"}))]
             raise UserError(f"no data set is named: add --dataset=NAME, for instance {', '.join(known[:5])}")
+        check_name(str(dataset), "data set")
         self.entry, self._takes_any_key = self._find_entry(model)
         return self.entry.name, self.entry.model_class, str(dataset)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Iterable, NamedTuple
 
 from recbole_contrec.compat import require_recbole
-from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.errors import UserError, did_you_mean, shown
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import load_class
 from recbole_contrec.settings.schema import Constraint, Setting, read_settings
@@ -388,6 +388,19 @@ def _load_from(path: Path, key: str, text) -> type:
 # data sets
 
 BUNDLED = "ml-100k"  # RecBole ships it and always takes its own copy
+
+
+def check_name(name: str, what: str) -> None:
+    """A name that becomes that of folders and files is no path, and short enough for a folder of a run.
+
+    Raises:
+        UserError: says what is wrong.
+    """
+    if not name.strip(". ") or re.search(r"[/\\\x00-\x1f\x7f]", name):
+        raise UserError(f"{shown(name)} is no name of a {what}: it holds no /, \\ or control characters, and more than dots; "
+                        "--data_path names the folder")
+    if len(name.encode(errors="replace")) > 150:
+        raise UserError(f"{shown(name)} is no name of a {what}: it is longer than 150 bytes")
 
 
 def dataset_folder(data_path, name: str) -> Path:
