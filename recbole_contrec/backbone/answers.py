@@ -218,8 +218,8 @@ class Answers(nn.Module):
             beams: W beginnings that stay alive; the likeliest of the answers that they lead to is said. 1 takes the likeliest word
                 at every place: of several words that begin many answers each, the whole answers may all be rare.
             temperature: above 0 words are drawn, by their log-probabilities over it; then ``beams`` is 1.
-            generator: of the draws; all branches share them, so that no answer depends on what else is asked. Without it every
-                branch has its own.
+            generator: of the draws, on any device; all branches share them, so that no answer depends on what else is asked.
+                Without it every branch has its own.
         """
         batch, n_answers = branches.shape
         said = self.numbers.new_zeros(batch, n_answers, 1, 0)                     # [B, Q, W, words so far]
@@ -252,7 +252,10 @@ class Answers(nn.Module):
 def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """What makes the largest of some log-probabilities [..., V] a draw by them: noise for each of them, or with a generator
     [V] for all."""
-    uniform = torch.rand(like.shape if generator is None else like.shape[-1:], generator=generator, device=like.device)
+    if generator is None:
+        uniform = torch.rand_like(like)
+    else:  # drawn where the generator lives, so that all devices draw the same
+        uniform = torch.rand(like.shape[-1:], generator=generator, device=generator.device).to(like.device)
     return -(-uniform.clamp(min=1e-20).log()).log()
 
 

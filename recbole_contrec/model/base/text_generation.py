@@ -83,7 +83,7 @@ class TextGeneration:
         likelihoods = answers.log_probs(self.backbone, memory, last) if log_probs else None
         if not (answer or before_condition):
             return HistoryEncoding(self._condition(states, last), likelihoods)
-        generator = torch.Generator(last.device).manual_seed(self.config["seed"])
+        generator = torch.Generator().manual_seed(self.config["seed"])            # on the CPU: all devices say the same
         said = self._say(memory, last[:, None], generator)                        # Q = 1
         condition = self._answer_conditions(said.states[:, 0]) if before_condition else self._condition(states, last)
         return HistoryEncoding(condition, likelihoods, said.answers.numbers[:, 0])
