@@ -94,18 +94,19 @@ def damaged(path: Path, target: Path, draw: random.Random) -> None:
         target.write_bytes(damage_bytes(path.read_bytes(), draw))
         return
     tensors, record = checkpoint.load(path)
-    text = json.dumps(record)
-    before = checkpoint.checksum(tensors, text)
+    with_checksum = draw.random() < 0.7
+    text = checkpoint.with_checksum(tensors, record)
     if draw.random() < 0.6:
         record = damage_record(record, draw)
-        text = draw.choice([json.dumps(record)] * 8 + [text[:draw.randrange(len(text))], "[" * 20000, text.replace("0", "9" * 5000, 1)])
     else:
         tensors = damage_tensors(tensors, draw)
-    text = text.encode("utf-8", "replace").decode()
-    header = {"recbole_contrec": text}
-    if draw.random() < 0.7:
-        header["crc32"] = draw.choice([checkpoint.checksum(tensors, text)] * 3 + [before, "", "x"])
-    save_file(tensors, target, metadata=header)
+    if draw.random() < 0.8:
+        text = json.dumps(record)
+        if with_checksum and isinstance(record, dict) and "NaN" not in text and "Infinity" not in text:
+            text = checkpoint.with_checksum(tensors, record)
+    elif draw.random() < 0.5:  # the text and the checksum of before, or damage to the text itself
+        text = draw.choice([text[:draw.randrange(len(text))], "[" * 20000, text.replace("0", "9" * 5000, 1)])
+    save_file(tensors, target, metadata={"recbole_contrec": text.encode("utf-8", "replace").decode()})
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_damaged_checkpoints_are_refused_and_nothing_is_loaded(trained, trainers
                 trainer.resume_checkpoint(folder)
         except UserError as error:
             refusal(error)
-            assert same(state_of(trainer), before) or part == "last" and "cannot be resumed without" in str(error)
+            assert same(state_of(trainer), before)
         else:
             held = checkpoint.load(folder / f"{part}.safetensors").part("model")
             ours = trainer.model.state_dict()

@@ -25,7 +25,7 @@ from recbole_contrec.files import part_of, write_whole
 from recbole_contrec.training.record import parse
 
 RECORD = "recbole_contrec"  # the header entry that holds the JSON record
-CHECKSUM = "crc32"          # and the one for the checksum, which files of earlier versions lack
+CHECKSUM = "crc32"          # the last key of the record, which files of earlier versions lack
 FORMAT = 1
 
 
@@ -48,8 +48,8 @@ def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -
     """
     path = Path(path)
     tensors = as_stored(tensors)
-    text = json.dumps({"format": FORMAT, **record}, allow_nan=False)
-    header = {RECORD: text, CHECKSUM: checksum(tensors, text)}
+    # One entry: safetensors writes several in any order, and the same content shall be the same bytes.
+    header = {RECORD: with_checksum(tensors, {"format": FORMAT, **record})}
     try:
         write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
     except (OSError, SafetensorError) as error:
@@ -61,9 +61,15 @@ def size_of(tensors: dict[str, torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
+def with_checksum(tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> str:
+    """A record as JSON, its last entry the checksum of contiguous tensors and of itself."""
+    text = json.dumps({**record, CHECKSUM: _NO_CHECKSUM}, allow_nan=False)
+    return _with(text, _NO_CHECKSUM, checksum(tensors, text))
+
+
 def checksum(tensors: dict[str, torch.Tensor], text: str) -> str:
     """CRC-32 of names, types, shapes and bytes of contiguous tensors and of a text. It finds what a disk or a transfer has
-    changed (1 GB/s and more), not what somebody has changed on purpose."""
+    changed (1 GB/s), not what somebody has changed on purpose."""
     value = zlib.crc32(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -71,6 +77,15 @@ def checksum(tensors: dict[str, torch.Tensor], text: str) -> str:
         if tensor.numel():
             value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), value)
     return f"{value:08x}"
+
+
+_NO_CHECKSUM = "0" * 8  # in its place while it is computed
+
+
+def _with(text: str, old: str, new: str) -> str:
+    """A record with another checksum."""
+    before, _, after = text.rpartition(f'"{CHECKSUM}": "{old}"')
+    return f'{before}"{CHECKSUM}": "{new}"{after}'
 
 
 def as_stored(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -147,7 +162,8 @@ def load(path: Path) -> Checkpoint:
         if RECORD not in header:
             raise ValueError("a safetensors file without our record")
         record = parse(header[RECORD])
-        if CHECKSUM in header and header[CHECKSUM] != checksum(tensors, header[RECORD]):
+        given = record.pop(CHECKSUM, None)
+        if given is not None and given != checksum(tensors, _with(header[RECORD], str(given), _NO_CHECKSUM)):
             raise ValueError("its content has changed since it was written: the checksum differs")
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, MemoryError) as error:
         raise damaged(path, error) from error
@@ -218,9 +234,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.T
         if number not in parameters or not _FIELDS.get(type(optimizer).__name__, set()) <= values.keys():
             raise ValueError(f"the state of an optimizer has other parameters or parts ({number})")
         for field, value in values.items():
-            shape = parameters[number].shape if field != "step" else ()
-            if torch.is_tensor(value) and (value.shape != shape or not value.is_floating_point()):
-                raise ValueError(f"the state of an optimizer has another size ({number}.{field:.40})")
+            shape, dtype = ((), torch.float32) if field == "step" else (parameters[number].shape, parameters[number].dtype)
+            if torch.is_tensor(value) and (value.shape != shape or value.dtype != dtype or not value.isfinite().all()):
+                raise ValueError(f"the state of an optimizer has another size or kind, or is not finite ({number}.{field:.40})")
     return {"state": state, "param_groups": groups}
 
 

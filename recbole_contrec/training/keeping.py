@@ -172,30 +172,23 @@ class KeptRun(FullRanking):
         if different := [f"{name} {now.get(name)} (it was {before[name]})" for name in before if now.get(name) != before[name]]:
             logger.warning("%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(different))
 
-    def _drop_best_of_lost_epochs(self) -> None:
-        """A kill between two saves of an epoch leaves a best model that the resumed run has not come to yet."""
-        best, before = Path(self.saved_model_file), self.folder / BEFORE
-        if before.is_file() and (not best.is_file() or checkpoint.load(best).record["epoch"] >= self.start_epoch):
-            os.replace(before, best)
-        before.unlink(missing_ok=True)
-
-    def _require_best(self) -> None:
+    def _require_best(self, record: dict[str, Any], folder: Path) -> None:
         """The best model of the epochs before a kill is there and whole: its loss shall not be found after the training.
 
         Raises:
             UserError: it is missing, damaged, or of another run or epoch.
         """
-        path = Path(self.saved_model_file)
-        lost = f"the run in {self.folder} cannot be resumed without the best model of its epochs: train it anew"
+        path = folder / BEST
+        lost = f"the run in {folder} cannot be resumed without the best model of its epochs: train it anew"
         try:
             stored = checkpoint.load(path)
         except UserError as error:
             raise UserError(f"{error}; {lost}") from error
         check_identity(stored, self.config["model"], self.identity, path)
-        self._require_own(stored.record, path)
-        if stored.record["epoch"] != self.best_epoch:
+        require_own(stored.record, record.get("run"), path)
+        if stored.record["epoch"] != record["best_epoch"]:
             raise UserError(f"{path} is the model of epoch {stored.record['epoch']}, and the best is that of epoch "
-                            f"{self.best_epoch}: {lost}")
+                            f"{record['best_epoch']}: {lost}")
 
     def load_best(self) -> Path:
         """Put the best weights of this run into the model.
@@ -205,13 +198,9 @@ class KeptRun(FullRanking):
         """
         path = Path(self.saved_model_file)
         stored = checkpoint.load(path)
-        self._require_own(stored.record, path)
+        require_own(stored.record, self.run, path)
         load_weights(self.model, path, self.config["model"], self.identity, stored)
         return path
-
-    def _require_own(self, record: dict[str, Any], path: Path) -> None:
-        if record.get("run") != self.run:
-            raise UserError(f"{path} is not the best model of this run: another run has written over it")
 
     def _record(self, epoch) -> dict[str, Any]:
         return {"run": self.run, "model": self.config["model"], "dataset": self.identity.dataset, "epoch": epoch,
@@ -256,8 +245,11 @@ class KeptRun(FullRanking):
                 raise ValueError("its loss is scaled otherwise")
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise checkpoint.damaged(path, error) from error
-        load_weights(self.model, path, self.config["model"], self.identity, stored)
         self._compare_with(record, path)
+        drop_best_of_lost_epochs(path.parent, record["epoch"])
+        if record["best_epoch"] >= 0:
+            self._require_best(record, path.parent)
+        load_weights(self.model, path, self.config["model"], self.identity, stored)  # the last that can fail
         self._stay_in(path.parent)
         self.claimed, self.run = True, record.get("run")
         for name, optimizer in self._optimizers():
@@ -277,12 +269,28 @@ class KeptRun(FullRanking):
         self.curve = [CurvePoint(*point) for point in record["curve"]]
         self.refinements = record.get("refinements", [])
         self.best_is_saved = self.best_epoch >= 0
-        self._drop_best_of_lost_epochs()
-        if self.best_is_saved:
-            self._require_best()
         self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
         self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
         logger.info("Resuming %s after epoch %d", path, record["epoch"])
+
+
+def drop_best_of_lost_epochs(folder: Path, epoch: int) -> None:
+    """A kill between two saves of an epoch leaves a best model that the run, which goes on after ``epoch``, has not come to
+    yet."""
+    best, before = folder / BEST, folder / BEFORE
+    if before.is_file() and (not best.is_file() or checkpoint.load(best).record["epoch"] > epoch):
+        os.replace(before, best)
+    before.unlink(missing_ok=True)
+
+
+def require_own(record: dict[str, Any], run: str | None, path: Path) -> None:
+    """Whether a checkpoint is that of a run.
+
+    Raises:
+        UserError: another one has written it.
+    """
+    if record.get("run") != run:
+        raise UserError(f"{path} is not the best model of this run: another run has written over it")
 
 
 def default_name(config) -> str:
