@@ -96,9 +96,9 @@ def test_headers_that_say_nothing_or_too_much(files, old, new, said):
 
 def test_a_threshold_and_a_label_need_numbers(files):
     inter = {"inter": lambda text: text.replace("rating:float", "rating:token", 1)}
-    assert "'rating' is of type token; it must be float" in refused(files, inter, "--threshold={'rating': 3}", model="BPR")
+    assert "'rating' is of type token; it must be float" in refused(files, inter, "--threshold={'rating': 3}", model="LR")
     named = {"inter": lambda text: text.replace("rating:token", "label:token", 1)}
-    assert "the label column 'label' is of type token" in refused(files, named, "--load_col={'inter': '*'}", model="BPR")
+    assert "the label column 'label' is of type token" in refused(files, named, "--load_col={'inter': '*'}", model="LR")
 
 
 # rows
