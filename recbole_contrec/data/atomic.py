@@ -141,7 +141,10 @@ class AtomicFile:
         try:
             table = self._parsed(places, dict.fromkeys(floats, np.float64))
         except ValueError:
-            table = self._parsed(places, {})
+            try:
+                table = self._parsed(places, {})
+            except ValueError as error:
+                raise UserError(f"{self.path.name} cannot be read: {shown(str(error).strip(), 200)}") from error
             for place in floats:
                 table[place] = self._numbers(table[place], order[place])
         return table.set_axis([order[place] for place in places], axis=1)
