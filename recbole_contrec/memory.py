@@ -74,6 +74,7 @@ def fits_in_memory(config) -> Iterator[None]:
     """Around building a model: what it registers must fit with gradients and the optimizer's state.
 
     Raises:
+        ValueError: a size of nothing, or below.
         UserError: the large settings, the estimate and what is free.
     """
     free, total = free_memory(), 0
@@ -89,7 +90,9 @@ def fits_in_memory(config) -> Iterator[None]:
     hook = register_module_parameter_registration_hook(add)
     try:
         yield
-    except (RuntimeError, MemoryError, OverflowError) as error:
+    except (RuntimeError, MemoryError, OverflowError, ZeroDivisionError) as error:
+        if isinstance(error, ZeroDivisionError) or "negative dimension" in str(error):
+            raise ValueError(f"cannot be built with {_large_settings(config)}: {str(error).splitlines()[0]}") from error
         if (wanted := out_of_memory(error)) is None:
             raise
         raise UserError(f"{config['model']} with {_large_settings(config)} is too large: {wanted}") from error

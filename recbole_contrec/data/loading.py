@@ -104,7 +104,7 @@ def _window_loaders(config, dataset):
 
 def _refuse_short_histories(dataset) -> None:
     """Leave-one-out needs three interactions a user: one to read, one to validate, one to test."""
-    if dataset.config["eval_args"]["split"] != {"LS": "valid_and_test"}:
+    if dataset.config["eval_args"]["split"] != {"LS": "valid_and_test"} or dataset.config["benchmark_filename"]:
         return
     counts = Counter(dataset.inter_feat[dataset.uid_field].tolist())
     short = sorted(user for user, count in counts.items() if count < 3)

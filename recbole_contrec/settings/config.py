@@ -51,7 +51,7 @@ from recbole.utils import InputType, ModelType  # noqa: E402
 from recbole_contrec.data.named_columns import ITEM_COLUMNS, check_named_columns, item_columns_asked_for  # noqa: E402
 from recbole_contrec.settings.checks import recbole_checks  # noqa: E402
 from recbole_contrec.settings.devices import choose_device  # noqa: E402
-from recbole_contrec.settings.parts import CHECKED, check_parts, check_repeats  # noqa: E402
+from recbole_contrec.settings.parts import CHECKED, check_form, check_parts, check_size  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
 from recbole_contrec.settings.readers import check_keys, unknown_setting  # noqa: E402
 
@@ -272,8 +272,9 @@ class Config(RecBoleConfig):
             if key in texts and not setting.accepts(value) and setting.accepts(texts[key]):
                 value = texts[key]  # --gpu_id=0 for a setting that is a text
             try:
+                check_form(key, value)
                 given[key] = setting.check(value)
-                check_repeats(key, value)
+                check_size(key, value)
             except UserError as error:
                 raise UserError(f"{self._origin[key]}: {error}") from None
 
@@ -301,8 +302,10 @@ class Config(RecBoleConfig):
     def _set_default_parameters(self):
         final = self.final_config_dict
         check_metrics(self._kind(final), final, self.external_config_dict)
+        folder = dataset_folder(final["data_path"], self.dataset)
         with recbole_checks():
             super()._set_default_parameters()
+        final["data_path"] = str(folder)  # RecBole takes its own ml-100k whatever the user says
 
     def _set_train_neg_sample_args(self):
         with recbole_checks():

@@ -47,8 +47,7 @@ def check_parts(key: str, value: Any, final: dict[str, Any]) -> None:
     """
     if value is None:
         return
-    if key in FORMS and not isinstance(value, dict):
-        raise UserError(f"{key}={show(value)}: write a mapping such as {FORMS[key]}")
+    check_form(key, value)
     for part, content in value.items() if key in PARTS else ():
         if part not in PARTS[key]:
             raise UserError(f"{key}: unknown part {part}{did_you_mean(part, PARTS[key])}; it has {', '.join(PARTS[key])}")
@@ -58,6 +57,16 @@ def check_parts(key: str, value: Any, final: dict[str, Any]) -> None:
             raise UserError(f"{key}: {error}") from None
     if key in _CHECKS:
         _CHECKS[key](key, value, final)
+
+
+def check_form(key: str, value: Any) -> None:
+    """A setting that must be a mapping is one.
+
+    Raises:
+        UserError: shows what it looks like.
+    """
+    if key in FORMS and value is not None and not isinstance(value, dict):
+        raise UserError(f"{key}={show(value)}: write a mapping such as {FORMS[key]}")
 
 
 def named_columns(final: dict[str, Any]) -> dict[str, list[str]]:
@@ -116,7 +125,11 @@ def _check_protocol(key, value, final):
 
 
 def _is_share(share) -> bool:
-    return isinstance(share, (int, float)) and not isinstance(share, bool) and is_finite(share) and share >= 0
+    return _is_finite_number(share) and share >= 0
+
+
+def _is_finite_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value)
 
 
 # training
@@ -136,18 +149,27 @@ def _check_clipping(key, value, final):
                         "bound in every step. Leave one of them away")
 
 
-REPEATED = re.compile(r"(?:^|_)(?:layers?|blocks?|heads?|depth|hops?|hop_num|layer_num|layers_num|num_layers|heads_num)$")
+_REPEATED = re.compile(r"(?:^|_)(?:layers?|blocks?|heads?|depth|hops?|hop_num|layer_num|layers_num|heads_num)$")
+_SIZE = re.compile(r"(?:^|_)(?:size|dims?|heads?|heads_num|num_heads)$")
+_SHARE = re.compile(r"(?:^|_)(?:dropout|dropout_prob|dropout_ratio|dropout_rate|drop_ratio|prob)$")
 MOST = 1000
 
 
-def check_repeats(key: str, value: Any) -> None:
-    """What a model is built of again and again takes forever long before it fills the memory.
+def check_size(key: str, value: Any) -> None:
+    """Numbers that RecBole's files give no bounds for: sizes are positive, shares lie between 0 and 1, and what a model is built
+    of again and again takes forever long before it fills the memory.
 
     Raises:
-        UserError: more than a thousand layers, heads or the like.
+        UserError: the bound.
     """
-    if REPEATED.search(key) and isinstance(value, int) and value > MOST:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if _REPEATED.search(key) and value > MOST:
         raise UserError(f"{key}={value}: must be at most {MOST}")
+    if _SIZE.search(key) and value < 1:
+        raise UserError(f"{key}={value}: must be at least 1")
+    if _SHARE.search(key) and not 0 <= value <= 1:
+        raise UserError(f"{key}={value}: must be from 0 to 1")
 
 
 # columns
@@ -194,7 +216,7 @@ def _check_values(key, value, final):
     for column, wanted in value.items():
         if isinstance(wanted, list) and wanted and all(isinstance(token, str) for token in wanted):
             continue  # tokens that are kept; that the column holds tokens is checked with its header
-        if isinstance(wanted, list) and not all(map(_is_share, wanted)):
+        if wanted is None or isinstance(wanted, list) and not (len(wanted) == 2 and all(map(_is_finite_number, wanted))):
             raise UserError(f"{key}: {column}={show(wanted)}: write an interval such as '[3,inf)' for numbers, or a list of "
                             "texts for tokens: ['a', 'b']")
         try:
@@ -209,7 +231,7 @@ def check_interval_and_type(column: str, kind: str, wanted: Any) -> None:
     Raises:
         UserError: the other form.
     """
-    if kind.startswith("float") and isinstance(wanted, list):
+    if kind.startswith("float") and isinstance(wanted, list) and not all(map(_is_finite_number, wanted)):
         raise UserError(f"val_interval: {column}={show(wanted)}: {column} holds numbers ({kind}): write an interval such as "
                         f"'{_as_interval(wanted) or '[3,inf)'}'")
     if kind.startswith("token") and not isinstance(wanted, list):

@@ -20,8 +20,7 @@ logger = logging.getLogger("recbole_contrec")
 
 _HARMLESS = {"nproc": (1,), "world_size": (-1, 1), "offset": (0,), "group_offset": (0,), "local_rank": (0,)}
 _TRANSFORMED = ("MASK_ITEM_SEQ", "MASK_INDEX", "INVERSE_ITEM_SEQ", "CROP_ITEM_SEQ", "REORDER_ITEM_SEQ")
-_WHY = {"labels": "learns from no labels, and threshold filters nothing: to keep the rows from a value on, set "
-                  "--val_interval={'rating': '[3,inf)'}",
+_WHY = {"labels": "learns from no labels, and they filter nothing",
         "features": "reads no features of users, items or interactions", "transform": "reads no transformed item lists",
         "get_preload_weight": "reads no vectors from files", "knowledge": "reads no knowledge graph",
         "sequential": "reads no histories", "negatives": "scores the whole catalogue and takes no sampled negatives",
@@ -46,7 +45,8 @@ def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bo
         if row.fate == REFUSED and key != "valid_metric_bigger":  # that one is checked with its metric
             raise UserError(f"{key}={show(value)}: {row.text}")
         if row.readers and not reads(config, final, row.readers, windows):
-            reason = f"{config.model} {_WHY.get(row.readers, 'does not read it')}"
+            reason = f"{config.model} {_WHY.get(row.readers, 'does not read it')}" + (
+                f": to keep the rows from a value on, set --val_interval={_as_filter(value)}" if key == "threshold" else "")
             if row.elsewhere == "refused":
                 raise UserError(f"{key}={show(value)}: {reason}")
             logger.warning("%s=%s does nothing: %s", key, show(value), reason)
@@ -110,6 +110,10 @@ def _mentions(model_class: type, word: str) -> bool:
         except (OSError, TypeError):  # made at run time: nobody knows
             return True
     return False
+
+
+def _as_filter(threshold: dict[str, float]) -> dict[str, str]:
+    return {column: f"[{value},inf)" for column, value in threshold.items()}
 
 
 def _is_default(key: str, value: Any, setting: Setting | None) -> bool:

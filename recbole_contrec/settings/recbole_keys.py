@@ -33,7 +33,7 @@ class Key(NamedTuple):
     elsewhere: str = "said"
 
 
-_RUN, _DATA, _PLACE = "test_settings_of_runs.py::", "test_settings_of_data.py::", "test_devices.py::"
+_RUN, _DATA, _PLACE = "test_settings_of_runs.py::", "test_settings_of_data.py::", "test_choice_of_device.py::"
 _PARTS, _METRICS, _SPLITS = "test_parts.py::", "test_metrics_and_modes.py::", "test_splits.py::"
 _TABLE = "test_recbole_keys.py::test_what_is_refused_stops_a_run"
 _SAID = "test_recbole_keys.py::test_what_nothing_reads_is_told_of"

@@ -387,7 +387,8 @@ def _load_from(path: Path, key: str, text) -> type:
 
 # data sets
 
-BUNDLED = "ml-100k"  # RecBole ships it and always takes its own copy
+BUNDLED = "ml-100k"  # RecBole ships it
+DATA_PATH = "dataset"  # where data lie unless the user says otherwise
 
 
 def check_name(name: str, what: str) -> None:
@@ -404,8 +405,11 @@ def check_name(name: str, what: str) -> None:
 
 
 def dataset_folder(data_path, name: str) -> Path:
-    """Where RecBole looks for a data set's files."""
-    return _recbole_folder() / "dataset_example" / name if name == BUNDLED else Path(data_path) / name
+    """Where a data set's files are: RecBole's own ml-100k, unless the user names a folder that holds another."""
+    own = Path(data_path) / name
+    if name == BUNDLED and (Path(data_path) == Path(DATA_PATH) or not (own / f"{name}.inter").is_file()):
+        return _recbole_folder() / "dataset_example" / name
+    return own
 
 
 def list_datasets(folders: Iterable[Path], data_path) -> list[ListedDataset]:

@@ -8,6 +8,7 @@ import logging
 import math
 from pathlib import Path
 from time import perf_counter
+from types import SimpleNamespace
 
 import numpy as np
 import scipy.sparse as sp
@@ -39,8 +40,10 @@ class FullRanking:
         self._scores_all_alike: bool | None = None  # whether the model's ranking gives what its scores of single items are
 
     def bind_seen(self, data) -> None:
-        """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``."""
+        """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``, and for metrics of
+        popularity and coverage how often each item occurs in training."""
         self._valid_data = data.valid
+        self.eval_collector.data_collect(SimpleNamespace(dataset=data.train_dataset))  # a loader of graphs has no such name
         if self.config["mask_seen"]:
             train = data.train_dataset.inter_matrix(form="csr")
             rows = data.valid.dataset.inter_feat

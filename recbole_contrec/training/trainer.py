@@ -80,7 +80,6 @@ class RunTrainer(KeptRun):
                 self._run_stages(train_data, show_progress)
             if self.average is not None:
                 self.average.restart()
-        self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
         if self._resumed is not None:
