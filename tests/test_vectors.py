@@ -1,5 +1,6 @@
 """Vectors of users and items from texts, alone and beside collaborative ones."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,25 @@ def test_files_appear_when_both_are_complete(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         save_vectors(tmp_path / "w.npy", ["a", "\ud83d"], vectors)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["v.npy", "v.tokens.txt"]
+
+
+DAMAGED_ARRAYS = {
+    "objects": lambda whole: _saved(np.array([[None] * 3] * 4, dtype=object)), "texts": lambda whole: _saved(np.array([["a"] * 3] * 4)),
+    "NaN": lambda whole: _saved(np.full((4, 3), np.nan)), "one row": lambda whole: _saved(np.ones(12)), "dates": lambda whole: _saved(np.zeros((4, 3), "M8[s]")),
+    "cut": lambda whole: whole[:-5], "no array": lambda whole: b"x" * 500, "empty": lambda whole: b"", "header": lambda whole: whole.replace(b"(4, 3)", b"(4,,3)"),
+    "absurd": lambda whole: whole.replace(b"(4, 3)", b"(99999999999, 3)"), "code": lambda whole: whole.replace(b"'<f8'", b"print")}
+
+
+def _saved(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("damage", DAMAGED_ARRAYS)
+def test_damaged_arrays_are_refused_in_a_short_line(tmp_path, damage):
+    (tmp_path / "v.npy").write_bytes(DAMAGED_ARRAYS[damage](_saved(np.random.default_rng(0).random((4, 3)))))
+    (tmp_path / "v.tokens.txt").write_text("a\nb\nc\nd\n")
+    with pytest.raises(ValueError) as caught:
+        load_vectors(tmp_path / "v.npy", ["[PAD]", "a", "b", "c", "d"])
+    assert str(tmp_path / "v.npy") in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500

@@ -109,6 +109,8 @@ def _check_values(model, state: dict[str, torch.Tensor], own: dict[str, torch.Te
     for name, tensor in state.items():
         if name in own and _kind_of(tensor) != _kind_of(own[name]):
             raise checkpoint.damaged(path, f"{name} is of type {tensor.dtype}, not {own[name].dtype}")
+        if name in own and tensor.dim() != own[name].dim() and tensor.numel() == own[name].numel() == 1:
+            raise checkpoint.damaged(path, f"{name} has shape {list(tensor.shape)}, not {list(own[name].shape)}")
         if tensor.is_floating_point():
             bad = ~tensor.isfinite() if name in weights else tensor.isnan()
             if count := int(bad.sum()):

@@ -168,7 +168,7 @@ class KeptRun(FullRanking):
             raise UserError(f"{path} was trained on other interactions or texts of the same users and items of "
                             f"{self.identity.dataset!r}: resume with the data of then, or train anew")
         now = {**package_versions(), "device": device_name(self.device)}
-        before = {**record["versions"], "device": record.get("device", now["device"])}
+        before = {**record.get("versions", {}), "device": record.get("device", now["device"])}
         if different := [f"{name} {now.get(name)} (it was {before[name]})" for name in before if now.get(name) != before[name]]:
             logger.warning("%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(different))
 
