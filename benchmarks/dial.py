@@ -4,7 +4,7 @@ benchmarks.dial
 The speed-accuracy dial of a trained diffusion head: steps, samples, guidance and sampling noise need no new training.
 
     python benchmarks/dial.py --checkpoint=saved/RUN
-    python benchmarks/dial.py --dataset=ml-100k --condition_dropout=0.1 --guidance 0 1 --sampling_noise 0 1
+    python benchmarks/dial.py --dataset=ml-100k --noisy_skip=True --condition_dropout=0.1 --guidance 0 1 --sampling_noise 0 1
 
 Without ``--checkpoint`` a model is trained first, with further ``--key=value`` settings, and kept in
 ``OUTPUT/DATASET-dial/saved``; with it such settings change how the model is evaluated. Every combination is measured on
