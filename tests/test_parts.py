@@ -55,11 +55,6 @@ def test_what_recbole_reads_passes(key, value):
     check_parts(key, value, {})
 
 
-def test_clipping_and_scaling_do_not_go_together():
-    with pytest.raises(UserError, match="scaled"):
-        check_parts("clip_grad_norm", {"max_norm": 1.0}, {"enable_scaler": True})
-
-
 def test_the_form_of_a_filter_fits_its_column():
     check_interval_and_type("rating", "float", "[3,4]")
     check_interval_and_type("rating", "float", [3, 4])  # RecBole reads it as the interval that it looks like

@@ -61,7 +61,9 @@ def read_item_texts(config, item_ids, files: Files | None = None) -> dict[str, l
             raise UserError(what)
         files.tell([what])
     table = table.reindex(item_ids).fillna("")
-    return {name: table[name].tolist() for name in fields}
+    separator = config["seq_separator"]
+    return {name: [" ".join(filter(None, text.split(separator))) for text in table[name]]
+            if columns[name].endswith("seq") and separator != " " else table[name].tolist() for name in fields}
 
 
 def joined(texts: dict[str, list[str]]) -> list[str]:

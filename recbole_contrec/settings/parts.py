@@ -144,9 +144,6 @@ def _check_clipping(key, value, final):
     norm = value.get("norm_type", 2.0)
     if "max_norm" not in value or isinstance(norm, str) and norm != "inf":
         raise UserError(f"{key}={show(value)}: needs max_norm, and norm_type is a number or 'inf': write {FORMS[key]}")
-    if final.get("enable_scaler"):
-        raise UserError("clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is another "
-                        "bound in every step. Leave one of them away")
 
 
 _REPEATED = re.compile(r"(?:^|_)(?:layers?|blocks?|heads?|depth|hops?|hop_num|layer_num|layers_num|heads_num)$")

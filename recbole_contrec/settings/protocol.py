@@ -39,6 +39,9 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
     Raises:
         UserError: says what goes together.
     """
+    if final.get("clip_grad_norm") and final.get("enable_scaler"):
+        raise UserError("clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is another "
+                        "bound in every step. Leave one of them away")
     args = final["eval_args"]
     own = given.get("eval_args") or {}
     split, order = args["split"], args["order"]

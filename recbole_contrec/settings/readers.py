@@ -45,8 +45,7 @@ def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bo
         if row.fate == REFUSED and key != "valid_metric_bigger":  # that one is checked with its metric
             raise UserError(f"{key}={show(value)}: {row.text}")
         if row.readers and not reads(config, final, row.readers, windows):
-            reason = f"{config.model} {_WHY.get(row.readers, 'does not read it')}" + (
-                f": to keep the rows from a value on, set --val_interval={_as_filter(value)}" if key == "threshold" else "")
+            reason = _reason(config, key, value, row.readers)
             if row.elsewhere == "refused":
                 raise UserError(f"{key}={show(value)}: {reason}")
             logger.warning("%s=%s does nothing: %s", key, show(value), reason)
@@ -55,6 +54,14 @@ def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bo
     for row in BY_KEY.values():  # that of a YAML of the data set counts as well, but is not this model's fault
         if row.key == "threshold" and row.key not in given and final.get(row.key) and not reads(config, final, row.readers, windows):
             logger.warning("%s=%s does nothing: %s %s", row.key, show(final[row.key]), config.model, _WHY["labels"])
+
+
+def _reason(config, key: str, value: Any, readers: str) -> str:
+    own = config.entry.values.get(key)
+    if key == "transform" and own:
+        return f"{config.model} is trained with {key}={own}"
+    filters = f": to keep the rows from a value on, set --val_interval={_as_filter(value)}" if key == "threshold" else ""
+    return f"{config.model} {_WHY.get(readers, 'does not read it')}{filters}"
 
 
 def unknown_setting(key: str, settings: dict[str, Setting]) -> str:
@@ -92,7 +99,8 @@ def reads(config, final: dict[str, Any], what: str, windows: bool) -> bool:
     if what == "transform":
         own = config.entry.values.get("transform")
         return final["transform"] == own if own or is_window else _mentions(config.model_class, "|".join(_TRANSFORMED))
-    return _mentions(config.model_class, what)
+    masked = what in ("mask_ratio", "ft_ratio") and final["transform"] == "mask_itemseq"
+    return masked or _mentions(config.model_class, what)
 
 
 def learns_from_labels(config) -> bool:

@@ -137,8 +137,9 @@ TABLE: tuple[Key, ...] = (
                val_interval="rows to keep: an interval for numbers, a list for tokens; other forms are refused, where RecBole "
                             "filters nothing",
                user_inter_num_interval="users to keep, by interactions", item_inter_num_interval="items to keep, by interactions",
-               rm_dup_inter="keep the first or the last of equal pairs",
-               filter_inter_by_user_or_item="drop interactions whose user or item its file lacks"),
+               rm_dup_inter="keep the first or the last of equal pairs"),
+    Key("filter_inter_by_user_or_item", HONOURED, "drop interactions whose user or item its file lacks",
+        _DATA + "test_interactions_without_an_item_are_dropped_or_kept"),
     *_honoured(_DATA + "test_columns_share_ids", "", "", alias_of_user_id="columns with the ids of users",
                alias_of_item_id="columns with the ids of items"),
     Key("benchmark_filename", HONOURED, "data that come split, unfiltered; sequential models need item_id_list; not for whole "

@@ -102,7 +102,8 @@ class WindowTrainer(Trainer):
             group["lr"] = self.learning_rate * factor * group.get("share", 1.0)
 
     def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses):
-        terms = ", ".join(f"{set_color(name, 'blue')}: {value:.4f}" for name, value in losses._asdict().items())
+        digits = self.config["loss_decimal_place"]
+        terms = ", ".join(f"{set_color(name, 'blue')}: {value:.{digits}f}" for name, value in losses._asdict().items())
         return (set_color(f"epoch {epoch_idx} training", "green") + f" [{set_color('time', 'blue')}: "
                 f"{e_time - s_time:.2f}s, {terms}]")
 
