@@ -2,14 +2,12 @@
 
 import json
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import TINY, TINY_OF, changed, write_atomic_files
+from conftest import TINY, TINY_OF, changed
 from killing import DIED, Runner, counted
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import load_data_and_model, run
@@ -82,3 +80,117 @@ def test_the_same_bits_whether_stages_are_found_or_a_run_is_killed(tiny, workpla
     assert code == 0, said
     assert_same_bits(saved / "run", workplace / "cut" / "saved" / "run")
     assert not list(workplace.rglob("*before*"))
+
+
+# each cause by itself
+
+
+def drawing_stage(draws, tensors):
+    def build(report):
+        for _ in range(draws):
+            torch.rand(3), np.random.rand(3), random.random()
+        return StageResult(tensors, {})
+
+    return build
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_stage_leaves_random_generators_as_it_found_them(tmp_path, found):
+    stage = Stage("something", {}, drawing_stage(5, {"x": torch.ones(2)}), lambda tensors: None)
+    if found:
+        run_stages([stage], "data", tmp_path)
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)
+    wanted = torch.rand(1), np.random.rand(), random.random()
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)
+    run_stages([stage], "data", tmp_path)
+    assert (torch.rand(1), np.random.rand(), random.random()) == wanted
+
+
+def test_a_stage_gives_tensors_that_lie_in_memory_alike_whether_it_is_done_or_found(tmp_path):
+    given = []
+    stage = Stage("something", {}, drawing_stage(0, {"x": torch.arange(12.0).reshape(3, 4).T, "y": torch.arange(9.0)[1:]}),
+                  lambda tensors: given.append(tensors))
+    for _ in range(2):
+        run_stages([stage], "data", tmp_path)
+    for tensors in given:
+        assert all(tensor.is_contiguous() and tensor.data_ptr() % 64 == 0 for tensor in tensors.values())
+    assert all(torch.equal(given[0][name], given[1][name]) for name in given[0])
+
+
+def test_python_trains_as_the_command_line(tiny, workplace):
+    """Configuration, data and model by hand, and a second training of the same model that was loaded."""
+    from recbole_contrec.data.loading import load_data
+    from recbole_contrec.quick_start import assemble
+    from recbole_contrec.settings.config import Config
+
+    arguments = changed(TINY_OF["ContRec"], ["--epochs=1", f"--data_path={tiny}"])
+    result = run("ContRec", "tiny", arguments=arguments)
+    config = Config("ContRec", "tiny", arguments=arguments)
+    by_hand = assemble(config, load_data(config))
+    by_hand.trainer.fit(by_hand.data.train, by_hand.data.valid, saved=False, verbose=False)
+    whole = load_data_and_model(result["checkpoint"])
+    assert same_weights(by_hand.model, whole.model)
+    again = []
+    for _ in range(2):
+        loaded = load_data_and_model(result["checkpoint"])
+        loaded.trainer.fit(loaded.data.train, loaded.data.valid, saved=False, verbose=False)
+        again.append(loaded.model)
+    assert same_weights(*again) and not same_weights(again[0], whole.model)
+
+
+def same_weights(one, other):
+    other = other.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.state_dict().items())
+
+
+# what is found when a run is resumed, not at its end
+
+
+@pytest.fixture
+def cut(tiny, workplace, runner):
+    """The folder of a run of SASRecAll that was killed behind its second epoch, and its arguments."""
+    arguments = changed(TINY, ["--epochs=3", *SMALL_SASREC, f"--data_path={tiny}", "--run_name=run"])
+    with counted() as happened:
+        run("SASRecAll", "tiny", arguments=changed(arguments, ["--run_name=whole"]))
+    second = [number for number, what in enumerate(happened, 1) if what == "after last.safetensors"][1]
+    assert runner(workplace, "SASRecAll", arguments, die_at=second)[0] == DIED
+    return workplace / "saved" / "run", arguments
+
+
+def test_what_cannot_be_resumed_is_refused_at_once(cut, tiny, runner, workplace, capsys, caplog):
+    folder, arguments = cut
+    best, whole = folder / "best.safetensors", (folder / "best.safetensors").read_bytes()
+
+    def refused(*more):
+        with pytest.raises(UserError) as error:
+            run("SASRecAll", "tiny", arguments=changed(arguments, more), resume=str(folder))
+        assert not (folder / "result.json").exists()
+        return str(error.value)
+
+    best.unlink()
+    assert "there is no checkpoint" in (said := refused()) and "train it anew" in said
+    best.write_bytes(whole[:-8])
+    assert "damaged" in (said := refused()) and "train it anew" in said
+    best.write_bytes((folder.parent / "whole" / "best.safetensors").read_bytes())
+    assert "not the best model of this run" in refused()
+    best.write_bytes(whole)
+    assert "was trained with hidden_size=16" in refused("--hidden_size=8")
+
+    inter = tiny / "tiny" / "tiny.inter"
+    text = inter.read_text()
+    lines = text.splitlines()
+    lines[1:3] = [lines[1].rsplit("\t", 1)[0] + "\t1", lines[2].rsplit("\t", 1)[0] + "\t0"]  # two items change places
+    inter.write_text("\n".join(lines) + "\n")
+    assert "other interactions or texts of the same users and items" in refused()
+    inter.write_text(text)
+
+    lock.acquire(folder)
+    try:
+        code, said = runner(workplace, "SASRecAll", arguments, resume=folder)
+    finally:
+        lock.release(folder)
+    assert code == 2 and "another process is training this run" in said
+
+    with caplog.at_level("WARNING"):
+        result = run("SASRecAll", "tiny", arguments=changed(arguments, ["--epochs=4"]), resume=str(folder))
+    assert result["epochs"] == 4 and "goes on with epochs=4 (it was 3): its numbers may not be" in caplog.text
