@@ -11,14 +11,18 @@ DIED = 99
 
 
 @contextlib.contextmanager
-def counted(die_at=0):
-    """The list of what happens inside this block: steps of an optimizer, and both sides of every moment in which a file gets
-    its name. The process ends at number ``die_at``, counted from 1, as one that is killed: nothing is cleared up."""
+def counted(die_at=0, at_once=False):
+    """The list of what happens inside this block, from the first state to resume from (or ``at_once``) on: steps of an optimizer,
+    and both sides of every moment in which a file gets its name. The process ends at number ``die_at``, counted from 1, as one
+    that is killed: nothing is cleared up."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    happened, replace, link = [], os.replace, os.link
+    happened, replace, link, begun = [], os.replace, os.link, [at_once]
 
     def happens(what):
+        if not begun[0]:
+            begun[0] = what == "after last.safetensors"
+            return
         happened.append(what)
         if len(happened) == die_at:
             os._exit(DIED)
@@ -70,7 +74,7 @@ def _child(folder, model, arguments, die_at, resume):
     for stream in (1, 2):
         os.dup2(output, stream)
     try:
-        with counted(die_at):
+        with counted(die_at, at_once=bool(resume)):
             run(model, "tiny", arguments=arguments, resume=resume)
         return 0
     except UserError as error:
