@@ -48,24 +48,28 @@ def check_sizes(config, dataset) -> None:
     if sequential and config["benchmark_filename"] is None:
         width = _width_of_a_row(config, dataset)
         # twice: RecBole copies the rows when it splits them
-        _refuse_beyond(2 * rows * width, f"MAX_ITEM_LIST_LENGTH={config['MAX_ITEM_LIST_LENGTH']}: {rows:,} rows of histories, "
+        _refuse_beyond(2 * rows * width, f"MAX_ITEM_LIST_LENGTH={config['MAX_ITEM_LIST_LENGTH']}: {rows:,} rows of "
+                                         "histories, "
                        f"{width:,} bytes each,")
     else:
         width = 8 * (config["MAX_ITEM_LIST_LENGTH"] if sequential else 1)
     targets = min(config["train_batch_size"], interactions)
     if sequential and config["loss_type"] == "CE" and not config["ranking_negatives"] and not config["identifiers"]:
-        _refuse_beyond(2 * 4 * targets * items, f"train_batch_size={config['train_batch_size']}: scores of {items - 1:,} items for "
+        _refuse_beyond(2 * 4 * targets * items, f"train_batch_size={config['train_batch_size']}: scores of "
+                                                f"{items - 1:,} items for "
                        f"{targets:,} targets, with their gradients,", config["device"])
     for mode in {*config["eval_args"]["mode"].values()}:
         sampled = sampled_items(mode)
         if sampled is not None:
             if sampled > max(1000, items):
-                raise UserError(f"eval_args.mode={mode} samples more items than the catalogue has ({items - 1:,}): set full")
+                raise UserError(f"eval_args.mode={mode} samples more items than the catalogue has ({items - 1:,}): set "
+                                "full")
             _refuse_beyond((sampled + 1) * width, f"eval_args.mode={mode}: the rows of one user, {width:,} bytes each,")
         elif mode == "full":
             batch = min(config["eval_batch_size"], rows) if sequential else max(config["eval_batch_size"] // items, 1)
             batch = min(batch, rows)
-            _refuse_beyond(2 * 4 * batch * items, f"eval_batch_size={config['eval_batch_size']}: scores of {items - 1:,} items for "
+            _refuse_beyond(2 * 4 * batch * items, f"eval_batch_size={config['eval_batch_size']}: scores of "
+                                                  f"{items - 1:,} items for "
                            f"{batch:,} rows", config["device"])
 
 
@@ -84,8 +88,10 @@ def fits_in_memory(config) -> Iterator[None]:
         if parameter is not None:
             total += parameter.numel() * parameter.element_size()
             if total * STATE > free:
-                raise UserError(f"{config['model']} with {_large_settings(config)} is too large: its parameters, their gradients and "
-                                f"the state of the optimizer take at least {_shown(total * STATE)}, {_shown(free)} are free")
+                raise UserError(f"{config['model']} with {_large_settings(config)} is too large: its parameters, their "
+                                "gradients and "
+                                f"the state of the optimizer take at least {_shown(total * STATE)}, {_shown(free)} are "
+                                "free")
 
     hook = register_module_parameter_registration_hook(add)
     try:

@@ -41,7 +41,8 @@ def check_named_columns(config, dataset: str, folders: Iterable[Path]) -> None:
         for name in names:
             _require(key, name, every, files)
             if not every[name].startswith(_KINDS.get(key, "")):
-                raise UserError(f"{key}: column {shown(name)} is of type {every[name]}, and {key} reads {_KINDS[key]} columns")
+                raise UserError(f"{key}: column {shown(name)} is of type {every[name]}, and {key} reads {_KINDS[key]} "
+                                "columns")
     for name, wanted in (config["val_interval"] or {}).items():
         check_interval_and_type(name, every[name], wanted)
     for name in config["seq_len"] or ():
@@ -91,7 +92,8 @@ def _require(key: str, name: str, every: dict[str, str], files: dict[str, dict[s
         return
     for suffix, columns in files.items():
         if name in columns:
-            raise UserError(f"{key}: column {shown(name)} of the .{suffix} file is not loaded: name it in load_col, for instance "
+            raise UserError(f"{key}: column {shown(name)} of the .{suffix} file is not loaded: name it in load_col, "
+                            "for instance "
                             f"--load_col={{'{suffix}': [..., '{name}']}}")
     raise UserError(f"{key}: there is no column {shown(name)}{did_you_mean(name, every)}; loaded are {_listed(every)}")
 
@@ -102,7 +104,8 @@ def _check_labels(config, every, interactions) -> None:
         return
     numbers = [name for name, kind in interactions.items() if kind == "float" and name != config["TIME_FIELD"]]
     if learns_from_labels(config) or "labeled" in config["eval_args"]["mode"].values():
-        raise UserError(f"{config.model} needs labels, and no column {config['LABEL_FIELD']} is loaded: say from which value on an "
+        raise UserError(f"{config.model} needs labels, and no column {config['LABEL_FIELD']} is loaded: say from which "
+                        "value on an "
                         f"interaction counts, for instance --threshold={{'{(numbers or ['rating'])[0]}': 4}}")
 
 

@@ -27,7 +27,8 @@ def check_benchmark(config, dataset) -> None:
     if not shortest:
         raise UserError(f"benchmark_filename: a row has an empty {history}: {config.model} needs an item to read")
     if longest > config["MAX_ITEM_LIST_LENGTH"]:
-        raise UserError(f"benchmark_filename: {history} holds up to {longest} items: set --MAX_ITEM_LIST_LENGTH={longest}")
+        raise UserError(f"benchmark_filename: {history} holds up to {longest} items: set "
+                        f"--MAX_ITEM_LIST_LENGTH={longest}")
 
 
 def check_history_column(config, kind: str | None, loaded: list[str], where) -> None:
@@ -45,10 +46,12 @@ def check_history_column(config, kind: str | None, loaded: list[str], where) -> 
         raise UserError(f"{where}: {config.model} needs the history of every row, column {history}:token_seq"
                         + (f"; it is {history}:{kind}" if kind else f", which lacks; it has {', '.join(loaded)}"))
     if history != "item_id_list":
-        raise UserError(f"benchmark_filename: RecBole reads histories from item_id_list only: name the columns item_id and "
+        raise UserError("benchmark_filename: RecBole reads histories from item_id_list only: name the columns item_id "
+                        "and "
                         f"item_id_list (ITEM_ID_FIELD={config['ITEM_ID_FIELD']}, LIST_SUFFIX={config['LIST_SUFFIX']})")
     if history not in (config["alias_of_item_id"] or ()):
-        raise UserError(f"benchmark_filename: the items of {history} would be numbered apart from {config['ITEM_ID_FIELD']}: set "
+        raise UserError(f"benchmark_filename: the items of {history} would be numbered apart from "
+                        f"{config['ITEM_ID_FIELD']}: set "
                         f"--alias_of_item_id=['{history}']")
 
 
@@ -59,7 +62,8 @@ def check_split(config) -> Iterator[None]:
         yield
     except (ValueError, IndexError, ZeroDivisionError, NotImplementedError, AssertionError) as error:
         text = str(error).strip().splitlines()
-        raise UserError(f"data set {config['dataset']!r} cannot be split and sampled by eval_args={show(config['eval_args'])}"
+        raise UserError(f"data set {config['dataset']!r} cannot be split and sampled by "
+                        f"eval_args={show(config['eval_args'])}"
                         + (f": {text[0]}" if text else "")) from error
 
 

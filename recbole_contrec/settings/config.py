@@ -32,7 +32,6 @@ from recbole_contrec.settings.registry import (
     dataset_folder,
     find_model,
     general_settings,
-    keep_bounds,
     list_datasets,
     model_exists,
     overlay,
@@ -40,7 +39,7 @@ from recbole_contrec.settings.registry import (
     tuned_files,
     recbole_properties,
 )
-from recbole_contrec.settings.schema import Loader, parse_arguments, parse_value, read_yaml, show
+from recbole_contrec.settings.schema import Loader, keep_bounds, parse_arguments, parse_value, read_yaml, show
 
 compat.require_recbole()
 compat.apply()

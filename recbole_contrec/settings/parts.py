@@ -50,7 +50,8 @@ def check_parts(key: str, value: Any, final: dict[str, Any]) -> None:
     check_form(key, value)
     for part, content in value.items() if key in PARTS else ():
         if part not in PARTS[key]:
-            raise UserError(f"{key}: unknown part {part}{did_you_mean(part, PARTS[key])}; it has {', '.join(PARTS[key])}")
+            raise UserError(f"{key}: unknown part {part}{did_you_mean(part, PARTS[key])}; it has "
+                            f"{', '.join(PARTS[key])}")
         try:
             PARTS[key][part].check(content)
         except UserError as error:
@@ -95,7 +96,8 @@ def _check_split(key, value, final):
             near = did_you_mean(content, LEFT_OUT) if isinstance(content, str) else ""
             raise UserError(f"{key}: split LS={show(content)}: must be one of {', '.join(LEFT_OUT)}{near}")
         if content == "valid_only":
-            raise UserError(f"{key}: split LS=valid_only leaves nothing to test, and a run ends with a test: set valid_and_test "
+            raise UserError(f"{key}: split LS=valid_only leaves nothing to test, and a run ends with a test: set "
+                            "valid_and_test "
                             "or test_only")
         return
     if not (isinstance(content, list) and len(content) == 3 and all(_is_share(share) for share in content)):
@@ -103,7 +105,8 @@ def _check_split(key, value, final):
                         f"{{'{name}': {SPLITS[name]}}}")
     train, valid, test = content
     if not train or not test or name == "TS" and not valid:
-        raise UserError(f"{key}: split {name}={show(content)}: there must be something to train on and something to test"
+        raise UserError(f"{key}: split {name}={show(content)}: there must be something to train on and something to "
+                        "test"
                         + (", and for TS something to validate" if name == "TS" else ""))
 
 
@@ -112,10 +115,12 @@ def _check_modes(key, value, final):
     if isinstance(mode, dict):
         for phase in mode:
             if phase not in PHASES:
-                raise UserError(f"{key}: mode: unknown part {phase}{did_you_mean(str(phase), PHASES)}; it has valid, test")
+                raise UserError(f"{key}: mode: unknown part {phase}{did_you_mean(str(phase), PHASES)}; it has valid, "
+                                "test")
     for phase_mode in mode.values() if isinstance(mode, dict) else [mode] if mode is not None else []:
         if not (isinstance(phase_mode, str) and re.fullmatch(r"full|labeled|(uni|pop)[1-9]\d*", phase_mode)):
-            raise UserError(f"{key}: mode={show(phase_mode)}: must be full, labeled, or a number of sampled items behind uni "
+            raise UserError(f"{key}: mode={show(phase_mode)}: must be full, labeled, or a number of sampled items "
+                            "behind uni "
                             "or pop: uni100, pop100")
 
 
@@ -184,7 +189,8 @@ def check_interval(key: str, value: Any) -> None:
         match = re.fullmatch(r"\s*[\[(]([^,\[\]()]+),([^,\[\]()]+)[\])]\s*", part)
         ends = [_number(end) for end in match.groups()] if match else [None]
         if None in ends:
-            raise UserError(f"{key}={show(value)}: write an interval such as {_as_interval(value) or '[5,inf) or (0,100]'}")
+            raise UserError(f"{key}={show(value)}: write an interval such as "
+                            f"{_as_interval(value) or '[5,inf) or (0,100]'}")
         if ends[0] > ends[1]:
             raise UserError(f"{key}={show(value)}: {ends[0]:g} is above {ends[1]:g}, so that the interval is empty")
 
@@ -214,7 +220,8 @@ def _check_values(key, value, final):
         if isinstance(wanted, list) and wanted and all(isinstance(token, str) for token in wanted):
             continue  # tokens that are kept; that the column holds tokens is checked with its header
         if wanted is None or isinstance(wanted, list) and not (len(wanted) == 2 and all(map(_is_finite_number, wanted))):
-            raise UserError(f"{key}: {column}={show(wanted)}: write an interval such as '[3,inf)' for numbers, or a list of "
+            raise UserError(f"{key}: {column}={show(wanted)}: write an interval such as '[3,inf)' for numbers, or a "
+                            "list of "
                             "texts for tokens: ['a', 'b']")
         try:
             check_interval(column, wanted)
@@ -229,10 +236,12 @@ def check_interval_and_type(column: str, kind: str, wanted: Any) -> None:
         UserError: the other form.
     """
     if kind.startswith("float") and isinstance(wanted, list) and not all(map(_is_finite_number, wanted)):
-        raise UserError(f"val_interval: {column}={show(wanted)}: {column} holds numbers ({kind}): write an interval such as "
+        raise UserError(f"val_interval: {column}={show(wanted)}: {column} holds numbers ({kind}): write an interval "
+                        "such as "
                         f"'{_as_interval(wanted) or '[3,inf)'}'")
     if kind.startswith("token") and not isinstance(wanted, list):
-        raise UserError(f"val_interval: {column}={show(wanted)}: {column} holds tokens ({kind}): list those to keep, such as "
+        raise UserError(f"val_interval: {column}={show(wanted)}: {column} holds tokens ({kind}): list those to keep, "
+                        "such as "
                         "['a', 'b']")
 
 
@@ -253,7 +262,8 @@ def _check_lists_of_columns(key, value, final):
         if key == "unload_col" and (final.get("load_col") or {}).get(suffix, "*") != "*":
             raise UserError(f"unload_col and load_col both name columns of the .{suffix} file: leave one of them away")
         if suffix not in known:
-            raise UserError(f"{key}: unknown part {suffix}{did_you_mean(str(suffix), known)}; it has {', '.join(known)}")
+            raise UserError(f"{key}: unknown part {suffix}{did_you_mean(str(suffix), known)}; it has "
+                            f"{', '.join(known)}")
         if columns == "*" and key == "load_col" or isinstance(columns, (list, tuple)) and all(
                 isinstance(column, str) for column in columns):
             continue
@@ -276,7 +286,8 @@ def _check_buckets(key, value, final):
         bucket = how.get("bucket") if isinstance(how, dict) else None
         if method not in ("ED", "LD") or not set(how) <= {"method", "bucket"} or (method == "ED") != (
                 isinstance(bucket, int) and not isinstance(bucket, bool) and bucket >= 1):
-            raise UserError(f"{key}: {column}={show(how)}: must be {{'method': 'ED', 'bucket': 10}} for ten buckets of equal "
+            raise UserError(f"{key}: {column}={show(how)}: must be {{'method': 'ED', 'bucket': 10}} for ten buckets of "
+                            "equal "
                             "width, or {'method': 'LD'} for logarithmic ones")
         if column not in (final.get("numerical_features") or ()):
             raise UserError(f"{key}: {column} must stand in numerical_features as well")

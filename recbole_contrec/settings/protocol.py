@@ -40,7 +40,8 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         UserError: says what goes together.
     """
     if final.get("clip_grad_norm") and final.get("enable_scaler"):
-        raise UserError("clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is another "
+        raise UserError("clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is "
+                        "another "
                         "bound in every step. Leave one of them away")
     args = final["eval_args"]
     own = given.get("eval_args") or {}
@@ -49,17 +50,21 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         _check_given_parts(kind, final, given, own)
         return
     if kind.windows and (split != LEAVE_ONE_OUT or order != "TO"):
-        raise UserError(f"{kind.name} trains on whole histories and needs the leave-one-out split in order of time: leave "
+        raise UserError(f"{kind.name} trains on whole histories and needs the leave-one-out split in order of time: "
+                        "leave "
                         "eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO")
     if kind.sequential and order != "TO":
-        raise UserError(f"{kind.name} reads histories in order of time: leave eval_args.order at TO, it is {show(order)}")
+        raise UserError(f"{kind.name} reads histories in order of time: leave eval_args.order at TO, it is "
+                        f"{show(order)}")
     if "TS" in split and order != "TO":
         raise UserError("eval_args: split TS cuts at a moment in time: leave order at TO")
     if {"LS", "TS"} & set(split) and own.get("group_by", "user") != "user":
-        raise UserError(f"eval_args: group_by={show(own['group_by'])}: split {next(iter(split))} always cuts the history of every "
+        raise UserError(f"eval_args: group_by={show(own['group_by'])}: split {next(iter(split))} always cuts the "
+                        "history of every "
                         "user; leave group_by at user, or split by RS")
     if final.get("mask_seen") and kind.sequential and split != LEAVE_ONE_OUT:
-        raise UserError(f"mask_seen=True needs the leave-one-out split, {LEAVE_ONE_OUT}: with split={show(split)} a user has "
+        raise UserError(f"mask_seen=True needs the leave-one-out split, {LEAVE_ONE_OUT}: with split={show(split)} a "
+                        "user has "
                         "several targets, and what was seen before each is not kept")
 
 
@@ -72,7 +77,8 @@ def _check_given_parts(kind, final, given, own) -> None:
         raise UserError(f"benchmark_filename={show(parts)}: must name three parts, such as ['train', 'valid', 'test']")
     if useless := [f"eval_args.{part}" for part in ("split", "order", "group_by") if part in own] + [
             key for key in FILTERS if final.get(key) and str(final[key]).replace(" ", "") != "[0,inf)"]:
-        raise UserError(f"benchmark_filename: the data come split and are read as they are, so that {', '.join(useless)} would do "
+        raise UserError("benchmark_filename: the data come split and are read as they are, so that "
+                        f"{', '.join(useless)} would do "
                         "nothing: leave it away")
     if final.get("mask_seen") is not None and kind.sequential:
         raise UserError("mask_seen: not with benchmark_filename, where what was seen before a target is not kept")
@@ -104,7 +110,8 @@ def check_metrics(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> N
         raise UserError(f"topk={show(final['topk'])}: ranking metrics need a cut-off, for instance --topk=[10]")
     bigger = chosen.lower() not in smaller_metrics
     if "valid_metric_bigger" in given and given["valid_metric_bigger"] != bigger:
-        raise UserError(f"valid_metric_bigger={given['valid_metric_bigger']}: {'more' if bigger else 'less'} of {chosen} is better, "
+        raise UserError(f"valid_metric_bigger={given['valid_metric_bigger']}: {'more' if bigger else 'less'} of "
+                        f"{chosen} is better, "
                         "and RecBole goes by that; leave this setting away")
     _check_kinds(kind, metrics, final["eval_args"]["mode"])
 
@@ -114,15 +121,19 @@ def _check_kinds(kind: Kind, metrics: list[str], mode) -> None:
     ranking = [metric for metric in metrics if metric_types[metric.lower()] == EvaluatorType.RANKING]
     value = [metric for metric in metrics if metric not in ranking]
     if ranking and value:
-        raise UserError(f"metrics: {', '.join(ranking)} rate rankings and {', '.join(value)} predicted clicks; a run has one kind")
+        raise UserError(f"metrics: {', '.join(ranking)} rate rankings and {', '.join(value)} predicted clicks; a run "
+                        "has one kind")
     modes = {*mode.values()} if isinstance(mode, dict) else {mode}
     if kind.windows and "labeled" in modes:
-        raise UserError(f"{kind.name} ranks what comes next and reads no labels: leave eval_args.mode at full, or set uni100 or pop100")
+        raise UserError(f"{kind.name} ranks what comes next and reads no labels: leave eval_args.mode at full, or set "
+                        "uni100 or pop100")
     if value and "full" in modes:
-        raise UserError(f"metrics: {', '.join(value)} rate predicted clicks: set eval_args.mode to labeled or, for sampled items, "
+        raise UserError(f"metrics: {', '.join(value)} rate predicted clicks: set eval_args.mode to labeled or, for "
+                        "sampled items, "
                         "to uni100, for both validation and test")
     if ranking and "labeled" in modes:
-        raise UserError(f"eval_args.mode=labeled rates predicted clicks (AUC, LogLoss); {', '.join(ranking)} need full, uni100 or "
+        raise UserError(f"eval_args.mode=labeled rates predicted clicks (AUC, LogLoss); {', '.join(ranking)} need "
+                        "full, uni100 or "
                         "pop100")
     if "labeled" in modes and len(modes) > 1:
         raise UserError("eval_args.mode: labeled stands for validation and test together, not beside sampled items")

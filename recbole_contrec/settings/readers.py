@@ -24,7 +24,8 @@ _WHY = {"labels": "learns from no labels, and they filter nothing",
         "features": "reads no features of users, items or interactions", "transform": "reads no transformed item lists",
         "get_preload_weight": "reads no vectors from files", "knowledge": "reads no knowledge graph",
         "sequential": "reads no histories", "negatives": "scores the whole catalogue and takes no sampled negatives",
-        "pairs": "takes no pairs of items", "shuffled": "always shuffles", "scaled": "computes in bf16, which needs no scaling"}
+        "pairs": "takes no pairs of items", "shuffled": "always shuffles", "scaled": "computes in bf16, which needs no "
+                                                                                     "scaling"}
 
 
 def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bool) -> None:

@@ -29,7 +29,7 @@ from recbole_contrec.compat import require_recbole
 from recbole_contrec.errors import UserError, did_you_mean, shown
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import load_class
-from recbole_contrec.settings.schema import Constraint, Setting, read_settings
+from recbole_contrec.settings.schema import Constraint, Setting, keep_bounds, read_settings
 
 CLASS_KEYS = ("model_class", "dataset_class", "trainer_class")
 SPECIAL_KEYS = ("extends", *CLASS_KEYS)
@@ -228,14 +228,6 @@ def overlay(settings: dict[str, Setting], path: Path, may_declare: bool = False,
         line = keep_bounds(known, line)
         settings[key], values[key] = line, line.default
     return values
-
-
-def keep_bounds(known: Setting | None, line: Setting) -> Setting:
-    """A setting that another file declares anew keeps the bounds it had there, unless the new comment has its own."""
-    if known is None or line.constraint or not known.constraint or line.types and line.types != known.types:
-        return line
-    kept = replace(line, types=known.types, constraint=known.constraint)
-    return kept if kept.accepts(line.default) else line
 
 
 # models

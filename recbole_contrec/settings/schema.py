@@ -30,7 +30,7 @@ were written for people, so that a type word nobody knows, or a default that bre
 import ast
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Iterable
@@ -210,6 +210,14 @@ def declare(key: str, comment: str) -> Setting:
     match = _COMMENT.match(comment)
     return Setting(key, "", _read_types(match["types"]), Constraint.read(match["constraint"]) if match["constraint"] else None,
                    match["meaning"].strip(), declared=True)
+
+
+def keep_bounds(known: Setting | None, line: Setting) -> Setting:
+    """A setting that another file declares anew keeps the bounds it had there, unless the new comment has its own."""
+    if known is None or line.constraint or not known.constraint or line.types and line.types != known.types:
+        return line
+    kept = replace(line, types=known.types, constraint=known.constraint)
+    return kept if kept.accepts(line.default) else line
 
 
 def read_settings(path: Path, tolerant: bool = False) -> dict[str, Setting]:

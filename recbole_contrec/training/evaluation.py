@@ -116,7 +116,8 @@ class FullRanking:
         items = interaction[self.config["ITEM_ID_FIELD"]][some].to(self.device)
         alike = torch.allclose(ranked[history[some].to(self.device), items], single, rtol=1e-4, atol=1e-5)
         if not alike:
-            logger.info("%s scores single items otherwise than rankings: sampled items are evaluated one by one", self.config["model"])
+            logger.info("%s scores single items otherwise than rankings: sampled items are evaluated one by "
+                        "one", self.config["model"])
         return alike
 
     def _seen_by(self, users, positive_u, positive_i):
