@@ -347,7 +347,7 @@ def test_parquet_with_named_columns(tmp_path):
 def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch):
     (tmp_path / "r.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    assert "pip install pyarrow" in fails("mine", tmp_path / "d", tmp_path / "r.parquet", columns=COLUMNS)
+    assert "needs pyarrow: pip install 'recbole_contrec[parquet]'" in fails("mine", tmp_path / "d", tmp_path / "r.parquet", columns=COLUMNS)
 
 
 @pytest.mark.parametrize(

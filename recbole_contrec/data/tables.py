@@ -148,7 +148,7 @@ def _parquet_columns(path: Path) -> list[str]:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise PrepareError(f"reading {path.name} needs pyarrow: pip install pyarrow") from error
+        raise PrepareError(f"reading {path.name} needs pyarrow: pip install 'recbole_contrec[parquet]'") from error
     return list(pyarrow.parquet.read_schema(path).names)
 
 
