@@ -37,9 +37,8 @@ _RUN, _DATA, _PLACE = "test_settings_of_runs.py::", "test_settings_of_data.py::"
 _PARTS, _METRICS, _SPLITS = "test_parts.py::", "test_metrics_and_modes.py::", "test_splits.py::"
 _TABLE = "test_recbole_keys.py::test_what_is_refused_stops_a_run"
 _SAID = "test_recbole_keys.py::test_what_nothing_reads_is_told_of"
-_PICKLED = "data sets and loaders are not kept as pickled files, which can run code when they are read; what is slow "
-           "to make is " \
-           "kept under checkpoint_dir/stages"
+_PICKLED = ("data sets and loaders are not kept as pickled files, which can run code when they are read; what is slow to make "
+            "is kept under checkpoint_dir/stages")
 _ONE = "a run is one process on one device"
 
 
