@@ -9,7 +9,7 @@ import pytest
 from conftest import write_atomic_files
 from independent import histories, histories_of_run, read_events
 
-SECONDS = 20
+SECONDS = 14
 FIRST, CASES = 0, 400  # seeds, at most
 MODELS = (["--model=ContRec"], ["--model=SASRec"],
           ["--model=SASRec", "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'item': ['item_id', 'title', 'genre']}"])
