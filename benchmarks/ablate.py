@@ -19,7 +19,7 @@ from typing import Sequence
 import numpy as np
 
 from ablate_report import draw, report
-from command_line import parse_with_settings, told, use_this_checkout
+from command_line import parse_with_settings, require_pictures, told, use_this_checkout
 from compare import FIRST_SEED, common_parser, run_all
 from runs import Run
 from variants import ABLATIONS, RANDOM_VECTORS, SHIPPED, Variant
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.list:
         print(listing(ABLATIONS[given.model]))
         return 0
+    require_pictures()
     failed = []
     try:
         if not given.tables_only:

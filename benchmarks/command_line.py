@@ -84,3 +84,14 @@ def refuse_odd_settings(parser: argparse.ArgumentParser, rest: Sequence[str]) ->
     keys = [argument[2:].partition("=")[0] for argument in rest]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         parser.error(f"given twice: {', '.join(twice)}")
+
+
+def require_pictures() -> None:
+    """Stop before anything runs where pictures of it could not be drawn.
+
+    Raises:
+        UserError: matplotlib is missing; says how to install it.
+    """
+    from recbole_contrec.packages import require
+
+    require("matplotlib", "drawing what was measured")

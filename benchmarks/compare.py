@@ -19,7 +19,16 @@ from typing import Callable, Sequence
 from tqdm import tqdm
 
 from asked import missing
-from command_line import Parser, name_of_a_folder, number, parse_with_settings, results_folder, told, use_this_checkout
+from command_line import (
+    Parser,
+    name_of_a_folder,
+    number,
+    parse_with_settings,
+    require_pictures,
+    results_folder,
+    told,
+    use_this_checkout,
+)
 from plots import draw
 from runs import RESULTS, Run, execute
 from tables import report, rows
@@ -31,6 +40,7 @@ FIRST_SEED = 2020
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, then write tables and pictures; 0, 1 if a run failed, 2 if it was asked for what cannot be."""
     given = _parse(arguments)
+    require_pictures()
     folder = given.output / given.dataset
     if not given.tables_only:
         failed = run_all([Run(model, given.dataset, seed, folder, given.name, given.settings)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 
 from asked import asked_for, differences, file_hashes
-from command_line import Parser, name_of_a_folder, number, parse_with_settings, results_folder
+from command_line import Parser, name_of_a_folder, number, parse_with_settings, require_pictures, results_folder
 from compare import FIRST_SEED
 from runs import PATHS, RESULTS, Run
 
@@ -45,6 +45,8 @@ def measure_and_report(given: argparse.Namespace, kind: str, record: str, measur
     Raises:
         UserError: that was not possible.
     """
+    if draw:
+        require_pictures()
     folder = given.output.resolve() / f"{given.dataset}-{kind}" if given.tables_only else measure(given)
     content = read_record(folder / record)
     text = report(content)

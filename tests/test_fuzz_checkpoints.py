@@ -173,7 +173,8 @@ def test_damaged_checkpoints_are_refused_and_nothing_is_loaded(trained, trainers
         else:
             held = checkpoint.load(folder / f"{part}.safetensors").part("model")
             ours = trainer.model.state_dict()
-            assert held.keys() == ours.keys()
+            # Files of earlier versions lack a part's state of its own.
+            assert held.keys() <= ours.keys() and all(key.endswith("_extra_state") for key in ours.keys() - held.keys())
             for key, tensor in held.items():
                 assert torch.equal(tensor.to(ours[key].dtype), ours[key]) and not tensor.isnan().any()
 

@@ -15,7 +15,7 @@ class Settings(dict):
     """As much of a configuration as is asked for packages."""
 
     def __init__(self, model, **values):
-        super().__init__(log_wandb=False, **values) if "log_wandb" not in values else super().__init__(values)
+        super().__init__({"log_wandb": False, **values})
         self.entry = find_model(model, properties_folders())
 
 
