@@ -1,7 +1,11 @@
 """Atomic files: types of columns, rows against the header, values, encodings, quotation marks; each fault in one line that names
 its place, and what is left out said aloud."""
 
+import bz2
+import gzip
 import logging
+import lzma
+import os
 import sys
 
 import numpy as np
@@ -211,7 +215,23 @@ def test_features_that_are_missing_are_said_and_infinite_ones_refused(files, cap
 def test_ids_that_cannot_be_told_apart(files):
     assert "tiny.inter, line 6: user_id is [PAD]" in refused(files, {"inter": line(6, "[PAD]", "i1", "4", "5")})
     assert "user_id is 'u1 ' and 'u1', which differ only in blanks" in refused(files, {"inter": line(6, "u1 ", "i1", "4", "5")})
-    files({"inter": line(6, "'u1'", "i1", "4", "5")}, "--user_inter_num_interval=[3,inf)")
+    for twin in ("u1\u200b", "\ufeffu1", "u1\x1a", "u\u00ad1", "u1\u3000"):
+        assert "and 'u1', which differ only in" in refused(files, {"inter": line(6, twin, "i1", "4", "5")})
+    for one, other in (("caf\u00e9", "cafe\u0301"), ("a b", "a  b"), ("a b", "a\u00a0b")):
+        change = {"inter": lambda text: line(7, "u1", other, "4", "5")(line(6, "u1", one, "4", "5")(text))}
+        assert "tiny.inter, lines 6 and 7: item_id is" in refused(files, change)
+    known = files({"inter": lambda text: line(8, "u1", "\U0001f468\u200d", "4", "5")(line(7, "u1", "\U0001f468", "4", "5")(
+        line(6, "u1", "'u1'", "4", "5")(text)))}).dataset.field2token_id["item_id"]
+    assert {"'u1'", "\U0001f468", "\U0001f468\u200d"} <= {*known}
+
+
+def test_values_that_look_like_others_are_said(files):
+    change = {"inter": lambda text: line(8, "u1", "8.0", "4", "3")(line(7, "u1", "7.0", "4", "2")(line(6, "u1", "7", "4", "1")(text)))}
+    [note] = files(change).dataset.notes
+    assert note.startswith("tiny.inter: item_id '7' and '7.0' (lines 6 and 7), and 1 such pairs")
+    change = {"inter": lambda text: line(7, "u1", "i2", "4", "1600000000000")(line(6, "u1", "i1", "4", "1600000000")(text))}
+    [note] = files(change).dataset.notes
+    assert "timestamp looks like seconds in 1 rows and like milliseconds or smaller units in 1 (lines 6 and 7" in note
 
 
 def test_single_precision_is_said_where_it_changes_the_order(files, tiny, caplog):
@@ -247,6 +267,34 @@ def test_encodings_are_read_where_they_are_named_and_else_said(files, tiny, enco
 def test_encodings_that_are_none(files):
     assert "encoding='utf-88' is no text encoding (did you mean utf-8" in refused(files, {}, "--encoding=utf-88")
     assert "no text encoding" in refused(files, {}, "--encoding=rot13")
+
+
+@pytest.mark.parametrize("pack, kind", [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_packed_files_are_told_from_other_encodings(files, tiny, pack, kind, encoding):
+    text = refused(files, {"inter": lambda text: pack(text.encode())}, f"--encoding={encoding}")
+    assert f"tiny.inter is a {kind} file" in text and "--encoding" not in text
+
+
+def test_bytes_that_are_no_text(files):
+    assert "damaged, or of another kind" in refused(files, {"inter": lambda text: bytes(range(256)) * 9})
+
+
+@pytest.mark.parametrize("suffix", ["inter", "item"])
+@pytest.mark.parametrize("make, what", [(os.mkdir, "a folder"), (lambda path: os.symlink(path, path), "a link that leads nowhere"),
+                                        (os.mkfifo, "no regular file"), (lambda path: os.symlink("/dev/zero", path), "no regular file")])
+def test_what_has_the_name_of_a_file_and_is_none(files, tiny, suffix, make, what):
+    path = tiny / "tiny" / f"tiny.{suffix}"
+    path.unlink()
+    make(path)
+    assert f"tiny.{suffix} is {what}" in refused(files, {})
+
+
+def test_files_whose_names_are_nearly_right(config_of, tiny):
+    for name in ("tiny.inter.gz", "Tiny.inter"):
+        os.rename(next((tiny / "tiny").glob("*iny.inter*")), tiny / "tiny" / name)
+        with pytest.raises(UserError, match=rf"has no file tiny\.inter \(did you mean {name}"):
+            config_of("SASRec")
 
 
 @pytest.mark.parametrize("change, number", [(lambda text: text.replace("u2\t", "u\0\t"), 17), (lambda text: bytes(20_000), 1)])

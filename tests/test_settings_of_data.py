@@ -58,6 +58,14 @@ def test_separators_and_encoding(shop, load):
         load("ContRec", "odd", "--encoding=latin-1")
     with pytest.raises(UserError, match="encoding"):
         load("ContRec", "odd", "--field_separator=,")
+    shop("tabs", HEADER, rows_of(), encoding="cp1252", item=items)
+    assert len(inter(load("ContRec", "tabs", "--field_separator=\\t", "--encoding=1252"))) == 20
+    for separator in ("", "~", "5", '"'):
+        with pytest.raises(UserError, match="cannot stand between columns"):
+            load("ContRec", "tabs", f"--field_separator={separator}")
+    for separator in ("", "\t"):
+        with pytest.raises(UserError, match="seq_separator"):
+            load("ContRec", "tabs", f"--seq_separator={separator}", "--encoding=1252")
 
 
 @pytest.mark.parametrize("model", ["SASRec", "ContRec"])
@@ -104,13 +112,66 @@ def test_features_of_context_models(shop, load):
         "buckets": ("--numerical_features=['price']", "--discretization={'price': {'method': 'ED', 'bucket': 2}}")}.items()}
     assert prices["plain"].max() == 40 and prices["field"].max() == prices["all"].max() == 1
     assert prices["numerical"].shape == (20, 2) and prices["buckets"][:, 1].unique().tolist() == [1, 2]
-    for argument in ("--numerical_features=['price']", "--normalize_all=True", "--normalize_field=['price']"):
-        with pytest.raises(UserError, match="reads no features"):
-            load("SASRec", "priced", argument)
+    with pytest.raises(UserError, match="reads no features"):
+        load("SASRec", "priced", "--numerical_features=['price']")
     for argument, text in (("--numerical_features=['prize']", "did you mean price?"), ("--normalize_field=['item_id']", "reads float")):
         with pytest.raises(UserError) as caught:
             load("FM", "priced", *common, argument)
         assert text in str(caught.value)
+
+
+def test_numbers_that_no_layer_reads_are_said_or_refused(shop, load, caplog):
+    shop("priced", HEADER + "|price:float", rows_of(4, 5, lambda user, place: 10 * place),
+         item=["item_id:token|weight:float|kind:token", *(f"i{item}|{item}|k" for item in range(17))])
+    with pytest.raises(UserError, match="column 'weight' is of type float, and SASRecF reads only those numbers"):
+        load("SASRecF", "priced", "--selected_features=['weight']")
+    load("SASRecF", "priced", "--selected_features=['weight']", "--numerical_features=['weight']")
+    everything = ("--threshold={'price': 20}", "--load_col={'inter': '*', 'item': '*'}", *CLICKS)
+    load("FM", "priced", *everything)
+    assert "FM does not read the columns weight:" in caplog.text
+    caplog.clear()
+    load("FM", "priced", *everything, "--numerical_features=['weight']")
+    assert "does not read" not in caplog.text
+
+
+def test_a_name_stands_for_one_column_and_files_that_are_named_exist(shop, load):
+    for name, header in (("twice", "item_id:token|timestamp:float"), ("foreign", "item_id:token|user_id:token")):
+        shop(name, HEADER, rows_of(), item=[header, *(f"i{item}|{item}" for item in range(17))])
+        with pytest.raises(UserError, match=r"is loaded of the \.inter and of the \.item file"):
+            load("BPR", name, "--load_col={'inter': '*', 'item': '*'}")
+        load("BPR", name, "--load_col={'inter': '*', 'item': ['item_id']}")
+    with pytest.raises(UserError, match=r"load_col: there is no file .*twice\.user"):
+        load("BPR", "twice", "--load_col={'inter': '*', 'user': '*'}")
+    with pytest.raises(UserError, match="unload_col: the .inter file has no column 'time'.*did you mean timestamp"):
+        load("BPR", "twice", "--load_col=~", "--unload_col={'inter': ['time']}")
+    with pytest.raises(UserError, match="USER_ID_FIELD and ITEM_ID_FIELD are both 'item_id'"):
+        load("BPR", "twice", "--USER_ID_FIELD=item_id", "--ITEM_ID_FIELD=item_id")
+
+
+LINKED = ("--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'kg': ['head_id', 'relation_id', 'tail_id'], "
+          "'link': ['item_id', 'entity_id']}",)
+
+
+def test_links_of_items_to_entities(shop, load):
+    def write(name, link):
+        shop(name, HEADER, rows_of(), kg=["head_id:token|relation_id:token|tail_id:token", *(f"e{item}|r|e1" for item in range(17))],
+             link=["item_id:token|entity_id:token", *link])
+
+    pairs = [f"i{item}|e{item}" for item in range(17)]
+    write("whole", [*pairs, "i3|e3"])
+    data = load("CFKG", "whole", *LINKED).dataset
+    assert not data.notes and data.inter_num == 20
+    for name, more in (("items", "i3|e99"), ("entities", "i99|e3")):
+        write(name, [*pairs, more])
+        with pytest.raises(UserError, match=rf"{name}.link, lines 5 and 19: .* stands in more than one pair"):
+            load("CFKG", name, *LINKED)
+    write("lacking", pairs[1:])
+    data = load("CFKG", "lacking", *LINKED).dataset
+    assert data.inter_num == 19 and data.notes == ["lacking.link: 1 of 20 interactions are left out, for their item, for instance 'i0', is no "
+                                                   "entity of lacking.kg"]
+    write("strange", [f"j{item}|e{item}" for item in range(17)])
+    with pytest.raises(UserError, match="no item of an interaction is an entity"):
+        load("CFKG", "strange", *LINKED)
 
 
 def test_item_columns_that_a_model_names_are_loaded(config_of, assembled):

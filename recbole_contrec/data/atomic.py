@@ -7,6 +7,7 @@ a field that goes on over lines, and the first field of too long rows for an ind
 """
 
 import csv
+import os
 import re
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +30,32 @@ _STAND_IN = b"\x1f"  # for a separator of several characters
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
+def is_there(file: Path) -> bool:
+    """Whether there is a file to be read. What has its name and is none is not taken for nothing.
+
+    Raises:
+        UserError: a folder, a link to nothing or the like.
+    """
+    try:
+        if file.is_file():
+            return True
+        if not os.path.lexists(file):
+            return False
+        what = "a folder" if file.is_dir() else "a link that leads nowhere" if not file.exists() else "no regular file"
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    raise UserError(f"{file} is {what}, where a file with columns should be")
+
+
+def _separator(value) -> str:
+    """The setting ``field_separator``; a tab may be written as a backslash and a t, as RecBole takes it too."""
+    if value == "\\t":
+        return "\t"
+    if not isinstance(value, str) or not value or set(value) & set('"\r\n'):
+        raise UserError(f"field_separator={show(value)} cannot stand between columns: name a character such as '\\t' or ','")
+    return value
+
+
 def read_header(file: Path, separator: str = "\t", encoding: str | None = None) -> dict[str, str]:
     """Column -> RecBole type from the first line of an atomic file.
 
@@ -36,7 +63,7 @@ def read_header(file: Path, separator: str = "\t", encoding: str | None = None) 
         UserError: the file cannot be read, a column without a type or with one that RecBole does not know, or the same
             column twice.
     """
-    file = Path(file)
+    file, separator = Path(file), _separator(separator)
     try:
         with open(file, "rb") as opened:
             head = opened.read(_HEAD)
@@ -92,10 +119,7 @@ class AtomicFile:
     """
 
     def __init__(self, path, separator: str = "\t", encoding: str | None = None, literal_quotes: bool = False):
-        self.path, self._literal = Path(path), literal_quotes
-        if not separator or set(separator) & set('"\r\n'):
-            raise UserError(f"field_separator={show(separator)} cannot stand between columns: name a character such as "
-                            "'\\t' or ','")
+        self.path, self._literal, separator = Path(path), literal_quotes, _separator(separator)
         try:
             data = self.path.read_bytes()
         except OSError as error:
@@ -157,7 +181,7 @@ class AtomicFile:
 
     def _numbers(self, texts: pd.Series, name: str) -> pd.Series:
         """A column as numbers that pandas' own parser does not take as it stands."""
-        read = {text: np.nan if text in MISSING else _number(text) for text in texts.unique()}
+        read = {text: np.nan if text.strip() in MISSING else _number(text) for text in texts.unique()}
         bad = [text for text, number in read.items() if number is None]
         if bad:
             rows = np.flatnonzero(texts.isin(bad))

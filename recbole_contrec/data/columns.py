@@ -8,7 +8,7 @@ command line. RecBole takes a time that is a category for a time, and counts its
 from pathlib import Path
 from typing import Any, Mapping
 
-from recbole_contrec.data.atomic import read_header
+from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.headers import inter_file, require_columns
 from recbole_contrec.errors import UserError, shown
 from recbole_contrec.settings.schema import show
@@ -35,6 +35,8 @@ def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
     columns = read_header(first, *style)
     inter = loaded_columns(config, "inter", columns)
     fields = [config[key] for key in IDS]
+    if fields[0] == fields[1]:
+        raise UserError(f"USER_ID_FIELD and ITEM_ID_FIELD are both {show(fields[0])}: they must be two columns")
     fields += [config["TIME_FIELD"]] if config["eval_args"]["order"] == "TO" else []
     require_columns(first, columns, [*filter(None, fields), *_named_in(config, "inter")])
     if lost := [name for name in filter(None, fields) if name not in inter]:
@@ -46,7 +48,7 @@ def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
     _check_parts(folder, dataset, first, {name: columns[name] for name in inter}, config, style)
     for suffix, key in (("item", "ITEM_ID_FIELD"), ("user", "USER_ID_FIELD")):
         file = folder / f"{dataset}.{suffix}"
-        if _is_loaded(config, suffix) and file.is_file():
+        if _is_loaded(config, suffix) and is_there(file):
             columns = read_header(file, *style)
             names = loaded_columns(config, suffix, columns)
             require_columns(file, columns, [config[key], *_named_in(config, suffix)])
@@ -55,7 +57,7 @@ def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
             check_types(file, {name: columns[name] for name in names}, config)
     for suffix in _as_list(config["additional_feat_suffix"]):
         file = folder / f"{dataset}.{suffix}"
-        if not file.is_file():
+        if not is_there(file):
             raise UserError(f"additional_feat_suffix: there is no file {file}")
         require_columns(file, read_header(file, *style), _named_in(config, suffix))
 
@@ -64,7 +66,7 @@ def _check_parts(folder: Path, dataset: str, first: Path, wanted: dict[str, str]
     """The files of a data set that comes split have the same columns: RecBole fills those that lack."""
     for part in list(config["benchmark_filename"] or ())[1:]:
         file = folder / f"{dataset}.{part}.inter"
-        if not file.is_file():
+        if not is_there(file):
             raise UserError(f"benchmark_filename: there is no file {file}")
         columns = read_header(file, *style)
         require_columns(file, columns, wanted)

@@ -14,6 +14,9 @@ from recbole_contrec.settings.schema import show
 
 _MARK = b"\xef\xbb\xbf"  # of UTF-8; some programs write it again at every save
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip",
+           b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar", b"PAR1": "Parquet", b"\x89HDF": "HDF5", b"SQLite": "SQLite",
+           b"\x80\x04\x95": "pickle"}
 _ENCODINGS = ("utf-8", "utf-16", "utf-32", "latin-1", "cp1252", "gb18030", "big5", "shift_jis", "euc_kr", "ascii")
 
 
@@ -22,7 +25,7 @@ def utf8(data: bytes, file: Path, encoding: str | None) -> bytes:
     while data.startswith(_MARK):
         data, encoding = data[len(_MARK):], "utf-8"
     text = decoded(data, file, encoding)
-    plain = (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "us-ascii")
+    plain = str(encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "us-ascii")
     return data if plain else text.encode()
 
 
@@ -30,7 +33,7 @@ def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -
     """Bytes as text, without byte order mark; the last characters may be cut off where they are not the ``whole`` file."""
     while data.startswith(_MARK):
         data, encoding = data[len(_MARK):], "utf-8"
-    name = encoding or "utf-8"
+    name = "utf-8" if encoding is None else str(encoding)  # 1252 is a name as well
     wide = re.fullmatch(r"utf[-_]?(16|32).*", name.lower())
     if not wide:
         _refuse_wide(data, file, name)
@@ -39,6 +42,7 @@ def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -
     except UnicodeDecodeError as error:
         if not whole and error.start > len(data) - 8:
             return decoded(data[:error.start], file, encoding)
+        _refuse_binary(data, file)
         before = data[:error.start].decode(name, "replace")
         others = "for instance --encoding=latin-1, cp1252 or gb18030" if name.lower() != "latin-1" else "it is another"
         byte = f"byte 0x{data[error.start]:02x}" if error.start < len(data) else "its end"
@@ -47,6 +51,7 @@ def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -
     except (LookupError, UnicodeError, AttributeError, TypeError) as error:
         raise UserError(f"encoding={show(name)} is no text encoding{did_you_mean(str(name), _ENCODINGS)}") from error
     if "\0" in text:
+        _refuse_packed(data, file)
         raise UserError(f"{file.name}, line {_line_number(text[:text.index(chr(0))])} holds a NUL character: the file is damaged, or "
                         f"not written in {name}; name its encoding, for instance --encoding=utf-16")
     try:
@@ -55,6 +60,19 @@ def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -
         raise UserError(f"{file.name} is not written in {name}: line {_line_number(text[:error.start])} holds half a "
                         "character") from error
     return text.lstrip("\ufeff")
+
+
+def _refuse_packed(data: bytes, file: Path) -> None:
+    """Archives and the like, whatever the file is called."""
+    kind = next((kind for mark, kind in _PACKED.items() if data.startswith(mark)), None)
+    if kind:
+        raise UserError(f"{file.name} is a {kind} file, which is not read under this name: unpack or convert it")
+
+
+def _refuse_binary(data: bytes, file: Path) -> None:
+    _refuse_packed(data, file)
+    if b"\0" in data and b"\0" in data[:1 << 16]:
+        raise UserError(f"{file.name} holds NUL characters and others that are no text: it is damaged, or of another kind")
 
 
 def _refuse_wide(data: bytes, file: Path, encoding: str) -> None:

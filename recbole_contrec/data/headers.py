@@ -8,7 +8,7 @@ folder of RecBole files needs no YAML.
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple
 
-from recbole_contrec.data.atomic import read_header
+from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.errors import UserError, did_you_mean, nearest, shown
 from recbole_contrec.settings.registry import dataset_folder, list_datasets
 
@@ -93,7 +93,7 @@ def _plain(name: str) -> str:
 
 def _text_columns(file, fields, separator, encoding) -> list[str]:
     """Token columns of the ``.item`` file; none where there is no file, or none keyed by the item field."""
-    columns = read_header(file, separator, encoding) if file.is_file() else {}
+    columns = read_header(file, separator, encoding) if is_there(file) else {}
     if fields["ITEM_ID_FIELD"] not in columns:
         return []
     return [name for name, kind in columns.items()
@@ -102,11 +102,12 @@ def _text_columns(file, fields, separator, encoding) -> list[str]:
 
 def inter_file(folder: Path, dataset: str, parts, folders) -> Path:
     file = folder / (f"{dataset}.{parts[0]}.inter" if parts else f"{dataset}.inter")
-    if file.is_file():
+    if is_there(file):
         return file
     known = list_datasets(folders, folder.parent)
     present = [line.name for line in known if not line.where.startswith("no data")]
-    near = did_you_mean(dataset, [name for name in present if name != dataset])
+    here = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    near = did_you_mean(file.name, here) or did_you_mean(dataset, [name for name in present if name != dataset])
     what = f"{folder} has no file {file.name}" if folder.is_dir() else f"there is no data set {dataset!r} in {folder.parent}"
     name = next(iter(nearest(dataset, [line.name for line in known if line.name not in present])), None)
     own = f"{PREPARE.format(dataset)} --from=FILE --user= --item= --time="

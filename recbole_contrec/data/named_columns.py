@@ -4,12 +4,13 @@ recbole_contrec.data.named_columns
 Columns that settings name: filters, labels, features, aliases. Each must be loaded, and of a type that the setting reads.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
 from recbole.utils import ModelType
 
-from recbole_contrec.data.atomic import read_header
+from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import loaded_columns
 from recbole_contrec.data.headers import inter_file
 from recbole_contrec.data.splits import check_history_column
@@ -17,6 +18,8 @@ from recbole_contrec.errors import UserError, did_you_mean, shown
 from recbole_contrec.settings.parts import SUFFIXES, check_interval_and_type, named_columns
 from recbole_contrec.settings.readers import learns_from_labels
 from recbole_contrec.settings.schema import show
+
+logger = logging.getLogger("recbole_contrec")
 
 _KINDS = {**dict.fromkeys(("threshold", "numerical_features", "normalize_field", "discretization"), "float"),
           **dict.fromkeys(("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"), "token")}
@@ -49,6 +52,9 @@ def check_named_columns(config, dataset: str, folders: Iterable[Path]) -> None:
         if not every[name].endswith("_seq"):
             raise UserError(f"seq_len: column {shown(name)} is of type {every[name]}, which has no length")
     _check_unused(config, loaded)
+    _check_files(config, files, Path(config["data_path"]) / dataset)
+    _check_twice(config, loaded)
+    _check_numbers(config, loaded)
     _check_labels(config, every, loaded["inter"])
     if config["benchmark_filename"] and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         history = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
@@ -62,7 +68,7 @@ def headers(config, dataset: str, folders: Iterable[Path]) -> dict[str, dict[str
     extra = config["additional_feat_suffix"] or ()
     found = {"inter": read_header(inter_file(folder, dataset, config["benchmark_filename"], folders), *style)}
     for suffix in dict.fromkeys((*SUFFIXES[1:], *([extra] if isinstance(extra, str) else extra))):
-        if (file := folder / f"{dataset}.{suffix}").is_file():
+        if is_there(file := folder / f"{dataset}.{suffix}"):
             found[suffix] = read_header(file, *style)
         elif suffix in extra:
             raise UserError(f"additional_feat_suffix: there is no file {file}")
@@ -117,6 +123,47 @@ def _check_unused(config, loaded) -> None:
                                 f"{_listed(loaded.get(suffix, {})) or 'none'}")
             if name in (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"], config["LABEL_FIELD"]):
                 raise UserError(f"unused_col: {show(name)} is needed: a model is trained on it")
+
+
+def _check_files(config, files, path: Path) -> None:
+    """What ``load_col`` and ``unload_col`` name is there; of ``load_col`` where the user has written it, not a YAML of the data set."""
+    for suffix in config["load_col"] or () if "load_col" in config.external_config_dict else ():
+        if suffix not in files:
+            raise UserError(f"load_col: there is no file {path}.{suffix}: leave {suffix} out")
+    for suffix, names in (config["unload_col"] or {}).items():
+        for name in [names] if isinstance(names, str) else names or ():
+            if name not in files.get(suffix, ()):
+                raise UserError(f"unload_col: the .{suffix} file has no column {shown(name)}{did_you_mean(name, files.get(suffix, ()))}; it has "
+                                f"{_listed(files.get(suffix, {})) or 'none'}")
+
+
+def _check_twice(config, loaded) -> None:
+    """A name stands for one column, but for the ids by which files are joined: RecBole keeps one column of a name."""
+    joins = {config["USER_ID_FIELD"]: ("inter", "user"), config["ITEM_ID_FIELD"]: ("inter", "item")}
+    seen: dict[str, str] = {}
+    for suffix, columns in loaded.items():
+        for name in columns if suffix != "link" else ():
+            if seen.setdefault(name, suffix) != suffix and suffix not in joins.get(name, ()):
+                raise UserError(f"column {shown(name)} is loaded of the .{seen[name]} and of the .{suffix} file: rename one of them, or name "
+                                "in load_col what shall be loaded")
+
+
+def _check_numbers(config, loaded) -> None:
+    """RecBole's layers read those columns of numbers only that ``numerical_features`` names."""
+    named = config["numerical_features"] or ()
+    if "selected_features" in config.final_config_dict:
+        for name in config["selected_features"] or ():
+            kind = loaded.get("item", {}).get(name, "")
+            if kind.startswith("float") and name not in named:
+                raise UserError(f"selected_features: column {shown(name)} is of type {kind}, and {config.model} reads only those numbers that "
+                                f"numerical_features names: set --numerical_features=['{name}']")
+    if config["MODEL_TYPE"] == ModelType.CONTEXT:
+        known = (config["TIME_FIELD"], config["LABEL_FIELD"], *(config["threshold"] or ()), *(config["val_interval"] or ()))
+        idle = [name for columns in loaded.values() for name, kind in columns.items()
+                if kind.startswith("float") and name not in (*named, *known)]
+        if idle:
+            logger.warning("%s does not read the columns %s: it reads those numbers only that numerical_features names", config.model,
+                           ", ".join(idle[:8]) + (", ..." if len(idle) > 8 else ""))
 
 
 def _listed(columns: Mapping[str, str]) -> str:

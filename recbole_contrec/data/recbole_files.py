@@ -20,6 +20,7 @@ from recbole_contrec.data.columns import ENTITIES, check_types
 from recbole_contrec.data.headers import require_columns
 from recbole_contrec.data.values import check_numbers, complete_rows, first_of_each, sequences
 from recbole_contrec.errors import UserError, shown
+from recbole_contrec.settings.schema import show
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -44,6 +45,10 @@ class Files:
 
     def __init__(self, config):
         self._config = config
+        separator = config["seq_separator"]
+        if not isinstance(separator, str) or separator in ("", config["field_separator"]):
+            raise UserError(f"seq_separator={show(separator)} must be a text that stands between the parts of a sequence, and another one than "
+                            "field_separator")
         self._read: dict[Path, AtomicFile] = {}
         self.notes: list[str] = []
 
@@ -67,6 +72,8 @@ class Files:
         check_types(file.path, columns, self._config, whole=source == FeatureSource.INTERACTION)
         self._register(dataset, columns, source)
         table, rows = self._rows(file, columns, source)
+        if source == "link":
+            self._check_link(dataset, file, table, rows)
         if source in (FeatureSource.ITEM, FeatureSource.USER):
             self._tell_events_without_features(dataset, file, table, source)
         for name, kind in columns.items():
@@ -133,6 +140,28 @@ class Files:
         what = "have no features" if kept else "are left out (filter_inter_by_user_or_item)"
         self.tell([f"{file.path.name}: {unknown.sum():,} of {len(unknown):,} interactions {what}, for their {key}, for instance {example}, has "
                    "no row there"])
+
+    def _check_link(self, dataset: Dataset, file: AtomicFile, table: pd.DataFrame, rows: np.ndarray) -> None:
+        """An item is one entity: of several RecBole mixes the numbers up. It leaves interactions out whose item is none."""
+        item, entity = dataset.iid_field, dataset.entity_field
+        pairs = table[[item, entity]].drop_duplicates()
+        for name in (item, entity):
+            if (again := pairs[name].duplicated()).any():
+                value = pairs[name][again.idxmax()]
+                places = rows[pairs.index[pairs[name] == value]]
+                raise UserError(f"{file.path.name}, {file.where(places)}: {name} {shown(value)} stands in more than one pair; an item must be "
+                                "one entity, and an entity one item")
+        known = pd.concat([dataset.kg_feat[dataset.head_entity_field], dataset.kg_feat[dataset.tail_entity_field]])
+        linked = table[item][table[entity].isin(known)]
+        left_out = ~dataset.inter_feat[item].isin(linked).to_numpy()
+        if not left_out.any():
+            return
+        example = shown(dataset.inter_feat[item].to_numpy()[np.argmax(left_out)])
+        if left_out.all():
+            raise UserError(f"{file.path.name}: no item of an interaction is an entity of {dataset.dataset_name}.kg, for instance {example}; "
+                            f"its first row is {shown(table[item][0])}, {shown(table[entity][0])}")
+        self.tell([f"{file.path.name}: {left_out.sum():,} of {len(left_out):,} interactions are left out, for their item, for instance "
+                   f"{example}, is no entity of {dataset.dataset_name}.kg"])
 
     @staticmethod
     def _register(dataset: Dataset, columns: dict[str, str], source) -> None:

@@ -12,7 +12,7 @@ from string import Formatter
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recbole_contrec.data.atomic import read_header
+from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.recbole_files import Files
 from recbole_contrec.errors import UserError, did_you_mean, shown
 
@@ -37,7 +37,7 @@ def read_item_texts(config, item_ids, files: Files | None = None) -> dict[str, l
     """
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     wanted = config["text_fields"]
-    if not path.is_file():
+    if not is_there(path):
         if wanted:
             raise UserError(f"text_fields={wanted} needs {path}, which does not exist")
         return {}

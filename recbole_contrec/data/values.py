@@ -5,6 +5,7 @@ What stands in the columns of an atomic file: rows without a user, an item or a 
 are none are refused. RecBole fills such times with their mean.
 """
 
+import unicodedata
 from typing import Iterable, NamedTuple, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from recbole_contrec.data.atomic import MISSING, AtomicFile
 from recbole_contrec.errors import UserError, shown
 
 PADDING = "[PAD]"
+_JOINERS = "\u200c\u200d"
 LARGEST = float(np.finfo(np.float32).max)  # RecBole computes in single precision
 
 
@@ -35,15 +37,17 @@ def complete_rows(file: AtomicFile, table: pd.DataFrame, ids: Iterable[str], tim
     lacking = {name: _missing_ids(file, table[name], name) for name in ids}
     lacking.update({name: not_finite(table[name]) for name in times})
     rows = np.arange(len(table))
+    said = [note for name in ids for note in _numbers_twice(file, table[name], name)]
+    said += [note for name in times for note in _mixed_units(file, table[name], name)]
     if not any(mask.any() for mask in lacking.values()):
-        return table, rows, []
+        return table, rows, said
     dropped = np.logical_or.reduce(list(lacking.values()))
     reasons = "; ".join(f"no {name} in {file.where(np.flatnonzero(mask))}{_example(table[name], mask)}"
                         for name, mask in lacking.items() if mask.any())
     if dropped.all():
         raise UserError(f"{file.path.name} has no row with {' and '.join(lacking)}: {reasons}")
     note = f"{file.path.name}: {dropped.sum():,} of {len(table):,} rows are left out: {reasons}"
-    return table[~dropped].reset_index(drop=True), rows[~dropped], [note]
+    return table[~dropped].reset_index(drop=True), rows[~dropped], [note, *said]
 
 
 def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
@@ -51,7 +55,9 @@ def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
     stripped: dict[str, str] = {}
     missing = []
     for value in distinct:
-        plain = value.strip()
+        plain = " ".join(value.split())
+        if not plain.isprintable() or not plain.isascii():
+            plain = _as_seen(plain)
         if plain in MISSING:
             missing.append(value)
         elif plain == PADDING:
@@ -60,8 +66,39 @@ def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
         elif stripped.setdefault(plain, value) != value:
             twins = [np.flatnonzero(column == twin)[0] for twin in (stripped[plain], value)]
             raise UserError(f"{file.path.name}, {file.where(twins)}: {name} is {shown(stripped[plain])} and {shown(value)}, "
-                            "which differ only in blanks: write one of them")
+                            "which differ only in blanks, invisible characters or how accents are encoded: write one of them")
     return column.isin(missing).to_numpy() if missing else np.zeros(len(column), dtype=bool)
+
+
+def _as_seen(text: str) -> str:
+    """A text without what nobody sees, each letter in one form; joiners are left, for scripts and emoji need them."""
+    plain = "".join(sign for sign in unicodedata.normalize("NFC", text)
+                    if sign in _JOINERS or unicodedata.category(sign) not in ("Cc", "Cf"))
+    return " ".join(plain.split())
+
+
+def _numbers_twice(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
+    """Ids such as 7 and 7.0 in one column: pandas writes the latter where a column had gaps."""
+    distinct = {*column.unique()}
+    twins = [value for value in distinct if value.endswith(".0") and value[:-2] in distinct and value[:-2].isdecimal()]
+    if not twins:
+        return []
+    first = min(twins, key=lambda value: (len(value), value))
+    rows = [np.flatnonzero(column == value)[0] for value in (first[:-2], first)]
+    return [f"{file.path.name}: {name} {shown(first[:-2])} and {shown(first)} ({file.where(rows)}), and {len(twins):,} such pairs in all, are "
+            "read as different ids: write them alike where they are the same"]
+
+
+def _mixed_units(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
+    """Times of which some look like seconds since 1970 and some like milliseconds or less."""
+    times = column.to_numpy(np.float64)
+    late = np.abs(times) >= 1e11
+    seconds = (times >= 1e8) & (times < 1e10)
+    if not late.any() or not seconds.any():
+        return []
+    rows = [int(np.argmax(seconds)), int(np.argmax(late))]
+    return [f"{file.path.name}: {name} looks like seconds in {seconds.sum():,} rows and like milliseconds or smaller units in {late.sum():,} "
+            f"({file.where(rows)} for instance); all are read as the same unit"]
 
 
 def not_finite(column: pd.Series) -> np.ndarray:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_contrec import compat
-from recbole_contrec.data.atomic import read_header
+from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import check_columns
 from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, inter_file
 from recbole_contrec.errors import UserError
@@ -222,7 +222,7 @@ class Config(RecBoleConfig):
         if asked.get("benchmark_filename") and asked["MODEL_TYPE"] == ModelType.SEQUENTIAL and load_col.get("inter") != "*":
             self._load_histories(load_col, asked, folder)
         items = folder / f"{self.dataset}.item"
-        if load_col.get("item") != "*" and any(asked.get(key) for key in ITEM_COLUMNS) and items.is_file():
+        if load_col.get("item") != "*" and any(asked.get(key) for key in ITEM_COLUMNS) and is_there(items):
             header = read_header(items, asked["field_separator"], asked.get("encoding"))
             columns = item_columns_asked_for(asked, header, items)
             load_col["item"] = list(dict.fromkeys([asked["ITEM_ID_FIELD"], *(load_col.get("item") or ()), *columns]))
