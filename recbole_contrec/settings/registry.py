@@ -298,11 +298,13 @@ def _unknown(name: str, chain: list[Path], known: list[str]) -> str:
 
 
 def list_models(folders: Iterable[Path]) -> list[ListedModel]:
-    """All models: those with a YAML file, then RecBole's own by kind. No model is imported."""
+    """All models: those with a YAML file, then RecBole's own that have none, by kind. No model is imported."""
+    ours = _yaml_models(folders)
     kinds = {name: module.split(".")[-2].removesuffix("_recommender").replace("_", " ")
              for name, module in recbole_models().items()}
-    own = [ListedModel(name, f"RecBole, {kind}", "") for name, kind in sorted(kinds.items(), key=lambda item: item[::-1])]
-    return _yaml_models(folders) + own
+    own = [ListedModel(name, f"RecBole, {kind}", "") for name, kind in sorted(kinds.items(), key=lambda item: item[::-1])
+           if name not in [model.name for model in ours]]
+    return ours + own
 
 
 def _yaml_models(folders: Iterable[Path]) -> list[ListedModel]:

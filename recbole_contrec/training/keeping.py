@@ -14,7 +14,6 @@ from typing import Any, Iterator, NamedTuple
 import torch
 from recbole.utils import get_local_time, set_color
 
-from recbole_contrec.compat import SafeCollector
 from recbole_contrec.environment import device_name, package_versions
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import clear_parts
@@ -29,6 +28,7 @@ from recbole_contrec.training.identity import (
     pack_model,
     pack_other,
 )
+from recbole_contrec.training.metrics import TrainingCollector, mend
 from recbole_contrec.training.stages import FinishedStage
 
 logger = logging.getLogger("recbole_contrec")
@@ -57,7 +57,8 @@ class KeptRun(FullRanking):
 
     def __init__(self, config, model):
         super().__init__(config, model)
-        self.eval_collector = SafeCollector(config)
+        self.eval_collector = TrainingCollector(config)
+        mend(self.evaluator)
         self._stay_in(Path(config["checkpoint_dir"]) / (config["run_name"] or default_name(config)))
         self.claimed = False  # whether the folder is this run's own
         self.stays_locked = False  # when training is over: whoever runs this has more to write
