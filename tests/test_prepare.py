@@ -373,6 +373,10 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch):
         ("uid,iid,ts,ts\nu,1,5,6\n", COLUMNS, ["2 columns 'ts'"]),
         ("uid,iid,ts\n[PAD],1,5\n", COLUMNS, ["[PAD] in line 2"]),
         ("uid,iid,ts\nu,1,True\n", COLUMNS, ["truth values"]),
+        ("", COLUMNS, ["r.csv is empty"]),
+        ("uid,iid,ts\nu,1,5\nu\0x,2,6\n", COLUMNS, ["r.csv, line 3 holds a NUL character"]),
+        ("uid,iid,ts\nu,1,5\nu,1\u200b,6\n", COLUMNS, ["two item ids", "invisible characters"]),
+        ("uid,iid,ts\nu,caf\u00e9,5\nu,cafe\u0301,6\n", COLUMNS, ["two item ids", "accents"]),
     ],
 )
 def test_bad_tables(tmp_path, content, columns, said):
@@ -383,7 +387,7 @@ def test_bad_tables(tmp_path, content, columns, said):
     assert everything_below(tmp_path) == ["r.csv"]
 
 
-@pytest.mark.parametrize("times", ["", "nan", "inf", "-inf", "1e39"])
+@pytest.mark.parametrize("times", ["", " ", "nan", "inf", "-inf", "1e39"])
 def test_rows_without_a_finite_time_are_left_out_and_named(tmp_path, times):
     (tmp_path / "r.csv").write_text(f"uid,iid,ts\nu,1,7\nu,2,{times}\nu,null,3\nv,3,4\n")
     done = prepare("mine", tmp_path / "d", tmp_path / "r.csv", columns=COLUMNS, progress=False)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from recbole_contrec.data.archives import DAMAGED, unpacked
 from recbole_contrec.data.download import PrepareError
+from recbole_contrec.data.values import as_seen
 from recbole_contrec.errors import did_you_mean, shown
 
 USER, ITEM = "user_id:token", "item_id:token"
@@ -84,9 +85,11 @@ def _tokens(column: pd.Series, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """The number of the id in each row, and the ids as they will stand in the file, in order of appearance."""
     codes, distinct = pd.factorize(column)
     tokens = np.array([clean_text(token) for token in distinct], dtype=object)
-    if len(set(tokens)) < len(tokens):
-        twice = tokens[pd.Series(tokens).duplicated()][0]
-        raise PrepareError(f"two {kind} ids differ only in blanks or quotes: {twice!r}; rename one")
+    seen = pd.Series([token if token.isascii() and token.isprintable() else as_seen(token) for token in tokens])
+    if (again := seen.duplicated()).any():
+        twice = tokens[again][0]
+        raise PrepareError(f"two {kind} ids differ only in blanks, quotes, invisible characters or how accents are encoded: "
+                           f"{shown(twice)}; rename one")
     return codes, tokens
 
 

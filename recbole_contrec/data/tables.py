@@ -108,13 +108,37 @@ def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Seque
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     with open(path, "rb") as raw, unpacked(raw, path.name) as file:
-        yield file
+        yield io.BufferedReader(_WithoutNul(file, path.name), 1 << 20)
+
+
+class _WithoutNul(io.RawIOBase):
+    """The bytes of a file. pandas leaves out whatever follows a NUL character in a field."""
+
+    def __init__(self, file: BinaryIO, name: str):
+        super().__init__()
+        self._file, self._name, self._lines = file, name, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = self._file.read(len(buffer))
+        if (place := data.find(b"\0")) >= 0:
+            line = self._lines + data[:place].count(b"\n") + 1
+            raise PrepareError(f"{self._name}, line {line} holds a NUL character: the file is damaged, no table, or not written "
+                               "in UTF-8")
+        self._lines += data.count(b"\n")
+        buffer[:len(data)] = data
+        return len(data)
 
 
 def _csv_header(path: Path) -> tuple[str, list[str]]:
     """The separator, which is the most frequent in the first line, and the names of the columns."""
     with _opened(path) as file:
         line = io.TextIOWrapper(file, encoding="utf-8-sig", newline="").readline(_LONGEST_HEADER)
+    if not line.strip():
+        raise PrepareError(f"{path.name} is empty: its first line must name the columns" if not line else
+                           f"{path.name}: its first line must name the columns, and it is blank")
     separator = max([",", "\t", ";", "|"], key=line.count)
     return separator, next(csv.reader([line], delimiter=separator), [])
 
@@ -182,6 +206,8 @@ def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
         raise PrepareError(f"column {name!r} of {path.name} holds truth values: write times as numbers or dates")
     if pd.api.types.is_numeric_dtype(column):
         return column.astype(np.float64)
+    if pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column):
+        column = column.where(column.map(lambda value: not isinstance(value, str) or value.strip() not in MISSING), np.nan)
     given, numbers = column.notna(), None
     if not pd.api.types.is_datetime64_any_dtype(column):
         numbers = pd.to_numeric(column, errors="coerce")

@@ -57,7 +57,7 @@ def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
     for value in distinct:
         plain = " ".join(value.split())
         if not plain.isprintable() or not plain.isascii():
-            plain = _as_seen(plain)
+            plain = as_seen(plain)
         if plain in MISSING:
             missing.append(value)
         elif plain == PADDING:
@@ -70,7 +70,7 @@ def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
     return column.isin(missing).to_numpy() if missing else np.zeros(len(column), dtype=bool)
 
 
-def _as_seen(text: str) -> str:
+def as_seen(text: str) -> str:
     """A text without what nobody sees, each letter in one form; joiners are left, for scripts and emoji need them."""
     plain = "".join(sign for sign in unicodedata.normalize("NFC", text)
                     if sign in _JOINERS or unicodedata.category(sign) not in ("Cc", "Cf"))
