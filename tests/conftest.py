@@ -1,5 +1,7 @@
 """A small data set of RecBole's atomic files, and the one way tests build configurations and runs."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,15 @@ def write_t5(path, kind="t5", words=True, **config):
         torch.nn.init.normal_(parameter, std=3.0 if name == "shared.weight" else 0.3)  # its words are large
     model.save_pretrained(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_another_test():
+    """A run leaves RecBole's handlers behind, and these write to the screen of the test that is over."""
+    yield
+    for logger in (logging.getLogger(), logging.getLogger("recbole_contrec")):
+        logger.handlers = [handler for handler in logger.handlers if type(handler).__module__.startswith("_pytest")]
+    logging.getLogger("recbole_contrec").propagate = True
 
 
 @pytest.fixture

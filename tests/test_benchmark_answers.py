@@ -259,10 +259,10 @@ def test_seeds_are_averaged_and_compared_with_the_model_without_words(row):
 def test_runs_without_words_are_found_beside_the_record(row, tmp_path):
     place = tmp_path / "tiny" / "ContRec"
     place.mkdir(parents=True)
-    (place / "seed1.json").write_text(json.dumps({"card": {"seed": 1}, "settings": {"answer_weight": 0.0}}))
+    (place / "seed1.json").write_text(json.dumps({"card": {"seed": 1, "dataset": "tiny"}, "settings": {"answer_weight": 0.0}}))
     written(tmp_path, row)
     assert [run.name for run in answers_report.read_rows(tmp_path / "tiny-answers")[0].without] == ["ContRec"]
-    (place / "seed1.json").write_text(json.dumps({"card": {"seed": 1}, "settings": {"answer_weight": 0.1}}))
+    (place / "seed1.json").write_text(json.dumps({"card": {"seed": 1, "dataset": "tiny"}, "settings": {"answer_weight": 0.1}}))
     assert answers_report.read_rows(tmp_path / "tiny-answers")[0].without == []
 
 

@@ -455,7 +455,8 @@ def test_a_run_keeps_adapters_for_us_and_for_peft(assembled):
     trainer, inputs = loaded.trainer, torch.randn(2, 7, 64)
     for epoch in (0, 1):  # the second one takes the place of the first
         trainer._save_checkpoint(epoch, verbose=False)
-    assert sorted(path.name for path in trainer.folder.iterdir()) == ["adapter", "best.safetensors"]
+    # the first one is kept until the state of the epoch is saved as well
+    assert sorted(path.name for path in trainer.folder.iterdir()) == ["adapter", "best.before.safetensors", "best.safetensors"]
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(STORIES), trainer.folder / "adapter").eval()
     expected = loaded.model.backbone(inputs)
     close(theirs.base_model.model.model(inputs_embeds=inputs).last_hidden_state, expected)

@@ -45,10 +45,10 @@ compat.require_recbole()
 compat.apply()
 
 from recbole.config import Config as RecBoleConfig  # noqa: E402  (the repairs and the friendly error come first)
-from recbole.utils import InputType, ModelType  # noqa: E402
+from recbole.utils import InputType, ModelType, get_trainer  # noqa: E402
 
 from recbole_contrec.data.named_columns import ITEM_COLUMNS, check_named_columns, item_columns_asked_for  # noqa: E402
-from recbole_contrec.settings.checks import recbole_checks  # noqa: E402
+from recbole_contrec.settings.checks import recbole_checks, refuse_untrainable  # noqa: E402
 from recbole_contrec.settings.devices import choose_device  # noqa: E402
 from recbole_contrec.settings.parts import CHECKED, check_form, check_parts, check_size  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
@@ -148,6 +148,8 @@ class Config(RecBoleConfig):
         # RecBole knows a model by name only; one that extends SASRec has SASRec's defaults.
         super()._load_internal_config_dict(self.entry.recbole_name or "", model_class, dataset)
         internal = self.internal_config_dict
+        # before its columns are asked for
+        refuse_untrainable(self.entry.trainer_class or get_trainer(internal["MODEL_TYPE"], self.entry.recbole_name or self.entry.name))
         self.settings, overall = general_settings(self.folders)
         kept = self._kept_from_recbole()
         internal.update({key: value for key, value in overall.items() if key not in kept})
@@ -273,7 +275,8 @@ class Config(RecBoleConfig):
             try:
                 check_form(key, value)
                 given[key] = setting.check(value)
-                check_size(key, value)
+                if setting.constraint is None:
+                    check_size(key, value)
             except UserError as error:
                 raise UserError(f"{self._origin[key]}: {error}") from None
 

@@ -158,7 +158,7 @@ MOST = 1000
 
 
 def check_size(key: str, value: Any) -> None:
-    """Numbers that RecBole's files give no bounds for: sizes are positive, shares lie between 0 and 1, and what a model is built
+    """Numbers that no file gives bounds for, as RecBole's do not: sizes are positive, shares lie between 0 and 1, and what a model is built
     of again and again takes forever long before it fills the memory.
 
     Raises:

@@ -113,10 +113,13 @@ def learns_from_labels(config) -> bool:
 def _mentions(model_class: type, word: str) -> bool:
     """Whether a word stands in the source of a class or of those that it is made from."""
     for part in model_class.__mro__:
+        if part.__module__.startswith(("torch", "builtins")):
+            continue
         try:
-            if not part.__module__.startswith(("torch", "builtins")) and re.search(rf"\b(?:{word})\b", inspect.getsource(part)):
+            if re.search(rf"\b(?:{word})\b", inspect.getsource(part)):
                 return True
-        except (OSError, TypeError):  # made at run time: nobody knows
+        except (OSError, TypeError) as error:  # made at run time: nobody knows
+            logger.debug("no source of %s: %s", part, error)
             return True
     return False
 

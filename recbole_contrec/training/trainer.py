@@ -12,11 +12,11 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 import torch
-from recbole.trainer import DecisionTreeTrainer, PretrainTrainer, Trainer
+from recbole.trainer import Trainer
 from recbole.utils import dict2str, early_stopping, set_color
 
 from recbole_contrec.compat import quiet_recbole
-from recbole_contrec.errors import UserError
+from recbole_contrec.settings.checks import refuse_untrainable
 from recbole_contrec.training import checkpoint, folders
 from recbole_contrec.training.identity import load_weights
 from recbole_contrec.training.keeping import CurvePoint, KeptRun
@@ -176,9 +176,7 @@ def trainer_class(base: type) -> type:
     Raises:
         UserError: a trainer whose checkpoints cannot be kept without pickled code.
     """
-    if issubclass(base, (PretrainTrainer, DecisionTreeTrainer)):
-        raise UserError(f"{base.__name__}: RecBole trains this model in several runs, or outside torch, and hands it on "
-                        "in pickled files; that is not supported here")
+    refuse_untrainable(base)
     if issubclass(base, RunTrainer):
         return base
     own_loop = base.fit is not Trainer.fit
