@@ -29,7 +29,7 @@ from recbole_contrec.training.card import protocol_card
 from recbole_contrec.training.identity import Identity, load_weights
 from recbole_contrec.training.results import log_result, outcome, write_json
 from recbole_contrec.training.stages import run_stages
-from recbole_contrec.training.start import Started, check_packages
+from recbole_contrec.training.start import Started, cannot_be_built, check_optimizer, check_packages
 from recbole_contrec.training.keeping import BEST, default_name, last_checkpoint
 from recbole_contrec.training.trainer import trainer_class
 
@@ -90,6 +90,7 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     _check_places(config, saved and not resume)
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
+    check_optimizer(config, loaded.model)
     data = loaded.data
     # Logs and checkpoints begin here: whatever is wrong with data or settings is found before, and leaves nothing behind.
     if resume:
@@ -266,6 +267,10 @@ def assemble(config, data: RunData) -> LoadedRun:
         raise UserError(f"{config['model']}: {error}") from error
     except ModuleNotFoundError as error:
         raise missing(error.name or "a package", config["model"]) from error
+    except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        if not config.entry.is_recbole:
+            raise
+        raise cannot_be_built(config, error) from error
     return LoadedRun(config, model, data)
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from conftest import write_atomic_files
 from recbole_contrec.errors import UserError
+from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.parts import check_interval, check_interval_and_type, check_parts, check_size
 from recbole_contrec.settings.schema import is_finite
 
@@ -111,3 +113,55 @@ def test_negatives_of_training(assembled):
                                                       "candidate_num": 2}
     with pytest.raises(UserError, match="must be ~"):
         assembled("ContRec", "--train_neg_sample_args={'sample_num': 2}")
+
+
+@pytest.mark.parametrize("model, argument, words", [
+    ("SASRec", "--USER_ID_FIELD=", "not empty"), ("BPR", "--field_separator=", "not empty"),
+    ("SASRec", "--seq_separator=", "not empty"), ("SASRec", "--USER_ID_FIELD=['a']", r"lacks \['a'\]"),
+    ("BPR", "--USER_ID_FIELD=5", "lacks 5"), ("BPR", "--encoding=5", "no text encoding"), ("BPR", "--eval_args=RS", "write a mapping"),
+    ("SASRec", "--benchmark_filename={'a': 1}", "must name three parts"),
+    ("BPR", "--TIME_FIELD=None", "order TO sorts by time"),
+    ("SASRec", "--ITEM_LIST_LENGTH_FIELD=item_id", "would make a column 'item_id'"),
+    ("SASRec", "--ITEM_LIST_LENGTH_FIELD=item_id_list", "would make a column 'item_id_list'"),
+    ("SASRec", "--LIST_SUFFIX=", "not empty"), ("BPR", "--NEG_PREFIX=", "not empty")])
+def test_columns_are_names_of_their_own(config_of, model, argument, words):
+    with pytest.raises(UserError, match=words):
+        config_of(model, argument)
+
+
+@pytest.mark.parametrize("model, argument, words", [
+    ("SASRec", "--hidden_size=10000000", "at most 1000000"), ("MultiVAE", "--mlp_hidden_size=[10, 100000000]", "at most 1000000"),
+    ("NeuMF", "--mlp_hidden_size=[0]", "at least 1"), ("SASRec", "--initializer_range=-1", "at least 0"),
+    ("SASRec", "--layer_norm_eps=-1e-3", "at least 0"), ("BERT4Rec", "--mask_ratio=5", "from 0 to 1"), ("ItemKNN", "--k=0", "at least 1"),
+    ("BERT4Rec", "--MAX_ITEM_LIST_LENGTH=3", "nothing would be masked"), ("SASRec", "--loss_type=ce", "did you mean CE"),
+    ("BPR", "--train_neg_sample_args=~", "needs sampled ones")])
+def test_numbers_and_names_of_recboles_models_have_bounds(config_of, model, argument, words):
+    with pytest.raises(UserError, match=words):
+        config_of(model, argument)
+
+
+def test_what_recbole_reads_is_not_refused(config_of):
+    assert config_of("BPR", "--learner=Adam")["learner"] == "adam"
+    assert config_of("SASRec", "--world_size=-1")["world_size"] == -1
+    config_of("SASRec", "--loss_type=BPR")
+    config_of("NeuMF", "--train_neg_sample_args={'distribution': 'uniform', 'sample_num': 4}")
+
+
+@pytest.mark.parametrize("columns, words", [("[]", "reads columns of items"), ("['price']", "numerical_features=.'price'")])
+def test_models_of_item_columns_read_some(workplace, columns, words):
+    folder = write_atomic_files(workplace / "data", texts=False)
+    rows = "".join(f"i{item}\t{item / 2}\n" for item in range(60))
+    (folder / "tiny.item").write_text(f"item_id:token\tprice:float\n{rows}")
+    with pytest.raises(UserError, match=words):
+        Config("SASRecF", "tiny", arguments=["--data_path=data", f"--selected_features={columns}"])
+
+
+def test_optimizers_that_need_sparse_gradients(run_tiny, workplace):
+    with pytest.raises(UserError, match="has no sparse gradients"):
+        run_tiny("BPR", "--learner=sparse_adam")
+    assert not (workplace / "log").exists() and not (workplace / "saved").exists()
+
+
+def test_models_that_cannot_be_built(assembled):
+    with pytest.raises(UserError, match=r"NeuMF cannot be built with mlp_hidden_size=\[\]"):
+        assembled("NeuMF", "--mlp_hidden_size=[]")

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
-from recbole.utils import ModelType
+from recbole.utils import InputType, ModelType
 
 from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import loaded_columns
@@ -51,6 +51,8 @@ def check_named_columns(config, dataset: str, folders: Iterable[Path]) -> None:
     for name in config["seq_len"] or ():
         if not every[name].endswith("_seq"):
             raise UserError(f"seq_len: column {shown(name)} is of type {every[name]}, which has no length")
+    _check_item_columns(config, every)
+    _check_made_columns(config, every)
     _check_unused(config, loaded)
     _check_files(config, files, Path(config["data_path"]) / dataset)
     _check_twice(config, loaded)
@@ -102,6 +104,37 @@ def _require(key: str, name: str, every: dict[str, str], files: dict[str, dict[s
                             "for instance "
                             f"--load_col={{'{suffix}': [..., '{name}']}}")
     raise UserError(f"{key}: there is no column {shown(name)}{did_you_mean(name, every)}; loaded are {_listed(every)}")
+
+
+def _check_made_columns(config, every) -> None:
+    """Columns that RecBole makes would take the place of others of the same name without a word."""
+    roles = [config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD") if config[key]]
+    if len({*roles}) < len(roles):
+        raise UserError(f"USER_ID_FIELD, ITEM_ID_FIELD and TIME_FIELD must be three columns; they are {', '.join(roles)}")
+    made = []
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and not config["benchmark_filename"]:
+        made = [(name + config["LIST_SUFFIX"], "LIST_SUFFIX") for name in every]
+        made.append((config["ITEM_LIST_LENGTH_FIELD"], "ITEM_LIST_LENGTH_FIELD"))
+    if config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE:
+        made.append((config["NEG_PREFIX"] + config["ITEM_ID_FIELD"], "NEG_PREFIX"))
+    taken = {*every}
+    for name, key in made:
+        if name in taken:
+            raise UserError(f"{key}={show(config[key])}: RecBole would make a column {shown(name)}, and there is one of this "
+                            "name: choose another")
+        taken.add(name)
+
+
+def _check_item_columns(config, every) -> None:
+    """Models of item columns read some, and numbers among them only where they are embedded."""
+    for key in ITEM_COLUMNS:
+        names = config[key] if key in config.entry.values else None
+        if names == []:
+            raise UserError(f"{key}=[]: {config.model} reads columns of items: set --{key}=['COLUMN']")
+        for name in [names] if isinstance(names, str) else names or ():
+            if every.get(name, "").startswith("float") and name not in (config["numerical_features"] or ()):
+                raise UserError(f"{key}: column {shown(name)} holds numbers ({every[name]}), which are read where they are "
+                                f"embedded: set --numerical_features=['{name}'] as well")
 
 
 def _check_labels(config, every, interactions) -> None:

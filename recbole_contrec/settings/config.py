@@ -50,9 +50,9 @@ from recbole.utils import InputType, ModelType, get_trainer  # noqa: E402
 from recbole_contrec.data.named_columns import ITEM_COLUMNS, check_named_columns, item_columns_asked_for  # noqa: E402
 from recbole_contrec.settings.checks import recbole_checks, refuse_untrainable  # noqa: E402
 from recbole_contrec.settings.devices import choose_device  # noqa: E402
-from recbole_contrec.settings.parts import CHECKED, check_form, check_parts, check_size  # noqa: E402
+from recbole_contrec.settings.parts import CHECKED, FORMS, check_form, check_parts, check_size  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
-from recbole_contrec.settings.readers import check_keys, unknown_setting  # noqa: E402
+from recbole_contrec.settings.readers import check_keys, lacks_negatives, unknown_setting  # noqa: E402
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -169,6 +169,7 @@ class Config(RecBoleConfig):
             self._data_values["load_col"] = {suffix: columns for suffix, columns
                                              in self._data_values["load_col"].items() if suffix != "item"}
         internal.update(self._data_values)
+        self._check_all_given()  # before some of them are read
         self._fill_from_headers(dataset)
         self._load_fields_asked_for()
 
@@ -246,10 +247,6 @@ class Config(RecBoleConfig):
     # checks
 
     def _get_final_config_dict(self):
-        self._check_given(self.file_config_dict, {}, None)
-        self._check_given(self.variable_config_dict, self._texts, "config_dict")
-        self._check_given(self.cmd_config_dict, self._arguments, "command line")
-        self._merge_external_config_dict()
         protocol = self.internal_config_dict["eval_args"]
         final = super()._get_final_config_dict()
         for key in CHECKED:
@@ -260,6 +257,12 @@ class Config(RecBoleConfig):
         check_protocol(self._kind(final), final, self.external_config_dict)
         self._record = {key: deepcopy(value) for key, value in final.items() if key != "MODEL_TYPE"}
         return final
+
+    def _check_all_given(self):
+        self._check_given(self.file_config_dict, {}, None)
+        self._check_given(self.variable_config_dict, self._texts, "config_dict")
+        self._check_given(self.cmd_config_dict, self._arguments, "command line")
+        self._merge_external_config_dict()
 
     def _check_given(self, given: dict, texts: dict[str, str], where: str | None):
         """Check what came one way (``texts`` as it was written), and remember that way."""
@@ -312,6 +315,9 @@ class Config(RecBoleConfig):
     def _set_train_neg_sample_args(self):
         with recbole_checks():
             super()._set_train_neg_sample_args()
+        if lacks_negatives(self):
+            raise UserError(f"train_neg_sample_args=~: {self.model} learns from pairs of items and needs sampled ones: leave it "
+                            f"away, or set {FORMS['train_neg_sample_args']}")
 
     def _set_eval_neg_sample_args(self, phase):
         with recbole_checks():

@@ -33,6 +33,9 @@ FORMS = {
 SPLITS = {"LS": "'valid_and_test'", "RS": "[0.8, 0.1, 0.1]", "TS": "[0.8, 0.1, 0.1]"}
 LEFT_OUT = ("valid_and_test", "test_only", "valid_only")
 PHASES = ("valid", "test")
+NAMES = ("USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "LABEL_FIELD", "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "NEG_PREFIX",
+         "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD",
+         "field_separator", "seq_separator", "encoding")
 SUFFIXES = ("inter", "user", "item", "kg", "link")
 
 
@@ -61,11 +64,16 @@ def check_parts(key: str, value: Any, final: dict[str, Any]) -> None:
 
 
 def check_form(key: str, value: Any) -> None:
-    """A setting that must be a mapping is one.
+    """A setting that must be a mapping is one, and one that must be a name or a sign is not empty.
 
     Raises:
         UserError: shows what it looks like.
     """
+    if key in NAMES and not (isinstance(value, str) and value) or key == "TIME_FIELD" and value == "":
+        raise UserError(f"{key}={show(value)}: must be a text that is not empty")
+    if key == "benchmark_filename" and value is not None and not (
+            isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(part, str) for part in value)):
+        raise UserError(f"{key}={show(value)}: must name three parts, such as ['train', 'valid', 'test']")
     if key in FORMS and value is not None and not isinstance(value, dict):
         raise UserError(f"{key}={show(value)}: write a mapping such as {FORMS[key]}")
 
@@ -153,8 +161,10 @@ def _check_clipping(key, value, final):
 
 _REPEATED = re.compile(r"(?:^|_)(?:layers?|blocks?|heads?|depth|hops?|hop_num|layer_num|layers_num|heads_num)$")
 _SIZE = re.compile(r"(?:^|_)(?:size|dims?|heads?|heads_num|num_heads)$")
-_SHARE = re.compile(r"(?:^|_)(?:dropout|dropout_prob|dropout_ratio|dropout_rate|drop_ratio|prob)$")
-MOST = 1000
+_SHARE = re.compile(r"(?:^|_)(?:dropout|dropout_prob|dropout_ratio|dropout_rate|drop_ratio|prob|mask_ratio|ft_ratio)$")
+_SPREAD = re.compile(r"(?:^|_)(?:eps|initializer_range|std)$")
+_COUNT = ("k", "neigh_num", "num_clusters", "k_interests")
+MOST, WIDEST = 1000, 1_000_000
 
 
 def check_size(key: str, value: Any) -> None:
@@ -164,12 +174,18 @@ def check_size(key: str, value: Any) -> None:
     Raises:
         UserError: the bound.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if _SIZE.search(key) and not key.endswith(("batch_size", "world_size")):
+        for width in value if isinstance(value, list) else [value]:
+            if _is_finite_number(width) and not 1 <= width <= WIDEST:
+                raise UserError(f"{key}={show(value)}: must be at {'least 1' if width < 1 else f'most {WIDEST}'}")
+    if not _is_finite_number(value):
         return
     if _REPEATED.search(key) and value > MOST:
         raise UserError(f"{key}={value}: must be at most {MOST}")
-    if _SIZE.search(key) and value < 1:
+    if key in _COUNT and value < 1:
         raise UserError(f"{key}={value}: must be at least 1")
+    if _SPREAD.search(key) and value < 0:
+        raise UserError(f"{key}={value}: must be at least 0")
     if _SHARE.search(key) and not 0 <= value <= 1:
         raise UserError(f"{key}={value}: must be from 0 to 1")
 

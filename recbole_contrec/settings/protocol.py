@@ -43,6 +43,9 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         raise UserError("clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is "
                         "another "
                         "bound in every step. Leave one of them away")
+    if final.get("transform") == "mask_itemseq" and int(final["mask_ratio"] * final["MAX_ITEM_LIST_LENGTH"]) < 1:
+        raise UserError(f"mask_ratio={final['mask_ratio']} of MAX_ITEM_LIST_LENGTH={final['MAX_ITEM_LIST_LENGTH']} items is less "
+                        "than one, so that nothing would be masked: raise one of them")
     args = final["eval_args"]
     own = given.get("eval_args") or {}
     split, order = args["split"], args["order"]
@@ -58,6 +61,9 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
                         f"{show(order)}")
     if "TS" in split and order != "TO":
         raise UserError("eval_args: split TS cuts at a moment in time: leave order at TO")
+    if order == "TO" and not final["TIME_FIELD"]:
+        raise UserError("eval_args: order TO sorts by time, and TIME_FIELD is ~: name the column, or, for models that read no "
+                        "histories, set order to RO")
     if {"LS", "TS"} & set(split) and own.get("group_by", "user") != "user":
         raise UserError(f"eval_args: group_by={show(own['group_by'])}: split {next(iter(split))} always cuts the "
                         "history of every "
@@ -70,11 +76,8 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
 
 def _check_given_parts(kind, final, given, own) -> None:
     """Data that come split: RecBole neither filters nor splits them."""
-    parts = final["benchmark_filename"]
     if kind.windows:
         raise UserError(f"{kind.name} splits whole histories itself and cannot read benchmark_filename")
-    if not isinstance(parts, list) or len(parts) != 3 or not all(isinstance(part, str) for part in parts):
-        raise UserError(f"benchmark_filename={show(parts)}: must name three parts, such as ['train', 'valid', 'test']")
     if useless := [f"eval_args.{part}" for part in ("split", "order", "group_by") if part in own] + [
             key for key in FILTERS if final.get(key) and str(final[key]).replace(" ", "") != "[0,inf)"]:
         raise UserError("benchmark_filename: the data come split and are read as they are, so that "

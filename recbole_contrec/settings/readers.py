@@ -110,6 +110,12 @@ def learns_from_labels(config) -> bool:
     return config.entry.is_recbole and labels and _mentions(config.model_class, "LABEL_FIELD")
 
 
+def lacks_negatives(config) -> bool:
+    """Whether a model reads the negative of a pair, and none are drawn."""
+    drawn = config["train_neg_sample_args"]["distribution"] != "none"
+    return not drawn and config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and _mentions(config.model_class, "NEG_ITEM_ID")
+
+
 def _mentions(model_class: type, word: str) -> bool:
     """Whether a word stands in the source of a class or of those that it is made from."""
     for part in model_class.__mro__:

@@ -41,6 +41,7 @@ from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.settings.yaml_file import Entry, Loader, read_mapping
 
 NOTHING = "~"
+ANY_CASE = ("learner",)  # names that RecBole reads in any case: Adam
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _COMMENT = re.compile(r"\((?P<types>[^();]*)(?:;\s*(?P<constraint>[^()]*\)?))?\)\s*(?P<meaning>.*)", re.S)
 _RANGE = re.compile(rf"({_NUMBER})\.\.(<?)({_NUMBER})(\)?)")
@@ -174,12 +175,14 @@ class Setting:
         return self.constraint is None or all(self.constraint.holds(element) for element in elements)
 
     def check(self, value):
-        """Return ``value`` (a tuple as a list).
+        """Return ``value`` (a tuple as a list, the name of an optimizer in small letters).
 
         Raises:
             UserError: it has another type, or is out of bounds.
         """
         value = list(value) if isinstance(value, tuple) else value
+        if self.key in ANY_CASE and isinstance(value, str) and self.accepts(value.lower()):
+            return value.lower()
         if self.accepts(value) and is_finite(value):
             return value
         if not is_finite(value):
@@ -201,7 +204,8 @@ class Setting:
         values = " or ".join(word for word in words if word and word != _TYPES[NOTHING][0])
         bounds = str(self.constraint) if self.constraint else ""
         each = "each " if bounds and any(word.startswith("list") for word in self.types) else ""
-        nothing = _TYPES[NOTHING][0] if NOTHING in self.types else ""
+        chosen = self.constraint is not None and None in self.constraint.choices
+        nothing = _TYPES[NOTHING][0] if NOTHING in self.types and not chosen else ""
         return " or ".join(filter(None, [" ".join(filter(None, [values, each + bounds])), nothing]))
 
 
@@ -262,6 +266,18 @@ def _comment(lines: list[str], entry: Entry) -> str:
     return " ".join(filter(None, comment))
 
 
+_RECBOLE_CHOICES = re.compile(r"Range in `*\[([^\]]+)\]")
+
+
+def _choices_of_recbole(key: str, comment: str) -> Constraint | None:
+    """The names in ``(str) The type of loss function. Range in ['BPR', 'CE'].``, in a comment of RecBole's. Those of activations
+    are not all that there are."""
+    match = _RECBOLE_CHOICES.search(comment)
+    if match is None or "activation" in key:
+        return None
+    return Constraint(choices=tuple(name.strip(" '\"") for name in match[1].split(",")))
+
+
 def _read_setting(key, default, comment, path, tolerant) -> Setting:
     match = _COMMENT.match(comment)
     types = _read_types(match["types"]) if match else ()
@@ -272,6 +288,8 @@ def _read_setting(key, default, comment, path, tolerant) -> Setting:
     except ValueError as error:
         raise UserError(f"{path}: {key}: cannot read the constraint '{error}'; "
                         "write >= 1, 0..1, 0..<1 or one of: a, b") from error
+    if tolerant and types == ("str",):
+        constraint = constraint or _choices_of_recbole(key, comment)
     setting = Setting(key, default, types, constraint, match["meaning"].strip(), path, declared=True)
     if not setting.accepts(default):
         if not tolerant:

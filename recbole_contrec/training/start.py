@@ -11,10 +11,11 @@ from pathlib import Path
 
 from recbole.utils import init_logger
 
-from recbole_contrec.errors import UserError
+from recbole_contrec.errors import UserError, bounded, shown
 from recbole_contrec.files import check_file, check_folder
 from recbole_contrec.packages import imported_by, require
 from recbole_contrec.settings.registry import recbole_source
+from recbole_contrec.settings.schema import show
 from recbole_contrec.training import folders, lock
 from recbole_contrec.training.keeping import default_name
 
@@ -118,3 +119,28 @@ def check_packages(config) -> None:
     if name := config.entry.recbole_name:
         for package in imported_by(recbole_source(name)):
             require(package, f"RecBole's {name}")
+
+
+def check_optimizer(config, model) -> None:
+    """SparseAdam takes sparse gradients only, and no weight decay: it finds out in the first step, and never.
+
+    Raises:
+        UserError: says what the model or the settings have instead.
+    """
+    if config["learner"] != "sparse_adam":
+        return
+    sparse = {id(module.weight) for module in model.modules() if getattr(module, "sparse", False) is True}
+    dense = [name for name, part in model.named_parameters() if part.requires_grad and id(part) not in sparse]
+    if dense:
+        raise UserError(f"learner=sparse_adam: {config['model']} has no sparse gradients ({shown(dense[0])} and "
+                        f"{len(dense) - 1} others): take adam")
+    if config["weight_decay"]:
+        raise UserError(f"weight_decay={config['weight_decay']}: sparse_adam has none; leave it at 0")
+
+
+def cannot_be_built(config, error: Exception) -> UserError:
+    """What stands in the way of a model of RecBole's, whose settings have few bounds: the complaint and what the user set."""
+    own = [f"{key}={show(value)}" for key, value in config.external_config_dict.items() if key in config.entry.values]
+    text = " ".join(str(error).split())
+    return UserError(f"{config['model']} cannot be built with {', '.join(own) or 'these settings'}: "
+                     f"{bounded(text, 300) or type(error).__name__} (--debug shows where)")
