@@ -1,5 +1,6 @@
 """What stands inside settings that are mappings, lists or intervals, and numbers that cannot be meant."""
 
+import numpy as np
 import pytest
 
 from conftest import write_atomic_files
@@ -119,6 +120,7 @@ def test_negatives_of_training(assembled):
     ("SASRec", "--USER_ID_FIELD=", "not empty"), ("BPR", "--field_separator=", "not empty"),
     ("SASRec", "--seq_separator=", "not empty"), ("SASRec", "--USER_ID_FIELD=['a']", r"lacks \['a'\]"),
     ("BPR", "--USER_ID_FIELD=5", "lacks 5"), ("BPR", "--encoding=5", "no text encoding"), ("BPR", "--eval_args=RS", "write a mapping"),
+    ("SASRec", "--threshold={1: 1}", "write a mapping"), ("BPR", "--val_interval={1: '[1,2]'}", "write a mapping"),
     ("SASRec", "--benchmark_filename={'a': 1}", "must name three parts"),
     ("BPR", "--TIME_FIELD=None", "order TO sorts by time"),
     ("SASRec", "--ITEM_LIST_LENGTH_FIELD=item_id", "would make a column 'item_id'"),
@@ -165,3 +167,11 @@ def test_optimizers_that_need_sparse_gradients(run_tiny, workplace):
 def test_models_that_cannot_be_built(assembled):
     with pytest.raises(UserError, match=r"NeuMF cannot be built with mlp_hidden_size=\[\]"):
         assembled("NeuMF", "--mlp_hidden_size=[]")
+
+
+def test_numbers_of_numpy_are_numbers(config_of, tiny):
+    given = {"seed": np.int32(7), "topk": np.array([5, 10]), "learning_rate": np.float32(0.5), "data_path": str(tiny),
+             "eval_args": {"split": {"RS": (np.float64(0.8), 0.1, 0.1)}}}
+    config = Config("BPR", "tiny", config_dict=given)
+    assert config["topk"] == [5, 10] and config["eval_args"]["split"] == {"RS": [0.8, 0.1, 0.1]}
+    assert type(config["seed"]) is int and type(config["learning_rate"]) is float

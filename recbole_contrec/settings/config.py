@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recbole_contrec import compat
 from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import check_columns
@@ -116,7 +118,7 @@ class Config(RecBoleConfig):
 
     def _load_variable_config_dict(self, config_dict):
         self._texts = {key: value for key, value in (config_dict or {}).items() if isinstance(value, str)}
-        return {key: parse_value(value) if isinstance(value, str) else deepcopy(value)
+        return {key: parse_value(value) if isinstance(value, str) else _without_numpy(value)
                 for key, value in (config_dict or {}).items()}
 
     def _load_cmd_line(self):
@@ -353,6 +355,16 @@ class Config(RecBoleConfig):
 def _fields_asked_for(values) -> list[str]:
     """Columns that filters and labels read."""
     return list(dict.fromkeys(name for key in ("threshold", "val_interval") for name in values.get(key) or ()))
+
+
+def _without_numpy(value):
+    """A copy in which numbers and arrays of numpy, as searches hand them over, are Python's, and tuples lists: RecBole and we
+    look for these types."""
+    if isinstance(value, dict):
+        return {key: _without_numpy(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_numpy(part) for part in value]
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else deepcopy(value)
 
 
 def _plain(value):

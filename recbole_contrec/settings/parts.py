@@ -74,7 +74,8 @@ def check_form(key: str, value: Any) -> None:
     if key == "benchmark_filename" and value is not None and not (
             isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(part, str) for part in value)):
         raise UserError(f"{key}={show(value)}: must name three parts, such as ['train', 'valid', 'test']")
-    if key in FORMS and value is not None and not isinstance(value, dict):
+    whole = isinstance(value, dict) and all(isinstance(part, str) for part in value)
+    if key in FORMS and value is not None and not whole:
         raise UserError(f"{key}={show(value)}: write a mapping such as {FORMS[key]}")
 
 
