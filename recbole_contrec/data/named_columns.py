@@ -51,7 +51,7 @@ def check_named_columns(config, dataset: str, folders: Iterable[Path]) -> None:
     for name in config["seq_len"] or ():
         if not every[name].endswith("_seq"):
             raise UserError(f"seq_len: column {shown(name)} is of type {every[name]}, which has no length")
-    _check_item_columns(config, every)
+    _check_item_columns(config)
     _check_made_columns(config, every)
     _check_unused(config, loaded)
     _check_files(config, files, Path(config["data_path"]) / dataset)
@@ -125,16 +125,11 @@ def _check_made_columns(config, every) -> None:
         taken.add(name)
 
 
-def _check_item_columns(config, every) -> None:
-    """Models of item columns read some, and numbers among them only where they are embedded."""
+def _check_item_columns(config) -> None:
+    """Models of item columns read some."""
     for key in ITEM_COLUMNS:
-        names = config[key] if key in config.entry.values else None
-        if names == []:
+        if key in config.entry.values and config[key] == []:
             raise UserError(f"{key}=[]: {config.model} reads columns of items: set --{key}=['COLUMN']")
-        for name in [names] if isinstance(names, str) else names or ():
-            if every.get(name, "").startswith("float") and name not in (config["numerical_features"] or ()):
-                raise UserError(f"{key}: column {shown(name)} holds numbers ({every[name]}), which are read where they are "
-                                f"embedded: set --numerical_features=['{name}'] as well")
 
 
 def _check_labels(config, every, interactions) -> None:

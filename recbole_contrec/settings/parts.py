@@ -34,8 +34,7 @@ SPLITS = {"LS": "'valid_and_test'", "RS": "[0.8, 0.1, 0.1]", "TS": "[0.8, 0.1, 0
 LEFT_OUT = ("valid_and_test", "test_only", "valid_only")
 PHASES = ("valid", "test")
 NAMES = ("USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "LABEL_FIELD", "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "NEG_PREFIX",
-         "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD",
-         "field_separator", "seq_separator", "encoding")
+         "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD")
 SUFFIXES = ("inter", "user", "item", "kg", "link")
 
 
@@ -64,7 +63,7 @@ def check_parts(key: str, value: Any, final: dict[str, Any]) -> None:
 
 
 def check_form(key: str, value: Any) -> None:
-    """A setting that must be a mapping is one, and one that must be a name or a sign is not empty.
+    """A setting that must be a mapping is one, and one that must be a name is not empty.
 
     Raises:
         UserError: shows what it looks like.
