@@ -21,16 +21,18 @@ from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.files import check_file, check_folder, check_room
 from recbole_contrec.memory import fits_in_memory
 from recbole_contrec.packages import missing
+from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml, show
 from recbole_contrec.training import checkpoint, folders
 from recbole_contrec.training.card import protocol_card
 from recbole_contrec.training.identity import Identity, load_weights
+from recbole_contrec.training.evaluation import RANKS
 from recbole_contrec.training.results import log_result, outcome, write_json
 from recbole_contrec.training.stages import run_stages
-from recbole_contrec.training.start import Started, cannot_be_built, check_optimizer, check_packages
-from recbole_contrec.training.keeping import BEST, default_name, last_checkpoint
+from recbole_contrec.training.start import LOG, TENSORBOARD, Started, cannot_be_built, check_optimizer, check_packages
+from recbole_contrec.training.keeping import BEFORE, BEST, LAST, RESULT, default_name, last_checkpoint
 from recbole_contrec.training.trainer import trainer_class
 
 logger = logging.getLogger("recbole_contrec")
@@ -81,10 +83,18 @@ def run(model: str | None = None, dataset: str | None = None, config_file_list: 
     Raises:
         UserError: whatever the user can mend; nothing has been written by then.
     """
-    if resume:
+    if resume is not None:
+        if not resume:
+            raise UserError("--resume= names no folder of a run")
         config = _config_to_resume(resume, model, dataset, config_file_list, config_dict, arguments, properties)
     else:
         config = Config(model, dataset, list(config_file_list), config_dict, arguments, properties)
+    with faults_of(config.entry):
+        return _checked_run(config, resume, saved)
+
+
+def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, Any]:
+    """:func:`run` once the settings are known."""
     trainer_class_of(config)  # refuses what cannot be trained here
     check_packages(config)
     _check_places(config, saved and not resume)
@@ -129,7 +139,7 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
               "card": protocol_card(config, data, trainer), "settings": settings_of(config),
               "checkpoint": str(trainer.saved_model_file) if saved else None}
     log_result(result)
-    for path in ([trainer.folder / "result.json"] if saved else []) + ([config["output"]] if config["output"] else []):
+    for path in ([trainer.folder / RESULT] if saved else []) + ([config["output"]] if config["output"] else []):
         write_json(Path(path), result)
     return result
 
@@ -154,7 +164,8 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
                         properties=properties)
         _tell_new_settings(path, record["settings"], config)
         init_seed(config["seed"], config["reproducibility"])
-        loaded = assemble(config, load_data(config))
+        with faults_of(config.entry):
+            loaded = assemble(config, load_data(config))
     load_weights(loaded.model, path, config["model"], Identity.of(loaded.data.dataset))
     loaded.model.eval()
     loaded.trained = True
@@ -352,5 +363,21 @@ def _check_places(config, claims: bool) -> None:
             raise folders.taken(Path(config["checkpoint_dir"]) / config["run_name"])
     check_folder(config["checkpoint_dir"], "--checkpoint_dir")
     check_folder(Path(config["checkpoint_dir"]) / name, "--checkpoint_dir" if config["run_name"] is None else "--run_name")
+    check_folder(Path(config["checkpoint_dir"]) / folders.STAGES, "--checkpoint_dir")
     if config["output"] is not None:
         check_file(config["output"], "--output")
+        _check_output(Path(config["output"]), Path(config["checkpoint_dir"]) / name)
+
+
+def _check_output(output: Path, folder: Path) -> None:
+    """The result of a run is written last, and over nothing of the run's own.
+
+    Raises:
+        UserError: a folder that the run will make, or a file that it will write.
+    """
+    output = output.resolve()
+    places = [LOG.resolve(), TENSORBOARD.resolve(), folder.resolve(), (folder.parent / folders.STAGES).resolve()]
+    if any(output in (place, *place.parents) for place in places):
+        raise UserError(f"cannot write {output}: the run makes a folder of this name; choose another --output")
+    if output.parent == folder.resolve() and output.name in (BEST, BEFORE, LAST, RANKS):
+        raise UserError(f"cannot write {output}: the run keeps its {output.name} there; choose another --output")

@@ -14,6 +14,8 @@ from recbole.data.interaction import Interaction
 
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.quick_start import LoadedRun, load_data_and_model
+from recbole_contrec.settings.classes import faults_of
+from recbole_contrec.training.evaluation import no_score_is_the_worst
 
 PADDING = "[PAD]"  # RecBole's name of row 0
 
@@ -60,7 +62,9 @@ def recommend_batches(checkpoint: str | LoadedRun, users: Sequence[str] | None =
     people = list(_known_people(loaded, [] if users is None and len(histories) else users))
     people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
     for start in range(0, len(people), batch_size):
-        yield _recommend_batch(loaded, people[start:start + batch_size], k, exclude_seen)
+        with faults_of(loaded.config.entry):
+            table = _recommend_batch(loaded, people[start:start + batch_size], k, exclude_seen)
+        yield table
 
 
 def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
@@ -159,6 +163,7 @@ def _top_k_of_all(loaded: LoadedRun, interaction, k, excluded):
     except KeyError as error:
         raise UserError(f"{type(model).__name__} reads {error}, which histories of items do not have: it cannot be "
                         "asked for recommendations here") from error
+    scores = no_score_is_the_worst(scores, type(model).__name__)
     scores.scatter_(1, excluded, -torch.inf)
     scores[:, 0] = -torch.inf
     best, items = scores.topk(min(k, n_items - 1), dim=1)

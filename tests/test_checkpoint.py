@@ -132,6 +132,10 @@ def test_optimizer_state_survives(tmp_path):
 
     twin = torch.nn.Parameter(weight.detach().clone())
     other = torch.optim.AdamW([twin], lr=0.5)
+    loaded.record["groups"][0]["amsgrad"] = True  # it would look for a moment that is not there
+    with pytest.raises(ValueError, match="another amsgrad"):
+        checkpoint.unpack_optimizer(other, loaded.tensors, loaded.record)
+    loaded.record["groups"][0]["amsgrad"] = False
     checkpoint.unpack_optimizer(other, loaded.tensors, loaded.record)
     trained(2, optimizer, weight)
     trained(2, other, twin)

@@ -173,6 +173,18 @@ def test_what_cannot_be_resumed_is_refused_at_once(cut, tiny, runner, workplace,
     best.write_bytes((folder.parent / "whole" / "best.safetensors").read_bytes())
     assert "not the best model of this run" in refused()
     best.write_bytes(whole)
+    stored, weight = checkpoint.load(best), "model.item_embedding.weight"
+    for change, words in ((lambda tensor: tensor * torch.nan, "not finite"), (lambda tensor: tensor[:1], "size mismatch")):
+        checkpoint.save(best, {**stored.tensors, weight: change(stored.tensors[weight])}, stored.record)
+        assert words in (said := refused()) and "train it anew" in said
+    best.write_bytes(whole)
+    for name in ("result.json", "best.before.safetensors"):
+        (folder / name).mkdir()
+        with pytest.raises(UserError, match=f"cannot write .*{name}: it is a folder"):
+            run("SASRecAll", "tiny", arguments=arguments, resume=str(folder))
+        (folder / name).rmdir()
+    with pytest.raises(UserError, match="--resume= names no folder"):
+        run("SASRecAll", "tiny", arguments=arguments, resume="")
     assert "was trained with hidden_size=16" in refused("--hidden_size=8")
 
     inter = tiny / "tiny" / "tiny.inter"

@@ -74,8 +74,12 @@ def test_processes_that_start_at_once(workplace, name, outcome, left):
 
 def test_a_run_does_not_write_over_another(tmp_path, let_go):
     folder = folders.claim(tmp_path, "mine", "run")
-    with pytest.raises(UserError, match="--run_name=mine: .*mine is there already.*--resume="):
+    with pytest.raises(UserError, match="--run_name=mine: .*mine is there already.*choose another name, or remove it"):
         folders.claim(tmp_path, "mine", "run")
+    (tmp_path / "ended").mkdir()
+    (tmp_path / "ended" / "last.safetensors").write_text("x")
+    with pytest.raises(UserError, match="go on with it by --resume=.*ended, or remove it"):
+        folders.claim(tmp_path, "ended", "run")
     folders.release(folder)
     assert folders.claim(tmp_path / "saved", "mine", "run").is_dir()
     (tmp_path / "saved" / "mine" / "best.safetensors").write_text("x")

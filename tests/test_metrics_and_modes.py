@@ -2,7 +2,9 @@
 
 import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recbole.evaluator import metric_types, smaller_metrics
@@ -12,7 +14,7 @@ from recbole.utils import EvaluatorType
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.protocol import sampled_items
-from recbole_contrec.training.evaluation import first_rows
+from recbole_contrec.training.evaluation import first_rows, no_score_is_the_worst
 
 METRICS = [name for name in dir(metric_classes) if name.lower() in metric_types]
 RANKING = [name for name in METRICS if metric_types[name.lower()] == EvaluatorType.RANKING]
@@ -135,3 +137,30 @@ def test_models_with_one_of_both_ways_are_evaluated_as_in_recbole(assembled, cap
     _, ours, *_ = loaded.trainer._neg_sample_batch_eval(batch)
     _, theirs, *_ = Trainer._neg_sample_batch_eval(loaded.trainer, batch)
     assert torch.equal(ours, theirs)
+
+
+def test_items_without_a_score_are_ranked_last(caplog):
+    scores = torch.tensor([[torch.nan, 1, torch.nan, 0]])
+    assert no_score_is_the_worst(scores, "M").tolist() == [[-torch.inf, 1, -torch.inf, 0]] and "2 of 4 scores are NaN" in caplog.text
+    assert no_score_is_the_worst(scores[:, 1::2], "M").tolist() == [[1, 0]]
+    with pytest.raises(FloatingPointError, match="M scores no item"):
+        no_score_is_the_worst(torch.tensor([[0, torch.nan]]), "M")
+
+
+def test_missing_scores_count_alike_in_metrics_ranks_and_recommendations(run_tiny, monkeypatch):
+    from recbole.model.sequential_recommender.sasrec import SASRec
+
+    from recbole_contrec import recommend
+
+    scored = SASRec.full_sort_predict
+
+    def with_holes(self, batch):
+        scores = scored(self, batch)
+        scores[:, 2::2] = torch.nan
+        return scores
+
+    monkeypatch.setattr(SASRec, "full_sort_predict", with_holes)
+    result = run_tiny("SASRec", "--epochs=1")
+    ranks = np.load(Path(result["checkpoint"]).parent / "test_ranks.npz")["rank"]
+    assert result["test_result"]["hit@10"] == pytest.approx((ranks <= 10).mean(), abs=1e-4)
+    assert recommend(result["checkpoint"], users=["u1"], k=5)["score"].notna().all()

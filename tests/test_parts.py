@@ -7,6 +7,7 @@ from conftest import write_atomic_files
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.parts import check_interval, check_interval_and_type, check_parts, check_size
+from recbole_contrec.settings.registry import find_model, package_properties
 from recbole_contrec.settings.schema import is_finite
 
 REFUSED = [
@@ -175,3 +176,11 @@ def test_numbers_of_numpy_are_numbers(config_of, tiny):
     config = Config("BPR", "tiny", config_dict=given)
     assert config["topk"] == [5, 10] and config["eval_args"]["split"] == {"RS": [0.8, 0.1, 0.1]}
     assert type(config["seed"]) is int and type(config["learning_rate"]) is float
+
+
+@pytest.mark.parametrize("model", [path.stem for path in sorted((package_properties() / "model").glob("*.yaml")) if "_on_" not in path.stem])
+def test_defaults_may_be_given_as_they_are(tiny, model):
+    """As a checkpoint does."""
+    defaults = {key: setting.default for key, setting in find_model(model, [package_properties()]).settings.items()}
+    given = Config(model, "tiny", config_dict={**defaults, "data_path": "data", "use_gpu": False})
+    assert {**{key: given[key] for key in defaults}, "train_neg_sample_args": None} == {**defaults, "train_neg_sample_args": None}

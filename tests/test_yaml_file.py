@@ -69,7 +69,9 @@ def test_comments_belong_to_their_line_with_aliases_and_merged_lines(tmp_path):
     ("a: &a [1, *a]\n", 1, "a value that holds itself"), ("a: {<<: 5}\n", 1, "merging"),
     ("a: 1\nb: \x07\n", 2, "the character 0x7"), ("a: 'x\n", 2, "found unexpected end of stream"), ("a: b: c\n", 1, "not valid YAML"),
     ("a: !!python/object/apply:os.system ['touch executed']\n", 1, "python/object/apply:os.system"),
-    ("a: !!int x\n", None, "cannot read"), (f"a: {'9' * 5000}\n", None, "cannot read"), ("- a\n", None, "key: value"), ("5\n", None, "key: value"),
+    ("a: !!int x\n", 1, "'x' cannot be read as a whole number"), ("b: 1\na: [!!bool x]\n", 2, "cannot be read as True or False"),
+    ("a: !!float x\n", 1, "as a number"), ("a: 0x_\n", 1, "'0x_' cannot be read"), (f"a: {'9' * 5000}\n", 1, "cannot be read"),
+    ("#" * 1_000_001, None, "is larger than 1,000,000 bytes"), ('a: "\\U7fffffff"\n', None, "cannot read"), ("- a\n", None, "key: value"), ("5\n", None, "key: value"),
     ("a: " + "[" * 5000, None, "levels deep"), ("a: " + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), 1, "levels deep"),
     (b"a: \xff\n", None, "not UTF-8 text"), (b"\x00\x00\xfe\xff", None, "FILE")])
 def test_what_is_refused_names_the_line(tmp_path, monkeypatch, text, line, words):
@@ -122,6 +124,7 @@ BROKEN = {  # body -> what the error must say; {line} is that of the module
     "raise GeneratorExit": "GeneratorExit", "print('hello')": "has no class M", "": "has no class M", "M = 5": "is not a RecBole recommender",
     "class M: pass": "is not a RecBole recommender", "def M(): pass": "is not a RecBole recommender",
     "import sys\nsys.modules[__name__] = 5": "has no class M", "def __getattr__(name): raise KeyError(name)": "KeyError: 'M'",
+    "class T(type):\n    def __getattribute__(self, name): raise ValueError(name)\nclass M(metaclass=T): pass": "ValueError: __mro__",
     "class T(type):\n    def __subclasscheck__(self, other): return True\nclass M(metaclass=T): pass": "is not a RecBole recommender",
     "import os\nos.chdir('/nowhere')": "FileNotFoundError", "import sys\nsys.path = []\n1/0": "ZeroDivisionError", "raise OSError(2, 'x', 'f')": "FileNotFoundError: [Errno 2] x: 'f' (FILE, line 1)"}
 
@@ -163,3 +166,33 @@ def test_a_folder_in_the_place_of_a_yaml_file_is_not_passed_over(tmp_path):
         with pytest.raises(UserError, match=f"cannot read .*{path}: it is a folder"):
             call()
     assert "ContRec" in [model.name for model in list_models(folders)]
+
+
+OWN = "from recbole.model.sequential_recommender.sasrec import SASRec\nclass M(SASRec):\n    def {}\n"
+
+
+@pytest.mark.parametrize("number, body, words", [
+    (1, "__init__(self, config, dataset): raise KeyError('hm')", "KeyError: 'hm' (FILE, line 3)"),
+    (2, "__init__(self, config): pass", "TypeError: "), (3, "calculate_loss(self, batch): raise SystemExit(0)", "SystemExit: 0 (FILE, line 3)"),
+    (4, "calculate_loss(self, batch): return self.nothing", "'M' object has no attribute 'nothing' (FILE, line 3)"),
+    (5, "full_sort_predict(self, batch): return super().full_sort_predict(batch)[:, :3]", "model MyRec: RuntimeError"),
+    (6, "full_sort_predict(self, batch): return super().full_sort_predict(batch) * float('nan')", None)])
+def test_what_a_users_model_does_later_is_one_line_too(run_tiny, workplace, number, body, words):
+    (workplace / "properties" / "model").mkdir(parents=True)
+    write(workplace / "properties" / "model" / "MyRec.yaml", f"extends: SASRec\nmodel_class: own_model_{number}:M\n")
+    path = write(workplace / f"own_model_{number}.py", OWN.format(body))
+    if words is None:  # as of any model that diverges
+        with pytest.raises(FloatingPointError, match="MyRec scores no item"):
+            run_tiny("MyRec", "--epochs=1")
+        return
+    with pytest.raises(UserError) as caught:
+        run_tiny("MyRec", "--epochs=1")
+    message = str(caught.value)
+    assert message.startswith("model MyRec: ") and words in message.replace(str(path), "FILE") and "\n" not in message
+
+
+def test_classes_that_do_not_go_together_are_one_line(run_tiny, workplace):
+    (workplace / "properties" / "model").mkdir(parents=True)
+    write(workplace / "properties" / "model" / "MyRec.yaml", "extends: SASRec\ndataset_class: recbole.data.dataset:Dataset\n")
+    with pytest.raises(UserError, match="model MyRec: KeyError: 'item_id_list'"):
+        run_tiny("MyRec", "--epochs=1")

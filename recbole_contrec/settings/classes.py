@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Iterator
 
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.memory import out_of_memory
 
 # What a class under each key must be; imported on use only.
 _BASES = {"model_class": ("recbole.model.abstract_recommender", "AbstractRecommender", "RecBole recommender"),
@@ -39,9 +40,10 @@ def load_class(text: str, key: str = "model_class") -> type:
         module = _import(module_name)
         found = getattr(module, class_name, None)
         classes = [name for name in dir(module) if _is_kind(getattr(module, name, None), base)] if found is None else []
+        fits = found is not None and _is_kind(found, base)
     if found is None:
         raise UserError(f"module {module_name} has no class {class_name}{did_you_mean(class_name, classes)}")
-    if not _is_kind(found, base):
+    if not fits:
         raise UserError(f"{text} is not a {kind}: it must be a subclass of {base_module}.{base_name}")
     return found
 
@@ -73,9 +75,34 @@ def _told(name: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        text = " ".join(_text_of(error).split())
-        what = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        raise UserError(f"module {name} cannot be imported: {what:.300}{_line_in(name, error)}") from error
+        raise UserError(f"module {name} cannot be imported: {_what(error)}{_line_in(name, error)}") from error
+
+
+@contextmanager
+def faults_of(entry) -> Iterator[None]:
+    """Whatever goes wrong in the classes of a model that a user's file names, while they are built or used, ``SystemExit`` as
+    well, as one line. What is wrong with input or machine passes, and so do faults of other models, which are ours.
+
+    Args:
+        entry: :class:`~recbole_contrec.settings.registry.ModelEntry`.
+
+    Raises:
+        UserError: names the model, the error, and the line in the module of the model.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, FloatingPointError, OSError):
+        raise
+    except BaseException as error:
+        if not entry.of_user or isinstance(error, Exception) and out_of_memory(error):
+            raise
+        raise UserError(f"model {entry.name}: {_what(error)}{_line_in(entry.model_class.__module__, error)}; --debug shows "
+                        "the traceback") from error
+
+
+def _what(error: BaseException) -> str:
+    text = " ".join(_text_of(error).split())
+    return f"{type(error).__name__}: {text:.300}" if text else type(error).__name__
 
 
 def _text_of(error: BaseException) -> str:

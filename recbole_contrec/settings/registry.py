@@ -65,6 +65,7 @@ class ModelEntry:
         changes: the part of ``values`` that stands in files outside RecBole.
         recbole_name: the RecBole model at the bottom of the chain, by which RecBole looks up
             data loader and trainer; None for a model of its own.
+        of_user: whether a file outside this package names one of the classes.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ModelEntry:
     trainer_class: type | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     recbole_name: str | None = None
+    of_user: bool = False
 
     @property
     def is_recbole(self) -> bool:
@@ -107,7 +109,7 @@ def properties_folders(extra=None) -> list[Path]:
     Raises:
         UserError: ``extra`` is not a folder.
     """
-    if extra is not None and not Path(extra).is_dir():
+    if extra is not None and not (str(extra) and Path(extra).is_dir()):
         raise UserError(f"--properties={extra}: there is no such folder")
     folders = [Path(extra)] if extra is not None else []
     folders += [folder for folder in (Path("properties").absolute(), package_properties()) if folder.is_dir()]
@@ -254,8 +256,9 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
     loaded = {key: _load_from(path, key, text) for key, (text, path) in classes.items()}
     loaded.setdefault("model_class", _recbole_model_class(recbole_name) if recbole_name else None)
     base = [path] if recbole_name and (path := _file(recbole_properties(), "model", recbole_name)) else []
+    of_user = any(path.parents[1].resolve() != package_properties().resolve() for _, path in classes.values())
     return ModelEntry(name, (*base, *chain), settings, {**values, **changes}, changes=changes,
-                      recbole_name=recbole_name, **loaded)
+                      recbole_name=recbole_name, of_user=of_user, **loaded)
 
 
 def _chain(name: str, folders: list[Path]) -> tuple[list[Path], str | None]:
@@ -288,7 +291,7 @@ def _folder_of(path: Path, folders: list[Path]) -> Path:
 
 
 def _unknown(name: str, chain: list[Path], known: list[str]) -> str:
-    near = did_you_mean(name, known)
+    near = did_you_mean(name, [other for other in known if other != name])
     if not chain:
         return f"unknown model {name!r}{near}; --list-models shows all {len(known)}"
     if chain[-1].stem == name:

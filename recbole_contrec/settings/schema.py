@@ -105,6 +105,16 @@ def _is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and is_finite(value)
 
 
+def is_text(value) -> bool:
+    """Whether all texts in a value can be written as UTF-8: bytes of a command line that are none, and halves of surrogate
+    pairs, cannot."""
+    if isinstance(value, dict):
+        return all(is_text(part) for part in (*value, *value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_text, value))
+    return not isinstance(value, str) or value.encode(errors="ignore") == value.encode(errors="replace")
+
+
 def is_finite(value) -> bool:
     """Whether no number in a value, or in the lists and mappings in it, is NaN, infinite or beyond 64 bits."""
     if isinstance(value, dict):
@@ -178,9 +188,11 @@ class Setting:
         """Return ``value`` (a tuple as a list, the name of an optimizer in small letters).
 
         Raises:
-            UserError: it has another type, or is out of bounds.
+            UserError: it has another type, is out of bounds, or holds text that no file and no log can.
         """
         value = list(value) if isinstance(value, tuple) else value
+        if not is_text(value):
+            raise UserError(f"{self.key}={show(value)}: holds bytes or characters that are no text")
         if self.key in ANY_CASE and isinstance(value, str) and self.accepts(value.lower()):
             return value.lower()
         if self.accepts(value) and is_finite(value):

@@ -12,10 +12,11 @@ from typing import Any, Iterator, NamedTuple
 
 import yaml
 
-from recbole_contrec.errors import UserError
+from recbole_contrec.errors import UserError, shown
 
 MAX_DEPTH = 50       # levels of nesting
 MAX_SIZE = 100_000   # values, once aliases are written out
+MAX_BYTES = 1_000_000  # of a file: PyYAML reads some 100 kB a second
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MERGE = "tag:yaml.org,2002:merge"
@@ -74,7 +75,7 @@ def read(path: Path) -> YamlFile:
     """
     path, root = Path(path), None
     try:
-        text = _decoded(path.read_bytes())
+        text = _decoded(_content(path))
         loader = Loader(text)
         try:
             root = loader.get_single_node()
@@ -103,12 +104,20 @@ def read(path: Path) -> YamlFile:
         raise UserError(f"{path}, line {line}: not valid YAML: the character {error.character:#x} may not stand there") from error
     except RecursionError:
         raise UserError(f"{path}: nested more than {MAX_DEPTH} levels deep") from None
-    except ValueError as error:  # a whole number of thousands of digits; a NUL in the path
+    except ValueError as error:  # a NUL in the path, a character beyond Unicode
         raise UserError(f"cannot read {path}: {_short(error)}") from error
     for key in holders:
         entries.pop(key, None)
         value.pop(key, None)
     return YamlFile(text, value, entries)
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes: that is no file of settings")
+    return content
 
 
 def _decoded(content: bytes) -> str:
@@ -193,6 +202,14 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
     if kind == "int" and re.fullmatch("0[0-7]+", text):
         raise _refused(node, f"YAML takes {_short(node.value)} for the octal number {int(text, 8)}: write it without "
                              "the zero, or in quotes")
+    try:
+        Loader.yaml_constructors[node.tag](_CONSTRUCTOR, node)
+    except (ValueError, KeyError, IndexError) as error:  # !!int abc, 0x_, thousands of digits
+        raise _refused(node, f"{shown(node.value)} cannot be read as {_KINDS[kind]}") from error
+
+
+_CONSTRUCTOR = yaml.constructor.SafeConstructor()
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "text", "null": "nothing"}
 
 
 class _Refused(Exception):

@@ -142,7 +142,7 @@ def _not_written(path: Path, error: Exception) -> UserError:
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     why = "no space left on the device" if full else str(error)
     return UserError(f"cannot write the checkpoint {path}: {why}. "
-                     f"Free some space or choose another folder with --checkpoint_dir=DIR")
+                     f"{'Free some space or choose' if full else 'Choose'} another folder with --checkpoint_dir=DIR")
 
 
 def load(path: Path) -> Checkpoint:
@@ -249,7 +249,8 @@ def _matching_groups(theirs: list[dict], own: list[dict]) -> list[dict]:
     if [group.get("params") for group in theirs] != [group["params"] for group in own]:
         raise ValueError("the state of an optimizer is that of other parameters")
     for their, our in zip(theirs, own):
-        if other := [name for name in our if name in their and _kind(their[name]) != _kind(our[name])]:
+        if other := [name for name in our if name in their and (
+                _kind(their[name]) != _kind(our[name]) or isinstance(our[name], bool) and their[name] != our[name])]:
             raise ValueError(f"the state of an optimizer has another {other[0]}")
     return [{**our, **{name: value for name, value in their.items() if name in our}} for their, our in zip(theirs, own)]
 

@@ -79,6 +79,7 @@ class FullRanking:
                 interaction = Interaction({**interaction.interaction, SEEN_ITEMS: seen})
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(
             (interaction, history, positive_u, positive_i))
+        scores = no_score_is_the_worst(scores, self.config["model"])
         if self._ranks is not None:
             self._collect_ranks(interaction, scores, positive_u, positive_i)
         return interaction, scores, positive_u, positive_i
@@ -129,8 +130,6 @@ class FullRanking:
         return torch.from_numpy(rows[masked]).long(), torch.from_numpy(items[masked]).long()
 
     def _collect_ranks(self, interaction, scores, positive_u, positive_i):
-        if scores.isnan().any():
-            scores = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # no score is the worst score
         own = scores[positive_u.to(scores.device), positive_i.to(scores.device)][:, None]  # [P, 1]
         one_each = len(positive_u) == len(scores) and bool((positive_u == torch.arange(len(scores))).all())
         rows = (scores if one_each else scores[positive_u.to(scores.device)])[:, 1:]  # [P, N - 1], without the padding
@@ -146,6 +145,23 @@ class FullRanking:
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         np.savez(Path(self.folder) / RANKS, user=np.asarray(dataset.id2token(dataset.uid_field, users), dtype=str),
                  item=np.asarray(dataset.id2token(dataset.iid_field, items), dtype=str), rank=ranks, ties=ties)
+
+
+def no_score_is_the_worst(scores: torch.Tensor, model: str) -> torch.Tensor:
+    """Scores [B, N] with -inf in place of NaN, which ``topk`` would put first.
+
+    Raises:
+        FloatingPointError: not one item but the padding has a score.
+    """
+    missing = scores.isnan()
+    if not missing.any():
+        return scores
+    if missing[:, 1:].all():
+        raise FloatingPointError(f"{model} scores no item (all scores are NaN): it has diverged, or has a fault. Try a smaller "
+                                 "--learning_rate")
+    logger.warning("%s: %s of %s scores are NaN; these items are ranked last", model, f"{int(missing.sum()):,}",
+                   f"{scores.numel():,}")
+    return scores.masked_fill(missing, -torch.inf)
 
 
 def first_rows(row_idx: torch.Tensor, positive_u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_folder, clear_parts
 from recbole_contrec.training import lock
 
+LAST = "last.safetensors"  # what a run is resumed from
 STAGES = "stages"  # finished stages of all runs lie beside the runs under this name
 # Names that a file system of Windows keeps for devices, with any ending.
 _DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.I)
@@ -26,7 +27,7 @@ def check_run_name(name: str) -> None:
     """
     why = None
     if not name.strip(". "):
-        why = "it is empty"
+        why = "it is empty, or nothing but dots and blanks"
     elif re.search(r"[/\\:\x00-\x1f\x7f]", name):
         why = "a run lies inside --checkpoint_dir, so its name holds no /, \\, : or control characters"
     elif name.lower() == STAGES or _DEVICES.fullmatch(name):
@@ -62,8 +63,9 @@ def claim(parent: Path, name: str | None, made_up: str) -> Path:
 
 def taken(folder: Path) -> UserError:
     """The error of a name that another run has."""
+    goes_on = f"go on with it by --resume={folder}, " if (folder / LAST).is_file() else ""
     return UserError(f"--run_name={folder.name}: {folder} is there already, and a run does not write over another: choose "
-                     f"another name, go on with it by --resume={folder}, or remove it")
+                     f"another name, {goes_on}or remove it")
 
 
 def free(folder: Path) -> bool:

@@ -83,6 +83,17 @@ def load_weights(model, path: Path, name: str, identity: Identity, stored: check
     return stored
 
 
+def check_weights(model, path: Path, stored: checkpoint.Checkpoint) -> None:
+    """Whether the weights of a checkpoint fit a model, which stays as it is.
+
+    Raises:
+        UserError: as :func:`load_weights`.
+    """
+    own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    _load_state(model, stored.part("model"), path)
+    model.load_state_dict(own)
+
+
 def _load_state(model, state: dict[str, torch.Tensor], path: Path) -> None:
     """All of the weights or none: PyTorch copies those that fit before it complains about the others."""
     own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

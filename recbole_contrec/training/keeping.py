@@ -16,13 +16,14 @@ from recbole.utils import get_local_time, set_color
 
 from recbole_contrec.environment import device_name, package_versions
 from recbole_contrec.errors import UserError
-from recbole_contrec.files import clear_parts
+from recbole_contrec.files import check_file, clear_parts
 from recbole_contrec.training import checkpoint, folders, lock
 from recbole_contrec.training.averaging import WeightAverage
-from recbole_contrec.training.evaluation import FullRanking
+from recbole_contrec.training.evaluation import RANKS, FullRanking
 from recbole_contrec.training.identity import (
     Identity,
     check_identity,
+    check_weights,
     fingerprint_of_data,
     load_weights,
     pack_model,
@@ -33,7 +34,7 @@ from recbole_contrec.training.stages import FinishedStage
 
 logger = logging.getLogger("recbole_contrec")
 
-BEST, LAST = "best.safetensors", "last.safetensors"
+BEST, LAST, RESULT = "best.safetensors", folders.LAST, "result.json"
 BEFORE = "best.before.safetensors"  # the best of earlier epochs, until the state after this one is saved as well
 
 
@@ -190,6 +191,10 @@ class KeptRun(FullRanking):
         if stored.record["epoch"] != record["best_epoch"]:
             raise UserError(f"{path} is the model of epoch {stored.record['epoch']}, and the best is that of epoch "
                             f"{record['best_epoch']}: {lost}")
+        try:
+            check_weights(self.model, path, stored)
+        except UserError as error:
+            raise UserError(f"{error}; {lost}") from error
 
     def load_best(self) -> Path:
         """Put the best weights of this run into the model.
@@ -231,6 +236,8 @@ class KeptRun(FullRanking):
             raise UserError(f"RecBole trains {self.config['model']} in a loop of its own, which cannot be resumed")
         lock.acquire(path.parent)
         clear_parts(path.parent)
+        for name in (BEST, BEFORE, RESULT, RANKS):
+            check_file(path.parent / name, "folder")
         stored = checkpoint.load(path)
         record, average = stored.record, stored.part("average")
         check_identity(stored, self.config["model"], self.identity, path)
