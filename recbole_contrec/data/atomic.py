@@ -52,7 +52,8 @@ def _separator(value) -> str:
     if value == "\\t":
         return "\t"
     if not isinstance(value, str) or not value or set(value) & set('"\r\n'):
-        raise UserError(f"field_separator={show(value)} cannot stand between columns: name a character such as '\\t' or ','")
+        raise UserError(f"field_separator={show(value)} cannot stand between columns: name a character such as '\\t' "
+                        f"or ','")
     return value
 
 

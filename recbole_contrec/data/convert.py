@@ -88,7 +88,8 @@ def _tokens(column: pd.Series, kind: str) -> tuple[np.ndarray, np.ndarray]:
     seen = pd.Series([token if token.isascii() and token.isprintable() else as_seen(token) for token in tokens])
     if (again := seen.duplicated()).any():
         twice = tokens[again][0]
-        raise PrepareError(f"two {kind} ids differ only in blanks, quotes, invisible characters or how accents are encoded: "
+        raise PrepareError(f"two {kind} ids differ only in blanks, quotes, invisible characters or how accents are "
+                           f"encoded: "
                            f"{shown(twice)}; rename one")
     return codes, tokens
 

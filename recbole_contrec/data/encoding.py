@@ -72,7 +72,8 @@ def _refuse_packed(data: bytes, file: Path) -> None:
 def _refuse_binary(data: bytes, file: Path) -> None:
     _refuse_packed(data, file)
     if b"\0" in data and b"\0" in data[:1 << 16]:
-        raise UserError(f"{file.name} holds NUL characters and others that are no text: it is damaged, or of another kind")
+        raise UserError(f"{file.name} holds NUL characters and others that are no text: it is damaged, or of another "
+                        f"kind")
 
 
 def _refuse_wide(data: bytes, file: Path, encoding: str) -> None:

@@ -154,14 +154,16 @@ def _check_unused(config, loaded) -> None:
 
 
 def _check_files(config, files, path: Path) -> None:
-    """What ``load_col`` and ``unload_col`` name is there; of ``load_col`` where the user has written it, not a YAML of the data set."""
+    """What ``load_col`` and ``unload_col`` name is there; of ``load_col`` where the user has written it, not a YAML of the
+    data set."""
     for suffix in config["load_col"] or () if "load_col" in config.external_config_dict else ():
         if suffix not in files:
             raise UserError(f"load_col: there is no file {path}.{suffix}: leave {suffix} out")
     for suffix, names in (config["unload_col"] or {}).items():
         for name in [names] if isinstance(names, str) else names or ():
             if name not in files.get(suffix, ()):
-                raise UserError(f"unload_col: the .{suffix} file has no column {shown(name)}{did_you_mean(name, files.get(suffix, ()))}; it has "
+                raise UserError(f"unload_col: the .{suffix} file has no column "
+                                f"{shown(name)}{did_you_mean(name, files.get(suffix, ()))}; it has "
                                 f"{_listed(files.get(suffix, {})) or 'none'}")
 
 
@@ -172,7 +174,8 @@ def _check_twice(config, loaded) -> None:
     for suffix, columns in loaded.items():
         for name in columns if suffix != "link" else ():
             if seen.setdefault(name, suffix) != suffix and suffix not in joins.get(name, ()):
-                raise UserError(f"column {shown(name)} is loaded of the .{seen[name]} and of the .{suffix} file: rename one of them, or name "
+                raise UserError(f"column {shown(name)} is loaded of the .{seen[name]} and of the .{suffix} file: "
+                                f"rename one of them, or name "
                                 "in load_col what shall be loaded")
 
 
@@ -183,15 +186,17 @@ def _check_numbers(config, loaded) -> None:
         for name in config["selected_features"] or ():
             kind = loaded.get("item", {}).get(name, "")
             if kind.startswith("float") and name not in named:
-                raise UserError(f"selected_features: column {shown(name)} is of type {kind}, and {config.model} reads only those numbers that "
+                raise UserError(f"selected_features: column {shown(name)} is of type {kind}, and {config.model} reads "
+                                f"only those numbers that "
                                 f"numerical_features names: set --numerical_features=['{name}']")
     if config["MODEL_TYPE"] == ModelType.CONTEXT:
-        known = (config["TIME_FIELD"], config["LABEL_FIELD"], *(config["threshold"] or ()), *(config["val_interval"] or ()))
+        known = (config["TIME_FIELD"], config["LABEL_FIELD"], *(config["threshold"] or ()),
+                 *(config["val_interval"] or ()))
         idle = [name for columns in loaded.values() for name, kind in columns.items()
                 if kind.startswith("float") and name not in (*named, *known)]
         if idle:
-            logger.warning("%s does not read the columns %s: it reads those numbers only that numerical_features names", config.model,
-                           ", ".join(idle[:8]) + (", ..." if len(idle) > 8 else ""))
+            logger.warning("%s does not read the columns %s: it reads those numbers only that numerical_features names",
+                           config.model, ", ".join(idle[:8]) + (", ..." if len(idle) > 8 else ""))
 
 
 def _listed(columns: Mapping[str, str]) -> str:

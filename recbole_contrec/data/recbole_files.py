@@ -47,7 +47,8 @@ class Files:
         self._config = config
         separator = config["seq_separator"]
         if not isinstance(separator, str) or separator in ("", config["field_separator"]):
-            raise UserError(f"seq_separator={show(separator)} must be a text that stands between the parts of a sequence, and another one than "
+            raise UserError(f"seq_separator={show(separator)} must be a text that stands between the parts of a "
+                            f"sequence, and another one than "
                             "field_separator")
         self._read: dict[Path, AtomicFile] = {}
         self.notes: list[str] = []
@@ -142,14 +143,16 @@ class Files:
                    "no row there"])
 
     def _check_link(self, dataset: Dataset, file: AtomicFile, table: pd.DataFrame, rows: np.ndarray) -> None:
-        """An item is one entity: of several RecBole mixes the numbers up. It leaves interactions out whose item is none."""
+        """An item is one entity: of several RecBole mixes the numbers up. It leaves interactions out whose item is
+        none."""
         item, entity = dataset.iid_field, dataset.entity_field
         pairs = table[[item, entity]].drop_duplicates()
         for name in (item, entity):
             if (again := pairs[name].duplicated()).any():
                 value = pairs[name][again.idxmax()]
                 places = rows[pairs.index[pairs[name] == value]]
-                raise UserError(f"{file.path.name}, {file.where(places)}: {name} {shown(value)} stands in more than one pair; an item must be "
+                raise UserError(f"{file.path.name}, {file.where(places)}: {name} {shown(value)} stands in more than "
+                                f"one pair; an item must be "
                                 "one entity, and an entity one item")
         known = pd.concat([dataset.kg_feat[dataset.head_entity_field], dataset.kg_feat[dataset.tail_entity_field]])
         linked = table[item][table[entity].isin(known)]
@@ -158,7 +161,8 @@ class Files:
             return
         example = shown(dataset.inter_feat[item].to_numpy()[np.argmax(left_out)])
         if left_out.all():
-            raise UserError(f"{file.path.name}: no item of an interaction is an entity of {dataset.dataset_name}.kg, for instance {example}; "
+            raise UserError(f"{file.path.name}: no item of an interaction is an entity of {dataset.dataset_name}.kg, "
+                            f"for instance {example}; "
                             f"its first row is {shown(table[item][0])}, {shown(table[entity][0])}")
         self.tell([f"{file.path.name}: {left_out.sum():,} of {len(left_out):,} interactions are left out, for their item, for instance "
                    f"{example}, is no entity of {dataset.dataset_name}.kg"])

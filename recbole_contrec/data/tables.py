@@ -125,7 +125,8 @@ class _WithoutNul(io.RawIOBase):
         data = self._file.read(len(buffer))
         if (place := data.find(b"\0")) >= 0:
             line = self._lines + data[:place].count(b"\n") + 1
-            raise PrepareError(f"{self._name}, line {line} holds a NUL character: the file is damaged, no table, or not written "
+            raise PrepareError(f"{self._name}, line {line} holds a NUL character: the file is damaged, no table, or "
+                               f"not written "
                                "in UTF-8")
         self._lines += data.count(b"\n")
         buffer[:len(data)] = data
@@ -207,7 +208,8 @@ def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
     if pd.api.types.is_numeric_dtype(column):
         return column.astype(np.float64)
     if pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column):
-        column = column.where(column.map(lambda value: not isinstance(value, str) or value.strip() not in MISSING), np.nan)
+        missing = column.map(lambda value: isinstance(value, str) and value.strip() in MISSING).astype(bool)
+        column = column.where(~missing, np.nan)
     given, numbers = column.notna(), None
     if not pd.api.types.is_datetime64_any_dtype(column):
         numbers = pd.to_numeric(column, errors="coerce")

@@ -66,7 +66,8 @@ def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
         elif stripped.setdefault(plain, value) != value:
             twins = [np.flatnonzero(column == twin)[0] for twin in (stripped[plain], value)]
             raise UserError(f"{file.path.name}, {file.where(twins)}: {name} is {shown(stripped[plain])} and {shown(value)}, "
-                            "which differ only in blanks, invisible characters or how accents are encoded: write one of them")
+                            "which differ only in blanks, invisible characters or how accents are encoded: write one "
+                            "of them")
     return column.isin(missing).to_numpy() if missing else np.zeros(len(column), dtype=bool)
 
 
