@@ -105,7 +105,7 @@ def test_labels_by_threshold(shop, load):
 
 def test_features_of_context_models(shop, load):
     shop("priced", HEADER + "|rating:float|price:float", rows_of(4, 5, lambda user, place: place + 1, lambda user, place: 10 * place))
-    common = ("--threshold={'rating': 3}", "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'rating', 'price']}", *CLICKS)
+    common = ("--threshold={'rating': 3}", "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'rating', 'price']}", *(argument.replace('AUC', 'LogLoss') for argument in CLICKS))
     prices = {name: load("FM", "priced", *common, *arguments).dataset.inter_feat["price"] for name, arguments in {
         "plain": (), "field": ("--normalize_field=['price']",), "all": ("--normalize_all=True",),
         "numerical": ("--numerical_features=['price']",),

@@ -8,7 +8,7 @@ import pytest
 from recbole_contrec.data.interactions import Interactions
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.errors import UserError
-from recbole_contrec.quick_start import assemble
+from recbole_contrec.quick_start import assemble, load_data_and_model, run
 from recbole_contrec.recommendation import recommend, whole_histories
 
 SPLITS = ["{'split': {'RS': [0.8, 0.1, 0.1]}, 'group_by': 'none'}", "{'split': {'RS': [0.6, 0.2, 0.2]}, 'group_by': 'user'}",
@@ -80,7 +80,7 @@ def test_histories_are_the_same_whoever_splits(config_of):
     ("SASRec", ["--mask_seen=True", "--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"], "leave-one-out"),
     ("ContRec", ["--benchmark_filename=['train', 'valid', 'test']"], "splits whole histories itself"),
     ("BPR", ["--benchmark_filename=['train', 'valid', 'test']", "--val_interval={'rating': '[3,inf)'}"], "val_interval would do nothing"),
-    ("BPR", ["--benchmark_filename=['train', 'valid', 'test']", "--eval_args={'order': 'TO'}"], "eval_args.order would do nothing"),
+    ("BPR", ["--benchmark_filename=['train', 'valid', 'test']", "--eval_args={'order': 'RO'}"], "eval_args.order would do nothing"),
     ("BPR", ["--benchmark_filename=['train', 'test']"], "three parts")])
 def test_what_a_model_cannot_be_split_by_is_refused_with_its_name(config_of, tiny, model, arguments, text):
     for part in ("train", "valid", "test"):
@@ -124,6 +124,27 @@ def cut(folder, lists=True, list_type="token_seq"):
 
 
 SPLIT = "--benchmark_filename=['train', 'valid', 'test']"
+
+
+def test_data_that_come_split_need_no_times(workplace):
+    """RecBole's own form for sessions: the history, and what came next."""
+    folder = workplace / "data" / "sessions"
+    folder.mkdir(parents=True)
+    for part in ('train', 'valid', 'test'):
+        rows = "".join(f"u{user}\ti{user % 7} i{user % 5 + 7}\ti{(user + len(part)) % 12}\n" for user in range(24))
+        (folder / f"sessions.{part}.inter").write_text(f"user_id:token\titem_id_list:token_seq\titem_id:token\n{rows}")
+    columns = "--load_col={'inter': ['user_id', 'item_id_list', 'item_id']}"
+    for arguments in ((), (columns, "--alias_of_item_id=['item_id_list']")):
+        result = run("SASRec", "sessions", arguments=["--data_path=data", "--epochs=1", "--use_gpu=False", "--topk=[5]",
+                                                      "--valid_metric=NDCG@5", SPLIT, *arguments])
+        assert len(recommend(load_data_and_model(result["checkpoint"]), users=["u3"], k=5)) == 5
+
+
+def test_auc_needs_both_labels(run_tiny):
+    clicks = ("--eval_args={'mode': 'labeled'}", "--metrics=['AUC']", "--valid_metric=AUC")
+    with pytest.raises(UserError, match="has 1 only: set another --threshold"):
+        run_tiny("DeepFM", "--threshold={'rating': 0}", *clicks)
+    assert 0 <= run_tiny("DeepFM", "--threshold={'rating': 3}", *clicks)["test_result"]["auc"] <= 1
 
 
 @pytest.mark.parametrize("model", ["SASRec", "BPR"])

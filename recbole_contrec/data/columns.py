@@ -37,7 +37,8 @@ def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
     fields = [config[key] for key in IDS]
     if fields[0] == fields[1]:
         raise UserError(f"USER_ID_FIELD and ITEM_ID_FIELD are both {show(fields[0])}: they must be two columns")
-    fields += [config["TIME_FIELD"]] if config["eval_args"]["order"] == "TO" else []
+    by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]  # what comes split is not sorted
+    fields += [config["TIME_FIELD"]] if by_time else []
     require_columns(first, columns, [*filter(None, fields), *_named_in(config, "inter")])
     if lost := [name for name in filter(None, fields) if name not in inter]:
         key = "unload_col" if config["load_col"] is None else "load_col"

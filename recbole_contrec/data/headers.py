@@ -55,6 +55,8 @@ def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str]
     file = inter_file(folder, dataset, parts, folders)
     columns = read_header(file, separator, encoding)
     fields: dict[str, str] = dict(named or {})
+    if parts and fields.get("TIME_FIELD") == ROLES["TIME_FIELD"][0] and fields["TIME_FIELD"] not in columns:
+        del fields["TIME_FIELD"]  # the usual name, in the record of a run whose data came split and without times
     require_columns(file, columns, [name for name in (*fields.values(), *wanted) if name])
     for key in ROLES:
         if key not in fields and (name := _find_column(key, columns, set(fields.values()))):

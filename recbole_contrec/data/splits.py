@@ -77,5 +77,11 @@ def check_targets(config, data) -> None:
         if len(loader) == 0 or getattr(loader, "sample_size", 1) == 0:
             raise UserError(f"eval_args.split={show(config['eval_args']['split'])} leaves nothing for the {name} of "
                             f"{config['dataset']!r}")
+    if "labeled" in config["eval_args"]["mode"].values() and any(metric.lower() == "auc" for metric in config["metrics"]):
+        for name, loader in (("validation", data.valid), ("test", data.test)):
+            labels = loader.dataset.inter_feat[config["LABEL_FIELD"]].unique().tolist()
+            if len(labels) == 1:
+                raise UserError(f"metrics: AUC compares labels 1 with labels 0, and the {name} of {config['dataset']!r} has "
+                                f"{labels[0]:g} only: set another --threshold or --metrics")
 
 

@@ -207,7 +207,8 @@ class Config(RecBoleConfig):
         sequential = asked["MODEL_TYPE"] == ModelType.SEQUENTIAL
         headers = dataset_settings_from_headers(
             self._data_path(asked), dataset, named, wanted=_fields_asked_for(asked),
-            need_time=sequential or (asked["eval_args"] or {}).get("order") != "RO",
+            need_time=not asked.get("benchmark_filename") and (
+                sequential or (asked["eval_args"] or {}).get("order") != "RO"),  # what comes split is not sorted
             separator=asked["field_separator"], encoding=asked.get("encoding"),
             parts=asked.get("benchmark_filename"), folders=self.folders)
         load_col = {**(self.internal_config_dict["load_col"] or {}), **headers.settings["load_col"]}
@@ -256,7 +257,10 @@ class Config(RecBoleConfig):
         final["eval_args"] = {**protocol, **(final["eval_args"] or {})}
         self._set_default_negatives(final)
         check_keys(self, final, self.external_config_dict, self._trains_on_windows)
-        check_protocol(self._kind(final), final, self.external_config_dict)
+        given = dict(self.external_config_dict)
+        if final.get("benchmark_filename") and given.get("eval_args"):  # what is as it would be anyhow, asks for nothing
+            given["eval_args"] = {part: value for part, value in given["eval_args"].items() if value != protocol.get(part)}
+        check_protocol(self._kind(final), final, given)
         self._record = {key: deepcopy(value) for key, value in final.items() if key != "MODEL_TYPE"}
         return final
 
