@@ -52,7 +52,7 @@ CONTREC = (
     Variant("ranking-only", "no denoising: a plain ranking head", ("regression_weight=0.0", "dispersive_weight=0.0")),
     # Without a ranking loss nothing trains the item vectors as targets nor the repeat bias, so there is none, and the vectors
     # stay where they start: at the SVD.
-    Variant("diffusion-only", "no ranking loss: 16 samples of 20 steps, item vectors at the SVD",
+    Variant("diffusion-only", "no ranking loss and no repeat bias: 16 samples of 20 steps, item vectors at the SVD",
             ("ranking_weight=0.0", "repeat_bias=False", "train_item_vectors=False", "diffusion_steps=20", "diffusion_samples=16")),
     Variant("dispersive-0", "no dispersive loss", ("dispersive_weight=0.0",)),
     Variant("dispersive-.05", "half the dispersive loss", ("dispersive_weight=0.05",)),
