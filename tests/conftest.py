@@ -135,7 +135,9 @@ def no_log_of_another_test():
     yield
     for logger in (logging.getLogger(), logging.getLogger("recbole_contrec")):
         logger.handlers = [handler for handler in logger.handlers if type(handler).__module__.startswith("_pytest")]
-    logging.getLogger("recbole_contrec").propagate = True
+    ours = logging.getLogger("recbole_contrec")
+    ours.propagate = True
+    ours.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

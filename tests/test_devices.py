@@ -38,7 +38,7 @@ def test_every_model_trains_and_ranks(run_tiny, model, arguments):
     result = run_tiny(model, *sizes_of(model, *arguments))
     assert result["epochs"] == 1 + model.startswith("SIIT") and result["test_result"]["recall@10"] >= 0
     if torch.cuda.is_available():
-        assert result["device"] == torch.cuda.get_device_name(0)
+        assert result["card"]["device"] == torch.cuda.get_device_name(0)
 
 
 @pytest.mark.parametrize("model, arguments", each([("ContRec", LLM), ("DeftRec", ()), ("SIIT", ()), ("SASRecAll", ())]))
@@ -58,7 +58,7 @@ def test_new_users_and_items_are_folded_in(run_tiny, model, arguments):
     assert len(lists) == 10
 
 
-@pytest.mark.parametrize("model, arguments", each([form for form in FORMS if "-paper" not in form[0]]))
+@pytest.mark.parametrize("model, arguments", each([form for form in FORMS if "-paper" not in form[0] and form[0] != "Pop"]))
 def test_training_in_bf16(staged, model, arguments):
     """A few steps with autocast: finite, near to full precision, and nothing is left out or left in bf16."""
     terms, moved = {}, {}

@@ -66,6 +66,7 @@ def test_entropy_at_its_bounds():
 
 def test_what_differs_from_recbole_is_said(assembled, caplog):
     caplog.set_level("INFO")
+    caplog.set_level("INFO", "recbole_contrec")
     assert assembled("SASRec", "--metrics=['NDCG','GiniIndex']").trainer
     assert MENDED["giniindex"] in caplog.text and MENDED["shannonentropy"] not in caplog.text
 

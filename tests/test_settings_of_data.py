@@ -121,7 +121,7 @@ def test_features_of_context_models(shop, load):
 
 
 def test_numbers_that_no_layer_reads_are_said_or_refused(shop, load, caplog):
-    shop("priced", HEADER + "|price:float", rows_of(4, 5, lambda user, place: 10 * place),
+    shop("priced", HEADER + "|price:float", rows_of(4, 5, lambda user, place: 10 * place * (user % 2)),
          item=["item_id:token|weight:float|kind:token", *(f"i{item}|{item}|k" for item in range(17))])
     with pytest.raises(UserError, match="column 'weight' is of type float, and SASRecF reads only those numbers"):
         load("SASRecF", "priced", "--selected_features=['weight']")

@@ -190,11 +190,11 @@ class Config(RecBoleConfig):
 
     def _wants_item_columns(self) -> bool:
         """Whether RecBole shall load the ``.item`` file. It then counts items that nobody touched and joins the
-        columns into every batch, so only for models that read them there."""
-        dataset_class = self.entry.dataset_class
+        columns into every batch, so only for models that read them there, and for models of users, who know."""
+        of_user = not (self.entry.is_recbole or self.entry.model_class.__module__.startswith("recbole_contrec."))
         return (self.internal_config_dict["MODEL_TYPE"] in _FEATURE_TYPES
                 or any(key in self.internal_config_dict for key in ITEM_COLUMNS)
-                or not self.entry.is_recbole and dataset_class is None)
+                or of_user and self.entry.dataset_class is None)
 
     def _fill_from_headers(self, dataset):
         """Columns that no YAML and no user has named come from the headers of the data files."""
