@@ -1,6 +1,7 @@
 """A small data set of RecBole's atomic files, and the one way tests build configurations and runs."""
 
 import logging
+import random
 
 import numpy as np
 import pytest
@@ -130,8 +131,12 @@ def write_t5(path, kind="t5", words=True, **config):
 
 
 @pytest.fixture(autouse=True)
-def no_log_of_another_test():
-    """A run leaves RecBole's handlers behind, and these write to the screen of the test that is over."""
+def nothing_of_another_test():
+    """The same random numbers whatever ran before, and no handlers of RecBole's: a run leaves them behind, and they write to the screen
+    of the test that is over."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
     yield
     for logger in (logging.getLogger(), logging.getLogger("recbole_contrec")):
         logger.handlers = [handler for handler in logger.handlers if type(handler).__module__.startswith("_pytest")]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from recbole.utils import init_seed
 
 from conftest import changed
 from recbole_contrec.data.loading import load_data
@@ -33,7 +34,9 @@ def load(tiny):
         from recbole_contrec.settings.config import Config
 
         defaults = [f"--data_path={tiny}", "--use_gpu=False", "--topk=[3]", "--valid_metric=NDCG@3"]
-        return load_data(Config(model, dataset, arguments=changed(defaults, arguments)))
+        config = Config(model, dataset, arguments=changed(defaults, arguments))
+        init_seed(config["seed"], True)  # which rows a random split takes
+        return load_data(config)
     return start
 
 
@@ -43,7 +46,7 @@ def rows_of(users=4, events=5, *columns):
             for user in range(users) for place in range(events)]
 
 
-CLICKS = ("--eval_args={'mode': 'labeled', 'split': {'RS': [0.6, 0.2, 0.2]}, 'order': 'RO', 'group_by': 'none'}",
+CLICKS = ("--eval_args={'mode': 'labeled', 'split': {'RS': [0.2, 0.4, 0.4]}, 'order': 'RO', 'group_by': 'none'}",
           "--metrics=['AUC']", "--valid_metric=AUC")
 HEADER = "user_id:token|item_id:token|timestamp:float"
 
