@@ -44,7 +44,7 @@ def check_history_column(config, kind: str | None, loaded: list[str], where) -> 
     history = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
     if kind != "token_seq":
         raise UserError(f"{where}: {config.model} needs the history of every row, column {history}:token_seq"
-                        + (f"; it is {history}:{kind}" if kind else f", which lacks; it has {', '.join(loaded)}"))
+                        + (f"; it is {history}:{kind}" if kind else f", which is missing; it has {', '.join(loaded)}"))
     if history != "item_id_list":
         raise UserError("benchmark_filename: RecBole reads histories from item_id_list only: name the columns item_id "
                         "and "

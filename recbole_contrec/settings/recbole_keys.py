@@ -181,7 +181,7 @@ DERIVED = {"device": "choose it by --gpu_id=0, or --use_gpu=False for the CPU",
            "MODEL_INPUT_TYPE": "it follows from the model"}
 
 BY_KEY = {row.key: row for row in TABLE}
-DOCUMENT = Path(__file__).parents[2] / "docs" / "recbole-settings.md"
+DOCUMENT = Path("docs") / "recbole-settings.md"  # of a checkout, in which this is run
 
 _HEAD = """# RecBole's settings, one by one
 
