@@ -73,6 +73,9 @@ def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | 
     """Options, and as ``settings`` whatever else has the form ``--key=value``."""
     given, rest = parser.parse_known_args(arguments)
     refuse_odd_settings(parser, rest)
+    if fixed := [argument for argument in rest if argument.startswith(("--topk=", "--metrics="))]:
+        parser.error(f"{fixed[0]}: the tables show Hit, NDCG and MRR at 5, 10 and 20, as the protocol has them; "
+                     "run_recbole_contrec.py takes others")
     given.settings = tuple(rest)
     return given
 

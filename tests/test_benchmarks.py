@@ -196,6 +196,9 @@ def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
     assert compare("--models", "ContRec", *settings) == 2 and "was run with another tiny.inter" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         compare("--models", "Pop", "ContRec", "--name=both")
+    with pytest.raises(SystemExit, match="2"):
+        compare("--models", "Pop", "--topk=[5,10]")
+    assert "--topk=[5,10]: the tables show Hit, NDCG and MRR at 5, 10 and 20" in capsys.readouterr().err
 
 
 def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys, monkeypatch):
