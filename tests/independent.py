@@ -30,7 +30,7 @@ def read_events(path, user="user_id", item="item_id", time="timestamp", separato
     for row in rows[1:]:
         assert len(row) == len(header), row
         name, thing, moment = (row[place] for place in places)
-        moment = math.nan if moment in NOTHING else float(moment)
+        moment = math.nan if moment.strip() in NOTHING else float(moment)  # a blank is no time
         if name.strip() not in NOTHING and thing.strip() not in NOTHING and abs(moment) <= np.finfo(np.float32).max:
             events.append(Event(name, thing, moment))
     return events
