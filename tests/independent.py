@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,11 @@ class Event(NamedTuple):
     time: float
 
 
+def seen(name: str) -> str:
+    """A name without blanks around it and without characters that nobody sees; one of these alone is no name."""
+    return "".join(sign for sign in name if unicodedata.category(sign) not in ("Cc", "Cf")).strip()
+
+
 def read_events(path, user="user_id", item="item_id", time="timestamp", separator="\t", encoding="utf-8-sig") -> list[Event]:
     """Events in order of the file, but for those that lack a user, an item or a finite time. Any fault is an exception."""
     with io.open(path, encoding=encoding, newline="") as file:
@@ -31,7 +37,7 @@ def read_events(path, user="user_id", item="item_id", time="timestamp", separato
         assert len(row) == len(header), row
         name, thing, moment = (row[place] for place in places)
         moment = math.nan if moment.strip() in NOTHING else float(moment)  # a blank is no time
-        if name.strip() not in NOTHING and thing.strip() not in NOTHING and abs(moment) <= np.finfo(np.float32).max:
+        if seen(name) not in NOTHING and seen(thing) not in NOTHING and abs(moment) <= np.finfo(np.float32).max:
             events.append(Event(name, thing, moment))
     return events
 
