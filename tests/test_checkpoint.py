@@ -150,3 +150,40 @@ def test_random_state_survives(tmp_path):
     loaded = checkpoint.load(tmp_path / "x.safetensors")
     checkpoint.unpack_random_state(loaded.tensors, loaded.record)
     assert wanted == (random.random(), random.gauss(0, 1), np.random.randn(3).tolist(), torch.randn(3).tolist())
+
+
+def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {"a": torch.zeros(3)}, {"epoch": 1})
+    opened = []
+
+    class ReplacedOnce:
+        """A file whose header is read before another process replaces it, and whose tensors are read behind that."""
+
+        def __init__(self, *args, **options):
+            opened.append(self)
+            self.file = safe_open(*args, **options)
+            self.header = self.file.metadata()
+            if len(opened) == 1:
+                checkpoint.save(path, {"a": torch.ones(3)}, {"epoch": 2})
+                self.file = safe_open(*args, **options)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def metadata(self):
+            return self.header
+
+        def keys(self):
+            return self.file.keys()
+
+        def get_tensor(self, name):
+            return self.file.get_tensor(name)
+
+    safe_open = checkpoint.safe_open
+    monkeypatch.setattr(checkpoint, "safe_open", ReplacedOnce)
+    loaded = checkpoint.load(path)
+    assert len(opened) == 2 and loaded.record["epoch"] == 2 and torch.equal(loaded.tensors["a"], torch.ones(3))

@@ -152,6 +152,27 @@ def load(path: Path) -> Checkpoint:
         UserError: no such file, a foreign, truncated or changed file, or one of a newer format.
     """
     path = Path(path)
+    while True:
+        before = _version(path)
+        try:
+            return _read(path)
+        except UserError:
+            # safetensors opens a file twice, for its header and for its tensors: a training run may have replaced it in between.
+            if _version(path) == before:
+                raise
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """What differs between a file and another one that has taken its place."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(path: Path) -> Checkpoint:
+    """As :func:`load`, from a file that nobody replaces."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
