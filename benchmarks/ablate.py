@@ -14,10 +14,9 @@ repeated, and of other settings or data only replaced with ``--again``. The tabl
 """
 
 import sys
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
-
 from ablate_report import draw, report
 from command_line import parse_with_settings, require_pictures, told, use_this_checkout
 from compare import FIRST_SEED, common_parser, run_all
@@ -38,11 +37,24 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     try:
         if not given.tables_only:
-            runs = [Run(variant.model or given.model, given.dataset, seed, folder, variant.name,
-                        settings_of(variant, given.settings))
-                    for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for variant in given.variants]
-            failed = run_all(runs, given.data_path, given.again,
-                             prepare=lambda missing: write_random_vectors(missing, given.data_path))
+            runs = [
+                Run(
+                    variant.model or given.model,
+                    given.dataset,
+                    seed,
+                    folder,
+                    variant.name,
+                    settings_of(variant, given.settings),
+                )
+                for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+                for variant in given.variants
+            ]
+            failed = run_all(
+                runs,
+                given.data_path,
+                given.again,
+                prepare=lambda missing: write_random_vectors(missing, given.data_path),
+            )
         text = report(folder, ABLATIONS[given.model])
     except ValueError as error:
         print(*failed, f"error: {error}", sep="\n", file=sys.stderr)
@@ -59,8 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
 def listing(variants: Sequence[Variant]) -> str:
     """Variants with settings and meaning, a line each."""
     width = max(len(variant.name) for variant in variants)
-    return "\n".join(f"{variant.name:<{width}}  {variant.meaning}"
-                     + (f" ({', '.join(variant.settings)})" if variant.settings else "") for variant in variants)
+    return "\n".join(
+        f"{variant.name:<{width}}  {variant.meaning}"
+        + (f" ({', '.join(variant.settings)})" if variant.settings else "")
+        for variant in variants
+    )
 
 
 def settings_of(variant: Variant, further: tuple[str, ...]) -> tuple[str, ...]:
@@ -95,8 +110,8 @@ def write_random_vectors(runs: list[Run], data_path: str | None) -> None:
 
 def _items(run, data_path):
     """Names of all items of a run's data set, and the width of their vectors."""
-    from recbole_contrec.settings.config import Config
     from recbole_contrec.data.loading import load_data
+    from recbole_contrec.settings.config import Config
 
     given = dict(argument.split("=", 1) for argument in run.settings)
     given.update({"--data_path": data_path} if data_path else {})
@@ -114,8 +129,11 @@ def _parse(arguments):
     names = [variant.name for variant in ABLATIONS[given.model]]
     if unknown := set(given.variants or ()) - set(names):
         parser.error(f"{given.model} has no variant {', '.join(sorted(unknown))}: choose from {', '.join(names)}")
-    given.variants = [variant for variant in ABLATIONS[given.model]
-                      if variant is SHIPPED or not given.variants or variant.name in given.variants]
+    given.variants = [
+        variant
+        for variant in ABLATIONS[given.model]
+        if variant is SHIPPED or not given.variants or variant.name in given.variants
+    ]
     return given
 
 

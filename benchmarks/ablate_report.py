@@ -4,12 +4,12 @@ benchmarks.ablate_report
 From the runs of :mod:`benchmarks.ablate` to a Markdown table and a picture of the differences.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
-
 from markdown import four, head, line, same, seconds, spread
 from significance import Comparison, compare, mean_over_seeds
 from tables import Row, epoch_seconds, mismatches, rows
@@ -53,19 +53,38 @@ def ordered_rows(folder: Path, variants: Sequence) -> list[Row]:
 def table(found: list[Row], meanings: dict[str, str]) -> str:
     """A line a variant; the first is what the others are compared with."""
     shipped, odd = found[0], mismatches(found)
-    lines = head("variant", "meaning", "seeds", "valid NDCG@10", "difference", "test NDCG@10", "difference",
-                 "95 % interval", "core-s an epoch")
+    lines = head(
+        "variant",
+        "meaning",
+        "seeds",
+        "valid NDCG@10",
+        "difference",
+        "test NDCG@10",
+        "difference",
+        "95 % interval",
+        "core-s an epoch",
+    )
     for row in found:
         change = None if row is shipped else difference(row, shipped)
-        lines.append(line(
-            row.name + (" †" if row.name in odd else ""), meanings[row.name], len(row.results),
-            spread(row.metric("ndcg@10", "best_valid_result"), bold=True), f"{change.valid:+.4f}" if change else "",
-            four(mean(row.metric("ndcg@10"))),
-            *((f"{change.test.difference:+.4f}", f"{change.test.low:+.4f} to {change.test.high:+.4f}") if change
-              else ("", "")),
-            seconds(row.values(epoch_seconds))))
-    lines += [f"\n† {name}: another {', '.join(keys)} than {shipped.name}; not comparable"
-              for name, keys in odd.items()]
+        lines.append(
+            line(
+                row.name + (" †" if row.name in odd else ""),
+                meanings[row.name],
+                len(row.results),
+                spread(row.metric("ndcg@10", "best_valid_result"), bold=True),
+                f"{change.valid:+.4f}" if change else "",
+                four(mean(row.metric("ndcg@10"))),
+                *(
+                    (f"{change.test.difference:+.4f}", f"{change.test.low:+.4f} to {change.test.high:+.4f}")
+                    if change
+                    else ("", "")
+                ),
+                seconds(row.values(epoch_seconds)),
+            )
+        )
+    lines += [
+        f"\n† {name}: another {', '.join(keys)} than {shipped.name}; not comparable" for name, keys in odd.items()
+    ]
     return "\n".join(lines)
 
 
@@ -95,7 +114,9 @@ def draw(folder: Path, variants: Sequence) -> Path:
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     counts, card = [len(row.results) for row in others if row.name in changes], shipped.results[0].content["card"]
     axes.set_xlabel("NDCG@10 minus that of the shipped settings")
-    axes.set_title(f"{card['dataset']}: what each part is worth ({same(counts)} seed{'s' * (max(counts) > 1)})", fontsize=10)
+    axes.set_title(
+        f"{card['dataset']}: what each part is worth ({same(counts)} seed{'s' * (max(counts) > 1)})", fontsize=10
+    )
     figure.savefig(folder / "ablation.png", dpi=120)
     pyplot.close(figure)
     return folder / "ablation.png"
@@ -106,8 +127,15 @@ def _draw_bars(axes, changes: dict[str, Difference]):
     colors = ["tab:red" if value < 0 else "tab:blue" for value in valid]
     axes.barh(range(len(changes)), valid, color=colors, alpha=0.6, label="validation")
     margins = [[found.difference - found.low for found in test], [found.high - found.difference for found in test]]
-    axes.errorbar([found.difference for found in test], range(len(changes)), xerr=margins, fmt="ko", ms=3, lw=1,
-                  label="test, 95 % interval over users")
+    axes.errorbar(
+        [found.difference for found in test],
+        range(len(changes)),
+        xerr=margins,
+        fmt="ko",
+        ms=3,
+        lw=1,
+        label="test, 95 % interval over users",
+    )
     axes.set_yticks(range(len(changes)), changes)
     axes.margins(y=0.01)
     axes.invert_yaxis()

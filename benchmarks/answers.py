@@ -17,18 +17,18 @@ users of the test stands beside it in ``seed2020.npz``. The tables are written t
 
 import argparse
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
-
 from answers_report import ALONE, VECTORS, read_rows, report, title
 from answers_said import measure_answers
 from command_line import name_of_a_folder, number, told, use_this_checkout
+from tqdm import tqdm
 from trained import describe, earlier, parse, parser, trained_model
 
 SETTINGS = ("text_bonus", "text_weight")  # every form has its own
@@ -86,10 +86,14 @@ def measure_all(given: argparse.Namespace) -> Path:
         with trained_model(argparse.Namespace(**{**vars(given), "seed": seed}), "answers") as (loaded, folder):
             refuse(loaded.config)
             if loaded.model.language.categories is None:
-                raise UserError(f"{loaded.config['dataset']} has no category that an answer could name: name a field with "
-                                "--category_field")
+                raise UserError(
+                    f"{loaded.config['dataset']} has no category that an answer could name: name a field with "
+                    "--category_field"
+                )
             row = folder / (given.name or loaded.config["model"])
-            measure_missing(loaded, forms(given.text_bonus, given.text_weight), row / f"seed{loaded.config['seed']}", given.users)
+            measure_missing(
+                loaded, forms(given.text_bonus, given.text_weight), row / f"seed{loaded.config['seed']}", given.users
+            )
     return folder
 
 
@@ -102,8 +106,10 @@ def refuse(config) -> None:
     from recbole_contrec import UserError
 
     if not config["answer_weight"]:  # other models do not have the setting
-        raise UserError(f"{config['model']} has not learned to answer: train one that does with answer_weight above 0, "
-                        "for instance --model=ContRec --answer_weight=0.1")
+        raise UserError(
+            f"{config['model']} has not learned to answer: train one that does with answer_weight above 0, "
+            "for instance --model=ContRec --answer_weight=0.1"
+        )
     if set(config["eval_args"]["mode"].values()) != {"full"}:
         raise UserError("the whole catalogue is ranked here: leave eval_args.mode at full")
 
@@ -134,15 +140,19 @@ def measure_missing(loaded, wanted: list[Form], path: Path, users: int | None = 
     about["of_all"]["drawn_users"] = users  # None for all
     content = earlier(file, about)
     if content and content["drawn_users"] != users:
-        raise UserError(f"{file} holds numbers of {content['drawn_users'] or 'all'} users, not {users or 'all'}: choose another "
-                        "--name or --output, or remove it")
+        raise UserError(
+            f"{file} holds numbers of {content['drawn_users'] or 'all'} users, not {users or 'all'}: choose another "
+            "--name or --output, or remove it"
+        )
     records = {form_of(record): record for record in content.get("forms", ())}
     if not (missing := [form for form in wanted if form not in records]):
         return
     parts = {"valid": drawn(loaded, loaded.data.valid, users), "test": drawn(loaded, loaded.data.test, users)}
     loaded.trainer._valid_data = parts["valid"]  # what tells validation from test where seen items are masked
-    said = content.get("said") or {**{name: measure_answers(loaded, part) for name, part in parts.items()},
-                                   **about["of_a_point"]}
+    said = content.get("said") or {
+        **{name: measure_answers(loaded, part) for name, part in parts.items()},
+        **about["of_a_point"],
+    }
     loaded.trainer.eval_collector.data_collect(loaded.data.train)
     loaded.trainer.folder = Path("ranks").absolute()  # not among the runs that are kept
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,8 +164,12 @@ def measure_missing(loaded, wanted: list[Form], path: Path, users: int | None = 
             ranked = {name: rank(loaded, form, part) for name, part in parts.items()}
             of_users.update({"user": ranked["test"].users, str(form): ranked["test"].ndcg.astype(np.float32)})
             np.savez_compressed(arrays, **of_users)
-            records[form] = {**form._asdict(), **{name: found.as_dict() for name, found in ranked.items()},
-                             "users_per_second": round(speeds[form], 1), **about["of_a_point"]}
+            records[form] = {
+                **form._asdict(),
+                **{name: found.as_dict() for name, found in ranked.items()},
+                "users_per_second": round(speeds[form], 1),
+                **about["of_a_point"],
+            }
             write_json(file, {**about["of_all"], "said": said, "forms": list(records.values())})
 
 
@@ -261,14 +275,29 @@ def gains(ranks: np.ndarray, ties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _parse(arguments):
     options = parser(__doc__)
-    options.add_argument("--seeds", type=partial(number, int, 1, None), default=1, help="models to train, by seeds from --seed on (1)")
+    options.add_argument(
+        "--seeds", type=partial(number, int, 1, None), default=1, help="models to train, by seeds from --seed on (1)"
+    )
     options.add_argument("--name", type=name_of_a_folder, help="of the row; the model's if not given")
-    options.add_argument("--users", type=partial(number, int, 1, None), help="of validation and of test, drawn at random; all if not "
-                         "given")
-    options.add_argument("--text_weight", nargs="+", type=partial(number, float, 0, None), default=[0.0, 0.05, 0.1, 0.2],
-                         help="weights of an item's log-probability; 0 for the vectors alone")
-    options.add_argument("--text_bonus", nargs="+", type=partial(number, float, 0, 1), default=[0.0, 0.05, 0.1],
-                         help="bonuses pi of items of the named category; 0 for the vectors alone")
+    options.add_argument(
+        "--users",
+        type=partial(number, int, 1, None),
+        help="of validation and of test, drawn at random; all if not given",
+    )
+    options.add_argument(
+        "--text_weight",
+        nargs="+",
+        type=partial(number, float, 0, None),
+        default=[0.0, 0.05, 0.1, 0.2],
+        help="weights of an item's log-probability; 0 for the vectors alone",
+    )
+    options.add_argument(
+        "--text_bonus",
+        nargs="+",
+        type=partial(number, float, 0, 1),
+        default=[0.0, 0.05, 0.1],
+        help="bonuses pi of items of the named category; 0 for the vectors alone",
+    )
     given = parse(options, arguments)
     if given.checkpoint and given.seeds > 1:
         options.error("a checkpoint has one seed: leave out --seeds")

@@ -4,12 +4,12 @@ benchmarks.answers_report
 From the records of :mod:`benchmarks.answers` to Markdown tables.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-
 from markdown import four, head, line, same, spread
 from runs import Result, load, read, read_arrays
 from significance import Comparison, compare, mean_over_seeds
@@ -42,12 +42,19 @@ class Row(NamedTuple):
     def forms(self) -> list[tuple[str, float]]:
         """Kind and value of the forms that all seeds have: vectors alone first, every setting by value, the text alone last."""
         order = [VECTORS, *KINDS, ALONE]
-        every = set.intersection(*({(form["kind"], form["value"]) for form in record["forms"]} for record in self.records))
+        every = set.intersection(
+            *({(form["kind"], form["value"]) for form in record["forms"]} for record in self.records)
+        )
         return sorted(every, key=lambda form: (order.index(form[0]), form[1]))
 
     def of_form(self, form: tuple[str, float], value: Callable[[dict], float]) -> list[float]:
         """Something of a form, of every seed."""
-        return [value(found) for record in self.records for found in record["forms"] if (found["kind"], found["value"]) == form]
+        return [
+            value(found)
+            for record in self.records
+            for found in record["forms"]
+            if (found["kind"], found["value"]) == form
+        ]
 
     def validation(self, form: tuple[str, float]) -> float:
         """Mean NDCG@10 on validation: what values are chosen by."""
@@ -55,7 +62,9 @@ class Row(NamedTuple):
 
     def against_vectors(self, form: tuple[str, float]) -> Comparison:
         """A form against the vectors alone on the test, every user with the mean of his seeds."""
-        return compare(*(np.mean([arrays[title(*each)] for arrays in self.of_users], axis=0) for each in (form, (VECTORS, 0.0))))
+        return compare(
+            *(np.mean([arrays[title(*each)] for arrays in self.of_users], axis=0) for each in (form, (VECTORS, 0.0)))
+        )
 
     def against_without(self) -> Comparison:
         """The vectors alone against the model without words, likewise."""
@@ -86,10 +95,13 @@ def read_rows(folder: Path) -> list[Row]:
 def _without(folder: Path, records: list[dict]) -> list[Result]:
     """Runs of the same model and seeds on all users, without words; none where one is missing."""
     card, seeds = records[0]["card"], [record["card"]["seed"] for record in records]
-    known = {result.content["card"]["seed"]: result
-             for result in load(folder.parent / card["dataset"]).get(card["model"], ())}
+    known = {
+        result.content["card"]["seed"]: result
+        for result in load(folder.parent / card["dataset"]).get(card["model"], ())
+    }
     if any(record["drawn_users"] for record in records) or any(
-            seed not in known or known[seed].content["settings"].get("answer_weight") for seed in seeds):
+        seed not in known or known[seed].content["settings"].get("answer_weight") for seed in seeds
+    ):
         return []
     return [known[seed] for seed in seeds]
 
@@ -106,11 +118,16 @@ def tables(rows: Sequence[Row]) -> str:
 
 def _of_row(row: Row) -> list[str]:
     said = [record["said"] for record in row.records]
-    return [_about(row), shares_table(said), _about_shares(said[0]), ranking_table(row),
-            *(choice(row, kind) for kind in KINDS if any(form[0] == kind for form in row.forms)),
-            "Differences are to the vectors alone, of the same model and users (every one with the mean of his seeds), with a 95 % "
-            "bootstrap interval. By the text alone, items with the same text score the same: the mean over all orders of these.",
-            examples_table(said[0]["test"]["examples"])]
+    return [
+        _about(row),
+        shares_table(said),
+        _about_shares(said[0]),
+        ranking_table(row),
+        *(choice(row, kind) for kind in KINDS if any(form[0] == kind for form in row.forms)),
+        "Differences are to the vectors alone, of the same model and users (every one with the mean of his seeds), with a 95 % "
+        "bootstrap interval. By the text alone, items with the same text score the same: the mean over all orders of these.",
+        examples_table(said[0]["test"]["examples"]),
+    ]
 
 
 def _about(row: Row) -> str:
@@ -118,33 +135,59 @@ def _about(row: Row) -> str:
     card, settings = record["card"], record["settings"]
     drawn = f", {record['drawn_users']:,} of them drawn at random" if record["drawn_users"] else ""
     measured = [part for each in row.records for part in (each["said"], *each["forms"])]
-    return (f"**{row.name}**: {card['model']}, seed {same([each['card']['seed'] for each in row.records])}, "
-            f"answer_weight={settings['answer_weight']:g}, answer_template=\"{settings['answer_template']}\", "
-            f"answers_per_window={settings['answers_per_window']}, prompt_text={settings['prompt_text']}{drawn}; "
-            f"{circumstances(card, measured)}")
+    return (
+        f"**{row.name}**: {card['model']}, seed {same([each['card']['seed'] for each in row.records])}, "
+        f'answer_weight={settings["answer_weight"]:g}, answer_template="{settings["answer_template"]}", '
+        f"answers_per_window={settings['answers_per_window']}, prompt_text={settings['prompt_text']}{drawn}; "
+        f"{circumstances(card, measured)}"
+    )
 
 
 def shares_table(said: list[dict[str, Any]]) -> str:
     """How often the right category is named, a line a part and a way to count; means over seeds."""
-    lines = head("part", "next items", "number", "answers that name a category", *(
-        f"{what}: {guess}" for what in ("right", "overlap") for guess in GUESSES), "different answers", "answers/s")
+    lines = head(
+        "part",
+        "next items",
+        "number",
+        "answers that name a category",
+        *(f"{what}: {guess}" for what in ("right", "overlap") for guess in GUESSES),
+        "different answers",
+        "answers/s",
+    )
     for part, shown in PARTS.items():
         for group in ("all", "with a category"):
             found = [each[part][group] for each in said]
-            right, overlap = ([spread([each[guess][what] for each in found], bold=guess == GUESSES[0]) if guess == GUESSES[0]
-                               else four(found[0][guess][what]) for guess in GUESSES] for what in ("right", "overlap"))
-            lines.append(line(
-                shown, group, f"{found[0]['targets']:,}", four(mean(each["answers"]["named"] for each in found)), *right, *overlap,
-                same([each[part]["different_answers"] for each in said]),
-                f"{mean(each[part]['answers_per_second'] for each in said):,.0f}"))
+            right, overlap = (
+                [
+                    spread([each[guess][what] for each in found], bold=guess == GUESSES[0])
+                    if guess == GUESSES[0]
+                    else four(found[0][guess][what])
+                    for guess in GUESSES
+                ]
+                for what in ("right", "overlap")
+            )
+            lines.append(
+                line(
+                    shown,
+                    group,
+                    f"{found[0]['targets']:,}",
+                    four(mean(each["answers"]["named"] for each in found)),
+                    *right,
+                    *overlap,
+                    same([each[part]["different_answers"] for each in said]),
+                    f"{mean(each[part]['answers_per_second'] for each in said):,.0f}",
+                )
+            )
     return "\n".join(lines)
 
 
 def _about_shares(said: dict[str, Any]) -> str:
     popular = said["test"]["most_popular"] or "there is none"
-    return ("Right is a guess that is the whole category of the next item; overlap is the share of words (single genres) "
-            "that the two have in common among all that either has. Beside the answers stand two guesses without a model: "
-            f"the category of most training targets ({popular}), and that of the last item of the history.")
+    return (
+        "Right is a guess that is the whole category of the next item; overlap is the share of words (single genres) "
+        "that the two have in common among all that either has. Beside the answers stand two guesses without a model: "
+        f"the category of most training targets ({popular}), and that of the last item of the history."
+    )
 
 
 def ranking_table(row: Row) -> str:
@@ -152,16 +195,33 @@ def ranking_table(row: Row) -> str:
     lines = head("ranked by", "valid NDCG@10", "valid HR@10", "NDCG@10", "HR@10", "difference", "users/s")
     best = max(row.validation(form) for form in row.forms)
     if row.without:
-        metrics = (spread([result.content[part][metric] for result in row.without])
-                   for part in ("best_valid_result", "test_result") for metric in METRICS)
+        metrics = (
+            spread([result.content[part][metric] for result in row.without])
+            for part in ("best_valid_result", "test_result")
+            for metric in METRICS
+        )
         lines.append(line(WITHOUT, *metrics, _difference(row.against_without(), -1), ""))
     for form in row.forms:
-        valid, test = ([spread(row.of_form(form, lambda found: found[part][metric]),
-                               bold=part == "valid" and metric == METRICS[0] and row.validation(form) == best)
-                        for metric in METRICS] for part in PARTS)
+        valid, test = (
+            [
+                spread(
+                    row.of_form(form, lambda found: found[part][metric]),
+                    bold=part == "valid" and metric == METRICS[0] and row.validation(form) == best,
+                )
+                for metric in METRICS
+            ]
+            for part in PARTS
+        )
         against = "" if form[0] == VECTORS else _difference(row.against_vectors(form))
-        lines.append(line(title(*form), *valid, *test, against,
-                          f"{mean(row.of_form(form, lambda found: found['users_per_second'])):,.0f}"))
+        lines.append(
+            line(
+                title(*form),
+                *valid,
+                *test,
+                against,
+                f"{mean(row.of_form(form, lambda found: found['users_per_second'])):,.0f}",
+            )
+        )
     return "\n".join(lines)
 
 
@@ -172,20 +232,33 @@ def choice(row: Row, kind: str) -> str:
     among = f"{kind} chosen on validation among {', '.join(f'{value:g}' for _, value in tried)}"
     if chosen == vectors:
         return f"{among}: 0, the vectors alone."
-    scores = (f"{shown} {four(ours)} against {four(theirs)}" for shown, (ours, theirs) in zip(
-        ("NDCG@10", "HR@10"), ([mean(row.of_form(form, lambda found: found["test"][metric])) for form in (chosen, vectors)]
-                               for metric in METRICS)))
+    scores = (
+        f"{shown} {four(ours)} against {four(theirs)}"
+        for shown, (ours, theirs) in zip(
+            ("NDCG@10", "HR@10"),
+            (
+                [mean(row.of_form(form, lambda found: found["test"][metric])) for form in (chosen, vectors)]
+                for metric in METRICS
+            ),
+        )
+    )
     comparison = row.against_vectors(chosen)
     relative = comparison.difference / mean(row.of_form(vectors, lambda found: found["test"]["ndcg@10"]))
-    return (f"{among}: **{chosen[1]:g}**. On test {' and '.join(scores)} of the vectors alone, {_difference(comparison)} in "
-            f"NDCG@10 ({relative:+.1%}).")
+    return (
+        f"{among}: **{chosen[1]:g}**. On test {' and '.join(scores)} of the vectors alone, {_difference(comparison)} in "
+        f"NDCG@10 ({relative:+.1%})."
+    )
 
 
 def examples_table(examples: list[dict]) -> str:
     """What was said about the first users of the test, by internal number."""
     lines = head("user", "last items", "the model says", "next item", "its category")
     for example in examples:
-        shown = (example["user"], "; ".join(example["history"]), *(example[key] for key in ("answer", "next", "category")))
+        shown = (
+            example["user"],
+            "; ".join(example["history"]),
+            *(example[key] for key in ("answer", "next", "category")),
+        )
         lines.append(line(*(" ".join(text.split()).replace("|", "\\|") for text in shown)))
     return "\n".join(lines)
 

@@ -27,9 +27,9 @@ class Said(NamedTuple):
 
     users: np.ndarray
     targets: np.ndarray
-    recent: list[list[int]]     # the last items of the history, the last one last
+    recent: list[list[int]]  # the last items of the history, the last one last
     answers: list[str]
-    seconds: float              # for all answers together
+    seconds: float  # for all answers together
 
 
 def measure_answers(loaded, part) -> dict[str, Any]:
@@ -43,13 +43,18 @@ def measure_answers(loaded, part) -> dict[str, Any]:
     category_of = categories.category_of.cpu().numpy()
     popular = popular_category(loaded.data.train.dataset.histories, category_of)
     named = categories.named(said.answers).cpu().numpy()
-    guesses = {"answers": named, "most popular": np.full_like(named, popular),
-               "last item's": category_of[[items[-1] for items in said.recent]]}
-    return {"answers_per_second": round(len(said.answers) / said.seconds, 1),
-            "different_answers": len(set(said.answers)),
-            "most_popular": names.categories[np.flatnonzero(category_of == popular)[0]] if popular else "",
-            **groups(guesses, category_of[said.targets], genres(names.categories, category_of)),
-            "examples": examples(said, names, loaded.data.dataset)}
+    guesses = {
+        "answers": named,
+        "most popular": np.full_like(named, popular),
+        "last item's": category_of[[items[-1] for items in said.recent]],
+    }
+    return {
+        "answers_per_second": round(len(said.answers) / said.seconds, 1),
+        "different_answers": len(set(said.answers)),
+        "most_popular": names.categories[np.flatnonzero(category_of == popular)[0]] if popular else "",
+        **groups(guesses, category_of[said.targets], genres(names.categories, category_of)),
+        "examples": examples(said, names, loaded.data.dataset),
+    }
 
 
 def collect(loaded, part) -> Said:
@@ -63,8 +68,10 @@ def collect(loaded, part) -> Said:
         seconds += perf_counter() - start
         users.append(interaction[model.USER_ID].cpu().numpy())
         targets.append(target.numpy())
-        recent += [items[max(0, length - SHOWN):length] for items, length in zip(
-            interaction[model.ITEM_SEQ].tolist(), interaction[model.ITEM_SEQ_LEN].tolist())]
+        recent += [
+            items[max(0, length - SHOWN) : length]
+            for items, length in zip(interaction[model.ITEM_SEQ].tolist(), interaction[model.ITEM_SEQ_LEN].tolist())
+        ]
     return Said(np.concatenate(users), np.concatenate(targets), recent, answers, seconds)
 
 
@@ -80,8 +87,9 @@ def names_of(loaded) -> Names:
         titles = texts[part_field("title", texts, named["title"])]
     except UserError:  # the model may have learned from categories alone
         titles = [""] * len(tokens)
-    return Names([title or str(token) for title, token in zip(titles, tokens)],
-                 filled(config["category_template"], texts, named))
+    return Names(
+        [title or str(token) for title, token in zip(titles, tokens)], filled(config["category_template"], texts, named)
+    )
 
 
 def popular_category(histories, category_of: np.ndarray) -> int:
@@ -117,9 +125,13 @@ def groups(guesses: dict[str, np.ndarray], true: np.ndarray, words: list[set[str
         true: of the targets [n].
         words: of every category.
     """
-    return {group: {"targets": int(rows.sum()), **{
-        name: shares(guess[rows], true[rows], words) for name, guess in guesses.items()}}
-        for group, rows in (("all", np.ones(len(true), dtype=bool)), ("with a category", true > 0))}
+    return {
+        group: {
+            "targets": int(rows.sum()),
+            **{name: shares(guess[rows], true[rows], words) for name, guess in guesses.items()},
+        }
+        for group, rows in (("all", np.ones(len(true), dtype=bool)), ("with a category", true > 0))
+    }
 
 
 def shares(guess: np.ndarray, true: np.ndarray, words: list[set[str]]) -> dict[str, float]:
@@ -127,14 +139,26 @@ def shares(guess: np.ndarray, true: np.ndarray, words: list[set[str]]) -> dict[s
     right one: Jaccard's, common words over all words of both. Zero without targets."""
     if not len(guess):
         return {"named": 0.0, "right": 0.0, "overlap": 0.0}
-    overlap = [len(words[one] & words[other]) / max(len(words[one] | words[other]), 1) for one, other in zip(guess, true)]
-    return {"named": float((guess > 0).mean()), "right": float(((guess == true) & (true > 0)).mean()),
-            "overlap": float(np.mean(overlap))}
+    overlap = [
+        len(words[one] & words[other]) / max(len(words[one] | words[other]), 1) for one, other in zip(guess, true)
+    ]
+    return {
+        "named": float((guess > 0).mean()),
+        "right": float(((guess == true) & (true > 0)).mean()),
+        "overlap": float(np.mean(overlap)),
+    }
 
 
 def examples(said: Said, names: Names, dataset) -> list[dict[str, Any]]:
     """What was said about the first users by internal number: nobody chooses them."""
     rows = np.argsort(said.users, kind="stable")[:EXAMPLES]
-    return [{"user": str(dataset.id2token(dataset.uid_field, said.users[row])),
-             "history": [names.titles[item] for item in said.recent[row]], "answer": said.answers[row],
-             "next": names.titles[said.targets[row]], "category": names.categories[said.targets[row]]} for row in rows]
+    return [
+        {
+            "user": str(dataset.id2token(dataset.uid_field, said.users[row])),
+            "history": [names.titles[item] for item in said.recent[row]],
+            "answer": said.answers[row],
+            "next": names.titles[said.targets[row]],
+            "category": names.categories[said.targets[row]],
+        }
+        for row in rows
+    ]

@@ -13,19 +13,41 @@ import glob
 import hashlib
 import json
 import shutil
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 from runs import ASKED, PATHS, Run, read
 
 # Settings of where and how a run is carried out, and what it prints: no number depends on them but by rounding.
-NO_MATTER = {*PATHS, "gpu_id", "use_gpu", "show_progress", "state", "output", "run_name", "save_dataset", "save_dataloaders",
-             "log_wandb", "wandb_project"}
+NO_MATTER = {
+    *PATHS,
+    "gpu_id",
+    "use_gpu",
+    "show_progress",
+    "state",
+    "output",
+    "run_name",
+    "save_dataset",
+    "save_dataloaders",
+    "log_wandb",
+    "wandb_project",
+}
 PLACES = ("llm", "text_encoder")  # folders may lie elsewhere on another machine
 DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
-OF_THE_DATA = ("load_col", "unload_col", "rm_dup_inter", "val_interval", "filter_inter_by_user_or_item", "user_inter_num_interval",
-               "item_inter_num_interval", "benchmark_filename", "field_separator", "encoding")
+OF_THE_DATA = (
+    "load_col",
+    "unload_col",
+    "rm_dup_inter",
+    "val_interval",
+    "filter_inter_by_user_or_item",
+    "user_inter_num_interval",
+    "item_inter_num_interval",
+    "benchmark_filename",
+    "field_separator",
+    "encoding",
+)
 
 
 class Asked(NamedTuple):
@@ -68,8 +90,10 @@ def missing(runs: Sequence[Run], data_path: str | None = None, again: bool = Fal
     if others and not again:
         place, different = others[0]
         more = f", and so for {len(others) - 1} more" if len(others) > 1 else ""
-        raise UserError(f"{place} was run with {'; '.join(different[:4])}{' ...' if len(different) > 4 else ''}{more}. Choose "
-                        "another --output (or --name, where there is one), or replace it with --again")
+        raise UserError(
+            f"{place} was run with {'; '.join(different[:4])}{' ...' if len(different) > 4 else ''}{more}. Choose "
+            "another --output (or --name, where there is one), or replace it with --again"
+        )
     for run, anew in todo:
         if anew:
             shutil.rmtree(run.work)
@@ -90,8 +114,10 @@ def asked_for(run: Run, data_path: str | None) -> Asked:
         UserError: an unknown model, data set or setting.
     """
     config = _config(run, tuple(run.arguments(data_path)))
-    plain = _config(run, tuple(argument for argument in run.arguments(data_path)
-                               if argument.startswith(("--seed=", "--data_path="))))
+    plain = _config(
+        run,
+        tuple(argument for argument in run.arguments(data_path) if argument.startswith(("--seed=", "--data_path="))),
+    )
     return Asked(config, _plain(config), _plain(plain), file_hashes(config, run.work))
 
 
@@ -100,10 +126,16 @@ def differences(stored: dict[str, Any], asked: Asked) -> list[str]:
     from recbole_contrec.settings.schema import show
 
     before, now = stored.get("settings") or {}, asked.settings
-    found = [f"{key}={show(before[key])}, not {show(now[key])}" for key in now
-             if key in before and not _alike(key, before[key], now[key]) and key not in NO_MATTER]
-    found += [f"a version without {key}, not {key}={show(now[key])}" for key in now
-              if key not in before and now[key] != asked.defaults.get(key) and key not in NO_MATTER]
+    found = [
+        f"{key}={show(before[key])}, not {show(now[key])}"
+        for key in now
+        if key in before and not _alike(key, before[key], now[key]) and key not in NO_MATTER
+    ]
+    found += [
+        f"a version without {key}, not {key}={show(now[key])}"
+        for key in now
+        if key not in before and now[key] != asked.defaults.get(key) and key not in NO_MATTER
+    ]
     return found + _differences_of_data(stored, asked)
 
 
@@ -128,7 +160,9 @@ def differences_of_begun(run: Run, asked: Asked) -> list[str]:
 
 def _differences_of_data(stored: dict[str, Any], asked: Asked) -> list[str]:
     if "data" in stored:
-        names = [name for name in {**stored["data"], **asked.data} if name in asked.data or Path(name).suffix in DATA_FILES]
+        names = [
+            name for name in {**stored["data"], **asked.data} if name in asked.data or Path(name).suffix in DATA_FILES
+        ]
         return [f"another {name}" for name in names if stored["data"].get(name) != asked.data.get(name)]
     if "card" not in stored:
         return []
@@ -143,13 +177,19 @@ def file_hashes(config, work: Path) -> dict[str, str]:
         work: folder that the run has as working directory.
     """
     folder = Path(config["data_path"])
-    files = {path.name: path for path in sorted(folder.glob(f"{glob.escape(config['dataset'])}.*")) if path.suffix in DATA_FILES}
-    texts = {key: value for key, value in _plain(config).items() if isinstance(value, str) and value and key not in PATHS}
+    files = {
+        path.name: path
+        for path in sorted(folder.glob(f"{glob.escape(config['dataset'])}.*"))
+        if path.suffix in DATA_FILES
+    }
+    texts = {
+        key: value for key, value in _plain(config).items() if isinstance(value, str) and value and key not in PATHS
+    }
     files.update({key: Path(work) / value for key, value in texts.items() if (Path(work) / value).is_file()})
     return {name: _hash(path, path.stat().st_mtime_ns, path.stat().st_size) for name, path in files.items()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hash(path: Path, *_state: int) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -15,36 +15,50 @@ histories as ours does, and RecBole's rows, of which each holds one prefix and o
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Iterable, Iterator
+from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
 
+from command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder  # noqa: E402
 from flops import count_training_flops, matrix_rate  # noqa: E402
 from measuring import MIB, median_seconds, temporary_workplace  # noqa: E402
 from released import ReleasedScheme  # noqa: E402
-from command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder  # noqa: E402
 from runs import RESULTS  # noqa: E402
 
 COMPACT = "compact"
 # Shapes of public models (their configuration files on the Hugging Face Hub), and smaller ones of the same kind.
 SIZES = {
-    "llama-10m": dict(hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4,
-                      num_key_value_heads=4),
-    "llama-100m": dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
-                       num_key_value_heads=12),
-    "qwen2.5-0.5b": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
-                         num_key_value_heads=2),
-    "llama-3.2-1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
-                         num_key_value_heads=8),
+    "llama-10m": dict(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=4
+    ),
+    "llama-100m": dict(
+        hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, num_key_value_heads=12
+    ),
+    "qwen2.5-0.5b": dict(
+        hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2
+    ),
+    "llama-3.2-1b": dict(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8
+    ),
 }
 TOP = 10  # items of a list
-SETTINGS = {"MAX_ITEM_LIST_LENGTH": 50, "prompt_text": "words", "item_text_length": 8, "lora_rank": 16, "lora_alpha": 32.0,
-            "answer_weight": 0.1, "answer_length": 16, "train_batch_size": 256, "show_progress": False}
+SETTINGS = {
+    "MAX_ITEM_LIST_LENGTH": 50,
+    "prompt_text": "words",
+    "item_text_length": 8,
+    "lora_rank": 16,
+    "lora_alpha": 32.0,
+    "answer_weight": 0.1,
+    "answer_length": 16,
+    "train_batch_size": 256,
+    "show_progress": False,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder, temporary_workplace():
             if given.size != COMPACT:
-                write_random_model(given.size, Path(given.tokenizer).resolve() if given.tokenizer else None, Path(folder))
+                write_random_model(
+                    given.size, Path(given.tokenizer).resolve() if given.tokenizer else None, Path(folder)
+                )
                 settings = [*settings, f"--llm={folder}"]
             record = measure(given, settings)
     except UserError as error:
@@ -77,7 +93,9 @@ def write_random_model(size: str, tokenizer: Path | None, folder: Path) -> None:
     if tokenizer is not None:
         words = AutoTokenizer.from_pretrained(tokenizer)
     else:
-        alphabet = {letter: number for number, letter in enumerate(["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+        alphabet = {
+            letter: number for number, letter in enumerate(["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+        }
         built = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
         built.pre_tokenizer, built.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
         words = PreTrainedTokenizerFast(tokenizer_object=built, eos_token="</s>")
@@ -90,11 +108,12 @@ def write_random_model(size: str, tokenizer: Path | None, folder: Path) -> None:
 def measure(given: argparse.Namespace, settings: list[str]) -> dict[str, Any]:
     """Both ways of training and what surrounds them, JSON-like."""
     from recbole.data import create_dataset, data_preparation
-    from recbole_contrec.training.card import protocol_card
-    from recbole_contrec.settings.config import Config
+
     from recbole_contrec.data.loading import load_data
     from recbole_contrec.environment import peak_gpu_memory, peak_memory
     from recbole_contrec.quick_start import assemble
+    from recbole_contrec.settings.config import Config
+    from recbole_contrec.training.card import protocol_card
 
     data = [f"--data_path={Path(given.data_path).resolve()}"] if given.data_path else []
     own = {argument.split("=")[0]: argument for argument in settings}
@@ -103,18 +122,33 @@ def measure(given: argparse.Namespace, settings: list[str]) -> dict[str, Any]:
     config = Config("ContRec", given.dataset, arguments=[*own.values(), *data])
     loaded = assemble(config, load_data(config))
     loaded.trainer._run_stages(loaded.data.train, False)
-    rows_config = Config("SASRec", given.dataset, arguments=[
-        *data, own["--MAX_ITEM_LIST_LENGTH"], "--train_neg_sample_args=~", f"--train_batch_size={given.rows}",
-        "--show_progress=False"])
+    rows_config = Config(
+        "SASRec",
+        given.dataset,
+        arguments=[
+            *data,
+            own["--MAX_ITEM_LIST_LENGTH"],
+            "--train_neg_sample_args=~",
+            f"--train_batch_size={given.rows}",
+            "--show_progress=False",
+        ],
+    )
     rows = data_preparation(rows_config, create_dataset(rows_config))[0]
     ceiling = matrix_rate((1024, 2048)) if config["device"].type == "cpu" else None
     windows = time_steps(loaded, loaded.data.train, given.batches)
     prefixes = time_steps(loaded, rows, given.batches)
     trained = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
-    record = {"size": given.size, "parameters": sum(p.numel() for p in loaded.model.parameters()), "trained": trained,
-              "threads": torch.get_num_threads(), "windows": windows, "prefixes": prefixes,
-              "times_faster": windows["targets_a_second"] / prefixes["targets_a_second"],
-              "peak_memory_mib": round(peak_memory() / MIB), "peak_gpu_memory_mib": peak_gpu_memory(config["device"])}
+    record = {
+        "size": given.size,
+        "parameters": sum(p.numel() for p in loaded.model.parameters()),
+        "trained": trained,
+        "threads": torch.get_num_threads(),
+        "windows": windows,
+        "prefixes": prefixes,
+        "times_faster": windows["targets_a_second"] / prefixes["targets_a_second"],
+        "peak_memory_mib": round(peak_memory() / MIB),
+        "peak_gpu_memory_mib": peak_gpu_memory(config["device"]),
+    }
     if ceiling is not None:
         record["matrix_gflops"] = round(ceiling.gflops, 1)
         record["share_of_matrix_rate"] = windows["gflops"] / ceiling.gflops
@@ -147,8 +181,14 @@ def time_steps(loaded, batches: Iterable, count: int) -> dict[str, Any]:
     _wait(device)
     seconds = perf_counter() - start
     flops = count_training_flops(model, batch).total / positions.computed * computed
-    return {"steps": count, "targets": targets, "targets_a_second": targets / seconds, "positions_a_second": real / seconds,
-            "padding": 1 - real / computed, "gflops": flops / seconds / 1e9}
+    return {
+        "steps": count,
+        "targets": targets,
+        "targets_a_second": targets / seconds,
+        "positions_a_second": real / seconds,
+        "padding": 1 - real / computed,
+        "gflops": flops / seconds / 1e9,
+    }
 
 
 class ReadPositions:
@@ -185,7 +225,7 @@ class ReadPositions:
 
 def real_positions(model, batch) -> int:
     """Positions of the prompts of a batch without padding."""
-    item_seq, = model._fitting(batch[model.ITEM_SEQ])
+    (item_seq,) = model._fitting(batch[model.ITEM_SEQ])
     return int(model._widths(item_seq).sum()) + len(item_seq) * model.prompt.prefix_length
 
 
@@ -203,13 +243,21 @@ def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
         _wait(device)
 
     layout = model._read(batch[model.ITEM_SEQ], batch[model.USER_ID])
-    scheme = ReleasedScheme(loaded.config, model.item_vectors.weight, layout.vectors.shape[1],
-                            model.backbone if loaded.config["llm"] else None)
-    prompts = [layout.vectors[row, :int(layout.last(batch[model.ITEM_SEQ_LEN])[row]) + 1] for row in range(one_by_one)]
+    scheme = ReleasedScheme(
+        loaded.config,
+        model.item_vectors.weight,
+        layout.vectors.shape[1],
+        model.backbone if loaded.config["llm"] else None,
+    )
+    prompts = [layout.vectors[row, : int(layout.last(batch[model.ITEM_SEQ_LEN])[row]) + 1] for row in range(one_by_one)]
     released = [scheme.recommend(prompt)[1].total for prompt in prompts]
     ours_a_second, released_a_second = len(batch) / median_seconds(ours, 3), len(released) / sum(released)
-    return {"ours_users_a_second": ours_a_second, "released_users_a_second": released_a_second,
-            "times_faster": ours_a_second / released_a_second, "words_an_answer": model.language.longest_answer}
+    return {
+        "ours_users_a_second": ours_a_second,
+        "released_users_a_second": released_a_second,
+        "times_faster": ours_a_second / released_a_second,
+        "words_an_answer": model.language.longest_answer,
+    }
 
 
 def _forever(batches: Iterable) -> Iterator:
@@ -225,15 +273,19 @@ def _wait(device: torch.device) -> None:
 def report(record: dict[str, Any]) -> str:
     """A few lines."""
     windows, prefixes = record["windows"], record["prefixes"]
-    lines = [f"{record['size']}: {record['parameters'] / 1e6:.0f} M parameters, {record['trained'] / 1e6:.2f} M trained, "
-             f"{record['threads']} threads, {record['device']}",
-             f"windows:  {windows['targets_a_second']:.1f} targets, {windows['positions_a_second']:.0f} positions a second, "
-             f"padding {windows['padding']:.1%}, {windows['gflops']:.0f} GFLOP/s",
-             f"prefixes: {prefixes['targets_a_second']:.1f} targets, {prefixes['positions_a_second']:.0f} positions a second",
-             f"windows train {record['times_faster']:.1f} times the targets; peak memory {record['peak_memory_mib']} MiB"]
+    lines = [
+        f"{record['size']}: {record['parameters'] / 1e6:.0f} M parameters, {record['trained'] / 1e6:.2f} M trained, "
+        f"{record['threads']} threads, {record['device']}",
+        f"windows:  {windows['targets_a_second']:.1f} targets, {windows['positions_a_second']:.0f} positions a second, "
+        f"padding {windows['padding']:.1%}, {windows['gflops']:.0f} GFLOP/s",
+        f"prefixes: {prefixes['targets_a_second']:.1f} targets, {prefixes['positions_a_second']:.0f} positions a second",
+        f"windows train {record['times_faster']:.1f} times the targets; peak memory {record['peak_memory_mib']} MiB",
+    ]
     whole = record["inference"]
-    lines.append(f"answer, preference and ranking: {whole['ours_users_a_second']:.2f} users a second; the released scheme "
-                 f"{whole['released_users_a_second']:.3f}, {whole['times_faster']:.0f} times slower")
+    lines.append(
+        f"answer, preference and ranking: {whole['ours_users_a_second']:.2f} users a second; the released scheme "
+        f"{whole['released_users_a_second']:.3f}, {whole['times_faster']:.0f} times slower"
+    )
     if "share_of_matrix_rate" in record:
         lines.append(f"{record['share_of_matrix_rate']:.0%} of the matrix rate ({record['matrix_gflops']:.0f} GFLOP/s)")
     return "\n".join(lines)

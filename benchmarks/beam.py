@@ -15,10 +15,11 @@ well, from the row ``TokenRec,repeat_bias=False`` (``compare.py --name``).
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -33,6 +34,7 @@ from measuring import seconds_of, temporary_workplace  # noqa: E402
 from runs import RESULTS  # noqa: E402
 from speed import machine, rounded  # noqa: E402
 from tables import Row, load  # noqa: E402
+
 from recbole_contrec.data.loading import load_data  # noqa: E402
 from recbole_contrec.errors import UserError  # noqa: E402
 from recbole_contrec.quick_start import LoadedRun, assemble  # noqa: E402
@@ -71,29 +73,42 @@ def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, A
     """
     torch.set_num_threads(options.threads)
     facts = {"dataset": options.dataset, "machine": machine(options), "settings": list(settings)}
-    settings = [*settings, "--use_gpu=False", "--show_progress=False",
-                *([f"--data_path={options.data_path.absolute()}"] if options.data_path else [])]
+    settings = [
+        *settings,
+        "--use_gpu=False",
+        "--show_progress=False",
+        *([f"--data_path={options.data_path.absolute()}"] if options.data_path else []),
+    ]
     width = [f"--beam_size={options.beam_size}"] if options.beam_size else []
     with temporary_workplace():
-        runs = {name: _prepared(model, options.dataset, [*settings, *own, *(width if model == BEAM else [])])
-                for name, (model, *own) in CONTENDERS.items()}
+        runs = {
+            name: _prepared(model, options.dataset, [*settings, *own, *(width if model == BEAM else [])])
+            for name, (model, *own) in CONTENDERS.items()
+        }
         batches = {name: [batch[0] for batch in run.data.test] for name, run in runs.items()}
         seconds = {name: [] for name in runs}
         turns = [(turn, name) for turn in range(1 + options.rounds) for name in runs]  # the first one warms up
         for turn, name in tqdm(turns, desc="ranking", ncols=100):
             taken = seconds_of(lambda: rank(runs[name], batches[name]))
             seconds[name] += [taken] if turn else []
-        few = batches[BEAM][0][:options.generate_users]
+        few = batches[BEAM][0][: options.generate_users]
         scheme = GenerateScheme(runs[BEAM].model, runs[BEAM].config["beam_size"])
         scheme.items(few[:1])  # warms up
         generate = seconds_of(lambda: scheme.items(few))
     config, users = runs[BEAM].config, sum(map(len, batches[BEAM]))
     rows = [row(name, users, seconds) for name in runs]
     rows.append(generate_row(len(few), generate, rows[0]))
-    return {**facts, "users": users, "batch_size": config["eval_batch_size"], "history": config["MAX_ITEM_LIST_LENGTH"],
-            "items": runs[BEAM].model.n_items - 1, "item_tokens": config["item_tokens"],
-            "codes": runs[BEAM].model.item_tokenizer.codes, "beam_size": config["beam_size"],
-            "rows": rows}
+    return {
+        **facts,
+        "users": users,
+        "batch_size": config["eval_batch_size"],
+        "history": config["MAX_ITEM_LIST_LENGTH"],
+        "items": runs[BEAM].model.n_items - 1,
+        "item_tokens": config["item_tokens"],
+        "codes": runs[BEAM].model.item_tokenizer.codes,
+        "beam_size": config["beam_size"],
+        "rows": rows,
+    }
 
 
 def _prepared(model: str, dataset: str, arguments: list[str]) -> LoadedRun:
@@ -109,7 +124,7 @@ def _prepared(model: str, dataset: str, arguments: list[str]) -> LoadedRun:
 def rank(run: LoadedRun, batches: list) -> None:
     """The best items of every user, as RecBole's evaluation takes them."""
     for batch in batches:
-        scores = run.model.full_sort_predict(batch)                               # [B, N]
+        scores = run.model.full_sort_predict(batch)  # [B, N]
         scores[:, 0] = -torch.inf
         scores.topk(max(run.config["topk"]))
 
@@ -118,16 +133,27 @@ def row(name: str, users: int, seconds: dict[str, list[float]]) -> dict[str, Any
     """The medians of one contender over rounds, and its time as a multiple of TokenRec's round by round."""
     own = seconds[name]
     ratios = [taken / base for taken, base in zip(own, seconds[BASE], strict=True)]
-    return {"name": name, "users_a_second": median(users / taken for taken in own), "seconds": own,
-            "times_slower": median(ratios), "times_slower_range": [min(ratios), max(ratios)]}
+    return {
+        "name": name,
+        "users_a_second": median(users / taken for taken in own),
+        "seconds": own,
+        "times_slower": median(ratios),
+        "times_slower_range": [min(ratios), max(ratios)],
+    }
 
 
 def generate_row(users: int, seconds: float, base: dict[str, Any]) -> dict[str, Any]:
     """One timing of :class:`~beam_generate.GenerateScheme` on fewer users, against TokenRec's users a second."""
     speed = users / seconds
     slower = base["users_a_second"] / speed
-    return {"name": COMMON, "users_a_second": speed, "seconds": [seconds], "users": users, "times_slower": slower,
-            "times_slower_range": [slower, slower]}
+    return {
+        "name": COMMON,
+        "users_a_second": speed,
+        "seconds": [seconds],
+        "users": users,
+        "times_slower": slower,
+        "times_slower_range": [slower, slower],
+    }
 
 
 def accuracy(folder: Path) -> dict[str, dict[str, Any]]:
@@ -136,16 +162,24 @@ def accuracy(folder: Path) -> dict[str, dict[str, Any]]:
     if not {BASE, BEAM} <= found.keys():
         return {}
     rows = [Row(name, found[name]) for name in (BASE, UNBIASED, BEAM) if name in found]
-    return {row.name: {"seeds": len(row.results), **{
-        part: {metric: mean(row.metric(metric, key)) for metric in METRICS} for part, key in PARTS.items()}}
-        for row in rows}
+    return {
+        row.name: {
+            "seeds": len(row.results),
+            **{part: {metric: mean(row.metric(metric, key)) for metric in METRICS} for part, key in PARTS.items()},
+        }
+        for row in rows
+    }
 
 
 def report(record: dict[str, Any]) -> str:
     """The record as a Markdown table."""
     known = record["accuracy"]
-    lines = head("model", "test users/s", "times slower", *(
-        ["seeds", "valid NDCG@10", "valid HR@10", "NDCG@10", "HR@10"] if known else []))
+    lines = head(
+        "model",
+        "test users/s",
+        "times slower",
+        *(["seeds", "valid NDCG@10", "valid HR@10", "NDCG@10", "HR@10"] if known else []),
+    )
     for row in record["rows"]:
         low, high = row["times_slower_range"]
         fewer = f" ({row['users']} users)" if "users" in row else ""
@@ -155,12 +189,16 @@ def report(record: dict[str, Any]) -> str:
             cells += [own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS)]
         lines.append(line(*cells, *[""] * (8 - len(cells) if known else 0)))
     if own := known.get(UNBIASED):
-        lines.append(line(UNBIASED, "", "", own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS)))
+        lines.append(
+            line(UNBIASED, "", "", own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS))
+        )
     threads = record["machine"]["threads"]
-    lines.append(f"\n{record['dataset']}: {record['users']:,} users, batches of {record['batch_size']}, L = "
-                 f"{record['history']}, {record['items']:,} items of {record['item_tokens']} codes of {record['codes']}, "
-                 f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
-                 f"of {len(record['rows'][0]['seconds'])} rounds, commit {record['machine']['commit']}.")
+    lines.append(
+        f"\n{record['dataset']}: {record['users']:,} users, batches of {record['batch_size']}, L = "
+        f"{record['history']}, {record['items']:,} items of {record['item_tokens']} codes of {record['codes']}, "
+        f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
+        f"of {len(record['rows'][0]['seconds'])} rounds, commit {record['machine']['commit']}."
+    )
     return "\n".join(lines)
 
 
@@ -175,8 +213,12 @@ def _parse(arguments):
     parser.add_argument("--beam_size", type=positive, help="another than TokenRec-beam's own")
     parser.add_argument("--rounds", type=positive, default=5, help="of which the median counts (5)")
     parser.add_argument("--threads", type=positive, default=1, help="threads of torch (1)")
-    parser.add_argument("--generate_users", type=positive, default=32, help="users for transformers' generate, which is slow (32)")
-    parser.add_argument("--output", type=results_folder, default=RESULTS, help="folder for results (benchmarks/results)")
+    parser.add_argument(
+        "--generate_users", type=positive, default=32, help="users for transformers' generate, which is slow (32)"
+    )
+    parser.add_argument(
+        "--output", type=results_folder, default=RESULTS, help="folder for results (benchmarks/results)"
+    )
     options, settings = parser.parse_known_args(arguments)
     refuse_odd_settings(parser, settings)
     return options, settings

@@ -25,10 +25,19 @@ class GenerateScheme:
         self.model, self.width = model, width
         own, n_codes = model.backbone.transformer.config, model.item_tokenizer.codes
         self.n_tokens, self.n_codes = len(model.code_heads), n_codes
-        self.network = GPT2LMHeadModel(GPT2Config(
-            vocab_size=self.n_tokens * n_codes + 1, n_positions=own.n_positions, n_embd=own.n_embd, n_layer=own.n_layer,
-            n_head=own.n_head, n_inner=own.n_inner, bos_token_id=None, eos_token_id=None,
-            pad_token_id=self.n_tokens * n_codes)).eval()
+        self.network = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=self.n_tokens * n_codes + 1,
+                n_positions=own.n_positions,
+                n_embd=own.n_embd,
+                n_layer=own.n_layer,
+                n_head=own.n_head,
+                n_inner=own.n_inner,
+                bos_token_id=None,
+                eos_token_id=None,
+                pad_token_id=self.n_tokens * n_codes,
+            )
+        ).eval()
         self.item_of, self.next_codes = {}, {}
         codes = model.item_codes.codes[model.trie.items] + torch.arange(self.n_tokens) * n_codes
         for item, path in zip(model.trie.items.tolist(), codes.tolist()):
@@ -43,12 +52,18 @@ class GenerateScheme:
         model, found = self.model, []
         for rows in torch.arange(len(interaction)).split(USERS_AT_ONCE):
             length = interaction[model.ITEM_SEQ_LEN][rows]
-            prompt = model._read(interaction[model.ITEM_SEQ][rows, :int(length.max())], interaction[model.USER_ID][rows])
+            prompt = model._read(
+                interaction[model.ITEM_SEQ][rows, : int(length.max())], interaction[model.USER_ID][rows]
+            )
             written = self.network.generate(
-                **self._left_padded(prompt.vectors, prompt.last(length) + 1), max_new_tokens=self.n_tokens,
-                num_beams=self.width, num_return_sequences=self.width, do_sample=False,
-                prefix_allowed_tokens_fn=lambda _, prefix: self.next_codes[tuple(prefix.tolist())])
-            items = [self.item_of[tuple(path)] for path in written[:, -self.n_tokens:].tolist()]
+                **self._left_padded(prompt.vectors, prompt.last(length) + 1),
+                max_new_tokens=self.n_tokens,
+                num_beams=self.width,
+                num_return_sequences=self.width,
+                do_sample=False,
+                prefix_allowed_tokens_fn=lambda _, prefix: self.next_codes[tuple(prefix.tolist())],
+            )
+            items = [self.item_of[tuple(path)] for path in written[:, -self.n_tokens :].tolist()]
             found.append(torch.tensor(items).view(len(rows), self.width))
         return torch.cat(found)
 
@@ -56,6 +71,6 @@ class GenerateScheme:
     def _left_padded(prompt: Tensor, length: Tensor) -> dict[str, Tensor]:
         """Prompts [b, S, D] of some length [b] as ``generate`` reads them: padded at the start."""
         place = torch.arange(int(length.max()))
-        source = place - (length.max() - length)[:, None]                         # [b, S]
+        source = place - (length.max() - length)[:, None]  # [b, S]
         rows = torch.arange(len(prompt))[:, None]
         return {"inputs_embeds": prompt[rows, source.clamp(min=0)], "attention_mask": (source >= 0).long()}

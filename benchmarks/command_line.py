@@ -8,9 +8,9 @@ import argparse
 import math
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Callable, Sequence
 
 
 def use_this_checkout() -> None:
@@ -20,6 +20,7 @@ def use_this_checkout() -> None:
 
 def told(main: Callable[..., int]) -> Callable[..., int]:
     """A script whose user errors are a line and exit code 2."""
+
     @wraps(main)
     def call(arguments: list[str] | None = None) -> int:
         from recbole_contrec import UserError
@@ -29,6 +30,7 @@ def told(main: Callable[..., int]) -> Callable[..., int]:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+
     return call
 
 
@@ -36,7 +38,9 @@ class Parser(argparse.ArgumentParser):
     """A parser that shows its description as it is written, and answers what it does not understand in a line."""
 
     def __init__(self, description: str):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
 
     def error(self, message: str):
         self.exit(2, f"error: {message}; see --help\n")
@@ -74,8 +78,10 @@ def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | 
     given, rest = parser.parse_known_args(arguments)
     refuse_odd_settings(parser, rest)
     if fixed := [argument for argument in rest if argument.startswith(("--topk=", "--metrics="))]:
-        parser.error(f"{fixed[0]}: the tables show Hit, NDCG and MRR at 5, 10 and 20, as the protocol has them; "
-                     "run_recbole_contrec.py takes others")
+        parser.error(
+            f"{fixed[0]}: the tables show Hit, NDCG and MRR at 5, 10 and 20, as the protocol has them; "
+            "run_recbole_contrec.py takes others"
+        )
     given.settings = tuple(rest)
     return given
 

@@ -13,10 +13,8 @@ every run. The tables are written to ``OUTPUT/DATASET/README.md``, pictures besi
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Callable, Sequence
-
-from tqdm import tqdm
 
 from asked import missing
 from command_line import (
@@ -32,6 +30,7 @@ from command_line import (
 from plots import draw
 from runs import RESULTS, Run, execute
 from tables import report, rows
+from tqdm import tqdm
 
 FIRST_SEED = 2020
 
@@ -43,9 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     require_pictures()
     folder = given.output / given.dataset
     if not given.tables_only:
-        failed = run_all([Run(model, given.dataset, seed, folder, given.name, given.settings)
-                          for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models],
-                         given.data_path, given.again)
+        failed = run_all(
+            [
+                Run(model, given.dataset, seed, folder, given.name, given.settings)
+                for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+                for model in given.models
+            ],
+            given.data_path,
+            given.again,
+        )
         if failed:
             print(*failed, sep="\n", file=sys.stderr)
             return 1
@@ -61,8 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run_all(runs: Sequence[Run], data_path: str | None, again: bool = False,
-            prepare: Callable[[list[Run]], None] = lambda _: None) -> list[str]:
+def run_all(
+    runs: Sequence[Run],
+    data_path: str | None,
+    again: bool = False,
+    prepare: Callable[[list[Run]], None] = lambda _: None,
+) -> list[str]:
     """Execute those runs that are missing, one after another under a progress bar.
 
     Args:
@@ -82,6 +91,7 @@ def run_all(runs: Sequence[Run], data_path: str | None, again: bool = False,
         return failed
     with tqdm(runs, unit="run", dynamic_ncols=True) as bar:
         for run in bar:
+
             def show(epoch, score, run=run):
                 bar.set_description(f"{run}, epoch {epoch}: {score:.4f}")
 
@@ -98,8 +108,12 @@ def common_parser(description: str, seeds: int = 3) -> argparse.ArgumentParser:
     parser = Parser(description=description)
     parser.add_argument("--dataset", required=True, type=name_of_a_folder)
     parser.add_argument("--data_path", help="folder of data sets that RecBole does not ship")
-    parser.add_argument("--seeds", type=partial(number, int, 1, 1000), default=seeds, help=f"number of seeds, from {FIRST_SEED} on")
-    parser.add_argument("--output", type=results_folder, default=RESULTS, help="folder for results (benchmarks/results)")
+    parser.add_argument(
+        "--seeds", type=partial(number, int, 1, 1000), default=seeds, help=f"number of seeds, from {FIRST_SEED} on"
+    )
+    parser.add_argument(
+        "--output", type=results_folder, default=RESULTS, help="folder for results (benchmarks/results)"
+    )
     parser.add_argument("--again", action="store_true", help="replace runs that are there with other settings or data")
     parser.add_argument("--tables-only", action="store_true", help="no runs, only tables and pictures of what is there")
     return parser
@@ -107,8 +121,12 @@ def common_parser(description: str, seeds: int = 3) -> argparse.ArgumentParser:
 
 def _parse(arguments):
     parser = common_parser(__doc__)
-    parser.add_argument("--models", nargs="+", type=name_of_a_folder, default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec", "BERT4Rec"])
-    parser.add_argument("--name", type=name_of_a_folder, help="of the row, for one model with other settings than its own (the model's)")
+    parser.add_argument(
+        "--models", nargs="+", type=name_of_a_folder, default=["ContRec", "SASRecAll", "SASRec", "GRU4Rec", "BERT4Rec"]
+    )
+    parser.add_argument(
+        "--name", type=name_of_a_folder, help="of the row, for one model with other settings than its own (the model's)"
+    )
     given = parse_with_settings(parser, arguments)
     if given.name and len(given.models) != 1:
         parser.error("--name is for one model")

@@ -14,16 +14,16 @@ measured again, so the command can be stopped and given again. Table and picture
 
 import argparse
 import sys
+from collections.abc import Iterable
 from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Iterable, NamedTuple
-
-from tqdm import tqdm
+from typing import Any, NamedTuple
 
 from command_line import number, told, use_this_checkout
 from dial_report import draw, report
+from tqdm import tqdm
 from trained import describe, earlier, measure_and_report, parse, parser, trained_model
 
 RECORD = "dial.json"
@@ -86,10 +86,14 @@ def select(given: argparse.Namespace, levels: int, guided: bool) -> Selection:
     """
     steps = [number for number in given.steps if number <= levels]
     guidance = [weight for weight in given.guidance if guided or not weight]
-    left_out = [f"left out: {number} steps, the head has {levels} noise levels" for number in given.steps
-                if number > levels]
-    left_out += [f"left out: guidance {weight:g}, which needs a head trained with condition_dropout > 0"
-                 for weight in given.guidance if weight not in guidance]
+    left_out = [
+        f"left out: {number} steps, the head has {levels} noise levels" for number in given.steps if number > levels
+    ]
+    left_out += [
+        f"left out: guidance {weight:g}, which needs a head trained with condition_dropout > 0"
+        for weight in given.guidance
+        if weight not in guidance
+    ]
     combinations = product(guidance, given.sampling_noise, given.samples, steps)
     points = [Point(step, samples, weight, noise if step > 1 else 0.0) for weight, noise, samples, step in combinations]
     return Selection(list(dict.fromkeys(points)), left_out)
@@ -105,8 +109,11 @@ def measure_missing(loaded, points: Iterable[Point], limit: float, folder: Path)
 
     about = describe(loaded, DIAL)
     records = {point_of(record): record for record in earlier(folder / RECORD, about).get("points", ())}
-    missing = [point for point in points if "valid" not in (record := records.get(point, {}))
-               and record.get("estimated_seconds", 0) <= limit]
+    missing = [
+        point
+        for point in points
+        if "valid" not in (record := records.get(point, {})) and record.get("estimated_seconds", 0) <= limit
+    ]
     with tqdm(missing, unit="point", dynamic_ncols=True) as bar:
         for point in bar:
             bar.set_description(str(point))
@@ -130,8 +137,11 @@ def measure(loaded, point: Point, limit: float) -> dict[str, Any]:
     if estimated > limit:
         return {**point._asdict(), "estimated_seconds": round(estimated, 1)}
     loaded.trainer.eval_collector.data_collect(loaded.data.train)
-    return {**point._asdict(), "valid": evaluate(loaded.trainer, loaded.data.valid),
-            "test": evaluate(loaded.trainer, loaded.data.test)}
+    return {
+        **point._asdict(),
+        "valid": evaluate(loaded.trainer, loaded.data.valid),
+        "test": evaluate(loaded.trainer, loaded.data.test),
+    }
 
 
 def turn(loaded, point: Point) -> None:
@@ -164,9 +174,20 @@ def _parse(arguments):
     add("--steps", nargs="+", type=partial(number, int, 1, None), default=[1, 2, 5, 10, 20, 50], help="noise steps")
     add("--samples", nargs="+", type=partial(number, int, 1, None), default=[1, 4, 16, 64], help="of a preference")
     add("--guidance", nargs="+", type=partial(number, float, 0, None), default=[0.0, 1.0, 2.0], help="weights w")
-    add("--sampling_noise", nargs="+", type=partial(number, float, 0, 1), default=[0.0, 1.0],
-        help="0 for DDIM to 1 for DDPM (eta)")
-    add("--limit", type=partial(number, float, 0, None), default=120, metavar="SECONDS", help="a point that would take longer is skipped (120)")
+    add(
+        "--sampling_noise",
+        nargs="+",
+        type=partial(number, float, 0, 1),
+        default=[0.0, 1.0],
+        help="0 for DDIM to 1 for DDPM (eta)",
+    )
+    add(
+        "--limit",
+        type=partial(number, float, 0, None),
+        default=120,
+        metavar="SECONDS",
+        help="a point that would take longer is skipped (120)",
+    )
     return parse(options, arguments)
 
 

@@ -17,23 +17,37 @@ ORDER = ("guidance", "sampling_noise", "samples", "steps")
 def report(content: dict[str, Any]) -> str:
     """The README of a record."""
     card, records = content["card"], content["points"]
-    return "\n".join([
-        f"# {card['dataset']}: speed and accuracy of the diffusion head",
-        "",
-        f"{card['model']}, seed {card['seed']}, trained once and ranked with every setting; "
-        f"{circumstances(card, records)}",
-        "",
-        table(records),
-        "",
-        "Bold: no faster setting is as accurate on validation. One step draws no fresh noise, so it stands in the "
-        "table once, under sampling noise 0. One step with one sample is the mean estimate."]) + "\n"
+    return (
+        "\n".join(
+            [
+                f"# {card['dataset']}: speed and accuracy of the diffusion head",
+                "",
+                f"{card['model']}, seed {card['seed']}, trained once and ranked with every setting; "
+                f"{circumstances(card, records)}",
+                "",
+                table(records),
+                "",
+                "Bold: no faster setting is as accurate on validation. One step draws no fresh noise, so it stands in the "
+                "table once, under sampling noise 0. One step with one sample is the mean estimate.",
+            ]
+        )
+        + "\n"
+    )
 
 
 def table(records: list[dict]) -> str:
     """A line a point; those of the front in bold."""
     best = front(records)
-    lines = head("guidance", "sampling noise", "samples", "steps", "valid NDCG@10", "test NDCG@10", "valid users/s",
-                 "test users/s")
+    lines = head(
+        "guidance",
+        "sampling noise",
+        "samples",
+        "steps",
+        "valid NDCG@10",
+        "test NDCG@10",
+        "valid users/s",
+        "test users/s",
+    )
     for record in sorted(records, key=lambda record: [record[key] for key in ORDER]):
         where = [f"{record[key]:g}" for key in ORDER]
         if "valid" not in record:
@@ -41,8 +55,15 @@ def table(records: list[dict]) -> str:
             continue
         valid, test = record["valid"], record["test"]
         accuracy = four(valid["ndcg@10"])
-        lines.append(line(*where, f"**{accuracy}**" if record in best else accuracy, four(test["ndcg@10"]),
-                           f"{valid['users_per_second']:,.0f}", f"{test['users_per_second']:,.0f}"))
+        lines.append(
+            line(
+                *where,
+                f"**{accuracy}**" if record in best else accuracy,
+                four(test["ndcg@10"]),
+                f"{valid['users_per_second']:,.0f}",
+                f"{test['users_per_second']:,.0f}",
+            )
+        )
     return "\n".join(lines)
 
 
@@ -64,8 +85,10 @@ def pivot(records: list[dict]) -> str:
 def front(records: list[dict]) -> list[dict]:
     """Measured points than which no faster one is as accurate on validation, the fastest first."""
     found, highest = [], float("-inf")
-    for record in sorted((record for record in records if "valid" in record),
-                         key=lambda record: (-record["valid"]["users_per_second"], -record["valid"]["ndcg@10"])):
+    for record in sorted(
+        (record for record in records if "valid" in record),
+        key=lambda record: (-record["valid"]["users_per_second"], -record["valid"]["ndcg@10"]),
+    ):
         if record["valid"]["ndcg@10"] > highest:
             found.append(record)
             highest = record["valid"]["ndcg@10"]
@@ -84,12 +107,16 @@ def draw(content: dict[str, Any], path: Path) -> Path:
     # One step is recorded under noise 0 alone, but belongs to every panel.
     noises = sorted({record["sampling_noise"] for record in records if record["steps"] > 1}) or [0.0]
     size = 1 + 5 * len(noises), 0.5 + 3.8 * len(guidance)
-    figure, panels = pyplot.subplots(len(guidance), len(noises), figsize=size, sharex=True, sharey=True, squeeze=False,
-                                     layout="constrained")
+    figure, panels = pyplot.subplots(
+        len(guidance), len(noises), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
     for weight, row in zip(guidance, panels):
         for noise, axes in zip(noises, row):
-            shown = [record for record in records if record["guidance"] == weight
-                     and (record["sampling_noise"] == noise or record["steps"] == 1)]
+            shown = [
+                record
+                for record in records
+                if record["guidance"] == weight and (record["sampling_noise"] == noise or record["steps"] == 1)
+            ]
             _draw_panel(axes, shown, sorted({record["samples"] for record in records}))
             axes.set_title(f"guidance {weight:g}, sampling noise {noise:g}", fontsize=9)
     panels[0][0].legend(frameon=False, fontsize=8)

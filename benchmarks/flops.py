@@ -4,8 +4,9 @@ benchmarks.flops
 How many floating-point operations a training step takes, and how many the machine could do in that time.
 """
 
+from collections.abc import Callable, Iterable
 from time import perf_counter
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -25,7 +26,7 @@ class MatrixRate(NamedTuple):
 
 def matrix_rate(sizes: Iterable[int], repeats: int = 5) -> MatrixRate:
     """Best of several sizes and repetitions: a ceiling is what the machine can do undisturbed."""
-    return max(MatrixRate(2 * size ** 3 / _best_seconds(size, repeats) / 1e9, size) for size in sizes)
+    return max(MatrixRate(2 * size**3 / _best_seconds(size, repeats) / 1e9, size) for size in sizes)
 
 
 def _best_seconds(size: int, repeats: int) -> float:
@@ -44,11 +45,12 @@ def _best_seconds(size: int, repeats: int) -> float:
 # fused kernels: two products forward, five backward (one of them repeats the forward pass's), and all S^2 pairs
 # although a causal mask needs half. Element-wise work and the optimizer are no matrix products, and are not counted.
 ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-        lambda query, key, value, *rest, out_shape=None, **named: sdpa_flop_count(query, key, value),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        lambda grad, query, key, value, *rest, out_shape=None, **named:
-            sdpa_backward_flop_count(grad, query, key, value),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *rest, out_shape=None, **named: (
+        sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, query, key, value, *rest, out_shape=None, **named: (
+        sdpa_backward_flop_count(grad, query, key, value)
+    ),
 }
 
 
@@ -74,6 +76,7 @@ def count_flops(function: Callable[[], Any]) -> Flops:
 
 def count_training_flops(model, batch) -> Flops:
     """Of a forward and a backward pass over a training batch."""
+
     def step():
         loss = model.calculate_loss(batch)
         (sum(loss) if isinstance(loss, tuple) else loss).backward()

@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean
 
 import yaml
-
 from command_line import name_of_a_folder, told, use_this_checkout
 from compare import FIRST_SEED, common_parser, run_all
 from markdown import head, line, same, seconds, spread
@@ -34,14 +33,20 @@ def main(arguments: list[str] | None = None) -> int:
         points = read_points(given.grid or GRIDS / f"{given.model}_on_{given.dataset}.yaml")
     except FileNotFoundError as error:
         known = ", ".join(sorted(path.stem for path in GRIDS.glob("*.yaml")))
-        print(f"error: there is no grid {error.filename}; there are {known}. Write one and give it by --grid", file=sys.stderr)
+        print(
+            f"error: there is no grid {error.filename}; there are {known}. Write one and give it by --grid",
+            file=sys.stderr,
+        )
         return 2
     except (OSError, ValueError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     folder = given.output / f"{given.dataset}-grid" / given.model
-    runs = [Run(given.model, given.dataset, seed, folder, name_of(point), settings_of(point), tested=False)
-            for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for point in points]
+    runs = [
+        Run(given.model, given.dataset, seed, folder, name_of(point), settings_of(point), tested=False)
+        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+        for point in points
+    ]
     failed = run_all([] if given.tables_only else runs, given.data_path, given.again)
     found = load(folder)
     if found:
@@ -66,7 +71,9 @@ def read_points(path: Path) -> list[dict]:
         raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
     try:
         read(path)
-        points = yaml.safe_load(path.read_text(encoding="utf-8"))  # 1e-3 stays as it is written: rows are named after it
+        points = yaml.safe_load(
+            path.read_text(encoding="utf-8")
+        )  # 1e-3 stays as it is written: rows are named after it
     except (UserError, yaml.YAMLError) as error:
         raise ValueError(str(error)) from error
     if not isinstance(points, list) or not all(isinstance(point, dict) and point for point in points):
@@ -88,16 +95,24 @@ def name_of(point: dict) -> str:
 
 def table(points: list[dict], found: dict[str, list[Result]]) -> str:
     """The finished lines, the best first; means over seeds."""
-    rows = [(point, [result.content for result in results]) for point in points
-            if (results := found.get(name_of(point)))]
+    rows = [
+        (point, [result.content for result in results]) for point in points if (results := found.get(name_of(point)))
+    ]
     rows.sort(key=lambda row: -mean(content["best_valid_result"]["ndcg@10"] for content in row[1]))
     lines = head(*points[0], "seeds", "valid NDCG@10", "HR@10", "best epoch", "epochs", "core-s an epoch")
     for point, contents in rows:
-        lines.append(line(
-            *point.values(), len(contents),
-            *(spread([content["best_valid_result"][metric] for content in contents]) for metric in ("ndcg@10", "hit@10")),
-            *(same([content[key] for content in contents]) for key in ("best_epoch", "epochs")),
-            seconds([epoch_seconds(content) for content in contents])))
+        lines.append(
+            line(
+                *point.values(),
+                len(contents),
+                *(
+                    spread([content["best_valid_result"][metric] for content in contents])
+                    for metric in ("ndcg@10", "hit@10")
+                ),
+                *(same([content[key] for content in contents]) for key in ("best_epoch", "epochs")),
+                seconds([epoch_seconds(content) for content in contents]),
+            )
+        )
     commits = same([content["card"]["commit"] for _, contents in rows for content in contents])
     return "\n".join(lines) + f"\n\nCommit {commits}."
 

@@ -39,8 +39,10 @@ class HeldOutDataset(WindowDataset):
         drawn = np.sort(np.random.default_rng(self.config["seed"]).choice(known, count, replace=False))
         if kind == "items":
             self.whole_texts, hidden = self.item_texts, set(drawn.tolist())
-            self.item_texts = {field: ["" if item in hidden else text for item, text in enumerate(texts)]
-                               for field, texts in self.item_texts.items()}
+            self.item_texts = {
+                field: ["" if item in hidden else text for item, text in enumerate(texts)]
+                for field, texts in self.item_texts.items()
+            }
         out = np.isin(entities, drawn)
         order = np.argsort(self._training_times()[out], kind="stable")
         self.removed = Removed(kind, drawn, numbers[out][order], items[out][order])

@@ -4,8 +4,9 @@ benchmarks.markdown
 Cells and lines of Markdown tables.
 """
 
+from collections.abc import Sequence
 from statistics import mean, stdev
-from typing import Any, Sequence
+from typing import Any
 
 
 def head(*columns: Any) -> list[str]:

@@ -7,18 +7,19 @@ What every measurement needs: the clock around training batches, the memory of a
 import math
 import os
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.errors import UserError
 
-MIB = 2 ** 20
+MIB = 2**20
 
 
 class TrainingTime(NamedTuple):
@@ -68,8 +69,9 @@ class TimedBatches:
         start = perf_counter()
         for batch in batches:
             yield batch
-            self.time = TrainingTime(self.time.batches + 1, self.time.targets + self._count_targets(batch),
-                                     perf_counter() - start)
+            self.time = TrainingTime(
+                self.time.batches + 1, self.time.targets + self._count_targets(batch), perf_counter() - start
+            )
             if self.time.batches >= self._batches and self.time.seconds >= self._seconds:
                 return
 
@@ -83,8 +85,10 @@ def time_training(trainer, loader, batches: int, seconds: float, epoch: int = 0)
     timed = TimedBatches(loader, getattr(trainer.model, "count_targets", len), batches, seconds)
     trainer._train_epoch(timed, epoch)
     if not timed.time.batches:
-        raise UserError(f"{trainer.config['model']} has one batch an epoch, which leaves nothing to time beside the "
-                        "warm-up: lower --train_batch_size")
+        raise UserError(
+            f"{trainer.config['model']} has one batch an epoch, which leaves nothing to time beside the "
+            "warm-up: lower --train_batch_size"
+        )
     return timed.time
 
 
@@ -104,8 +108,10 @@ def median_seconds(function: Callable[[], Any], rounds: int) -> float:
 def growth_exponents(sizes: Sequence[float], values: Sequence[float]) -> list[float | None]:
     """Slopes between neighbours on logarithmic axes: 1 is linear growth, 0 none; None where a value is not positive."""
     points = list(zip(sizes, values))
-    return [math.log(high / low) / math.log(large / small) if low > 0 and high > 0 else None
-            for (small, low), (large, high) in zip(points, points[1:])]
+    return [
+        math.log(high / low) / math.log(large / small) if low > 0 and high > 0 else None
+        for (small, low), (large, high) in zip(points, points[1:])
+    ]
 
 
 @contextmanager

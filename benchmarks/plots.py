@@ -42,13 +42,23 @@ def _training(axes, table):
             if not curve:
                 continue  # RecBole's own training loops leave none
             before = stage_seconds(result.content)
-            axes.plot([before + point["core_seconds"] for point in curve], [point["score"] for point in curve], color=color,
-                      lw=1.2, ls="--" if is_baseline(row) else "-", label=None if seed else row.name + row.clock, alpha=0.8)
+            axes.plot(
+                [before + point["core_seconds"] for point in curve],
+                [point["score"] for point in curve],
+                color=color,
+                lw=1.2,
+                ls="--" if is_baseline(row) else "-",
+                label=None if seed else row.name + row.clock,
+                alpha=0.8,
+            )
             best = seconds_to_best(result.content)
             axes.plot(best, result.content["best_valid_score"], "o", color=color, ms=4)
     metric = table[0].results[0].content["card"]["valid_metric"]
-    axes.set(xscale="log", xlabel="core-seconds of training and validation, tokenizers included",
-             ylabel=f"{metric} on validation")
+    axes.set(
+        xscale="log",
+        xlabel="core-seconds of training and validation, tokenizers included",
+        ylabel=f"{metric} on validation",
+    )
     axes.set_title(f"{_data(table)}: accuracy against training time (dashed: baselines)", fontsize=10)
     number_log_axis(axes.xaxis)
 

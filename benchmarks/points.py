@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.utils.tensorboard  # noqa: F401  (imported late by others; here, so that memory at the start includes it)
 import transformers.models.gpt2.modeling_gpt2  # noqa: F401  (the same)
-
 from measuring import MIB, median_seconds, seconds_of, time_training
 from released import ReleasedScheme
 from synthetic import SyntheticDataset, random_histories, write_atomic_files
+
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.windows import WindowLoader
 from recbole_contrec.quick_start import assemble, trainer_class_of
@@ -29,8 +29,12 @@ RELEASED_LENGTH = 20  # items a history, as the released code reads them
 
 def configure(options: Namespace, model: str, dataset: str, data_path: str | None, length: int) -> Config:
     """The configuration of a model on one machine without a GPU, with the settings given for ContRec."""
-    arguments = [f"--MAX_ITEM_LIST_LENGTH={length}", f"--seed={options.seed}", "--use_gpu=False",
-                 "--show_progress=False"]
+    arguments = [
+        f"--MAX_ITEM_LIST_LENGTH={length}",
+        f"--seed={options.seed}",
+        "--use_gpu=False",
+        "--show_progress=False",
+    ]
     arguments += [f"--data_path={data_path}"] if data_path else []
     arguments += [f"--train_batch_size={options.train_batch_size}"] if options.train_batch_size else []
     arguments += [f"--{setting}" for setting in options.settings] if model == "ContRec" else []
@@ -65,8 +69,12 @@ def history_point(options: Namespace, length: int) -> dict[str, Any]:
     users_a_second = _users_a_second(config, ranked, model, "full_sort", options.rounds)
     trainer = trainer_class_of(config)(config, model)
     time = time_training(trainer, WindowLoader(config, dataset), options.batches, options.seconds)
-    return {"history": length, "users_a_second": users_a_second, "targets_a_second": time.targets_a_second,
-            "batches_timed": time.batches}
+    return {
+        "history": length,
+        "users_a_second": users_a_second,
+        "targets_a_second": time.targets_a_second,
+        "batches_timed": time.batches,
+    }
 
 
 def users_point(options: Namespace, n_users: int) -> dict[str, Any]:
@@ -84,11 +92,20 @@ def users_point(options: Namespace, n_users: int) -> dict[str, Any]:
     begun_at = perf_counter()
     time = time_training(trainer, data.train, options.batches, options.seconds)
     ranking = seconds_of(lambda: trainer.evaluate(data.test, load_best_model=False))
-    seconds = {"load": loaded_at - start, "build": built_at - loaded_at, "stages": begun_at - built_at,
-               "epoch": data.train.n_targets / time.targets_a_second, "ranking": ranking}
-    return {"users": n_users, "interactions": len(histories.items),
-            "seconds": {**seconds, "total": sum(seconds.values())},
-            "batches_timed": time.batches, "batches_an_epoch": len(data.train)}
+    seconds = {
+        "load": loaded_at - start,
+        "build": built_at - loaded_at,
+        "stages": begun_at - built_at,
+        "epoch": data.train.n_targets / time.targets_a_second,
+        "ranking": ranking,
+    }
+    return {
+        "users": n_users,
+        "interactions": len(histories.items),
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "batches_timed": time.batches,
+        "batches_an_epoch": len(data.train),
+    }
 
 
 def released_point(options: Namespace) -> dict[str, Any]:
@@ -101,12 +118,19 @@ def released_point(options: Namespace) -> dict[str, Any]:
     seconds = {part: sum(getattr(row, part) for row in rows) / len(rows) for part in ("tokens", "diffusion", "scores")}
     released = len(rows) / sum(row.total for row in rows)
     batched = _users_a_second(config, dataset, model, "full_sort", options.rounds)
-    one_by_one = _users_a_second(config, dataset, model, "full_sort", options.rounds, batch_size=1,
-                                 n_batches=options.rows)
-    return {"items": options.items, "rows": options.rows, "seconds_a_user": seconds,
-            "released_users_a_second": released, "ours_users_a_second": batched,
-            "ours_one_by_one_users_a_second": one_by_one,
-            "times_faster": batched / released, "times_faster_one_by_one": one_by_one / released}
+    one_by_one = _users_a_second(
+        config, dataset, model, "full_sort", options.rounds, batch_size=1, n_batches=options.rows
+    )
+    return {
+        "items": options.items,
+        "rows": options.rows,
+        "seconds_a_user": seconds,
+        "released_users_a_second": released,
+        "ours_users_a_second": batched,
+        "ours_one_by_one_users_a_second": one_by_one,
+        "times_faster": batched / released,
+        "times_faster_one_by_one": one_by_one / released,
+    }
 
 
 def _untrained(options: Namespace, n_items: int, n_users: int, length: int, shortest: int = 3):
@@ -128,7 +152,7 @@ def _users_a_second(config, dataset, model, method, rounds, batch_size=None, n_b
     def rank(batch):
         if method == "top_k":
             return model.top_k(batch, k)
-        scores = model.full_sort_predict(batch)                                   # [B, N]
+        scores = model.full_sort_predict(batch)  # [B, N]
         scores[:, 0] = -torch.inf
         return scores.topk(k)
 

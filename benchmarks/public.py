@@ -7,7 +7,6 @@ Rows that other people published (``public.yaml``), as a table to stand beside o
 from pathlib import Path
 
 import yaml
-
 from markdown import four, head, line
 
 PUBLIC = Path(__file__).parent / "public.yaml"
@@ -24,6 +23,15 @@ def table(dataset: str) -> str:
     if dataset not in rows:
         raise ValueError(f"{PUBLIC.name} has no rows of {dataset}; it knows {', '.join(rows)}")
     lines = head("published by others", "L", "NDCG@10", "HR@10", "seen items", "source")
-    lines += [line(row["model"], row.get("length", ""), four(row["ndcg"]), four(row["hr"]), SEEN[row.get("masked")], row["source"])
-              for row in rows[dataset]]
+    lines += [
+        line(
+            row["model"],
+            row.get("length", ""),
+            four(row["ndcg"]),
+            four(row["hr"]),
+            SEEN[row.get("masked")],
+            row["source"],
+        )
+        for row in rows[dataset]
+    ]
     return "\n".join(lines)

@@ -77,15 +77,25 @@ def _unseen(folder: Path) -> str:
     return unseen.TABLES[hold](load(folder), load(folder.parent / dataset))
 
 
-TABLES = {"accuracy": lambda path: accuracy_table(rows(path)), "test": lambda path: test_table(rows(path)),
-          "recbole": lambda path: test_table(rows(path), counts=is_recbole),
-          "sasrecall": lambda path: test_table(rows(path), counts=lambda row: row.name == "SASRecAll"),
-          "cost": lambda path: cost_table(rows(path)), "codes": lambda path: codes_table(rows(path)),
-          "ablation": _ablation, "answers": _answers, "beam": _beam,
-          "dial": _dial, "grid": _grid, "overview": _overview, "public": lambda path: public.table(path.name),
-          "refinement": _refinement,
-          "improvement": lambda path: refine_report.gains_by_dataset(_tables_of(path)), "unseen": _unseen,
-          "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text()))}
+TABLES = {
+    "accuracy": lambda path: accuracy_table(rows(path)),
+    "test": lambda path: test_table(rows(path)),
+    "recbole": lambda path: test_table(rows(path), counts=is_recbole),
+    "sasrecall": lambda path: test_table(rows(path), counts=lambda row: row.name == "SASRecAll"),
+    "cost": lambda path: cost_table(rows(path)),
+    "codes": lambda path: codes_table(rows(path)),
+    "ablation": _ablation,
+    "answers": _answers,
+    "beam": _beam,
+    "dial": _dial,
+    "grid": _grid,
+    "overview": _overview,
+    "public": lambda path: public.table(path.name),
+    "refinement": _refinement,
+    "improvement": lambda path: refine_report.gains_by_dataset(_tables_of(path)),
+    "unseen": _unseen,
+    "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text())),
+}
 
 
 def with_tables(text: str, results: Path = RECORDED) -> str:
@@ -94,7 +104,9 @@ def with_tables(text: str, results: Path = RECORDED) -> str:
     Raises:
         ValueError: a mark of an unknown kind, or one whose results are missing.
     """
-    return BLOCK.sub(lambda block: block["head"] + _table(block["kind"], block["name"], results) + "\n" + block["tail"], text)
+    return BLOCK.sub(
+        lambda block: block["head"] + _table(block["kind"], block["name"], results) + "\n" + block["tail"], text
+    )
 
 
 def _table(kind: str, name: str, results: Path) -> str:

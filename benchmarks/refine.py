@@ -42,9 +42,13 @@ class Kind(NamedTuple):
 
 
 QUANTISED = {"refine_from": "histories"}
-KINDS = (Kind(OWN_START, "TIGER"), Kind("aligned", "SIIT", {"refine_rounds": "0"}), Kind("SIIT", "SIIT", QUANTISED),
-         Kind("written", "SIIT-paper", {"refine_from": "descriptions"}),
-         Kind("random", "SIIT", {**QUANTISED, "refinement": "random", "refine_tolerance": "~"}))
+KINDS = (
+    Kind(OWN_START, "TIGER"),
+    Kind("aligned", "SIIT", {"refine_rounds": "0"}),
+    Kind("SIIT", "SIIT", QUANTISED),
+    Kind("written", "SIIT-paper", {"refine_from": "descriptions"}),
+    Kind("random", "SIIT", {**QUANTISED, "refinement": "random", "refine_tolerance": "~"}),
+)
 PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a budget of its own
 
 
@@ -75,11 +79,28 @@ def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
     """All runs, seed by seed; what makes a run its row's has the last word."""
     further = dict(argument[2:].split("=", 1) for argument in given.settings)
     reads_texts = "text_encoder" not in further or "text" in _item_vectors(given, further)
-    return [Run(kind.model, given.dataset, seed, folder, f"{identifiers}-{kind.name}", tuple(
-                f"--{key}={value}" for key, value in {**PATIENT, **known(further, kind, reads_texts), "identifiers": identifiers,
-                                                      **kind.settings}.items()))
-            for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for identifiers in given.identifiers
-            for kind in KINDS if kind.name in given.kinds]
+    return [
+        Run(
+            kind.model,
+            given.dataset,
+            seed,
+            folder,
+            f"{identifiers}-{kind.name}",
+            tuple(
+                f"--{key}={value}"
+                for key, value in {
+                    **PATIENT,
+                    **known(further, kind, reads_texts),
+                    "identifiers": identifiers,
+                    **kind.settings,
+                }.items()
+            ),
+        )
+        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+        for identifiers in given.identifiers
+        for kind in KINDS
+        if kind.name in given.kinds
+    ]
 
 
 def _item_vectors(given: argparse.Namespace, settings: dict[str, str]) -> str:
@@ -104,8 +125,13 @@ def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, 
 
 def _parse(arguments):
     parser = common_parser(__doc__)
-    parser.add_argument("--identifiers", nargs="+", choices=IDENTIFIERS, default=["rqvae", "clusters"],
-                        help="initial tokenizers (rqvae clusters)")
+    parser.add_argument(
+        "--identifiers",
+        nargs="+",
+        choices=IDENTIFIERS,
+        default=["rqvae", "clusters"],
+        help="initial tokenizers (rqvae clusters)",
+    )
     parser.add_argument("--kinds", nargs="+", choices=ORDER, default=ORDER, help="of runs (all)")
     return parse_with_settings(parser, arguments)
 

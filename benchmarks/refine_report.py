@@ -4,12 +4,12 @@ benchmarks.refine_report
 From the runs of :mod:`benchmarks.refine` to Markdown tables and a picture of validation with the refinements in it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-
 from markdown import four, head, line, same, seconds, spread
 from runs import Result
 from significance import Comparison, compare, mean_over_seeds
@@ -29,10 +29,10 @@ best before; the last one of a run may end unjudged. Different beginnings: first
 class Gain(NamedTuple):
     """A row against another in NDCG@10, over common seeds."""
 
-    valid: float            # relative, of the means
-    test: float             # relative, of the means
-    ours: np.ndarray        # of every test user [n]
-    theirs: np.ndarray      # [n]
+    valid: float  # relative, of the means
+    test: float  # relative, of the means
+    ours: np.ndarray  # of every test user [n]
+    theirs: np.ndarray  # [n]
 
     @property
     def comparison(self) -> Comparison:
@@ -47,8 +47,14 @@ def report(folder: Path) -> str:
     """
     found = ordered_rows(folder)
     card = found[0].results[0].content["card"]
-    parts = [f"# {card['dataset']}: what improving identifiers is worth", accuracy(found), gains(found), NOTES,
-             "## Refinements", refinements(found)]
+    parts = [
+        f"# {card['dataset']}: what improving identifiers is worth",
+        accuracy(found),
+        gains(found),
+        NOTES,
+        "## Refinements",
+        refinements(found),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -74,16 +80,35 @@ def kind(row: Row) -> str:
 def accuracy(found: list[Row]) -> str:
     """A line a row."""
     odd = mismatches(found)
-    lines = head("row", "seeds", "valid NDCG@10", "valid HR@10", "test NDCG@10", "test HR@10", "best epoch", "epochs",
-                 "core-s an epoch")
+    lines = head(
+        "row",
+        "seeds",
+        "valid NDCG@10",
+        "valid HR@10",
+        "test NDCG@10",
+        "test HR@10",
+        "best epoch",
+        "epochs",
+        "core-s an epoch",
+    )
     for row in found:
-        lines.append(line(
-            row.name + (" †" if row.name in odd else ""), len(row.results),
-            *(spread(row.metric(metric, part), bold=metric == "ndcg@10")
-              for part in ("best_valid_result", "test_result") for metric in ("ndcg@10", "hit@10")),
-            same(row.values(lambda content: content["best_epoch"])), same(row.values(lambda content: content["epochs"])),
-            seconds(row.timed.values(epoch_seconds))))
-    lines += [f"\n† {name}: another {', '.join(keys)} than {found[0].name}; not comparable" for name, keys in odd.items()]
+        lines.append(
+            line(
+                row.name + (" †" if row.name in odd else ""),
+                len(row.results),
+                *(
+                    spread(row.metric(metric, part), bold=metric == "ndcg@10")
+                    for part in ("best_valid_result", "test_result")
+                    for metric in ("ndcg@10", "hit@10")
+                ),
+                same(row.values(lambda content: content["best_epoch"])),
+                same(row.values(lambda content: content["epochs"])),
+                seconds(row.timed.values(epoch_seconds)),
+            )
+        )
+    lines += [
+        f"\n† {name}: another {', '.join(keys)} than {found[0].name}; not comparable" for name, keys in odd.items()
+    ]
     return "\n".join(lines)
 
 
@@ -92,8 +117,11 @@ def gains(found: list[Row]) -> str:
     by_name = {row.name: row for row in found}
     lines = head(f"gain of {REFINED}", "over", "seeds", "valid", "test", "test difference", "95 % interval")
     for other in (other for other in ORDER if other != REFINED):
-        pairs = {name: gain for name in dict.fromkeys(map(tokenizer, found))
-                 if (gain := gain_of(by_name.get(f"{name}-{REFINED}"), by_name.get(f"{name}-{other}")))}
+        pairs = {
+            name: gain
+            for name in dict.fromkeys(map(tokenizer, found))
+            if (gain := gain_of(by_name.get(f"{name}-{REFINED}"), by_name.get(f"{name}-{other}")))
+        }
         for name, gain in pairs.items():
             seeds = len(common(by_name[f"{name}-{REFINED}"], by_name[f"{name}-{other}"]))
             lines.append(_gain_line(name, other, seeds, gain))
@@ -135,8 +163,15 @@ def mean_gain(found: Sequence[Gain]) -> Gain:
 
 def _gain_line(name, other, seeds, gain):
     test = gain.comparison
-    return line(name, other, seeds, f"{gain.valid:+.1%}", f"**{gain.test:+.1%}**", f"{test.difference:+.4f}",
-                f"{test.low:+.4f} to {test.high:+.4f}")
+    return line(
+        name,
+        other,
+        seeds,
+        f"{gain.valid:+.1%}",
+        f"**{gain.test:+.1%}**",
+        f"{test.difference:+.4f}",
+        f"{test.low:+.4f} to {test.high:+.4f}",
+    )
 
 
 # refinements
@@ -144,8 +179,21 @@ def _gain_line(name, other, seeds, gain):
 
 def refinements(found: list[Row]) -> str:
     """A line a round, means over seeds; the identifiers that a row starts with come first."""
-    lines = head("row", "round", "before epoch", "seeds", "changed", "would change", "collisions", "codes in use by level",
-                 "different beginnings", "valid before", "at once", "valid after", "kept")
+    lines = head(
+        "row",
+        "round",
+        "before epoch",
+        "seeds",
+        "changed",
+        "would change",
+        "collisions",
+        "codes in use by level",
+        "different beginnings",
+        "valid before",
+        "at once",
+        "valid after",
+        "kept",
+    )
     for row in found:
         if kind(row) not in REFINING:
             continue
@@ -161,30 +209,55 @@ def rounds_of(content: dict) -> list[dict[str, Any]]:
     """The refinements of a run with the best validation before and after each, also of one that was not judged."""
     found = []
     for refinement in content["refinements"]:
-        before, after = ([point["score"] for point in content["curve"] if (point["epoch"] >= refinement["epoch"]) == later]
-                         for later in (False, True))
-        found.append({"valid_before": max(before, default=None), "valid_after": max(after, default=None), "kept": None,
-                      **refinement})
+        before, after = (
+            [point["score"] for point in content["curve"] if (point["epoch"] >= refinement["epoch"]) == later]
+            for later in (False, True)
+        )
+        found.append(
+            {
+                "valid_before": max(before, default=None),
+                "valid_after": max(after, default=None),
+                "kept": None,
+                **refinement,
+            }
+        )
     return found
 
 
 def _round_line(name, number, records):
     kept = ["failed" if "failed" in record else record["kept"] for record in records]
-    verdicts = [f"{kept.count(verdict)} {word}" for verdict, word in ((True, "kept"), (False, "taken back"), (None, "unjudged"),
-                                                                      ("failed", "failed")) if verdict in kept]
+    verdicts = [
+        f"{kept.count(verdict)} {word}"
+        for verdict, word in ((True, "kept"), (False, "taken back"), (None, "unjudged"), ("failed", "failed"))
+        if verdict in kept
+    ]
     records = [record for record in records if "failed" not in record] or records
-    return line(name, number, same([record["epoch"] for record in records]), len(records),
-                *(f"{value:.1%}" if (value := _mean(records, key)) is not None else ""
-                  for key in ("share_changed", "share_wanting_change")), *_use(records),
-                *(four(value) if (value := _mean(records, key)) is not None else ""
-                  for key in ("valid_before", "valid_at_once", "valid_after")),
-                ", ".join(verdicts))
+    return line(
+        name,
+        number,
+        same([record["epoch"] for record in records]),
+        len(records),
+        *(
+            f"{value:.1%}" if (value := _mean(records, key)) is not None else ""
+            for key in ("share_changed", "share_wanting_change")
+        ),
+        *_use(records),
+        *(
+            four(value) if (value := _mean(records, key)) is not None else ""
+            for key in ("valid_before", "valid_at_once", "valid_after")
+        ),
+        ", ".join(verdicts),
+    )
 
 
 def _use(records):
     """Collisions, and at every level the share of codes in use, and of different beginnings among the items."""
-    used, begun = (", ".join(f"{share:.2f}" for share in np.mean([record[key] for record in records], axis=0))
-                   if all(key in record for record in records) else "" for key in ("codes_in_use", "beginnings"))
+    used, begun = (
+        ", ".join(f"{share:.2f}" for share in np.mean([record[key] for record in records], axis=0))
+        if all(key in record for record in records)
+        else ""
+        for key in ("codes_in_use", "beginnings")
+    )
     return f"{_mean(records, 'collisions'):.1%}", used, begun
 
 
@@ -205,23 +278,33 @@ def draw(folder: Path) -> Path:
 
     found = ordered_rows(folder)
     tokenizers = list(dict.fromkeys(map(tokenizer, found)))
-    figure, panels = pyplot.subplots(1, len(tokenizers), figsize=(1.5 + 5 * len(tokenizers), 4.6), sharey=True, squeeze=False,
-                                     layout="constrained")
+    figure, panels = pyplot.subplots(
+        1, len(tokenizers), figsize=(1.5 + 5 * len(tokenizers), 4.6), sharey=True, squeeze=False, layout="constrained"
+    )
     for name, axes in zip(tokenizers, panels[0]):
         _draw_panel(axes, [row for row in found if tokenizer(row) == name])
         axes.set(title=f"identifiers: {name}", xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    marks = [axes.plot([], [], marker, color="black", ms=8, ls="", label=label)[0]
-             for marker, label in (("|", "refined"), ("x", "taken back"))]
+    marks = [
+        axes.plot([], [], marker, color="black", ms=8, ls="", label=label)[0]
+        for marker, label in (("|", "refined"), ("x", "taken back"))
+    ]
     entries = {label: line for axes in panels[0] for line, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend([*(entries[label] for label in ORDER if label in entries), *marks],
-                  [*(label for label in ORDER if label in entries), "refined", "refined, taken back"],
-                  loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+    figure.legend(
+        [*(entries[label] for label in ORDER if label in entries), *marks],
+        [*(label for label in ORDER if label in entries), "refined", "refined, taken back"],
+        loc="outside lower center",
+        ncols=6,
+        frameon=False,
+        fontsize=8,
+    )
     card = found[0].results[0].content["card"]
     panels[0][0].set_ylabel(f"{card['valid_metric']} on validation")
-    figure.suptitle(f"{card['dataset']}: validation while identifiers are improved (thick: mean over seeds)", fontsize=10)
+    figure.suptitle(
+        f"{card['dataset']}: validation while identifiers are improved (thick: mean over seeds)", fontsize=10
+    )
     figure.savefig(folder / "refine.png", dpi=120)
     pyplot.close(figure)
     return folder / "refine.png"
@@ -235,10 +318,23 @@ def _draw_panel(axes, found):
             epochs, scores = zip(*curve)
             axes.plot(epochs, scores, color=color, lw=0.7, alpha=0.5)
             for refinement in content["refinements"]:
-                place = refinement["epoch"] - (0.6 if kind(row) == REFINED else 0.4)  # between two validations, side by side
+                place = refinement["epoch"] - (
+                    0.6 if kind(row) == REFINED else 0.4
+                )  # between two validations, side by side
                 back = refinement.get("kept") is False
-                axes.plot(place, np.interp(place, epochs, scores), "x" if back else "|", color=color, ms=7 if back else 12,
-                          mew=1.6)
+                axes.plot(
+                    place,
+                    np.interp(place, epochs, scores),
+                    "x" if back else "|",
+                    color=color,
+                    ms=7 if back else 12,
+                    mew=1.6,
+                )
         shared = sorted(set.intersection(*({epoch for epoch, _ in curve} for curve in curves)))
-        axes.plot(shared, [mean(dict(curve)[epoch] for curve in curves) for epoch in shared], color=color, lw=1.8,
-                  label=kind(row))
+        axes.plot(
+            shared,
+            [mean(dict(curve)[epoch] for curve in curves) for epoch in shared],
+            color=color,
+            lw=1.8,
+            label=kind(row),
+        )

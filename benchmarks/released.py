@@ -48,12 +48,25 @@ class ReleasedScheme:
     def __init__(self, config, items: Tensor, prompt_length: int, decoder: nn.Module | None = None):
         width = decoder.hidden_size if decoder is not None else config["hidden_size"]
         self.decoder = decoder or CausalDecoder(
-            width, config["n_layers"], config["n_heads"], prompt_length + TOKENS, intermediate_size=config["inner_size"],
-            n_words=WORDS, says=True)
+            width,
+            config["n_layers"],
+            config["n_heads"],
+            prompt_length + TOKENS,
+            intermediate_size=config["inner_size"],
+            n_words=WORDS,
+            says=True,
+        )
         self.decoder.eval()
-        self.head = DiffusionHead(d=items.shape[1], condition_size=width, width=config["head_width"],
-                                  depth=config["head_depth"], schedule="exp", levels=STEPS, guidance=GUIDANCE).eval()
-        self.items = list(items)                                                  # N times [d]
+        self.head = DiffusionHead(
+            d=items.shape[1],
+            condition_size=width,
+            width=config["head_width"],
+            depth=config["head_depth"],
+            schedule="exp",
+            levels=STEPS,
+            guidance=GUIDANCE,
+        ).eval()
+        self.items = list(items)  # N times [d]
 
     @torch.no_grad()
     def recommend(self, prompt: Tensor) -> tuple[list[float], RowSeconds]:
@@ -63,19 +76,21 @@ class ReleasedScheme:
             prompt: vectors that the language model reads [S, D].
         """
         start = perf_counter()
-        condition = self.write(prompt).mean(0, keepdim=True)                      # [1, D]
+        condition = self.write(prompt).mean(0, keepdim=True)  # [1, D]
         written = perf_counter()
-        preference = self.denoise(condition)                                      # [d]
+        preference = self.denoise(condition)  # [d]
         denoised = perf_counter()
         scores = [float(preference @ item) for item in self.items]
         return scores, RowSeconds(written - start, denoised - written, perf_counter() - denoised)
 
     def write(self, prompt: Tensor) -> Tensor:
         """States of the tokens that follow a prompt, [S, D] -> [64, D]; the likeliest word is the next one read."""
-        state, memory = self.decoder.start(prompt[None], torch.tensor([[len(prompt) - 1]], device=prompt.device), TOKENS)
+        state, memory = self.decoder.start(
+            prompt[None], torch.tensor([[len(prompt) - 1]], device=prompt.device), TOKENS
+        )
         states, parents = [state[0, 0]], torch.zeros(1, 1, dtype=torch.long, device=prompt.device)
         while len(states) < TOKENS:
-            word = self.decoder.read(self.decoder.word_logits(states[-1]).argmax())         # [D]
+            word = self.decoder.read(self.decoder.word_logits(states[-1]).argmax())  # [D]
             state, memory = self.decoder.step(memory, word[None, None], parents)  # [1, 1, D]
             states.append(state[0, 0])
         return torch.stack(states)

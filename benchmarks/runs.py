@@ -18,10 +18,10 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -80,8 +80,12 @@ class Run:
 
     def arguments(self, data_path: str | None) -> list[str]:
         """Settings as a command line gives them; those of the run have the last word."""
-        given = [f"--seed={self.seed}", "--show_progress=False",
-                 *([f"--data_path={Path(data_path).resolve()}"] if data_path else []), *self.settings]
+        given = [
+            f"--seed={self.seed}",
+            "--show_progress=False",
+            *([f"--data_path={Path(data_path).resolve()}"] if data_path else []),
+            *self.settings,
+        ]
         return list({argument.partition("=")[0]: argument for argument in given}.values())
 
     def __str__(self):
@@ -117,11 +121,19 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
     from asked import remember
 
     remember(run, data_path)
-    command = [sys.executable, str(Path(__file__).resolve()), "--work", str(run.work.resolve()),
-               *(["--resume", str(run.begun.resolve())] if run.begun else []),
-               *(["--properties", str(run.properties.resolve())] if run.properties else []),
-               *(["--measure", run.measure] if run.measure else []), "--", f"--model={run.model}", f"--dataset={run.dataset}",
-               *run.arguments(data_path)]
+    command = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        "--work",
+        str(run.work.resolve()),
+        *(["--resume", str(run.begun.resolve())] if run.begun else []),
+        *(["--properties", str(run.properties.resolve())] if run.properties else []),
+        *(["--measure", run.measure] if run.measure else []),
+        "--",
+        f"--model={run.model}",
+        f"--dataset={run.dataset}",
+        *run.arguments(data_path),
+    ]
     tail: list[str] = []
     with subprocess.Popen(command, cwd=run.work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         with open(run.work / "output.txt", "a", buffering=1) as output:
@@ -152,9 +164,13 @@ def load(folder: Path) -> dict[str, list[Result]]:
         card = result.content["card"]
         dataset = dataset or card["dataset"]
         if card["dataset"] != dataset:
-            raise UserError(f"{path} is a run on {card['dataset']} among those on {dataset}: move it to a folder of its own")
+            raise UserError(
+                f"{path} is a run on {card['dataset']} among those on {dataset}: move it to a folder of its own"
+            )
         if "seed" in card and path.stem != f"seed{card['seed']}":
-            raise UserError(f"{path} is a run of seed {card['seed']}: each seed stands once, in seed{card['seed']}.json")
+            raise UserError(
+                f"{path} is a run of seed {card['seed']}: each seed stands once, in seed{card['seed']}.json"
+            )
         if path.with_suffix(".npz").exists():
             result.ranks.update(read_arrays(path.with_suffix(".npz"), ("user", "rank", "ties")))
         rows.setdefault(path.parent.name, []).append(result)
@@ -179,7 +195,9 @@ def read(path: Path, *keys: str) -> dict:
         if lost := [key for key in keys if key not in content]:
             raise KeyError(*lost)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged, or no result of a run ({type(error).__name__}): remove it, and it runs anew") from error
+        raise UserError(
+            f"{path} is damaged, or no result of a run ({type(error).__name__}): remove it, and it runs anew"
+        ) from error
     return content
 
 
@@ -202,8 +220,9 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         if len({len(column) for column in ranks.values()}) != 1:
             raise ValueError("columns of several lengths")
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}): remove it and the .json beside it, and they are made "
-                        "anew") from error
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}): remove it and the .json beside it, and they are made anew"
+        ) from error
     return ranks
 
 
@@ -234,8 +253,12 @@ def _keep(run: Run) -> None:
 
 def _keep_ranks(run: Run) -> None:
     with np.load(next(run.work.glob("saved/*/test_ranks.npz"))) as ranks:
-        np.savez_compressed(run.result.with_suffix(".npz"), user=ranks["user"], rank=ranks["rank"].astype(np.int32),
-                            ties=ranks["ties"].astype(np.int32))
+        np.savez_compressed(
+            run.result.with_suffix(".npz"),
+            user=ranks["user"],
+            rank=ranks["rank"].astype(np.int32),
+            ties=ranks["ties"].astype(np.int32),
+        )
 
 
 # the child process
@@ -244,6 +267,7 @@ def _keep_ranks(run: Run) -> None:
 def _child(arguments: list[str] | None = None) -> None:
     """Run in the current folder, then test the best epoch once more without the items that were seen."""
     from asked import file_hashes
+
     from recbole_contrec import load_data_and_model, run
     from recbole_contrec.training.results import write_json
 
@@ -255,9 +279,13 @@ def _child(arguments: list[str] | None = None) -> None:
     parser.add_argument("settings", nargs="*")
     given = parser.parse_args(arguments)
     values = dict(argument[2:].split("=", 1) for argument in given.settings)
-    result = run(values.pop("model"), values.pop("dataset"), resume=given.resume,
-                 properties=given.properties, arguments=[f"--{key}={value}" for key, value in values.items()]
-                 + [f"--checkpoint_dir={given.work / 'saved'}"])
+    result = run(
+        values.pop("model"),
+        values.pop("dataset"),
+        resume=given.resume,
+        properties=given.properties,
+        arguments=[f"--{key}={value}" for key, value in values.items()] + [f"--checkpoint_dir={given.work / 'saved'}"],
+    )
     loaded = load_data_and_model(result["checkpoint"], ["--mask_seen=True"], given.properties)
     loaded.trainer.eval_collector.data_collect(loaded.data.train)
     masked = loaded.trainer.evaluate(loaded.data.test, load_best_model=False)

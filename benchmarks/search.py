@@ -16,11 +16,12 @@ processor time over all threads: they are not disturbed by what else the machine
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -31,13 +32,14 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
 
+from command_line import Parser, number, refuse_odd_settings  # noqa: E402
 from flops import ATTENTION  # noqa: E402
 from measuring import growth_exponents, isolated, temporary_workplace  # noqa: E402
-from command_line import Parser, number, refuse_odd_settings  # noqa: E402
 from runs import RESULTS  # noqa: E402
 from search_report import GROWING, report  # noqa: E402
 from speed import machine, rounded  # noqa: E402
 from synthetic import SyntheticDataset, random_histories  # noqa: E402
+
 from recbole_contrec.backbone import CausalDecoder  # noqa: E402
 from recbole_contrec.data.loading import load_data  # noqa: E402
 from recbole_contrec.decoding import CodeTrie, beam_search  # noqa: E402
@@ -49,19 +51,23 @@ from recbole_contrec.training.results import write_json  # noqa: E402
 
 MODEL = "TIGER"
 DEPTH = 4  # codes of a random identifier
-SMALL, CODES = 10 ** 5, (256, 1024)  # codes of a codebook below so many items, and from there on
+SMALL, CODES = 10**5, (256, 1024)  # codes of a codebook below so many items, and from there on
 PATHS = ("output", "summary", "data_path")  # options that say where, not what
 # Parts of the work by the function that does them; what one calls of another counts for the other.
-WORK = {"search": (identifier_generation, "beam_search"), "heads": (identifier_generation.Writer, "__call__"),
-        "prompt": (CausalDecoder, "start"), "decoder": (CausalDecoder, "step")}
+WORK = {
+    "search": (identifier_generation, "beam_search"),
+    "heads": (identifier_generation.Writer, "__call__"),
+    "prompt": (CausalDecoder, "start"),
+    "decoder": (CausalDecoder, "step"),
+}
 REST = "rest"  # what no part does: groups of equal lengths, scores of the whole catalogue
 
 
 class Timing(NamedTuple):
     """Medians of one piece of work over some rounds."""
 
-    seconds: float          # by the clock
-    core_seconds: float     # of processor time, over all threads
+    seconds: float  # by the clock
+    core_seconds: float  # of processor time, over all threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,8 +89,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         UserError: the model cannot be built with these settings.
     """
     torch.set_num_threads(options.threads)
-    record = {"machine": machine(options), "parts": {},
-              "settings": {key: value for key, value in vars(options).items() if key not in PATHS}}
+    record = {
+        "machine": machine(options),
+        "parts": {},
+        "settings": {key: value for key, value in vars(options).items() if key not in PATHS},
+    }
     output = options.output.absolute()
     options.data_path = options.data_path and options.data_path.absolute()
     for part in options.parts:
@@ -102,7 +111,7 @@ def measure_users(options: argparse.Namespace) -> dict[str, Any]:
     config = _configure(options, {"identifiers": options.identifiers})
     loaded = assemble(config, load_data(config))
     loaded.trainer._begin(loaded.data.train, False)
-    model, batches = loaded.model.eval(), [batch[0] for batch in loaded.data.test][:options.batches]
+    model, batches = loaded.model.eval(), [batch[0] for batch in loaded.data.test][: options.batches]
     users = sum(map(len, batches))
 
     def rank():
@@ -112,12 +121,20 @@ def measure_users(options: argparse.Namespace) -> dict[str, Any]:
     time = timed(rank, options.rounds)
     core_seconds, flops = by_part(rank, process_time), flops_by_part(lambda: model.full_sort_predict(batches[0]))
     lengths = torch.cat([batch[model.ITEM_SEQ_LEN] for batch in batches]).double()
-    return {"dataset": options.dataset, "users": users, "batch_size": config["eval_batch_size"],
-            "history": config["MAX_ITEM_LIST_LENGTH"], "mean_history": float(lengths.mean()),
-            "identifiers": options.identifiers, "beam_size": config["beam_size"], **_about_trie(model.trie),
-            "users_a_second": users / time.seconds, "users_a_core_second": users / time.core_seconds,
-            "core_share": {part: spent / sum(core_seconds.values()) for part, spent in core_seconds.items()},
-            "mflop_a_user": {part: count / len(batches[0]) / 1e6 for part, count in flops.items()}}
+    return {
+        "dataset": options.dataset,
+        "users": users,
+        "batch_size": config["eval_batch_size"],
+        "history": config["MAX_ITEM_LIST_LENGTH"],
+        "mean_history": float(lengths.mean()),
+        "identifiers": options.identifiers,
+        "beam_size": config["beam_size"],
+        **_about_trie(model.trie),
+        "users_a_second": users / time.seconds,
+        "users_a_core_second": users / time.core_seconds,
+        "core_share": {part: spent / sum(core_seconds.values()) for part, spent in core_seconds.items()},
+        "mflop_a_user": {part: count / len(batches[0]) / 1e6 for part, count in flops.items()},
+    }
 
 
 def by_part(work: Callable[[], Any], read: Callable[[], float]) -> dict[str, float]:
@@ -140,9 +157,12 @@ def by_part(work: Callable[[], Any], read: Callable[[], float]) -> dict[str, flo
             finally:
                 count()
                 open_parts.pop()
+
         return call
 
-    patches = [mock.patch.object(place, name, counted(part, getattr(place, name))) for part, (place, name) in WORK.items()]
+    patches = [
+        mock.patch.object(place, name, counted(part, getattr(place, name))) for part, (place, name) in WORK.items()
+    ]
     for patch in patches:
         patch.start()
     try:
@@ -164,11 +184,18 @@ def flops_by_part(work: Callable[[], Any]) -> dict[str, float]:
 
 def measure_catalogue(options: argparse.Namespace) -> dict[str, Any]:
     """A point a size of the catalogue, each in a process of its own, and growth between neighbours."""
-    rows = [isolated(catalogue_point, options, n_items, threads=options.threads)
-            for n_items in tqdm(options.catalogues, desc="catalogue", ncols=100)]
+    rows = [
+        isolated(catalogue_point, options, n_items, threads=options.threads)
+        for n_items in tqdm(options.catalogues, desc="catalogue", ncols=100)
+    ]
     sizes = [row["items"] for row in rows]
-    return {"users": options.users, "history": options.history, "beam_size": options.beam_size, "rows": rows,
-            "growth": {name: growth_exponents(sizes, list(map(value, rows))) for name, value in GROWING.items()}}
+    return {
+        "users": options.users,
+        "history": options.history,
+        "beam_size": options.beam_size,
+        "rows": rows,
+        "growth": {name: growth_exponents(sizes, list(map(value, rows))) for name, value in GROWING.items()},
+    }
 
 
 @torch.no_grad()
@@ -182,25 +209,36 @@ def catalogue_point(options: argparse.Namespace, n_items: int) -> dict[str, Any]
     log_probs = torch.randn(options.users, options.beam_size, n_codes, generator=drawn).log_softmax(-1)
 
     def search(excluded=None):
-        return beam_search(trie, options.beam_size, lambda codes, _: log_probs[:, :1 if codes is None else codes.shape[1]],
-                           excluded)
+        return beam_search(
+            trie, options.beam_size, lambda codes, _: log_probs[:, : 1 if codes is None else codes.shape[1]], excluded
+        )
 
     model, batch = _untrained(options, codes, n_codes)
     seen = batch[model.ITEM_SEQ]
-    work = {"search": search, "search_excluded": lambda: search(seen), "model": lambda: model.generate(batch),
-            "model_excluded": lambda: model.generate(batch, excluded=seen)}
+    work = {
+        "search": search,
+        "search_excluded": lambda: search(seen),
+        "model": lambda: model.generate(batch),
+        "model_excluded": lambda: model.generate(batch, excluded=seen),
+    }
     times = {name: timed(function, rounds)._asdict() for name, function in work.items()}
     spent = by_part(work["model_excluded"], process_time)
-    return {"items": n_items, "codes": n_codes, **_about_trie(trie), "building": building._asdict(), **times,
-            "core_share": {part: seconds / sum(spent.values()) for part, seconds in spent.items()}}
+    return {
+        "items": n_items,
+        "codes": n_codes,
+        **_about_trie(trie),
+        "building": building._asdict(),
+        **times,
+        "core_share": {part: seconds / sum(spent.values()) for part, seconds in spent.items()},
+    }
 
 
 def distinct_codes(n_items: int, n_codes: int, depth: int, seed: int) -> Tensor:
     """Random codes [1 + N, K] that no two items share, the padding's in front."""
     generator = torch.Generator().manual_seed(seed)
-    numbers = torch.randint(n_codes ** depth, (2 * n_items,), generator=generator).unique()
+    numbers = torch.randint(n_codes**depth, (2 * n_items,), generator=generator).unique()
     numbers = numbers[torch.randperm(len(numbers), generator=generator)[:n_items]]
-    codes = torch.stack([numbers // n_codes ** level % n_codes for level in reversed(range(depth))], dim=1)
+    codes = torch.stack([numbers // n_codes**level % n_codes for level in reversed(range(depth))], dim=1)
     return torch.cat([codes[:1], codes])
 
 
@@ -216,7 +254,10 @@ def _untrained(options, codes, n_codes):
     return model, next(dataset.ranking_batches(length, options.users))
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"users": measure_users, "catalogue": measure_catalogue}
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "users": measure_users,
+    "catalogue": measure_catalogue,
+}
 
 
 # both
@@ -240,8 +281,15 @@ def _about_trie(trie: CodeTrie) -> dict[str, Any]:
 
 def _configure(options, own: dict[str, Any]) -> Config:
     """Of TIGER; ``own`` settings of a measurement have the last word."""
-    values = {**dict(argument[2:].split("=", 1) for argument in options.settings), "beam_size": options.beam_size,
-              "seed": options.seed, "backbone": "causal", "use_gpu": False, "show_progress": False, **own}
+    values = {
+        **dict(argument[2:].split("=", 1) for argument in options.settings),
+        "beam_size": options.beam_size,
+        "seed": options.seed,
+        "backbone": "causal",
+        "use_gpu": False,
+        "show_progress": False,
+        **own,
+    }
     values.update({"data_path": options.data_path} if options.data_path else {})
     return Config(MODEL, options.dataset, arguments=[f"--{key}={value}" for key, value in values.items()])
 
@@ -254,7 +302,7 @@ def _parse(arguments):
     add("--data_path", type=Path, help="folder of data sets that RecBole does not ship")
     add("--identifiers", default="rkmeans", help="how the items of the data set get theirs (rkmeans)")
     add("--batches", type=_positive, help="of the test set, at most (all)")
-    add("--catalogues", nargs="+", type=_positive, default=[10 ** 3, 10 ** 4, 10 ** 5, 10 ** 6], help="items, catalogue")
+    add("--catalogues", nargs="+", type=_positive, default=[10**3, 10**4, 10**5, 10**6], help="items, catalogue")
     add("--users", type=_positive, default=128, help="searched for at once, catalogue (128)")
     add("--history", type=_positive, default=50, help="items a user, catalogue (50)")
     add("--beam_size", type=_positive, default=20, help="beams (20)")

@@ -5,7 +5,8 @@ Paired tests between two models on the same users.
 """
 
 import math
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap, wilcoxon
@@ -14,10 +15,10 @@ from scipy.stats import bootstrap, wilcoxon
 class Comparison(NamedTuple):
     """A model against a baseline, over users."""
 
-    difference: float       # mean NDCG of the model minus that of the baseline
-    low: float              # 95 % bootstrap interval of the difference
+    difference: float  # mean NDCG of the model minus that of the baseline
+    low: float  # 95 % bootstrap interval of the difference
     high: float
-    p_value: float          # Wilcoxon signed-rank test, two-sided
+    p_value: float  # Wilcoxon signed-rank test, two-sided
 
 
 def ndcg(rank: np.ndarray, ties: np.ndarray, k: int = 10) -> np.ndarray:
@@ -37,7 +38,7 @@ def of_users(ranks: dict[str, np.ndarray], users: np.ndarray, k: int = 10) -> np
         ValueError: the run did not test one of them.
     """
     order = np.argsort(ranks["user"])
-    found = order[np.searchsorted(ranks["user"], users, sorter=order).clip(max=len(order) - 1)]       # [n]
+    found = order[np.searchsorted(ranks["user"], users, sorter=order).clip(max=len(order) - 1)]  # [n]
     if (ranks["user"][found] != users).any():
         raise ValueError("the runs tested different users")
     return ndcg(ranks["rank"][found], ranks["ties"][found], k)
@@ -63,10 +64,21 @@ def compare(model: np.ndarray, baseline: np.ndarray, resamples: int = 10_000, se
     difference = model - baseline
     if not difference.any():
         return Comparison(0.0, 0.0, 0.0, 1.0)
-    interval = bootstrap((difference,), np.mean, n_resamples=resamples, method="percentile", vectorized=True,
-                         batch=1000, rng=np.random.default_rng(seed)).confidence_interval
-    return Comparison(float(difference.mean()), float(interval.low), float(interval.high),
-                      float(wilcoxon(difference, zero_method="wilcox").pvalue))
+    interval = bootstrap(
+        (difference,),
+        np.mean,
+        n_resamples=resamples,
+        method="percentile",
+        vectorized=True,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Comparison(
+        float(difference.mean()),
+        float(interval.low),
+        float(interval.high),
+        float(wilcoxon(difference, zero_method="wilcox").pvalue),
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -15,10 +15,11 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -45,6 +46,7 @@ from points import (  # noqa: E402
 )
 from runs import RESULTS  # noqa: E402
 from speed_summary import summary  # noqa: E402
+
 from recbole_contrec.data.loading import load_data  # noqa: E402
 from recbole_contrec.environment import git_commit, package_versions  # noqa: E402
 from recbole_contrec.errors import UserError  # noqa: E402
@@ -57,7 +59,10 @@ PATHS = ("output", "summary", "data_path")  # options that say where, not what
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
-    parser, _positive = Parser("Measure speed and memory of ContRec; results go into a JSON file."), partial(number, int, 1, None)
+    parser, _positive = (
+        Parser("Measure speed and memory of ContRec; results go into a JSON file."),
+        partial(number, int, 1, None),
+    )
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
@@ -73,22 +78,41 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("train, ceiling")
     group.add_argument("--dataset", default="ml-100k", help="RecBole data set to train on")
     group.add_argument("--data_path", type=Path, help="folder that holds it")
-    group.add_argument("--models", nargs="+", default=["SASRec", "SASRecAll", "GRU4Rec", "BERT4Rec", "ContRec", "DeftRec", "TokenRec"],
-                       help="models to train")
-    group.add_argument("--histories", nargs="+", type=_positive, default=[50, 200],
-                       help="L to train at; the first one also in ceiling, ranking and users")
-    group.add_argument("--matrix_sizes", nargs="+", type=_positive, default=[256, 512, 1024, 2048],
-                       help="square matrices whose product is timed")
+    group.add_argument(
+        "--models",
+        nargs="+",
+        default=["SASRec", "SASRecAll", "GRU4Rec", "BERT4Rec", "ContRec", "DeftRec", "TokenRec"],
+        help="models to train",
+    )
+    group.add_argument(
+        "--histories",
+        nargs="+",
+        type=_positive,
+        default=[50, 200],
+        help="L to train at; the first one also in ceiling, ranking and users",
+    )
+    group.add_argument(
+        "--matrix_sizes",
+        nargs="+",
+        type=_positive,
+        default=[256, 512, 1024, 2048],
+        help="square matrices whose product is timed",
+    )
     group = parser.add_argument_group("ranking, history, users, released")
-    group.add_argument("--catalogues", nargs="+", type=_positive, default=[10 ** 3, 10 ** 4, 10 ** 5, 10 ** 6],
-                       help="items, ranking")
-    group.add_argument("--score_memory", type=float, default=512.0,
-                       help="largest score matrix of a batch, MiB; beyond it only the chunked top K is measured")
+    group.add_argument(
+        "--catalogues", nargs="+", type=_positive, default=[10**3, 10**4, 10**5, 10**6], help="items, ranking"
+    )
+    group.add_argument(
+        "--score_memory",
+        type=float,
+        default=512.0,
+        help="largest score matrix of a batch, MiB; beyond it only the chunked top K is measured",
+    )
     group.add_argument("--ranked_users", type=_positive, default=1024, help="users ranked in each repetition")
-    group.add_argument("--items", type=_positive, default=10 ** 4, help="items, history and users and released")
+    group.add_argument("--items", type=_positive, default=10**4, help="items, history and users and released")
     group.add_argument("--lengths", nargs="+", type=_positive, default=[20, 50, 100, 200, 500], help="L, history")
     group.add_argument("--targets", type=_positive, default=100_000, help="training targets to choose from, history")
-    group.add_argument("--users", nargs="+", type=_positive, default=[10 ** 3, 10 ** 4, 10 ** 5], help="users, users")
+    group.add_argument("--users", nargs="+", type=_positive, default=[10**3, 10**4, 10**5], help="users, users")
     group.add_argument("--rows", type=_positive, default=8, help="users answered by the released scheme")
     return parser.parse_args(arguments)
 
@@ -104,8 +128,9 @@ def measure_train(options: argparse.Namespace) -> dict[str, Any]:
         times = {model: [] for model in runs}
         turns = [(turn, model) for turn in range(options.rounds) for model in runs]
         for turn, model in _progress(turns, f"train, L={length}"):
-            times[model].append(time_training(runs[model].trainer, runs[model].data.train, options.batches,
-                                              options.seconds, epoch=turn))
+            times[model].append(
+                time_training(runs[model].trainer, runs[model].data.train, options.batches, options.seconds, epoch=turn)
+            )
         rows += [_training_row(model, length, run, times) for model, run in runs.items()]
     return {"dataset": options.dataset, "rows": rows}
 
@@ -123,13 +148,20 @@ def _training_row(model: str, length: int, run: LoadedRun, times: dict[str, list
     own, targets = times[model], _targets_an_epoch(run.data.train)
     seconds = [targets / time.targets_a_second for time in own]
     ratios = [time.targets_a_second / base.targets_a_second for time, base in zip(own, times.get(BASELINE, []))]
-    return {"model": model, "history": length, "seconds_an_epoch": median(seconds), "rounds": seconds,
-            "targets_a_second": median(time.targets_a_second for time in own), "targets_an_epoch": targets,
-            "times_faster": median(ratios) if ratios else None,
-            "times_faster_range": [min(ratios), max(ratios)] if ratios else None,
-            "batches_timed": [time.batches for time in own], "batches_an_epoch": len(run.data.train),
-            "train_batch_size": run.config["train_batch_size"],
-            "seconds_before_training": sum(stage.seconds for stage in run.trainer.stages.values())}
+    return {
+        "model": model,
+        "history": length,
+        "seconds_an_epoch": median(seconds),
+        "rounds": seconds,
+        "targets_a_second": median(time.targets_a_second for time in own),
+        "targets_an_epoch": targets,
+        "times_faster": median(ratios) if ratios else None,
+        "times_faster_range": [min(ratios), max(ratios)] if ratios else None,
+        "batches_timed": [time.batches for time in own],
+        "batches_an_epoch": len(run.data.train),
+        "train_batch_size": run.config["train_batch_size"],
+        "seconds_before_training": sum(stage.seconds for stage in run.trainer.stages.values()),
+    }
 
 
 def _targets_an_epoch(loader) -> int:
@@ -150,17 +182,31 @@ def measure_ceiling(options: argparse.Namespace) -> dict[str, Any]:
         targets = run.model.count_targets(batch) if hasattr(run.model, "count_targets") else len(batch)
         flops = count_training_flops(run.model, batch)
         gflops = flops.total / targets * time.targets_a_second / 1e9
-        rows.append({"model": model, "history": options.histories[0], "matrix_gflops": rate.gflops,
-                     "matrix_size": rate.size, "flops_a_target": flops.total / targets,
-                     "attention_share": flops.attention / flops.total, "targets_a_second": time.targets_a_second,
-                     "gflops": gflops, "share": gflops / rate.gflops, "batches_timed": time.batches})
+        rows.append(
+            {
+                "model": model,
+                "history": options.histories[0],
+                "matrix_gflops": rate.gflops,
+                "matrix_size": rate.size,
+                "flops_a_target": flops.total / targets,
+                "attention_share": flops.attention / flops.total,
+                "targets_a_second": time.targets_a_second,
+                "gflops": gflops,
+                "share": gflops / rate.gflops,
+                "batches_timed": time.batches,
+            }
+        )
     return {"dataset": options.dataset, "rows": rows}
 
 
 def measure_ranking(options: argparse.Namespace) -> dict[str, Any]:
     """Full ranking by size of the catalogue, both ways."""
-    points = [(n_items, method) for method in ("full_sort", "top_k") for n_items in options.catalogues
-              if method == "top_k" or fits(options, n_items)]
+    points = [
+        (n_items, method)
+        for method in ("full_sort", "top_k")
+        for n_items in options.catalogues
+        if method == "top_k" or fits(options, n_items)
+    ]
     rows = [isolated(ranking_point, options, *point, threads=options.threads) for point in _progress(points, "ranking")]
     growth = {}
     for method in sorted({row["method"] for row in rows}):
@@ -171,19 +217,36 @@ def measure_ranking(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure_history(options: argparse.Namespace) -> dict[str, Any]:
     """Ranking and training by length of the histories."""
-    rows = [isolated(history_point, options, length, threads=options.threads)
-            for length in _progress(options.lengths, "history")]
-    return {"items": options.items, "rows": rows, "growth": _growth(rows, "history", {
-        "ranking seconds a user": lambda row: 1 / row["users_a_second"],
-        "training seconds a target": lambda row: 1 / row["targets_a_second"]})}
+    rows = [
+        isolated(history_point, options, length, threads=options.threads)
+        for length in _progress(options.lengths, "history")
+    ]
+    return {
+        "items": options.items,
+        "rows": rows,
+        "growth": _growth(
+            rows,
+            "history",
+            {
+                "ranking seconds a user": lambda row: 1 / row["users_a_second"],
+                "training seconds a target": lambda row: 1 / row["targets_a_second"],
+            },
+        ),
+    }
 
 
 def measure_users(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that a run does, by number of users."""
-    rows = [isolated(users_point, options, n_users, threads=options.threads)
-            for n_users in _progress(options.users, "users")]
-    return {"items": options.items, "history": options.histories[0], "rows": rows,
-            "growth": _growth(rows, "users", {"seconds": lambda row: row["seconds"]["total"]})}
+    rows = [
+        isolated(users_point, options, n_users, threads=options.threads)
+        for n_users in _progress(options.users, "users")
+    ]
+    return {
+        "items": options.items,
+        "history": options.histories[0],
+        "rows": rows,
+        "growth": _growth(rows, "users", {"seconds": lambda row: row["seconds"]["total"]}),
+    }
 
 
 def measure_released(options: argparse.Namespace) -> dict[str, Any]:
@@ -192,15 +255,21 @@ def measure_released(options: argparse.Namespace) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "train": measure_train, "ceiling": measure_ceiling, "ranking": measure_ranking, "history": measure_history,
-    "users": measure_users, "released": measure_released}
+    "train": measure_train,
+    "ceiling": measure_ceiling,
+    "ranking": measure_ranking,
+    "history": measure_history,
+    "users": measure_users,
+    "released": measure_released,
+}
 
 
 def _growth(rows: list[dict], size: str, measures: dict[str, Callable[[dict], float]]) -> dict[str, list]:
     """Growth exponents between neighbouring sizes, of some measures and of memory beyond the libraries'."""
     measures = {**measures, "memory": lambda row: row["peak_mib"] - row["start_mib"]}
-    return {name: growth_exponents([row[size] for row in rows], list(map(value, rows)))
-            for name, value in measures.items()}
+    return {
+        name: growth_exponents([row[size] for row in rows], list(map(value, rows))) for name, value in measures.items()
+    }
 
 
 def _progress(points: Iterable, part: str) -> Iterable:
@@ -212,18 +281,26 @@ def _progress(points: Iterable, part: str) -> Iterable:
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on besides the options."""
-    return {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": options.threads,
-            "memory_mib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / MIB),
-            "load_at_start": round(os.getloadavg()[0], 2), "system": platform.system(),
-            "versions": package_versions(), "commit": git_commit()}
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "memory_mib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / MIB),
+        "load_at_start": round(os.getloadavg()[0], 2),
+        "system": platform.system(),
+        "versions": package_versions(),
+        "commit": git_commit(),
+    }
 
 
 def cpu_name() -> str:
     """As Linux names it; elsewhere what Python knows."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-                platform.processor() or platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -231,8 +308,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     options.output, options.data_path = options.output.absolute(), options.data_path and options.data_path.absolute()
     options.output.parent.mkdir(parents=True, exist_ok=True)  # an unwritable place is found before the work
-    result = {"machine": machine(options), "parts": {},
-              "settings": {key: value for key, value in vars(options).items() if key not in PATHS}}
+    result = {
+        "machine": machine(options),
+        "parts": {},
+        "settings": {key: value for key, value in vars(options).items() if key not in PATHS},
+    }
     for part in options.parts:
         with temporary_workplace():
             result["parts"][part] = rounded(PARTS[part](options))

@@ -4,8 +4,8 @@ benchmarks.synthetic
 Made-up histories of any size: as a RecBole data set on disk, or as the little that a model asks of one.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,8 @@ def write_atomic_files(folder: Path, name: str, histories: Histories) -> None:
     times = np.arange(len(items)) - np.repeat(histories.offsets[:-1], np.diff(histories.offsets))
     (folder / name).mkdir(parents=True)
     pd.DataFrame({"user_id:token": users, "item_id:token": items, "timestamp:float": times}).to_csv(
-        folder / name / f"{name}.inter", sep="\t", index=False)
+        folder / name / f"{name}.inter", sep="\t", index=False
+    )
 
 
 class SyntheticDataset:
@@ -63,10 +64,14 @@ class SyntheticDataset:
         offsets, lengths = self.histories.offsets, np.minimum(np.diff(self.histories.offsets), max_length)
         place = np.arange(max_length)
         for first in range(0, len(lengths), batch_size):
-            length = lengths[first:first + batch_size]
-            begin = offsets[1:][first:first + batch_size] - length                # the latest items
-            inside = place < length[:, None]                                      # [B, L]
+            length = lengths[first : first + batch_size]
+            begin = offsets[1:][first : first + batch_size] - length  # the latest items
+            inside = place < length[:, None]  # [B, L]
             items = np.where(inside, self.histories.items[np.where(inside, begin[:, None] + place, 0)], 0)
-            yield Interaction({self.uid_field: torch.from_numpy(self.histories.users[first:first + batch_size]),
-                               self.list_field: torch.from_numpy(items),
-                               self.item_list_length_field: torch.from_numpy(length)})
+            yield Interaction(
+                {
+                    self.uid_field: torch.from_numpy(self.histories.users[first : first + batch_size]),
+                    self.list_field: torch.from_numpy(items),
+                    self.item_list_length_field: torch.from_numpy(length),
+                }
+            )

@@ -4,12 +4,12 @@ benchmarks.tables
 From result files to Markdown: the table of one folder, its paired tests, and what its cards do not share.
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
 from markdown import four, head, line, same, seconds, spread
 from runs import Result, load
 from significance import compare, holm, mean_over_seeds
@@ -20,8 +20,20 @@ GOAL = "SASRec"  # the model whose best validation score, of its worst seed, eve
 
 # Facts of the card that every row of a table must share. The length of history is each model's own choice and has a
 # column; versions, commit and device do not change what is measured, only how fast.
-SHARED = ("dataset", "users", "items", "interactions", "core_filter", "split", "order", "ranking", "seen_items_masked",
-          "first_interactions_only", "targets", "valid_metric")
+SHARED = (
+    "dataset",
+    "users",
+    "items",
+    "interactions",
+    "core_filter",
+    "split",
+    "order",
+    "ranking",
+    "seen_items_masked",
+    "first_interactions_only",
+    "targets",
+    "valid_metric",
+)
 
 
 class Row(NamedTuple):
@@ -69,8 +81,10 @@ def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:
 
 def is_baseline(row: Row) -> bool:
     """Whether a model is one of RecBole's, or the network of one under our training."""
-    return any(base.__module__.startswith("recbole.model.") and "abstract" not in base.__module__
-               for base in _model_class(row).__mro__)
+    return any(
+        base.__module__.startswith("recbole.model.") and "abstract" not in base.__module__
+        for base in _model_class(row).__mro__
+    )
 
 
 def is_recbole(row: Row) -> bool:
@@ -97,9 +111,17 @@ def best_baseline(table: list[Row], counts: Callable[[Row], bool] = is_baseline)
 def mismatches(table: list[Row]) -> dict[str, list[str]]:
     """By row: the shared facts in which its card differs from that of the first row."""
     wanted = table[0].results[0].content["card"]
-    return {row.name: different for row in table
-            if (different := [key for key in SHARED
-                              if any(result.content["card"].get(key) != wanted.get(key) for result in row.results)])}
+    return {
+        row.name: different
+        for row in table
+        if (
+            different := [
+                key
+                for key in SHARED
+                if any(result.content["card"].get(key) != wanted.get(key) for result in row.results)
+            ]
+        )
+    }
 
 
 def accuracy_table(table: list[Row]) -> str:
@@ -108,12 +130,22 @@ def accuracy_table(table: list[Row]) -> str:
     titles = [metric.upper().replace("HIT", "HR") for metric in others]
     lines = head("model", "seeds", "L", "valid NDCG@10", "NDCG@10", *titles, "NDCG@10 / HR@10, seen masked")
     for row in table:
-        lines.append(line(
-            row.name + (" †" if row.name in odd else ""), len(row.results), same(row.values(_history)),
-            four(row.validation), spread(row.metric("ndcg@10"), bold=True),
-            *(spread(row.metric(metric)) for metric in others),
-            " / ".join(four(mean(row.metric(metric, "test_result_seen_masked"))) for metric in ("ndcg@10", "hit@10"))))
-    lines += [f"\n† {name}: another {', '.join(keys)} than {table[0].name}; not comparable" for name, keys in odd.items()]
+        lines.append(
+            line(
+                row.name + (" †" if row.name in odd else ""),
+                len(row.results),
+                same(row.values(_history)),
+                four(row.validation),
+                spread(row.metric("ndcg@10"), bold=True),
+                *(spread(row.metric(metric)) for metric in others),
+                " / ".join(
+                    four(mean(row.metric(metric, "test_result_seen_masked"))) for metric in ("ndcg@10", "hit@10")
+                ),
+            )
+        )
+    lines += [
+        f"\n† {name}: another {', '.join(keys)} than {table[0].name}; not comparable" for name, keys in odd.items()
+    ]
     return "\n".join(lines)
 
 
@@ -136,23 +168,43 @@ def overview_table(tables: dict[str, list[Row]]) -> str:
 def cost_table(table: list[Row]) -> str:
     """Time and memory of every row, means over the seeds that ran on the device of the first one; core-seconds are processor
     time of training and validation."""
-    goal = min((result.content["best_valid_score"] for row in table if row.name == GOAL for result in row.results),
-               default=None)
+    goal = min(
+        (result.content["best_valid_score"] for row in table if row.name == GOAL for result in row.results),
+        default=None,
+    )
     reaching = [f"core-s to {GOAL}'s best, {four(goal)}"] if goal else []
-    lines = head("model", "core-s an epoch", "core-s to best epoch", *reaching, "epochs", "s a run", "test users/s",
-                 "peak MiB", "parameters", "device", "commit")
+    lines = head(
+        "model",
+        "core-s an epoch",
+        "core-s to best epoch",
+        *reaching,
+        "epochs",
+        "s a run",
+        "test users/s",
+        "peak MiB",
+        "parameters",
+        "device",
+        "commit",
+    )
     for whole in table:
         row = whole.timed
         card, part = row.values(lambda content: content["card"]), len(row.results) < len(whole.results)
         reached = [seconds(row.values(lambda content: seconds_to_reach(content, goal)))] if goal else []
-        lines.append(line(
-            row.name, seconds(row.values(epoch_seconds)), seconds(row.values(seconds_to_best)), *reached,
-            same(row.values(lambda content: content["epochs"])),
-            seconds(row.values(lambda content: content["seconds"]["training"])),
-            f"{mean([c['test_users_per_second'] for c in card]):,.0f}",
-            f"{max(c['peak_memory_mib'] for c in card):,}", f"{card[0]['parameters']:,}",
-            card[0]["device"] + (f" ({len(row.results)} of {len(whole.results)} runs)" if part else ""),
-            same([c["commit"] for c in card])))
+        lines.append(
+            line(
+                row.name,
+                seconds(row.values(epoch_seconds)),
+                seconds(row.values(seconds_to_best)),
+                *reached,
+                same(row.values(lambda content: content["epochs"])),
+                seconds(row.values(lambda content: content["seconds"]["training"])),
+                f"{mean([c['test_users_per_second'] for c in card]):,.0f}",
+                f"{max(c['peak_memory_mib'] for c in card):,}",
+                f"{card[0]['parameters']:,}",
+                card[0]["device"] + (f" ({len(row.results)} of {len(whole.results)} runs)" if part else ""),
+                same([c["commit"] for c in card]),
+            )
+        )
     return "\n".join(lines)
 
 
@@ -164,19 +216,39 @@ def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is
         return ""
     users = np.sort(baseline.results[0].ranks["user"])
     reference = mean_over_seeds([result.ranks for result in baseline.results], users, k)
-    compared = [compare(mean_over_seeds([result.ranks for result in row.results], users, k), reference) for row in others]
+    compared = [
+        compare(mean_over_seeds([result.ranks for result in row.results], users, k), reference) for row in others
+    ]
     lines = head(f"against {baseline.name}", f"NDCG@{k} difference", "95 % interval", "relative", "p (Wilcoxon, Holm)")
     for row, found, p_value in zip(others, compared, holm([found.p_value for found in compared])):
-        lines.append(line(row.name, f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}",
-                           f"{found.difference / reference.mean():+.1%}", f"{p_value:.2g}"))
+        lines.append(
+            line(
+                row.name,
+                f"{found.difference:+.4f}",
+                f"{found.low:+.4f} to {found.high:+.4f}",
+                f"{found.difference / reference.mean():+.1%}",
+                f"{p_value:.2g}",
+            )
+        )
     return "\n".join(lines)
 
 
 def codes_table(table: list[Row]) -> str:
     """Health of the tokenizers with codebooks, the worst of all seeds and codebooks; rows with the very tokenizers of an
     earlier row are left out."""
-    lines = head("model", "tokens of", "seeds", "rows", "codebooks", "in use, lowest", "perplexity, lowest", "share a tuple, nearest codes",
-                 "as used", "unexplained, held out", "neighbours kept")
+    lines = head(
+        "model",
+        "tokens of",
+        "seeds",
+        "rows",
+        "codebooks",
+        "in use, lowest",
+        "perplexity, lowest",
+        "share a tuple, nearest codes",
+        "as used",
+        "unexplained, held out",
+        "neighbours kept",
+    )
     shown = []
     for row in table:
         for stage in row.results[0].content["stages"]:
@@ -185,24 +257,39 @@ def codes_table(table: list[Row]) -> str:
                 continue
             shown += reports
             first, of_all = reports[0], {key: [report[key] for report in reports] for key in reports[0]}
-            lines.append(line(
-                row.name, stage.removesuffix(" tokenizer") + "s", len(reports), first["rows"],
-                f"{len(first['perplexity'])} of {first['codes']}", *(four(min(map(min, of_all[key]))) for key in ("codes_in_use", "perplexity")),
-                *(f"{max(of_all[key]):.1%}" for key in ("collisions", "collisions_left")),
-                *(four(mean(of_all[key])) for key in ("unexplained_held_out", "neighbour_overlap"))))
+            lines.append(
+                line(
+                    row.name,
+                    stage.removesuffix(" tokenizer") + "s",
+                    len(reports),
+                    first["rows"],
+                    f"{len(first['perplexity'])} of {first['codes']}",
+                    *(four(min(map(min, of_all[key]))) for key in ("codes_in_use", "perplexity")),
+                    *(f"{max(of_all[key]):.1%}" for key in ("collisions", "collisions_left")),
+                    *(four(mean(of_all[key])) for key in ("unexplained_held_out", "neighbour_overlap")),
+                )
+            )
     return "\n".join(lines)
 
 
 def seconds_to_best(content: dict) -> float | None:
     """Core-seconds until the best epoch was over, the stages before training included; None for RecBole's own training
     loops."""
-    return next((stage_seconds(content) + point["core_seconds"] for point in content["curve"]
-                 if point["epoch"] == content["best_epoch"]), None)
+    return next(
+        (
+            stage_seconds(content) + point["core_seconds"]
+            for point in content["curve"]
+            if point["epoch"] == content["best_epoch"]
+        ),
+        None,
+    )
 
 
 def seconds_to_reach(content: dict, score: float) -> float | None:
     """Core-seconds until validation first gave ``score``, the stages before training included; None if it never did."""
-    return next((stage_seconds(content) + point["core_seconds"] for point in content["curve"] if point["score"] >= score), None)
+    return next(
+        (stage_seconds(content) + point["core_seconds"] for point in content["curve"] if point["score"] >= score), None
+    )
 
 
 def report(folder: Path, names: Iterable[str] | None = None) -> str:

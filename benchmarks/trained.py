@@ -7,10 +7,11 @@ One trained model that is measured in many ways: trained first or loaded, and a 
 import argparse
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 from asked import asked_for, differences, file_hashes
 from command_line import Parser, name_of_a_folder, number, parse_with_settings, require_pictures, results_folder
@@ -28,8 +29,14 @@ class Trained(NamedTuple):
     folder: Path
 
 
-def measure_and_report(given: argparse.Namespace, kind: str, record: str, measure: Callable[[argparse.Namespace], Path],
-                       report: Callable[[dict], str], draw: Callable[[dict, Path], Path] | None = None) -> int:
+def measure_and_report(
+    given: argparse.Namespace,
+    kind: str,
+    record: str,
+    measure: Callable[[argparse.Namespace], Path],
+    report: Callable[[dict], str],
+    draw: Callable[[dict, Path], Path] | None = None,
+) -> int:
     """Measure what is missing, unless the tables alone are wanted, then write tables and picture of what is there.
 
     Args:
@@ -69,6 +76,7 @@ def trained_model(given: argparse.Namespace, kind: str) -> Iterator[Trained]:
         UserError: no such checkpoint, or a bad setting.
     """
     from measuring import temporary_workplace
+
     from recbole_contrec import load_data_and_model
 
     output = given.output.resolve()
@@ -98,12 +106,18 @@ def train(given: argparse.Namespace, folder: Path) -> str:
     if (begun / LAST).is_file():
         asked = asked_for(Run(given.model, given.dataset, given.seed, folder, settings=given.settings), None)
         if different := differences({"settings": checkpoint.load(begun / LAST).record["settings"]}, asked):
-            raise UserError(f"{begun} was trained with {'; '.join(different[:4])}: choose another --output"
-                            f"{' or --name' if 'name' in given else ''}, or remove it")
+            raise UserError(
+                f"{begun} was trained with {'; '.join(different[:4])}: choose another --output"
+                f"{' or --name' if 'name' in given else ''}, or remove it"
+            )
     elif begun.is_dir():  # killed before there was anything to go on with
         shutil.rmtree(begun)
-    result = run(given.model, given.dataset, resume=str(begun) if (begun / LAST).is_file() else None,
-                 arguments=[*given.settings, f"--seed={given.seed}", f"--checkpoint_dir={folder}", f"--run_name={name}"])
+    result = run(
+        given.model,
+        given.dataset,
+        resume=str(begun) if (begun / LAST).is_file() else None,
+        arguments=[*given.settings, f"--seed={given.seed}", f"--checkpoint_dir={folder}", f"--run_name={name}"],
+    )
     return result["checkpoint"]
 
 
@@ -113,16 +127,22 @@ def describe(loaded, turned: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     Args:
         turned: settings that every number has its own of.
     """
-    from recbole_contrec.training.card import protocol_card
     from recbole_contrec.quick_start import settings_of
+    from recbole_contrec.training.card import protocol_card
     from recbole_contrec.training.stages import fingerprint
 
     card = protocol_card(loaded.config, loaded.data, loaded.trainer)
     weights = fingerprint(*(tensor.cpu().numpy() for tensor in loaded.model.state_dict().values()))
     settings = {key: value for key, value in settings_of(loaded.config).items() if key not in (*PATHS, *turned)}
-    return {"of_all": {"card": {key: value for key, value in card.items() if key not in (*OF_A_POINT, *turned)},
-                       "settings": settings, "weights": weights[:16], "data": file_hashes(loaded.config, Path())},
-            "of_a_point": {key: card[key] for key in ("commit", "device")}}
+    return {
+        "of_all": {
+            "card": {key: value for key, value in card.items() if key not in (*OF_A_POINT, *turned)},
+            "settings": settings,
+            "weights": weights[:16],
+            "data": file_hashes(loaded.config, Path()),
+        },
+        "of_a_point": {key: card[key] for key in ("commit", "device")},
+    }
 
 
 def earlier(path: Path, about: dict) -> dict:
@@ -142,7 +162,9 @@ def earlier(path: Path, about: dict) -> dict:
     changed = [key for key in now["settings"] if content["settings"].get(key) != now["settings"][key]]
     data = content.get("data", now["data"])  # earlier versions kept none
     if changed or content["weights"] != now["weights"] or data != now["data"]:
-        what = f"other {', '.join(changed)}" if changed else "other data" if data != now["data"] else "another checkpoint"
+        what = (
+            f"other {', '.join(changed)}" if changed else "other data" if data != now["data"] else "another checkpoint"
+        )
         raise UserError(f"{path} holds points of {what}: choose another --output, or remove it")
     return content
 
@@ -151,8 +173,10 @@ def circumstances(card: dict[str, Any], records: list[dict[str, Any]]) -> str:
     """What is ranked how, and where and at which commits the numbers of a record were measured."""
     commits = ", ".join(sorted({str(record["commit"]) for record in records}))
     devices = "; ".join(sorted({record["device"] for record in records}))
-    return (f"{card['users']:,} users, {card['items']:,} items, {card['ranking']['test']} ranking, seen items "
-            f"{'masked' if card['seen_items_masked'] else 'not masked'}. Measured on {devices}, commit {commits}.")
+    return (
+        f"{card['users']:,} users, {card['items']:,} items, {card['ranking']['test']} ranking, seen items "
+        f"{'masked' if card['seen_items_masked'] else 'not masked'}. Measured on {devices}, commit {commits}."
+    )
 
 
 def read_record(path: Path) -> dict:
@@ -170,8 +194,10 @@ def read_record(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path} is not there: nothing has been measured yet") from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged, or no record of measurements ({type(error).__name__}): remove it, and they are made "
-                        "anew") from error
+        raise UserError(
+            f"{path} is damaged, or no record of measurements ({type(error).__name__}): remove it, and they are made "
+            "anew"
+        ) from error
     return content
 
 
@@ -186,7 +212,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     add("--model", type=name_of_a_folder, help="to be trained (ContRec)")
     add("--dataset", type=name_of_a_folder, help="to train on; of the tables with --tables-only")
     add("--data_path", help="folder of data sets that RecBole does not ship")
-    add("--seed", type=partial(number, int, 0, 2 ** 32 - 1), help=f"of the training ({FIRST_SEED})")
+    add("--seed", type=partial(number, int, 0, 2**32 - 1), help=f"of the training ({FIRST_SEED})")
     add("--output", type=results_folder, default=RESULTS, help="folder for results (benchmarks/results)")
     add("--tables-only", action="store_true", help="measure nothing, only write anew what is made of the record")
     return found

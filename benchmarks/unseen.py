@@ -24,7 +24,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-
 from command_line import name_of_a_folder, number, parse_with_settings, told, use_this_checkout
 from compare import FIRST_SEED, common_parser, run_all
 from markdown import four, head, line
@@ -46,10 +45,24 @@ def main(arguments: list[str] | None = None) -> int:
         with TemporaryDirectory() as place:
             properties = Path(place) / "properties"
             write_properties(properties, given.models)
-            failed = run_all([Run(f"{model}-held-out", given.dataset, seed, folder, model, settings,
-                                  measure="unseen:measure", properties=properties)
-                              for seed in range(FIRST_SEED, FIRST_SEED + given.seeds) for model in given.models],
-                             given.data_path, given.again)
+            failed = run_all(
+                [
+                    Run(
+                        f"{model}-held-out",
+                        given.dataset,
+                        seed,
+                        folder,
+                        model,
+                        settings,
+                        measure="unseen:measure",
+                        properties=properties,
+                    )
+                    for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+                    for model in given.models
+                ],
+                given.data_path,
+                given.again,
+            )
     rows = load(folder)
     if rows:
         table = TABLES[given.hold](rows, load(given.output / given.dataset))
@@ -68,7 +81,8 @@ def write_properties(folder: Path, models: list[str]) -> None:
             f"extends: {model}\ndataset_class: held_out:HeldOutDataset\n"
             "hold: users        # (str; one of: users, items) What is kept out of training.\n"
             "hold_share: 0.05   # (float; 0..<1) How many of them.\n"
-            "early: 10          # (int; >= 1) Interactions from which a new item is folded in.\n")
+            "early: 10          # (int; >= 1) Interactions from which a new item is folded in.\n"
+        )
 
 
 # in the process of a run
@@ -87,8 +101,12 @@ class Ranks(NamedTuple):
         if not chosen.any():
             return {"targets": 0, "ndcg@10": 0.0, "hit@10": 0.0, f"hit@{TOP}": 0.0}
         gains = ndcg(self.ranks[chosen], self.ties[chosen])
-        return {"targets": int(chosen.sum()), "ndcg@10": float(gains.mean()), "hit@10": float((gains > 0).mean()),
-                f"hit@{TOP}": float((ndcg(self.ranks[chosen], self.ties[chosen], TOP) > 0).mean())}
+        return {
+            "targets": int(chosen.sum()),
+            "ndcg@10": float(gains.mean()),
+            "hit@10": float((gains > 0).mean()),
+            f"hit@{TOP}": float((ndcg(self.ranks[chosen], self.ties[chosen], TOP) > 0).mean()),
+        }
 
 
 def measure(loaded) -> dict:
@@ -106,9 +124,16 @@ def measure_users(loaded, removed) -> dict:
         found["stand-in"] = rank_targets(loaded, loaded.model.full_sort_predict)
     dataset = loaded.data.dataset
     names = dataset.id2token(dataset.uid_field, removed.numbers)
-    return {"held_out": list(map(str, names)),
-            **{name: {"held out": ranks.metrics(np.isin(ranks.users, removed.numbers)),
-                      "others": ranks.metrics(~np.isin(ranks.users, removed.numbers))} for name, ranks in found.items()}}
+    return {
+        "held_out": list(map(str, names)),
+        **{
+            name: {
+                "held out": ranks.metrics(np.isin(ranks.users, removed.numbers)),
+                "others": ranks.metrics(~np.isin(ranks.users, removed.numbers)),
+            }
+            for name, ranks in found.items()
+        },
+    }
 
 
 def measure_items(loaded, removed) -> dict:
@@ -120,7 +145,10 @@ def measure_items(loaded, removed) -> dict:
         count[item] += 1
         early.append(count[item] <= loaded.config["early"])
     users, items = removed.users[early], removed.items[early]
-    found = {"popularity": by_popularity(loaded, items), "as it is": rank_targets(loaded, loaded.model.full_sort_predict)}
+    found = {
+        "popularity": by_popularity(loaded, items),
+        "as it is": rank_targets(loaded, loaded.model.full_sort_predict),
+    }
     if getattr(loaded.model, "folds_items_in", False):
         dataset = loaded.data.dataset
         name = dataset.field2id_token
@@ -139,9 +167,17 @@ def measure_items(loaded, removed) -> dict:
                 fold_in_texts(loaded)
                 found["texts" + suffix] = rank_targets(loaded, loaded.model.full_sort_predict)
                 dataset.item_texts = texts
-    return {"held_out": len(removed.numbers), "chance": TOP / (loaded.data.dataset.item_num - 1),
-            **{name: {"held out": ranks.metrics(np.isin(ranks.items, removed.numbers)),
-                      "others": ranks.metrics(~np.isin(ranks.items, removed.numbers))} for name, ranks in found.items()}}
+    return {
+        "held_out": len(removed.numbers),
+        "chance": TOP / (loaded.data.dataset.item_num - 1),
+        **{
+            name: {
+                "held out": ranks.metrics(np.isin(ranks.items, removed.numbers)),
+                "others": ranks.metrics(~np.isin(ranks.items, removed.numbers)),
+            }
+            for name, ranks in found.items()
+        },
+    }
 
 
 def _forget_new_items(loaded, weights) -> None:
@@ -159,8 +195,14 @@ def rank_targets(loaded, scores_of) -> Ranks:
         for interaction, _, _, target in loaded.data.test:
             scores = scores_of(interaction.to(loaded.config["device"])).view(len(target), -1)[:, 1:].cpu()
             own = scores.gather(1, target[:, None] - 1)
-            columns.append((interaction[loaded.config["USER_ID_FIELD"]].cpu(), target, 1 + (scores > own).sum(1),
-                            (scores == own).sum(1) - 1))
+            columns.append(
+                (
+                    interaction[loaded.config["USER_ID_FIELD"]].cpu(),
+                    target,
+                    1 + (scores > own).sum(1),
+                    (scores == own).sum(1) - 1,
+                )
+            )
     return Ranks(*(torch.cat(column).numpy() for column in zip(*columns)))
 
 
@@ -179,41 +221,83 @@ def by_popularity(loaded, further_items=()) -> Ranks:
 def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]]) -> str:
     """NDCG@10 of held-out users beside that of the others, and of the same users in runs that were trained on them, with a
     95 % bootstrap interval of that difference."""
-    lines = head("model", "seeds", "held-out users", "NDCG@10 held out", "with the unknown-user token", "the same users, in training",
-                 "relative", "95 % interval", "NDCG@10 of the others", "HR@10 held out", "HR@10 of the others",
-                 "popularity, held out")
+    lines = head(
+        "model",
+        "seeds",
+        "held-out users",
+        "NDCG@10 held out",
+        "with the unknown-user token",
+        "the same users, in training",
+        "relative",
+        "95 % interval",
+        "NDCG@10 of the others",
+        "HR@10 held out",
+        "HR@10 of the others",
+        "popularity, held out",
+    )
     for name, results in rows.items():
         found = [result.content["measured"] for result in results]
         ours = _mean(found, "model", "held out", "ndcg@10")
         stand_in = four(_mean(found, "stand-in", "held out", "ndcg@10")) if "stand-in" in found[0] else ""
         pairs = _in_training(results, trained.get(name, []))
-        lines.append(line(
-            name, len(results), sum(part["model"]["held out"]["targets"] for part in found), f"**{four(ours)}**", stand_in,
-            *(("", "", "") if pairs is None else _cost(*pairs)),
-            *(four(_mean(found, "model", group, metric)) for group, metric in (
-                ("others", "ndcg@10"), ("held out", "hit@10"), ("others", "hit@10"))),
-            four(_mean(found, "popularity", "held out", "ndcg@10"))))
+        lines.append(
+            line(
+                name,
+                len(results),
+                sum(part["model"]["held out"]["targets"] for part in found),
+                f"**{four(ours)}**",
+                stand_in,
+                *(("", "", "") if pairs is None else _cost(*pairs)),
+                *(
+                    four(_mean(found, "model", group, metric))
+                    for group, metric in (("others", "ndcg@10"), ("held out", "hit@10"), ("others", "hit@10"))
+                ),
+                four(_mean(found, "popularity", "held out", "ndcg@10")),
+            )
+        )
     return "\n".join([*lines, f"\n{_alike(rows)[1]}."])
 
 
 def items_table(rows: dict[str, list[Result]], _trained) -> str:
     """How often a held-out item that is a test target enters the top 20, by every way of folding in."""
-    lines = head("model", "seeds", "targets that are held-out items", "items from", f"HR@{TOP} of these", "NDCG@10 of these",
-                 f"HR@{TOP} by chance", f"HR@{TOP} by popularity", "NDCG@10 of the other targets")
+    lines = head(
+        "model",
+        "seeds",
+        "targets that are held-out items",
+        "items from",
+        f"HR@{TOP} of these",
+        "NDCG@10 of these",
+        f"HR@{TOP} by chance",
+        f"HR@{TOP} by popularity",
+        "NDCG@10 of the other targets",
+    )
     for name, results in rows.items():
         found = [result.content["measured"] for result in results]
         ways = [way for way in WAYS if way in found[0]]
         if any(set(ways) != set(WAYS) & set(part) for part in found):
             raise ValueError(f"{name} was folded in by other ways in some runs than in others: remove the older ones")
         for way in ways:
-            lines.append(line(
-                name, len(results), sum(part[way]["held out"]["targets"] for part in found), way,
-                f"**{four(_mean(found, way, 'held out', f'hit@{TOP}'))}**", four(_mean(found, way, "held out", "ndcg@10")),
-                four(mean(part["chance"] for part in found)),
-                four(_mean(found, "popularity", "held out", f"hit@{TOP}")), four(_mean(found, way, "others", "ndcg@10"))))
+            lines.append(
+                line(
+                    name,
+                    len(results),
+                    sum(part[way]["held out"]["targets"] for part in found),
+                    way,
+                    f"**{four(_mean(found, way, 'held out', f'hit@{TOP}'))}**",
+                    four(_mean(found, way, "held out", "ndcg@10")),
+                    four(mean(part["chance"] for part in found)),
+                    four(_mean(found, "popularity", "held out", f"hit@{TOP}")),
+                    four(_mean(found, way, "others", "ndcg@10")),
+                )
+            )
     early, held_out = _alike(rows)
-    return "\n".join([*lines, f"\n{held_out}; folded in from at most {early} interactions. Held back: to their share of the first "
-                              "ten places (`new_item_exposure: 1`)."])
+    return "\n".join(
+        [
+            *lines,
+            f"\n{held_out}; folded in from at most {early} interactions. Held back: to their share of the first "
+            "ten places (`new_item_exposure: 1`).",
+        ]
+    )
 
 
 TABLES = {"users": users_table, "items": items_table}
@@ -225,11 +309,14 @@ def _alike(rows: dict[str, list[Result]]) -> str:
     Raises:
         ValueError: not the same in all runs.
     """
-    found = {(result.content["measured"]["hold_share"], result.content["measured"]["early"])
-             for results in rows.values() for result in results}
+    found = {
+        (result.content["measured"]["hold_share"], result.content["measured"]["early"])
+        for results in rows.values()
+        for result in results
+    }
     if len(found) > 1:
         raise ValueError(f"runs with different --share or --early stand side by side: {found}; give another --output")
-    (share, early), = found
+    ((share, early),) = found
     return early, f"{share:.0%} held out, drawn anew by every seed"
 
 
@@ -264,11 +351,23 @@ def _cost(ours: np.ndarray, seen: np.ndarray) -> tuple[str, str, str]:
 
 def _parse(arguments):
     parser = common_parser(__doc__, seeds=1)  # each seed holds out others
-    parser.add_argument("--models", nargs="+", type=name_of_a_folder, default=["ContRec", "DeftRec", "TokenRec", "SASRecAll-repeat"],
-                        help="models that train on windows")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        type=name_of_a_folder,
+        default=["ContRec", "DeftRec", "TokenRec", "SASRecAll-repeat"],
+        help="models that train on windows",
+    )
     parser.add_argument("--hold", choices=("users", "items"), required=True)
-    parser.add_argument("--share", type=partial(number, float, 0, 1), default=0.05, help="of the users or items that is held out")
-    parser.add_argument("--early", type=partial(number, int, 1, None), default=10, help="interactions from which a held-out item is folded in")
+    parser.add_argument(
+        "--share", type=partial(number, float, 0, 1), default=0.05, help="of the users or items that is held out"
+    )
+    parser.add_argument(
+        "--early",
+        type=partial(number, int, 1, None),
+        default=10,
+        help="interactions from which a held-out item is folded in",
+    )
     given = parse_with_settings(parser, arguments)
     if not 0 < given.share < 1:
         parser.error("--share lies between 0 and 1")

@@ -25,11 +25,16 @@ CONTREC = (
     # item and user vectors
     Variant("vectors-lightgcn", "tokens from LightGCN vectors instead of an SVD", ("item_vectors=lightgcn",)),
     Variant("vectors-random", "control: tokens from random vectors", (f"item_vectors={RANDOM_VECTORS}",)),
-    Variant("retrieval-from-random", "item vectors of the retrieval start at random numbers", ("item_vectors_init=random",)),
+    Variant(
+        "retrieval-from-random", "item vectors of the retrieval start at random numbers", ("item_vectors_init=random",)
+    ),
     Variant("retrieval-frozen", "item vectors of the retrieval stay at the SVD", ("train_item_vectors=False",)),
     # tokenizer
-    Variant("tokenizer-none", "no tokenizer: the vector itself is the one token of a user and an item",
-            ("tokenizer=none", "item_tokens=1", "user_tokens=1")),
+    Variant(
+        "tokenizer-none",
+        "no tokenizer: the vector itself is the one token of a user and an item",
+        ("tokenizer=none", "item_tokens=1", "user_tokens=1"),
+    ),
     Variant("tokenizer-plain", "a VAE with learned variance, its means read without noise", ("tokenizer=plain",)),
     Variant("tokenizer-deterministic", "no noise in the tokenizer", ("tokenizer=deterministic",)),
     Variant("item-tokens-1", "one token an item, K = 1 instead of 2", ("item_tokens=1",)),
@@ -44,16 +49,26 @@ CONTREC = (
     Variant("history-20", "histories of 20 items", ("MAX_ITEM_LIST_LENGTH=20",)),
     Variant("history-50", "histories of 50 items", ("MAX_ITEM_LIST_LENGTH=50",)),
     Variant("history-400", "histories of 400 items", ("MAX_ITEM_LIST_LENGTH=400",)),
-    Variant("window-context-50", "later windows of a long history begin with 50 items of context",
-            ("window_context=50",)),
+    Variant(
+        "window-context-50", "later windows of a long history begin with 50 items of context", ("window_context=50",)
+    ),
     Variant("window-shift-off", "long histories cut at the same places in every epoch", ("window_shift=False",)),
     # losses and head
     Variant("regression", "plain regression of the vector instead of denoising", ("objective=regression",)),
     Variant("ranking-only", "no denoising: a plain ranking head", ("regression_weight=0.0", "dispersive_weight=0.0")),
     # Without a ranking loss nothing trains the item vectors as targets nor the repeat bias, so there is none, and the vectors
     # stay where they start: at the SVD.
-    Variant("diffusion-only", "no ranking loss and no repeat bias: 16 samples of 20 steps, item vectors at the SVD",
-            ("ranking_weight=0.0", "repeat_bias=False", "train_item_vectors=False", "diffusion_steps=20", "diffusion_samples=16")),
+    Variant(
+        "diffusion-only",
+        "no ranking loss and no repeat bias: 16 samples of 20 steps, item vectors at the SVD",
+        (
+            "ranking_weight=0.0",
+            "repeat_bias=False",
+            "train_item_vectors=False",
+            "diffusion_steps=20",
+            "diffusion_samples=16",
+        ),
+    ),
     Variant("dispersive-0", "no dispersive loss", ("dispersive_weight=0.0",)),
     Variant("dispersive-.05", "half the dispersive loss", ("dispersive_weight=0.05",)),
     Variant("dispersive-.5", "five times the dispersive loss", ("dispersive_weight=0.5",)),

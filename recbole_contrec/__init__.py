@@ -28,9 +28,17 @@ they load RecBole and torch.
 
 __version__ = "0.1.0"
 
-_LAZY = {"run": "quick_start", "load_data_and_model": "quick_start", "objective_function": "quick_start",
-         "write_item_vectors": "quick_start", "recommend": "recommendation", "fold_in_interactions": "fold_in",
-         "fold_in_texts": "fold_in", "Config": "settings.config", "UserError": "errors"}
+_LAZY = {
+    "run": "quick_start",
+    "load_data_and_model": "quick_start",
+    "objective_function": "quick_start",
+    "write_item_vectors": "quick_start",
+    "recommend": "recommendation",
+    "fold_in_interactions": "fold_in",
+    "fold_in_texts": "fold_in",
+    "Config": "settings.config",
+    "UserError": "errors",
+}
 __all__ = ["__version__", *_LAZY]
 
 

@@ -8,8 +8,8 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from recbole_contrec.errors import UserError, bounded, did_you_mean
 from recbole_contrec.files import check_file, write_whole
@@ -64,14 +64,51 @@ VECTORS_USAGE = """\
 --item_vectors=FILE.npy --vector_size=WIDTH gives them to a run."""
 
 # Errors of a disk or of rights, which no check can rule out.
-_OF_THE_MACHINE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS,
-                   errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG,
-                   errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP, errno.EFBIG, errno.ESTALE}
+_OF_THE_MACHINE = {
+    errno.ENOSPC,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.EFBIG,
+    errno.ESTALE,
+}
 
-OWN_OPTIONS = ("model", "dataset", "config_files", "properties", "resume", "list-models", "list-datasets", "settings",
-               "debug", "help")
-RECOMMEND_OPTIONS = ("checkpoint", "users", "all", "history", "k", "include_seen", "batch_size", "output",
-                     "data_path", "properties", "llm", "text_encoder", "debug", "help")
+OWN_OPTIONS = (
+    "model",
+    "dataset",
+    "config_files",
+    "properties",
+    "resume",
+    "list-models",
+    "list-datasets",
+    "settings",
+    "debug",
+    "help",
+)
+RECOMMEND_OPTIONS = (
+    "checkpoint",
+    "users",
+    "all",
+    "history",
+    "k",
+    "include_seen",
+    "batch_size",
+    "output",
+    "data_path",
+    "properties",
+    "llm",
+    "text_encoder",
+    "debug",
+    "help",
+)
 VECTORS_OPTIONS = ("model", "dataset", "output", "config_files", "properties", "debug", "help")
 
 
@@ -93,7 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" not in arguments and (lack := _lack_of_memory(error)):
             _end_progress_bars()
-            print(f"error: out of memory: {lack}. Lower train_batch_size, eval_batch_size or MAX_ITEM_LIST_LENGTH", file=sys.stderr)
+            print(
+                f"error: out of memory: {lack}. Lower train_batch_size, eval_batch_size or MAX_ITEM_LIST_LENGTH",
+                file=sys.stderr,
+            )
             return 2
         of_machine = isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
         if "--debug" in arguments or not (of_machine or isinstance(error, (UserError, FloatingPointError))):
@@ -144,8 +184,14 @@ def _train(arguments: list[str]) -> int:
 
     files = own["config_files"].replace(",", " ").split() if "config_files" in own else []
     fetch_missing_data(own["model"], own["dataset"], files, settings, own.get("properties"))
-    run(own["model"], own["dataset"], files, arguments=settings, properties=own.get("properties"),
-        resume=own.get("resume"))
+    run(
+        own["model"],
+        own["dataset"],
+        files,
+        arguments=settings,
+        properties=own.get("properties"),
+        resume=own.get("resume"),
+    )
     return 0
 
 
@@ -183,8 +229,10 @@ def _recommend(arguments: list[str]) -> int:
     own, unknown = split_arguments(arguments, RECOMMEND_OPTIONS)
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
-        raise UserError(f"recommend has no option {unknown[0]}{did_you_mean(name, RECOMMEND_OPTIONS)}; "
-                        "options have the form --key=value")
+        raise UserError(
+            f"recommend has no option {unknown[0]}{did_you_mean(name, RECOMMEND_OPTIONS)}; "
+            "options have the form --key=value"
+        )
     if "checkpoint" not in own:
         raise UserError("name the checkpoint with --checkpoint=PATH")
     if not {"users", "all", "history"} & set(own):
@@ -235,10 +283,13 @@ def _vectors(arguments: list[str]) -> int:
 
     model, files = own.get("model", "ContRec"), own.get("config_files", "").replace(",", " ").split()
     fetch_missing_data(model, own["dataset"], files, settings, own.get("properties"))
-    items, width = write_item_vectors(own["output"], model, own["dataset"], files, arguments=settings,
-                                      properties=own.get("properties"))
-    print(f"written: {own['output']}, {items:,} items of width {width}; train with --item_vectors={own['output']} "
-          f"--vector_size={width}")
+    items, width = write_item_vectors(
+        own["output"], model, own["dataset"], files, arguments=settings, properties=own.get("properties")
+    )
+    print(
+        f"written: {own['output']}, {items:,} items of width {width}; train with --item_vectors={own['output']} "
+        f"--vector_size={width}"
+    )
     return 0
 
 
@@ -249,7 +300,9 @@ def _write(tables, output: str) -> None:
         UserError: the file cannot be written.
     """
     try:
-        write_whole(Path(output), lambda part: (_write_csv if output.endswith(".csv") else _write_parquet)(tables, part))
+        write_whole(
+            Path(output), lambda part: (_write_csv if output.endswith(".csv") else _write_parquet)(tables, part)
+        )
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
 

@@ -12,15 +12,23 @@ checkpoints of its own), and ``recbole.quick_start``, the only module that impor
 
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from recbole_contrec.errors import UserError
 
 RECBOLE = "1.2.1"
 
-NUMPY_NAMES = {"bool": "bool_", "int": "int_", "float": "float64", "complex": "complex128", "object": "object_",
-               "str": "str_", "long": "int_", "unicode": "str_"}
+NUMPY_NAMES = {
+    "bool": "bool_",
+    "int": "int_",
+    "float": "float64",
+    "complex": "complex128",
+    "object": "object_",
+    "str": "str_",
+    "long": "int_",
+    "unicode": "str_",
+}
 
 
 def apply() -> None:
@@ -51,8 +59,9 @@ def require_recbole() -> None:
     import pandas
 
     if int(pandas.__version__.split(".")[0]) >= 3:
-        raise UserError(f"RecBole {RECBOLE} cannot read data with pandas {pandas.__version__}: "
-                        "pip install 'pandas>=2,<3'")
+        raise UserError(
+            f"RecBole {RECBOLE} cannot read data with pandas {pandas.__version__}: pip install 'pandas>=2,<3'"
+        )
 
 
 def restore_numpy_names() -> None:

@@ -31,8 +31,9 @@ def git_commit() -> str | None:
     if not (folder.parent / ".git").exists():
         return None
     try:
-        return _git(folder, "rev-parse", "--short=12", "HEAD") + ("+" if _git(folder, "status", "--porcelain", "-uno")
-                                                                  else "")
+        return _git(folder, "rev-parse", "--short=12", "HEAD") + (
+            "+" if _git(folder, "status", "--porcelain", "-uno") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -70,4 +71,4 @@ def peak_gpu_memory(device) -> int | None:
     """Largest memory that torch held on a GPU so far, in MiB; None on other devices."""
     import torch
 
-    return round(torch.cuda.max_memory_allocated(device) / 2 ** 20) if device.type == "cuda" else None
+    return round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None

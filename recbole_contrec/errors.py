@@ -6,8 +6,7 @@ ends with exit code 2; everything else is a bug of ours and keeps its traceback.
 """
 
 import difflib
-from typing import Iterable
-
+from collections.abc import Iterable
 
 LONGEST = 1500  # characters of an error text
 
@@ -23,7 +22,7 @@ class UserError(Exception):
 def bounded(text: str, longest: int = LONGEST) -> str:
     """A text without control characters, its middle left out where it is long: what to change stands at its end."""
     if len(text) > longest:
-        text = f"{text[:longest * 2 // 3]} ... {text[-longest // 3:]}"
+        text = f"{text[: longest * 2 // 3]} ... {text[-longest // 3 :]}"
     plain = "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
     return bounded(plain, longest) if len(plain) > max(len(text), longest + 5) else plain
 
@@ -45,8 +44,11 @@ def nearest(name: str, choices: Iterable[str], n: int = 3) -> list[str]:
     wanted = _plain(name)
     initials = [plain for plain, same in spellings.items() if len(wanted) > 1 and wanted == _initials(same[0])]
     close = difflib.get_close_matches(wanted, spellings, n=n)
-    found = [choice for plain in dict.fromkeys(close[:1] * (wanted in spellings) + initials + close)
-             for choice in spellings[plain]]
+    found = [
+        choice
+        for plain in dict.fromkeys(close[:1] * (wanted in spellings) + initials + close)
+        for choice in spellings[plain]
+    ]
     return found[:n]
 
 

@@ -10,8 +10,8 @@ import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import psutil
 
@@ -78,7 +78,12 @@ def check_file(path: str | Path, setting: str, makes_folders: bool = True) -> No
         raise _not_there(text, setting, "it is a folder; name a file in it")
     if os.path.lexists(text) and not os.path.isfile(os.path.realpath(text)) and os.path.exists(text):
         raise _not_there(text, setting, "it is a device, and would be replaced; name a file")
-    _check_place(Path(os.path.realpath(text)) if os.path.islink(text) else Path(text), text, setting, len(part_of(Path("x")).name))
+    _check_place(
+        Path(os.path.realpath(text)) if os.path.islink(text) else Path(text),
+        text,
+        setting,
+        len(part_of(Path("x")).name),
+    )
 
 
 def check_folder(path: str | Path, setting: str) -> None:
@@ -104,8 +109,10 @@ def check_room(folder: Path, size: int) -> None:
     except OSError:  # a file system that does not say
         return
     if room < size:
-        raise UserError(f"no space left for checkpoints in {folder}: they take at least {size / 2 ** 20:,.0f} MiB, there are "
-                        f"{room / 2 ** 20:,.0f}. Free some space or choose another folder with --checkpoint_dir=DIR")
+        raise UserError(
+            f"no space left for checkpoints in {folder}: they take at least {size / 2**20:,.0f} MiB, there are "
+            f"{room / 2**20:,.0f}. Free some space or choose another folder with --checkpoint_dir=DIR"
+        )
 
 
 def _check_place(file: Path, shown: str, setting: str, room: int) -> None:
@@ -120,8 +127,11 @@ def _check_place(file: Path, shown: str, setting: str, room: int) -> None:
         raise _not_there(shown, setting, f"{existing} is no folder")
     try:
         longest = os.pathconf(existing, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
-        new = file.absolute().parts[len(existing.parts):]
-        if any(len(os.fsencode(part)) + room * (part == new[-1]) > longest for part in new) or len(os.fsencode(file)) > 4000:
+        new = file.absolute().parts[len(existing.parts) :]
+        if (
+            any(len(os.fsencode(part)) + room * (part == new[-1]) > longest for part in new)
+            or len(os.fsencode(file)) > 4000
+        ):
             raise _not_there(shown, setting, "the name is too long")
         with tempfile.TemporaryFile(dir=existing):
             pass

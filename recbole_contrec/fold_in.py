@@ -6,8 +6,9 @@ tokenizer and language model stay as they are. (New *users* need no call: models
 """
 
 import copy
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Iterable, Mapping, NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ from recbole_contrec.tokenizer import CollaborativeVectors, ItemFoldIn
 from recbole_contrec.training.identity import Identity
 from recbole_contrec.training.stages import run_stages
 
-PLACES = 10        # of a list, over which the exposure of new items is counted
-USERS = 1024       # of training, whose lists are looked at for that
-BATCH = 256        # of them at once
+PLACES = 10  # of a list, over which the exposure of new items is counted
+USERS = 1024  # of training, whose lists are looked at for that
+BATCH = 256  # of them at once
 
 
 def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]], early: bool = True) -> None:
@@ -55,9 +56,11 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
             raise UserError(f"item {item!r}: {users!r} is one text; give a list of users")
         for user in map(str, users):
             if user not in numbers or user == PADDING:
-                raise UserError(f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}")
+                raise UserError(
+                    f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}"
+                )
         partners.append(torch.tensor([numbers[str(user)] for user in users], dtype=torch.long))
-    vectors = ItemFoldIn(known.vectors, *dataset.histories.pairs(), loaded.config["seed"])(partners, early)    # [m, d]
+    vectors = ItemFoldIn(known.vectors, *dataset.histories.pairs(), loaded.config["seed"])(partners, early)  # [m, d]
     for item, vector in zip(users_of, vectors):
         if not vector.any():
             raise UserError(f"item {item!r} cannot be folded in: none of its users has a vector from training")
@@ -85,17 +88,23 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
     dataset = loaded.data.dataset
     if not dataset.item_texts:
         raise UserError(f"{loaded.config['dataset']!r} has no item texts (a .item file with text columns)")
-    all_texts = joined(dataset.item_texts)                                        # [N]
-    given = {str(item): text for item, text in texts.items()} if texts is not None else {
-        str(name): text for row, (name, text) in enumerate(zip(dataset.field2id_token[dataset.iid_field], all_texts))
-        if row and not (row < len(known.items) and known.items[row])}
+    all_texts = joined(dataset.item_texts)  # [N]
+    given = (
+        {str(item): text for item, text in texts.items()}
+        if texts is not None
+        else {
+            str(name): text
+            for row, (name, text) in enumerate(zip(dataset.field2id_token[dataset.iid_field], all_texts))
+            if row and not (row < len(known.items) and known.items[row])
+        }
+    )
     _refuse_known(loaded, known, given)
     for item, text in given.items():
         if not isinstance(text, (str, type(None))):
             raise UserError(f"the text of {item!r} is no text but {text!r}")
     rows = known.items.nonzero().squeeze(1).tolist()
     reader = _reader(loaded, known, rows, [all_texts[row] for row in rows])
-    readable = reader.readable([text or "" for text in given.values()]) if given else np.zeros(0, dtype=bool)    # [m]
+    readable = reader.readable([text or "" for text in given.values()]) if given else np.zeros(0, dtype=bool)  # [m]
     if texts is not None and not readable.all():
         raise UserError(reader.unreadable.format(list(given)[readable.argmin()]))
     given = {item: text for (item, text), can in zip(given.items(), readable) if can}
@@ -134,12 +143,16 @@ def _known(loaded: LoadedRun) -> _Known:
     run_stages(stages, data, Path(loaded.config["checkpoint_dir"]) / "stages")
     if trained is not None and not torch.allclose(trained.features, loaded.model.user_fold_in.features, atol=1e-3):
         loaded.model.user_fold_in = trained
-        raise UserError(f"{loaded.config['model']} was trained with other vectors than item_vectors="
-                        f"{loaded.config['item_vectors']} gives now: bring back the files or texts of that time")
+        raise UserError(
+            f"{loaded.config['model']} was trained with other vectors than item_vectors="
+            f"{loaded.config['item_vectors']} gives now: bring back the files or texts of that time"
+        )
     items = torch.zeros(len(vectors["items"]), dtype=torch.bool)
     items[dataset.histories.items] = True
     encoder = text_encoder_of(loaded.config) if "texts" in vectors else None
-    loaded.known = _Known(CollaborativeVectors(vectors["users"], vectors["items"]), items, encoder, vectors.get("texts"))
+    loaded.known = _Known(
+        CollaborativeVectors(vectors["users"], vectors["items"]), items, encoder, vectors.get("texts")
+    )
     return loaded.known
 
 
@@ -165,7 +178,7 @@ class _Words:
     def __init__(self, dataset: str, texts: list[str]):
         self.vectoriser = tfidf()
         try:
-            self.known = self.vectoriser.fit_transform(texts)                     # [n, words]
+            self.known = self.vectoriser.fit_transform(texts)  # [n, words]
         except ValueError as error:
             raise UserError(f"the item texts of {dataset!r} hold no words to learn from") from error
 
@@ -194,11 +207,11 @@ class _Readings:
     def __init__(self, dataset: str, encoder: TextEncoder, known: Tensor):
         self.encoder = encoder
         read = known.any(dim=1)
-        self.centre = known[read].mean(0)                                         # [D]
+        self.centre = known[read].mean(0)  # [D]
         self.length = (known[read] - self.centre).square().sum(1).mean().sqrt()
         if not self.length > 1e-5:  # rounding, or no number at all
             raise UserError(f"the item texts of {dataset!r} hold nothing to learn from: they tell no two items apart")
-        self.known = (self._around_centre(known) * read[:, None]).numpy()         # [n, D]
+        self.known = (self._around_centre(known) * read[:, None]).numpy()  # [n, D]
 
     def readable(self, texts: list[str]) -> np.ndarray:
         """Which of some texts hold something to go by [m]."""
@@ -217,14 +230,16 @@ def _refuse_known(loaded: LoadedRun, known: _Known, items: Iterable[str]) -> Non
     for item in items:
         row = numbers.get(item, len(known.items))
         if item == PADDING or row < len(known.items) and known.items[row]:
-            raise UserError(f"item {item!r} was in training: only others are folded in" if row else f"{item!r} is no item")
+            raise UserError(
+                f"item {item!r} was in training: only others are folded in" if row else f"{item!r} is no item"
+            )
 
 
 def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor) -> None:
     """Write the vectors [m, d] of some items into the model; what is no item yet becomes one."""
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.iid_field]
-    retrieval = loaded.model.retrieval_vectors(vectors, known.vectors.items, known.items)    # [m, d]
+    retrieval = loaded.model.retrieval_vectors(vectors, known.vectors.items, known.items)  # [m, d]
     # Nothing below this line can fail over what the user gave.
     added = [item for item in items if item not in numbers]
     numbers.update(zip(added, range(len(numbers), len(numbers) + len(added))))
@@ -263,7 +278,7 @@ def _people(loaded: LoadedRun) -> list[tuple[str, int, np.ndarray]]:
     """Some users of training: name, number, history."""
     histories = loaded.data.train_dataset.histories
     drawn = np.unique(np.linspace(0, len(histories.users) - 1, USERS).astype(int)).tolist()
-    return [("", histories.users[row], histories.items[slice(*histories.offsets[row:row + 2])]) for row in drawn]
+    return [("", histories.users[row], histories.items[slice(*histories.offsets[row : row + 2])]) for row in drawn]
 
 
 @torch.no_grad()
@@ -276,12 +291,14 @@ def _margins(loaded: LoadedRun, people: list[tuple[str, int, np.ndarray]], new: 
     """
     margins = []
     for start in range(0, len(people), BATCH):
-        batch = people[start:start + BATCH]
+        batch = people[start : start + BATCH]
         interaction, seen = as_interaction(loaded.config, batch), seen_items(batch)
         interaction, seen = interaction.to(new.device), seen.to(new.device)
         encoding = loaded.model.encode_histories(interaction)
-        best, items = loaded.model.top_k(interaction, PLACES, seen, encoding)        # [B, 10] each
-        others, _ = loaded.model.top_k(interaction, PLACES, torch.cat([seen, new.expand(len(batch), -1)], dim=1), encoding)
+        best, items = loaded.model.top_k(interaction, PLACES, seen, encoding)  # [B, 10] each
+        others, _ = loaded.model.top_k(
+            interaction, PLACES, torch.cat([seen, new.expand(len(batch), -1)], dim=1), encoding
+        )
         is_new = torch.isin(items, new)
         place = is_new.cumsum(1).clamp_min(1)  # among the new items, where it is one
         margin = best - others.gather(1, PLACES - place)

@@ -5,9 +5,9 @@ Sizes that do not fit: said before anything is allocated, with an estimate, in p
 """
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 import psutil
 import torch
@@ -48,29 +48,37 @@ def check_sizes(config, dataset) -> None:
     if sequential and config["benchmark_filename"] is None:
         width = _width_of_a_row(config, dataset)
         # twice: RecBole copies the rows when it splits them
-        _refuse_beyond(2 * rows * width, f"MAX_ITEM_LIST_LENGTH={config['MAX_ITEM_LIST_LENGTH']}: {rows:,} rows of "
-                                         "histories, "
-                       f"{width:,} bytes each,")
+        _refuse_beyond(
+            2 * rows * width,
+            f"MAX_ITEM_LIST_LENGTH={config['MAX_ITEM_LIST_LENGTH']}: {rows:,} rows of histories, {width:,} bytes each,",
+        )
     else:
         width = 8 * (config["MAX_ITEM_LIST_LENGTH"] if sequential else 1)
     targets = min(config["train_batch_size"], interactions)
     if sequential and config["loss_type"] == "CE" and not config["ranking_negatives"] and not config["identifiers"]:
-        _refuse_beyond(2 * 4 * targets * items, f"train_batch_size={config['train_batch_size']}: scores of "
-                                                f"{items - 1:,} items for "
-                       f"{targets:,} targets, with their gradients,", config["device"])
+        _refuse_beyond(
+            2 * 4 * targets * items,
+            f"train_batch_size={config['train_batch_size']}: scores of "
+            f"{items - 1:,} items for "
+            f"{targets:,} targets, with their gradients,",
+            config["device"],
+        )
     for mode in {*config["eval_args"]["mode"].values()}:
         sampled = sampled_items(mode)
         if sampled is not None:
             if sampled > max(1000, items):
-                raise UserError(f"eval_args.mode={mode} samples more items than the catalogue has ({items - 1:,}): set "
-                                "full")
+                raise UserError(
+                    f"eval_args.mode={mode} samples more items than the catalogue has ({items - 1:,}): set full"
+                )
             _refuse_beyond((sampled + 1) * width, f"eval_args.mode={mode}: the rows of one user, {width:,} bytes each,")
         elif mode == "full":
             batch = min(config["eval_batch_size"], rows) if sequential else max(config["eval_batch_size"] // items, 1)
             batch = min(batch, rows)
-            _refuse_beyond(2 * 4 * batch * items, f"eval_batch_size={config['eval_batch_size']}: scores of "
-                                                  f"{items - 1:,} items for "
-                           f"{batch:,} rows", config["device"])
+            _refuse_beyond(
+                2 * 4 * batch * items,
+                f"eval_batch_size={config['eval_batch_size']}: scores of {items - 1:,} items for {batch:,} rows",
+                config["device"],
+            )
 
 
 @contextmanager
@@ -88,10 +96,12 @@ def fits_in_memory(config) -> Iterator[None]:
         if parameter is not None:
             total += parameter.numel() * parameter.element_size()
             if total * STATE > free:
-                raise UserError(f"{config['model']} with {_large_settings(config)} is too large: its parameters, their "
-                                "gradients and "
-                                f"the state of the optimizer take at least {_shown(total * STATE)}, {_shown(free)} are "
-                                "free")
+                raise UserError(
+                    f"{config['model']} with {_large_settings(config)} is too large: its parameters, their "
+                    "gradients and "
+                    f"the state of the optimizer take at least {_shown(total * STATE)}, {_shown(free)} are "
+                    "free"
+                )
 
     hook = register_module_parameter_registration_hook(add)
     try:
@@ -112,8 +122,12 @@ def out_of_memory(error: BaseException) -> str | None:
     if match := re.search(r"tried to allocate (\d+) bytes", text):
         return f"one table alone takes {_shown(int(match[1]))}, {_shown(free_memory())} are free"
     known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-    if known or re.search(r"out of memory|invalid size|Storage size calculation overflowed|value cannot be converted|"
-                          r"Overflow when unpacking|array is too big|Maximum allowed dimension", text, re.I):
+    if known or re.search(
+        r"out of memory|invalid size|Storage size calculation overflowed|value cannot be converted|"
+        r"Overflow when unpacking|array is too big|Maximum allowed dimension",
+        text,
+        re.I,
+    ):
         return text[:200] or "out of memory"
     return None
 
@@ -137,8 +151,11 @@ def _refuse_beyond(wanted: int, what: str, device: torch.device | None = None) -
 
 
 def _large_settings(config) -> str:
-    given = {key: value for key, value in config.external_config_dict.items()
-             if isinstance(value, int) and not isinstance(value, bool) and key in config.settings and key != "seed"}
+    given = {
+        key: value
+        for key, value in config.external_config_dict.items()
+        if isinstance(value, int) and not isinstance(value, bool) and key in config.settings and key != "seed"
+    }
     largest = sorted(given, key=lambda key: -given[key])[:3]
     return ", ".join(f"{key}={given[key]}" for key in largest) or "these settings"
 

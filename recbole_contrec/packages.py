@@ -12,9 +12,17 @@ from pathlib import Path
 from recbole_contrec.errors import UserError
 
 # A package -> what pip installs for it: an extra of ours, or the package itself where RecBole alone needs it.
-INSTALL = {"wandb": "'recbole_contrec[wandb]'", "pyarrow": "'recbole_contrec[parquet]'", "peft": "'recbole_contrec[llm]'",
-           "accelerate": "'recbole_contrec[quantised]'", "bitsandbytes": "'recbole_contrec[quantised]'",
-           "matplotlib": "'recbole_contrec[benchmarks]'", "faiss": "faiss-cpu", "community": "python-louvain", "hyperopt": "'recbole_contrec[tuning]'"}
+INSTALL = {
+    "wandb": "'recbole_contrec[wandb]'",
+    "pyarrow": "'recbole_contrec[parquet]'",
+    "peft": "'recbole_contrec[llm]'",
+    "accelerate": "'recbole_contrec[quantised]'",
+    "bitsandbytes": "'recbole_contrec[quantised]'",
+    "matplotlib": "'recbole_contrec[benchmarks]'",
+    "faiss": "faiss-cpu",
+    "community": "python-louvain",
+    "hyperopt": "'recbole_contrec[tuning]'",
+}
 
 
 def is_installed(package: str) -> bool:

@@ -6,12 +6,13 @@ Train, evaluate and load a model: the functions that the command line calls. The
 """
 
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 from recbole.utils import get_trainer, init_seed
 
@@ -27,20 +28,31 @@ from recbole_contrec.settings.registry import find_model, general_settings, prop
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml, show
 from recbole_contrec.training import checkpoint, folders
 from recbole_contrec.training.card import protocol_card
-from recbole_contrec.training.identity import Identity, load_weights
 from recbole_contrec.training.evaluation import RANKS
+from recbole_contrec.training.identity import Identity, load_weights
+from recbole_contrec.training.keeping import BEFORE, BEST, LAST, RESULT, default_name, last_checkpoint
 from recbole_contrec.training.results import log_result, outcome, write_json
 from recbole_contrec.training.stages import run_stages
 from recbole_contrec.training.start import LOG, TENSORBOARD, Started, cannot_be_built, check_optimizer, check_packages
-from recbole_contrec.training.keeping import BEFORE, BEST, LAST, RESULT, default_name, last_checkpoint
 from recbole_contrec.training.trainer import trainer_class
 
 logger = logging.getLogger("recbole_contrec")
 
 
 # What a resumed run may do otherwise: how long it goes on, on which machine, and what it prints.
-MAY_CHANGE = {"epochs", "stopping_step", "data_path", "checkpoint_dir", "gpu_id", "use_gpu", "worker", "show_progress",
-              "state", "eval_batch_size", "llm"}  # of llm the place; other weights are refused by their mark
+MAY_CHANGE = {
+    "epochs",
+    "stopping_step",
+    "data_path",
+    "checkpoint_dir",
+    "gpu_id",
+    "use_gpu",
+    "worker",
+    "show_progress",
+    "state",
+    "eval_batch_size",
+    "llm",
+}  # of llm the place; other weights are refused by their mark
 CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "llm"}  # of these, in any number
 
 
@@ -58,13 +70,21 @@ class LoadedRun:
     @cached_property
     def trainer(self):
         """For ``evaluate`` and ``fit``. Made on first use: a trainer opens TensorBoard's file and RecBole's folders."""
-        return trainer_class_of(self.config)(self.config, self.model).bind(self.data, settings_of(self.config),
-                                                                         self.trained)
+        return trainer_class_of(self.config)(self.config, self.model).bind(
+            self.data, settings_of(self.config), self.trained
+        )
 
 
-def run(model: str | None = None, dataset: str | None = None, config_file_list: Sequence[str] = (),
-        config_dict: dict | None = None, arguments: Sequence[str] = (), properties: str | None = None,
-        resume: str | None = None, saved: bool = True) -> dict[str, Any]:
+def run(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str] = (),
+    config_dict: dict | None = None,
+    arguments: Sequence[str] = (),
+    properties: str | None = None,
+    resume: str | None = None,
+    saved: bool = True,
+) -> dict[str, Any]:
     """Train a model and test the epoch that validated best.
 
     Args:
@@ -125,9 +145,14 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
     logger.info(data.dataset)
     started.trainer = trainer = loaded.trainer
     trainer.claimed, trainer.stays_locked = started.claimed, True
-    logger.info("%s: %s of %s parameters are trained", config["model"],
-                *(f"{sum(p.numel() for p in loaded.model.parameters() if p.requires_grad or every):,}"
-                  for every in (False, True)))
+    logger.info(
+        "%s: %s of %s parameters are trained",
+        config["model"],
+        *(
+            f"{sum(p.numel() for p in loaded.model.parameters() if p.requires_grad or every):,}"
+            for every in (False, True)
+        ),
+    )
     if resume:
         trainer.resume_checkpoint(resume)
 
@@ -135,16 +160,21 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
     best = trainer.fit(data.train, data.valid, saved=saved, show_progress=config["show_progress"])
     trained = perf_counter()
     tested = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"], save_ranks=saved)
-    result = {**outcome(trainer, best, tested, trained - start, perf_counter() - trained),
-              "card": protocol_card(config, data, trainer), "settings": settings_of(config),
-              "checkpoint": str(trainer.saved_model_file) if saved else None}
+    result = {
+        **outcome(trainer, best, tested, trained - start, perf_counter() - trained),
+        "card": protocol_card(config, data, trainer),
+        "settings": settings_of(config),
+        "checkpoint": str(trainer.saved_model_file) if saved else None,
+    }
     log_result(result)
     for path in ([trainer.folder / RESULT] if saved else []) + ([config["output"]] if config["output"] else []):
         write_json(Path(path), result)
     return result
 
 
-def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), properties: str | None = None) -> LoadedRun:
+def load_data_and_model(
+    checkpoint_path: str, arguments: Sequence[str] = (), properties: str | None = None
+) -> LoadedRun:
     """Rebuild a trained model with its data.
 
     Args:
@@ -160,8 +190,13 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
     if not {"model", "settings"} <= set(record):
         raise UserError(f"{path} holds no model; give the {BEST} of a run's folder")
     with _settings_of_file(path):
-        config = Config(record["model"], record["dataset"], config_dict=_as_given(record["settings"]), arguments=arguments,
-                        properties=properties)
+        config = Config(
+            record["model"],
+            record["dataset"],
+            config_dict=_as_given(record["settings"]),
+            arguments=arguments,
+            properties=properties,
+        )
         _tell_new_settings(path, record["settings"], config)
         init_seed(config["seed"], config["reproducibility"])
         with faults_of(config.entry):
@@ -172,9 +207,15 @@ def load_data_and_model(checkpoint_path: str, arguments: Sequence[str] = (), pro
     return loaded
 
 
-def write_item_vectors(output: str, model: str, dataset: str, config_file_list: Sequence[str] = (),
-                       config_dict: dict | None = None, arguments: Sequence[str] = (), properties: str | None = None
-                       ) -> tuple[int, int]:
+def write_item_vectors(
+    output: str,
+    model: str,
+    dataset: str,
+    config_file_list: Sequence[str] = (),
+    config_dict: dict | None = None,
+    arguments: Sequence[str] = (),
+    properties: str | None = None,
+) -> tuple[int, int]:
     """Write the item vectors that a model would start from, for use elsewhere or as ``item_vectors`` of other runs.
 
     Args:
@@ -204,8 +245,12 @@ def write_item_vectors(output: str, model: str, dataset: str, config_file_list: 
     check_source(config, dataset)
     found: dict[str, Any] = {}
     identity = Identity.of(data.dataset)
-    run_stages(vector_stages(config, dataset, found), identity.with_histories(dataset.histories),
-               Path(config["checkpoint_dir"]) / "stages", config["show_progress"])
+    run_stages(
+        vector_stages(config, dataset, found),
+        identity.with_histories(dataset.histories),
+        Path(config["checkpoint_dir"]) / "stages",
+        config["show_progress"],
+    )
     try:
         save_vectors(output, identity.items[1:], found["items"][1:])
     except (OSError, ValueError) as error:
@@ -213,8 +258,13 @@ def write_item_vectors(output: str, model: str, dataset: str, config_file_list: 
     return tuple(found["items"][1:].shape)
 
 
-def fetch_missing_data(model: str, dataset: str, config_file_list: Sequence[str] = (), arguments: Sequence[str] = (),
-                       properties: str | None = None) -> None:
+def fetch_missing_data(
+    model: str,
+    dataset: str,
+    config_file_list: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+    properties: str | None = None,
+) -> None:
     """Download and convert a known public data set that is not in ``data_path`` yet; others are left alone.
 
     Raises:
@@ -235,18 +285,26 @@ def fetch_missing_data(model: str, dataset: str, config_file_list: Sequence[str]
     try:
         prepare(dataset, data_path)
     except PrepareError as error:
-        raise UserError(f"{error} to: python -m recbole_contrec prepare --dataset={dataset} --data_path={data_path}"
-                        if "--from=" in str(error) else str(error)) from error
+        raise UserError(
+            f"{error} to: python -m recbole_contrec prepare --dataset={dataset} --data_path={data_path}"
+            if "--from=" in str(error)
+            else str(error)
+        ) from error
 
 
-def objective_function(config_dict: dict | None = None, config_file_list: Sequence[str] = (), saved: bool = False
-                       ) -> dict[str, Any]:
+def objective_function(
+    config_dict: dict | None = None, config_file_list: Sequence[str] = (), saved: bool = False
+) -> dict[str, Any]:
     """What RecBole's ``HyperTuning`` calls: a run, as the dictionary that it expects."""
     config = Config(config_dict=config_dict, config_file_list=list(config_file_list))
     result = run(config_dict=config_dict, config_file_list=config_file_list, saved=saved)
-    return {"model": config["model"], "best_valid_score": result["best_valid_score"],
-            "valid_score_bigger": config["valid_metric_bigger"], "best_valid_result": result["best_valid_result"],
-            "test_result": result["test_result"]}
+    return {
+        "model": config["model"],
+        "best_valid_score": result["best_valid_score"],
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": result["best_valid_result"],
+        "test_result": result["test_result"],
+    }
 
 
 def _given(config_file_list: Sequence[str], texts: dict[str, Any]) -> dict[str, Any]:
@@ -307,17 +365,31 @@ def _config_to_resume(resume, model, dataset, config_file_list, config_dict, arg
         if given and given != record[what]:
             raise UserError(f"{path} is a checkpoint of {record[what]}, not of {given}: use --{what}={record[what]}")
     with _settings_of_file(path):
-        config = Config(record["model"], record["dataset"], list(config_file_list),
-                        {**_as_given(record["settings"]), **(config_dict or {})}, arguments, properties)
+        config = Config(
+            record["model"],
+            record["dataset"],
+            list(config_file_list),
+            {**_as_given(record["settings"]), **(config_dict or {})},
+            arguments,
+            properties,
+        )
         _tell_new_settings(path, record["settings"], config)
     now = settings_of(config)
-    changed = [f"{key}={record['settings'][key]}" for key in record["settings"]
-               if now.get(key) != record["settings"][key] and key not in MAY_CHANGE]
+    changed = [
+        f"{key}={record['settings'][key]}"
+        for key in record["settings"]
+        if now.get(key) != record["settings"][key] and key not in MAY_CHANGE
+    ]
     if changed:
         raise UserError(f"{path} was trained with {', '.join(changed)}: resume with the same settings")
-    if other := [f"{key}={show(now.get(key))} (it was {show(record['settings'][key])})" for key in record["settings"]
-                 if now.get(key) != record["settings"][key] and key not in CHANGES_NOTHING]:
-        logger.warning("%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(other))
+    if other := [
+        f"{key}={show(now.get(key))} (it was {show(record['settings'][key])})"
+        for key in record["settings"]
+        if now.get(key) != record["settings"][key] and key not in CHANGES_NOTHING
+    ]:
+        logger.warning(
+            "%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(other)
+        )
     return config
 
 
@@ -325,17 +397,32 @@ def _tell_new_settings(path: Path, stored: dict[str, Any], config) -> None:
     """Weights of an earlier version may fit and yet mean something else, where a setting has come since."""
     new = [f"{key}={show(value)}" for key, value in settings_of(config).items() if key not in stored]
     if new:
-        logger.warning("%s was written by a version without %s: give other values where it was trained otherwise", path, ", ".join(new))
+        logger.warning(
+            "%s was written by a version without %s: give other values where it was trained otherwise",
+            path,
+            ", ".join(new),
+        )
 
 
 # Settings behind which models of RecBole evaluate or unpickle something: no checkpoint says them, its reader may.
-SAID_BY_READERS = {"teacher", "emb_path", "warm_up", "pre_model_path", "pretrain_path", "mf_pretrain_path", "mlp_pretrain_path"}
+SAID_BY_READERS = {
+    "teacher",
+    "emb_path",
+    "warm_up",
+    "pre_model_path",
+    "pretrain_path",
+    "mf_pretrain_path",
+    "mlp_pretrain_path",
+}
 
 
 def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
     """Stored settings in a form that is read as what they are: a text such as '0' would be taken for a number."""
-    return {key: repr(value) if isinstance(value, str) and parse_value(value) != value else value
-            for key, value in settings.items() if key not in SAID_BY_READERS}
+    return {
+        key: repr(value) if isinstance(value, str) and parse_value(value) != value else value
+        for key, value in settings.items()
+        if key not in SAID_BY_READERS
+    }
 
 
 @contextmanager
@@ -345,8 +432,17 @@ def _settings_of_file(path: Path) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(str(error).replace("config_dict: ", f"{path}: ", 1)) from error
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, MemoryError, ArithmeticError,
-            AssertionError) as error:
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+        MemoryError,
+        ArithmeticError,
+        AssertionError,
+    ) as error:
         raise checkpoint.damaged(path, f"its settings lead to {type(error).__name__}: {error}") from error
 
 
@@ -362,7 +458,9 @@ def _check_places(config, claims: bool) -> None:
         if not folders.free(Path(config["checkpoint_dir"]) / config["run_name"]):
             raise folders.taken(Path(config["checkpoint_dir"]) / config["run_name"])
     check_folder(config["checkpoint_dir"], "--checkpoint_dir")
-    check_folder(Path(config["checkpoint_dir"]) / name, "--checkpoint_dir" if config["run_name"] is None else "--run_name")
+    check_folder(
+        Path(config["checkpoint_dir"]) / name, "--checkpoint_dir" if config["run_name"] is None else "--run_name"
+    )
     check_folder(Path(config["checkpoint_dir"]) / folders.STAGES, "--checkpoint_dir")
     if config["output"] is not None:
         check_file(config["output"], "--output")

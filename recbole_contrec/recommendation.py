@@ -4,8 +4,8 @@ recbole_contrec.recommendation
 The best items for users of the data set, or for somebody new who brings a history; in batches, in bounded memory.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,14 @@ from recbole_contrec.training.evaluation import no_score_is_the_worst
 PADDING = "[PAD]"  # RecBole's name of row 0
 
 
-def recommend(checkpoint: str | LoadedRun, users: Sequence[str] | None = None, histories: Sequence[Sequence[str]] = (),
-              k: int = 10, exclude_seen: bool = True, batch_size: int = 256) -> pd.DataFrame:
+def recommend(
+    checkpoint: str | LoadedRun,
+    users: Sequence[str] | None = None,
+    histories: Sequence[Sequence[str]] = (),
+    k: int = 10,
+    exclude_seen: bool = True,
+    batch_size: int = 256,
+) -> pd.DataFrame:
     """The K best items for each user.
 
     Args:
@@ -42,12 +48,19 @@ def recommend(checkpoint: str | LoadedRun, users: Sequence[str] | None = None, h
         UserError: unknown user or item (names the nearest), a text where a list is needed, or ``k`` below 1.
     """
     parts = list(recommend_batches(checkpoint, users, histories, k, exclude_seen, batch_size))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["user_id", "rank", "item_id", "score"])
+    return (
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["user_id", "rank", "item_id", "score"])
+    )
 
 
-def recommend_batches(checkpoint: str | LoadedRun, users: Sequence[str] | None = None,
-                      histories: Sequence[Sequence[str]] = (), k: int = 10, exclude_seen: bool = True,
-                      batch_size: int = 256) -> Iterator[pd.DataFrame]:
+def recommend_batches(
+    checkpoint: str | LoadedRun,
+    users: Sequence[str] | None = None,
+    histories: Sequence[Sequence[str]] = (),
+    k: int = 10,
+    exclude_seen: bool = True,
+    batch_size: int = 256,
+) -> Iterator[pd.DataFrame]:
     """:func:`recommend`, a batch of users at a time: for a million users, the result need not fit into memory."""
     for name, value in dict(k=k, batch_size=batch_size).items():
         if value < 1:
@@ -63,7 +76,7 @@ def recommend_batches(checkpoint: str | LoadedRun, users: Sequence[str] | None =
     people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
     for start in range(0, len(people), batch_size):
         with faults_of(loaded.config.entry):
-            table = _recommend_batch(loaded, people[start:start + batch_size], k, exclude_seen)
+            table = _recommend_batch(loaded, people[start : start + batch_size], k, exclude_seen)
         yield table
 
 
@@ -95,7 +108,9 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
     if not history:
         raise UserError("the history is empty: name at least one item")
     if not hasattr(loaded.model, "ITEM_SEQ"):
-        raise UserError(f"{loaded.config['model']} reads user ids, not histories: it has nothing to say about new users")
+        raise UserError(
+            f"{loaded.config['model']} reads user ids, not histories: it has nothing to say about new users"
+        )
     return np.asarray([numbers[item] for item in history])
 
 
@@ -103,7 +118,7 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     dataset, config = loaded.data.dataset, loaded.config
     k = min(k, dataset.item_num - 1)
     interaction = as_interaction(config, people).to(config["device"])
-    excluded = seen_items(people).to(config["device"])                            # [B, E]
+    excluded = seen_items(people).to(config["device"])  # [B, E]
     excluded = excluded if exclude_seen else torch.zeros_like(excluded[:, :1])
     answers = None
     with torch.no_grad():
@@ -119,8 +134,12 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     found = (items > 0).cpu().numpy()
     row, rank = np.nonzero(found)
     chosen = items.cpu().numpy()[found]
-    table = {"user_id": [people[r][0] for r in row], "rank": rank + 1,
-             "item_id": dataset.id2token(dataset.iid_field, chosen), "score": scores.cpu().numpy()[found]}
+    table = {
+        "user_id": [people[r][0] for r in row],
+        "rank": rank + 1,
+        "item_id": dataset.id2token(dataset.iid_field, chosen),
+        "score": scores.cpu().numpy()[found],
+    }
     taken = {*table, "answer"} if answers is not None else {*table}
     for field, texts in dataset.item_texts.items():
         table[f"item_{field}" if field in taken else field] = [texts[item] for item in chosen]
@@ -136,18 +155,22 @@ def as_interaction(config, people) -> Interaction:
     lengths = torch.ones(len(people), dtype=torch.long)
     for row, (_, _, history) in enumerate(people):
         recent = torch.from_numpy(np.asarray(history[-limit:]))
-        sequences[row, :len(recent)] = recent
+        sequences[row, : len(recent)] = recent
         lengths[row] = max(len(recent), 1)
-    return Interaction({config["USER_ID_FIELD"]: torch.tensor([number for _, number, _ in people]),
-                        config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]: sequences,
-                        config["ITEM_LIST_LENGTH_FIELD"]: lengths})
+    return Interaction(
+        {
+            config["USER_ID_FIELD"]: torch.tensor([number for _, number, _ in people]),
+            config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]: sequences,
+            config["ITEM_LIST_LENGTH_FIELD"]: lengths,
+        }
+    )
 
 
 def seen_items(people) -> torch.Tensor:
     """All that some people have had, [B, longest history], 0 = none."""
     seen = torch.zeros(len(people), max([1, *(len(history) for _, _, history in people)]), dtype=torch.long)
     for row, (_, _, history) in enumerate(people):
-        seen[row, :len(history)] = torch.from_numpy(np.asarray(history))
+        seen[row, : len(history)] = torch.from_numpy(np.asarray(history))
     return seen
 
 
@@ -158,11 +181,14 @@ def _top_k_of_all(loaded: LoadedRun, interaction, k, excluded):
         try:
             scores = model.full_sort_predict(interaction).view(-1, n_items).clone()
         except NotImplementedError:
-            scores = torch.stack([_scores_by_predict(loaded, interaction[row:row + 1], n_items)
-                                  for row in range(len(interaction))])
+            scores = torch.stack(
+                [_scores_by_predict(loaded, interaction[row : row + 1], n_items) for row in range(len(interaction))]
+            )
     except KeyError as error:
-        raise UserError(f"{type(model).__name__} reads {error}, which histories of items do not have: it cannot be "
-                        "asked for recommendations here") from error
+        raise UserError(
+            f"{type(model).__name__} reads {error}, which histories of items do not have: it cannot be "
+            "asked for recommendations here"
+        ) from error
     scores = no_score_is_the_worst(scores, type(model).__name__)
     scores.scatter_(1, excluded, -torch.inf)
     scores[:, 0] = -torch.inf
@@ -184,6 +210,9 @@ def _give_newcomers_a_row(model, dataset) -> None:
     A table of users is told from one of items by its rows, and where there are as many of both, by its name.
     """
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Embedding) and module.num_embeddings == dataset.user_num and (
-                dataset.user_num != dataset.item_num or "user" in name.lower()):
+        if (
+            isinstance(module, torch.nn.Embedding)
+            and module.num_embeddings == dataset.user_num
+            and (dataset.user_num != dataset.item_num or "user" in name.lower())
+        ):
             module.weight[0] = module.weight[1:].mean(0)

@@ -28,8 +28,15 @@ class CatalogueCrossEntropy(torch.autograd.Function):
     CHUNK = 512  # rows a sweep: their scores stay in the processor's cache
 
     @staticmethod
-    def forward(ctx, query: Tensor, items: Tensor, target: Tensor, smoothing: float, history: Tensor | None = None,
-                repeat_bias: Tensor | None = None) -> Tensor:
+    def forward(
+        ctx,
+        query: Tensor,
+        items: Tensor,
+        target: Tensor,
+        smoothing: float,
+        history: Tensor | None = None,
+        repeat_bias: Tensor | None = None,
+    ) -> Tensor:
         n, n_items = len(query), len(items)
         query_grad, items_grad = torch.empty_like(query), torch.zeros_like(items)
         bias_grad = None if repeat_bias is None else torch.zeros_like(repeat_bias)
@@ -61,8 +68,14 @@ class CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream: Tensor):
         query_grad, items_grad, bias_grad = ctx.saved_tensors
-        return (query_grad * upstream, items_grad * upstream, None, None, None,
-                None if bias_grad is None else bias_grad * upstream)
+        return (
+            query_grad * upstream,
+            items_grad * upstream,
+            None,
+            None,
+            None,
+            None if bias_grad is None else bias_grad * upstream,
+        )
 
 
 def pairwise_cosine_loss(preference: Tensor, items: Tensor, target: Tensor, margin: float = 0.0) -> Tensor:
@@ -105,8 +118,13 @@ class TextEvidence(NamedTuple):
 
     def of_rows(self, rows: Tensor) -> "TextEvidence":
         """For other preferences [m], each with the evidence of one of the n."""
-        return self._replace(**{name: part[rows] for name, part in (("log_probs", self.log_probs), ("said", self.said))
-                                if part is not None})
+        return self._replace(
+            **{
+                name: part[rows]
+                for name, part in (("log_probs", self.log_probs), ("said", self.said))
+                if part is not None
+            }
+        )
 
 
 class Retrieval(nn.Module):
@@ -137,8 +155,15 @@ class Retrieval(nn.Module):
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
 
-    def __init__(self, similarity: str = "cosine", temperature: float = 0.05, label_smoothing: float = 0.0,
-                 repeat_rate: float | None = None, text_bonus: float = 0.0, text_weight: float = 0.0):
+    def __init__(
+        self,
+        similarity: str = "cosine",
+        temperature: float = 0.05,
+        label_smoothing: float = 0.0,
+        repeat_rate: float | None = None,
+        text_bonus: float = 0.0,
+        text_weight: float = 0.0,
+    ):
         super().__init__()
         if not 0 <= text_bonus <= 1:
             raise ValueError(f"text_bonus={text_bonus}: an item that agrees with the text must not lose by it: 0 to 1")
@@ -153,8 +178,14 @@ class Retrieval(nn.Module):
         self.register_parameter("repeat_bias", bias)
         self.register_buffer("score_penalty", None, persistent=False)
 
-    def scores(self, preference: Tensor, items: Tensor, history: Tensor | None = None, first: int = 0,
-               text: TextEvidence | None = None) -> Tensor:
+    def scores(
+        self,
+        preference: Tensor,
+        items: Tensor,
+        history: Tensor | None = None,
+        first: int = 0,
+        text: TextEvidence | None = None,
+    ) -> Tensor:
         """Similarity of each preference to each item.
 
         Args:
@@ -168,7 +199,7 @@ class Retrieval(nn.Module):
         """
         scores = self._scores(preference, items, history, first, text)
         if self.score_penalty is not None:
-            scores -= self.score_penalty[first:first + len(items)]
+            scores -= self.score_penalty[first : first + len(items)]
         return scores
 
     def _scores(self, preference, items, history, first, text=None):
@@ -198,8 +229,9 @@ class Retrieval(nn.Module):
             joined = torch.logaddexp(joined, sample @ items.T)
         return joined - math.log(len(preference))
 
-    def ranking_loss(self, preference: Tensor, items: Tensor, target: Tensor, negatives: int = 0,
-                     history: Tensor | None = None) -> Tensor:
+    def ranking_loss(
+        self, preference: Tensor, items: Tensor, target: Tensor, negatives: int = 0, history: Tensor | None = None
+    ) -> Tensor:
         """Cross entropy of the next item among the catalogue.
 
         Args:
@@ -217,8 +249,14 @@ class Retrieval(nn.Module):
         if not negatives or negatives >= n_candidates:
             if self.similarity == "cosine":
                 preference, items = self._scaled(preference), F.normalize(items, dim=-1)
-            return CatalogueCrossEntropy.apply(preference, items[1:], target - 1, self.label_smoothing, history,
-                                               None if history is None else self.repeat_bias)
+            return CatalogueCrossEntropy.apply(
+                preference,
+                items[1:],
+                target - 1,
+                self.label_smoothing,
+                history,
+                None if history is None else self.repeat_bias,
+            )
         drawn = torch.randint(1, len(items), (negatives,), device=target.device).unique()
         # Each drawn item stands for n_candidates / len(drawn) others; the target stands for itself.
         place = torch.zeros(len(items), dtype=torch.long, device=target.device)
@@ -229,8 +267,14 @@ class Retrieval(nn.Module):
         own = self._paired_scores(preference, items[target], target, history)  # [n]
         return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
 
-    def paired_scores(self, preference: Tensor, items: Tensor, numbers: Tensor | None = None,
-                      history: Tensor | None = None, text: TextEvidence | None = None) -> Tensor:
+    def paired_scores(
+        self,
+        preference: Tensor,
+        items: Tensor,
+        numbers: Tensor | None = None,
+        history: Tensor | None = None,
+        text: TextEvidence | None = None,
+    ) -> Tensor:
         """Score of the i-th item for the i-th preference: [n, d] or [M, n, d], and [n, d] -> [n].
 
         Args:
@@ -248,7 +292,9 @@ class Retrieval(nn.Module):
         if text is not None and text.said is not None:
             similarity = similarity + self._bonus(similarity, text.category_of[numbers] == text.said, text.said)
         if text is not None and text.log_probs is not None:
-            similarity = similarity + self.text_weight * text.log_probs.gather(1, text.text_of[numbers, None]).squeeze(1)
+            similarity = similarity + self.text_weight * text.log_probs.gather(1, text.text_of[numbers, None]).squeeze(
+                1
+            )
         if self.repeat_bias is not None and history is not None:
             similarity = similarity + self.repeat_bias * (history == numbers[:, None]).any(1)
         return similarity
@@ -258,9 +304,16 @@ class Retrieval(nn.Module):
         return F.normalize(preference, dim=-1) * self.log_scale.exp().clamp(max=self.MAX_SCALE)
 
     @torch.no_grad()
-    def top_k(self, preference: Tensor, items: Tensor, k: int, excluded: Tensor | None = None,
-              history: Tensor | None = None, chunk: int = 8192,
-              text: TextEvidence | None = None) -> tuple[Tensor, Tensor]:
+    def top_k(
+        self,
+        preference: Tensor,
+        items: Tensor,
+        k: int,
+        excluded: Tensor | None = None,
+        history: Tensor | None = None,
+        chunk: int = 8192,
+        text: TextEvidence | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The K best items in bounded memory: the catalogue passes in chunks, the best so far are kept.
 
         Args:
@@ -278,7 +331,7 @@ class Retrieval(nn.Module):
         best = preference.new_full((n, k), -torch.inf)
         which = torch.zeros(n, k, dtype=torch.long, device=preference.device)
         for start in range(1, len(items), chunk):
-            part = self.scores(preference, items[start:start + chunk], history, start, text)  # [n, <= chunk]
+            part = self.scores(preference, items[start : start + chunk], history, start, text)  # [n, <= chunk]
             if excluded is not None:
                 inside = (excluded >= start) & (excluded < start + part.shape[1])
                 row = torch.arange(n, device=part.device)[:, None].expand_as(excluded)[inside]

@@ -9,31 +9,92 @@ import torch
 
 torch.set_num_threads(1)  # the models of the tests are too small to share
 
-TINY = ["--epochs=2", "--MAX_ITEM_LIST_LENGTH=10", "--train_batch_size=256", "--show_progress=False",
-        "--use_gpu=False", "--stopping_step=10"]
-TINY_CONTREC = TINY + ["--hidden_size=16", "--vector_size=16", "--token_size=16", "--head_width=16", "--n_layers=1",
-                       "--inner_size=32", "--tokenizer_epochs=3", "--tokenizer_hidden_size=16"]
+TINY = [
+    "--epochs=2",
+    "--MAX_ITEM_LIST_LENGTH=10",
+    "--train_batch_size=256",
+    "--show_progress=False",
+    "--use_gpu=False",
+    "--stopping_step=10",
+]
+TINY_CONTREC = TINY + [
+    "--hidden_size=16",
+    "--vector_size=16",
+    "--token_size=16",
+    "--head_width=16",
+    "--n_layers=1",
+    "--inner_size=32",
+    "--tokenizer_epochs=3",
+    "--tokenizer_hidden_size=16",
+]
 TINY_TOKENREC = [argument for argument in TINY_CONTREC if not argument.startswith("--head_width")]
 TINY_TIGER = [argument for argument in TINY_TOKENREC if not argument.startswith("--tokenizer_epochs")]
-TINY_TIGER += ["--tokenizer_epochs=20", "--item_tokens=2", "--codes=16", "--beam_size=20", "--n_heads=2",
-               "--backbone=causal", "--identifiers=rqvae", "--item_vectors=svd", "--user_buckets=0", "--label_smoothing=0",
-               "--generate_seen=~", "--code_vectors_init=random"]
-TINY_SIIT = TINY_TIGER + ["--alignment_items=32", "--alignment_weight=0.1", "--refine_every=1", "--refine_rounds=2",
-                          "--refine_from=histories", "--refine_whitening=0.5", "--refinement=model", "--refine_tolerance=~"]
-TINY_SIIT_PAPER = [argument for argument in TINY_SIIT if not argument.startswith(("--refine_from", "--refine_whitening"))]
-TINY_SIIT_PAPER += ["--refine_candidates=8", "--refine_groups=2", "--refine_diversity=1", "--refine_margin=0",
-                    "--refine_assignment=optimal", "--refine_crowding=False"]
-TINY_OF = {**dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
-           **dict.fromkeys(("TokenRec", "TokenRec-paper", "TokenRec-beam"), TINY_TOKENREC),
-           "TIGER": TINY_TIGER, "SIIT": TINY_SIIT, "SIIT-paper": TINY_SIIT_PAPER}
+TINY_TIGER += [
+    "--tokenizer_epochs=20",
+    "--item_tokens=2",
+    "--codes=16",
+    "--beam_size=20",
+    "--n_heads=2",
+    "--backbone=causal",
+    "--identifiers=rqvae",
+    "--item_vectors=svd",
+    "--user_buckets=0",
+    "--label_smoothing=0",
+    "--generate_seen=~",
+    "--code_vectors_init=random",
+]
+TINY_SIIT = TINY_TIGER + [
+    "--alignment_items=32",
+    "--alignment_weight=0.1",
+    "--refine_every=1",
+    "--refine_rounds=2",
+    "--refine_from=histories",
+    "--refine_whitening=0.5",
+    "--refinement=model",
+    "--refine_tolerance=~",
+]
+TINY_SIIT_PAPER = [
+    argument for argument in TINY_SIIT if not argument.startswith(("--refine_from", "--refine_whitening"))
+]
+TINY_SIIT_PAPER += [
+    "--refine_candidates=8",
+    "--refine_groups=2",
+    "--refine_diversity=1",
+    "--refine_margin=0",
+    "--refine_assignment=optimal",
+    "--refine_crowding=False",
+]
+TINY_OF = {
+    **dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
+    **dict.fromkeys(("TokenRec", "TokenRec-paper", "TokenRec-beam"), TINY_TOKENREC),
+    "TIGER": TINY_TIGER,
+    "SIIT": TINY_SIIT,
+    "SIIT-paper": TINY_SIIT_PAPER,
+}
 
 # Nothing drawn in the forward pass but the noise of a head, for which there is NoNoise.
-STILL_CONTREC = ("--dropout=0", "--token_noise=False", "--user_token_dropout=0", "--window_context=0", "--regression_weight=0")
-STILL_TOKENREC = ("--dropout=0", "--user_token_dropout=0", "--window_context=0", "--wordings=['what comes next']",
-                  "--held_out_wording=~")
-STILL_OF = {"ContRec": STILL_CONTREC, "DeftRec": (*STILL_CONTREC, "--contrastive_weight=0"), "TokenRec": STILL_TOKENREC,
-            "TokenRec-beam": STILL_TOKENREC, "TIGER": ("--dropout=0", "--window_context=0"),
-            "SIIT": ("--dropout=0", "--window_context=0", "--alignment_weight=0", "--refine_rounds=0")}
+STILL_CONTREC = (
+    "--dropout=0",
+    "--token_noise=False",
+    "--user_token_dropout=0",
+    "--window_context=0",
+    "--regression_weight=0",
+)
+STILL_TOKENREC = (
+    "--dropout=0",
+    "--user_token_dropout=0",
+    "--window_context=0",
+    "--wordings=['what comes next']",
+    "--held_out_wording=~",
+)
+STILL_OF = {
+    "ContRec": STILL_CONTREC,
+    "DeftRec": (*STILL_CONTREC, "--contrastive_weight=0"),
+    "TokenRec": STILL_TOKENREC,
+    "TokenRec-beam": STILL_TOKENREC,
+    "TIGER": ("--dropout=0", "--window_context=0"),
+    "SIIT": ("--dropout=0", "--window_context=0", "--alignment_weight=0", "--refine_rounds=0"),
+}
 
 T5_SENTENCES = """the interaction history shows that the user preference could be what comes next after these items which one
 of two does somebody like"""
@@ -70,7 +131,7 @@ def exact_scores(model, rows):
     codes, none = model.item_codes.codes, model.item_codes.unknown_code
     scores = torch.full((len(rows), len(codes)), -torch.inf, dtype=torch.double)
     for row, length in enumerate(rows["item_length"].tolist()):
-        history, user = rows["item_id_list"][row, :length], rows["user_id"][row:row + 1]
+        history, user = rows["item_id_list"][row, :length], rows["user_id"][row : row + 1]
         prompt = model._read(history[None], user).vectors
         for item in (codes[:, 0] < none).nonzero().squeeze(1).tolist():
             if hasattr(model.backbone, "decode"):
@@ -78,8 +139,9 @@ def exact_scores(model, rows):
                 states = model.backbone.decode(*model.backbone.encode(prompt), own)[0]
             else:
                 states = model.code_states(torch.cat([history, torch.tensor([item])])[None], user)[0, -1]
-            scores[row, item] = sum(head(states[level]).log_softmax(0)[codes[item, level]]
-                                    for level, head in enumerate(model.code_heads))
+            scores[row, item] = sum(
+                head(states[level]).log_softmax(0)[codes[item, level]] for level, head in enumerate(model.code_heads)
+            )
     return scores
 
 
@@ -118,12 +180,25 @@ def write_t5(path, kind="t5", words=True, **config):
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     if words:
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>",
-                                unk_token="<unk>").save_pretrained(path)
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        ).save_pretrained(path)
     torch.manual_seed(0)
-    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, **{
-        "vocab_size": len(known) + 4, "d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2,
-        "decoder_start_token_id": 0, **config}))
+    model = AutoModelForSeq2SeqLM.from_config(
+        AutoConfig.for_model(
+            kind,
+            **{
+                "vocab_size": len(known) + 4,
+                "d_model": 24,
+                "d_kv": 8,
+                "d_ff": 32,
+                "num_layers": 2,
+                "num_heads": 2,
+                "decoder_start_token_id": 0,
+                **config,
+            },
+        )
+    )
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, std=3.0 if name == "shared.weight" else 0.3)  # its words are large
     model.save_pretrained(path)
@@ -162,44 +237,52 @@ def tiny(workplace):
 @pytest.fixture
 def config_of(tiny):
     """A function (model, *arguments) -> Config on the tiny data set."""
+
     def build(model="ContRec", *arguments):
         from recbole_contrec.settings.config import Config
 
         defaults = [*TINY_OF.get(model, TINY), f"--data_path={tiny}"]
         return Config(model, "tiny", arguments=changed(defaults, arguments))
+
     return build
 
 
 @pytest.fixture
 def assembled(config_of):
     """A function (model, *arguments) -> LoadedRun: data, model and trainer, not trained yet."""
+
     def build(model="ContRec", *arguments):
         from recbole_contrec.data.loading import load_data
         from recbole_contrec.quick_start import assemble
 
         config = config_of(model, *arguments)
         return assemble(config, load_data(config))
+
     return build
 
 
 @pytest.fixture
 def staged(assembled):
     """A function (model, *arguments) -> LoadedRun whose stages are done: tokens are there, nothing else is trained."""
+
     def build(model="ContRec", *arguments):
         loaded = assembled(model, *arguments)
         loaded.trainer._run_stages(loaded.data.train, False)
         return loaded
+
     return build
 
 
 @pytest.fixture
 def run_tiny(tiny):
     """A function (model, *arguments) -> result of a run on the tiny data set."""
+
     def start(model="ContRec", *arguments, **options):
         from recbole_contrec.quick_start import run
 
         defaults = [*TINY_OF.get(model, TINY), f"--data_path={tiny}"]
         return run(model, "tiny", arguments=changed(defaults, arguments), **options)
+
     return start
 
 
@@ -241,8 +324,18 @@ def executed(workplace, monkeypatch):
         monkeypatch.chdir(run.work)
         arrays.update({run.name: np.load(path) for path in run.work.glob("*.npy")})
         try:
-            runs._child(["--work", str(run.work), "--", f"--model={run.model}", f"--dataset={run.dataset}",
-                         f"--seed={run.seed}", f"--data_path={data_path}", *run.settings])
+            runs._child(
+                [
+                    "--work",
+                    str(run.work),
+                    "--",
+                    f"--model={run.model}",
+                    f"--dataset={run.dataset}",
+                    f"--seed={run.seed}",
+                    f"--data_path={data_path}",
+                    *run.settings,
+                ]
+            )
         finally:
             monkeypatch.chdir(workplace)
         runs._keep(run)

@@ -1,7 +1,6 @@
 """What a data set holds, derived from its ``.inter`` file without RecBole, pandas or this package: csv, float64 and numpy."""
 
 import csv
-import io
 import math
 import unicodedata
 from collections import defaultdict
@@ -10,8 +9,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-NOTHING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
-           "NaN", "None", "n/a", "nan", "null"}
+NOTHING = {
+    "",
+    "#N/A",
+    "#N/A N/A",
+    "#NA",
+    "-1.#IND",
+    "-1.#QNAN",
+    "-NaN",
+    "-nan",
+    "1.#IND",
+    "1.#QNAN",
+    "<NA>",
+    "N/A",
+    "NA",
+    "NULL",
+    "NaN",
+    "None",
+    "n/a",
+    "nan",
+    "null",
+}
 
 
 class Event(NamedTuple):
@@ -25,9 +43,11 @@ def seen(name: str) -> str:
     return "".join(sign for sign in name if unicodedata.category(sign) not in ("Cc", "Cf")).strip()
 
 
-def read_events(path, user="user_id", item="item_id", time="timestamp", separator="\t", encoding="utf-8-sig") -> list[Event]:
+def read_events(
+    path, user="user_id", item="item_id", time="timestamp", separator="\t", encoding="utf-8-sig"
+) -> list[Event]:
     """Events in order of the file, but for those that lack a user, an item or a finite time. Any fault is an exception."""
-    with io.open(path, encoding=encoding, newline="") as file:
+    with open(path, encoding=encoding, newline="") as file:
         rows = [row for row in csv.reader(file, delimiter=separator) if row]
     header = dict(cell.split(":") for cell in rows[0])
     assert (header[user], header[item], header[time]) == ("token", "token", "float") and len(header) == len(rows[0])
@@ -66,8 +86,10 @@ def histories_of_run(data) -> dict[str, list[str]]:
     names = dataset.field2id_token[dataset.iid_field]
     lists, lengths = rows[f"{dataset.iid_field}_list"].numpy(), rows["item_length"].numpy()
     targets = rows[dataset.iid_field].numpy()
-    return {str(user): [str(name) for name in names[[*row[:length], target]]]
-            for user, row, length, target in zip(users, lists, lengths, targets)}
+    return {
+        str(user): [str(name) for name in names[[*row[:length], target]]]
+        for user, row, length, target in zip(users, lists, lengths, targets)
+    }
 
 
 def ndcg(ranks, k: int) -> float:

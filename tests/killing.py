@@ -32,6 +32,7 @@ def counted(die_at=0, at_once=False):
             happens(f"before {Path(target).name}")
             function(source, target)
             happens(f"after {Path(target).name}")
+
         return call
 
     hook = register_optimizer_step_post_hook(lambda *_: happens("step"))
@@ -47,8 +48,13 @@ class Runner:
     """Starts runs in children of one process that has loaded everything already, and has other hashes of texts than this one."""
 
     def __init__(self):
-        self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env={**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"})
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"},
+        )
 
     def __call__(self, folder, model, arguments, die_at=0, resume=None):
         """Run a model with a folder as working directory.
@@ -56,7 +62,9 @@ class Runner:
         Returns:
             tuple: exit code, and what it printed at last.
         """
-        self.process.stdin.write(json.dumps([str(folder), model, list(arguments), die_at, resume and str(resume)]) + "\n")
+        self.process.stdin.write(
+            json.dumps([str(folder), model, list(arguments), die_at, resume and str(resume)]) + "\n"
+        )
         self.process.stdin.flush()
         return tuple(json.loads(self.process.stdout.readline()))
 
@@ -83,8 +91,9 @@ def _child(folder, model, arguments, die_at, resume):
 
 
 def _serve():
-    import recbole_contrec.training.refining_trainer  # noqa: F401  (loaded once, before the children)
     import torch
+
+    import recbole_contrec.training.refining_trainer  # noqa: F401  (loaded once, before the children)
 
     torch.set_num_threads(1)
     for line in sys.stdin:

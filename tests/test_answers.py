@@ -16,7 +16,9 @@ def vocabulary():
 @pytest.fixture
 def decoder(vocabulary):
     torch.manual_seed(0)
-    return CausalDecoder(16, n_layers=2, n_heads=2, max_positions=30, dropout=0.5, n_words=len(vocabulary), says=True).eval()
+    return CausalDecoder(
+        16, n_layers=2, n_heads=2, max_positions=30, dropout=0.5, n_words=len(vocabulary), says=True
+    ).eval()
 
 
 @pytest.fixture
@@ -32,8 +34,8 @@ def prompt():
 
 def alone(decoder, answers, prompt, last, numbers):
     """Log-probability of the words of one answer [A] behind position ``last`` of one prompt [S, D], word by word."""
-    inputs = torch.cat([prompt[:last + 1], answers.begin[None], decoder.read(numbers[:-1])])[None]
-    log_probs = decoder.word_logits(decoder(inputs)[0, last + 1:]).log_softmax(-1)
+    inputs = torch.cat([prompt[: last + 1], answers.begin[None], decoder.read(numbers[:-1])])[None]
+    log_probs = decoder.word_logits(decoder(inputs)[0, last + 1 :]).log_softmax(-1)
     return log_probs.gather(1, numbers[:, None]).squeeze(1)
 
 
@@ -52,7 +54,7 @@ def generate(decoder, answers, prompt, begins, end, **how):
 def states_behind(decoder, answers, prompt, words):
     """States [A + 1, D] behind the begin of an answer and behind each of its words [A], for one prompt [S, D]."""
     inputs = torch.cat([prompt, answers.begin[None], decoder.read(torch.tensor(words, dtype=torch.long))])
-    return decoder(inputs[None])[0, len(prompt):]
+    return decoder(inputs[None])[0, len(prompt) :]
 
 
 def searched(decoder, answers, prompt, end, beams):
@@ -79,11 +81,11 @@ def test_branches_in_one_pass_are_answers_read_alone(decoder, answers, prompt):
     total, count = 0.0, 0
     for row in range(3):
         for place, item in enumerate(items[row].tolist()):
-            words = answers.numbers[item, :answers.lengths[item]]
+            words = answers.numbers[item, : answers.lengths[item]]
             assert branches.real[row, place].sum() == len(words)
             if len(words):
                 wanted = alone(decoder, answers, prompt[row], begins[row, place], words)
-                said = decoder.word_logits(branches.said[row, place, :len(words)]).log_softmax(-1)
+                said = decoder.word_logits(branches.said[row, place, : len(words)]).log_softmax(-1)
                 torch.testing.assert_close(said.gather(1, words[:, None]).squeeze(1), wanted)
                 total, count = total - wanted.sum(), count + len(words)
     torch.testing.assert_close(branches.loss(decoder), total / count)
@@ -105,7 +107,7 @@ def test_log_probs_of_all_texts_are_those_of_each(decoder, answers, prompt):
     found = log_probs(decoder, answers, prompt, last)
     assert found.shape == (3, 5) and answers.text_of.tolist()[1] == answers.text_of.tolist()[4]
     for item in (1, 2, 3, 4, 6):
-        words = answers.numbers[item, :answers.lengths[item]]
+        words = answers.numbers[item, : answers.lengths[item]]
         wanted = torch.stack([alone(decoder, answers, prompt[row], last[row], words).sum() for row in range(3)])
         torch.testing.assert_close(found[:, answers.text_of[item]], wanted)
 
@@ -151,7 +153,7 @@ def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers
             states = []
             while len(words) < answers.longest and end not in words:
                 own = decoder.read(torch.tensor(words, dtype=torch.long))
-                states.append(decoder(torch.cat([prompt[row, :begin + 1], answers.begin[None], own])[None])[0, -1])
+                states.append(decoder(torch.cat([prompt[row, : begin + 1], answers.begin[None], own])[None])[0, -1])
                 words.append(int(decoder.word_logits(states[-1]).argmax()))
             assert said.answers.lengths[row, place] == len(words)
             assert said.answers.numbers[row, place].tolist() == words + [end] * (answers.longest - len(words))
@@ -177,11 +179,11 @@ def differing(decoder, answers, prompt, begins, end, beams, greedy):
     said, other = generate(decoder, answers, prompt, begins, end, beams=beams), 0
     for row in range(3):
         for place, begin in enumerate(begins[row].tolist()):
-            words, state = searched(decoder, answers, prompt[row, :begin + 1], end, beams)
+            words, state = searched(decoder, answers, prompt[row, : begin + 1], end, beams)
             assert said.answers.numbers[row, place].tolist() == words + [end] * (answers.longest - len(words))
             assert said.answers.lengths[row, place] == len(words)
             torch.testing.assert_close(said.states[row, place], state, atol=1e-5, rtol=1e-4)
-            other += words != greedy[row, place, :len(words)].tolist()
+            other += words != greedy[row, place, : len(words)].tolist()
     assert said.answers.lengths.min() < answers.longest
     return other
 
@@ -203,8 +205,9 @@ def test_drawn_words_follow_their_probabilities(decoder, answers, prompt):
 def test_with_a_generator_no_drawn_answer_depends_on_what_else_is_asked(decoder, answers, prompt):
     def drawn(rows, seed=5):
         generator = torch.Generator().manual_seed(seed)
-        return generate(decoder, answers, prompt[rows], torch.full((len(rows), 1), 6), end=-1, temperature=2.0,
-                        generator=generator).answers.numbers
+        return generate(
+            decoder, answers, prompt[rows], torch.full((len(rows), 1), 6), end=-1, temperature=2.0, generator=generator
+        ).answers.numbers
 
     together = drawn([0, 1, 2])
     assert torch.equal(torch.cat([drawn([row]) for row in range(3)]), together)

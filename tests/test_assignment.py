@@ -48,8 +48,11 @@ def gains_of(own, own_scores, candidates, scores, margin=0.0):
 def test_optimal_is_the_best_of_all_assignments(seed, margin):
     given = drawn(seed)
     allowed = gains_of(*given, margin)
-    best = max(sum(options[wanted] for options, wanted in zip(allowed, choice))
-               for choice in product(*allowed) if len(set(choice)) == len(choice))
+    best = max(
+        sum(options[wanted] for options, wanted in zip(allowed, choice))
+        for choice in product(*allowed)
+        if len(set(choice)) == len(choice)
+    )
     found = numbers(assign(*given, margin))
     assert len(set(found)) == 5
     assert sum(options[wanted] for options, wanted in zip(allowed, found)) == pytest.approx(best, abs=1e-5)
@@ -59,8 +62,15 @@ def test_optimal_is_the_best_of_all_assignments(seed, margin):
 @pytest.mark.parametrize("seed", range(15))
 def test_greedy_takes_the_largest_gain_that_is_free(seed, margin):
     given = drawn(seed)
-    pairs = sorted(((gain, item, wanted) for item, options in enumerate(gains_of(*given, margin))
-                    for wanted, gain in options.items() if gain > 0), reverse=True)
+    pairs = sorted(
+        (
+            (gain, item, wanted)
+            for item, options in enumerate(gains_of(*given, margin))
+            for wanted, gain in options.items()
+            if gain > 0
+        ),
+        reverse=True,
+    )
     choice, taken, moved = [*range(5)], {*range(5)}, set()
     for _, item, wanted in pairs:
         if item not in moved and wanted not in taken:
@@ -127,8 +137,12 @@ def test_a_candidate_named_twice_counts_with_its_best_score(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_candidate_wanted_by_all_goes_to_the_largest_gain(method):
-    given = (identifiers(0, 1, 2), torch.tensor([-3.0, -3.0, -3.0]), identifiers([9], [9], [9]),
-             torch.tensor([[-2.0], [-1.0], [-2.5]]))
+    given = (
+        identifiers(0, 1, 2),
+        torch.tensor([-3.0, -3.0, -3.0]),
+        identifiers([9], [9], [9]),
+        torch.tensor([[-2.0], [-1.0], [-2.5]]),
+    )
     assert numbers(assign(*given, method=method)) == [0, 9, 2]
 
 

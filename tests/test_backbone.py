@@ -38,23 +38,25 @@ def test_words_stand_in_front_of_their_item_without_gaps(item_positions, positio
     for row in range(2):
         wanted = [prompt.instruction[0], *users[row]]
         for item in range(real[row].sum()):
-            wanted += [*words[row, item, :lengths[row, item]]]
+            wanted += [*words[row, item, : lengths[row, item]]]
             wanted += [items[row, item].sum(0)] if positions == 1 else [*items[row, item]]
             assert layout.ends[row, item] == len(wanted) - 1
-        torch.testing.assert_close(layout.vectors[row, :len(wanted)], torch.stack(wanted))
-        assert (layout.ends[row, real[row].sum():] == len(wanted) - 1).all()  # padding takes no position
+        torch.testing.assert_close(layout.vectors[row, : len(wanted)], torch.stack(wanted))
+        assert (layout.ends[row, real[row].sum() :] == len(wanted) - 1).all()  # padding takes no position
     assert layout.vectors.shape[1] == 3 + 4 * positions + 8  # as long as the longest row
 
 
 @pytest.mark.parametrize("item_positions", ["one", "each"])
 def test_tokens_are_scaled_and_nothing_else(item_positions):
     torch.manual_seed(0)
-    plain, small = (Prompt(8, 1, 2, 3, item_positions, max_items=4, words_per_item=1, token_scale=scale) for scale in (1, 0.1))
+    plain, small = (
+        Prompt(8, 1, 2, 3, item_positions, max_items=4, words_per_item=1, token_scale=scale) for scale in (1, 0.1)
+    )
     small.load_state_dict(plain.state_dict())
     users, items = torch.randn(2, 2, 8), torch.randn(2, 4, 3, 8)
     words = Words(torch.randn(2, 4, 1, 8), torch.tensor([[1, 0, 1, 1]] * 2), torch.ones(2, 4, dtype=torch.bool))
     before, after = plain(users, items, words).vectors, small(users, items, words).vectors
-    tokens = plain(users, items, words._replace(vectors=torch.zeros(2, 4, 1, 8))).vectors.abs().sum(-1) > 0   # [B, S]
+    tokens = plain(users, items, words._replace(vectors=torch.zeros(2, 4, 1, 8))).vectors.abs().sum(-1) > 0  # [B, S]
     tokens[:, 0] = False  # the instruction
     torch.testing.assert_close(after, torch.where(tokens[..., None], 0.1 * before, before))
     assert (~tokens).sum() == 2 * (1 + 3)
@@ -113,12 +115,14 @@ def test_stepping_in_branches_equals_reading_every_branch_again(n_layers):
     inputs, last = torch.randn(3, 9, 8, dtype=torch.float64), torch.tensor([8, 0, 5])
     states, memory = decoder.start(inputs, last[:, None], room=2 + 4 + 3)
     torch.testing.assert_close(states, decoder.states_at(inputs, last[:, None]))
-    branches = [[inputs[row, :last[row] + 1]] for row in range(3)]
+    branches = [[inputs[row, : last[row] + 1]] for row in range(3)]
     for parents in ([[0, 0]] * 3, [[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], [[3, 2, 0], [0, 1, 2], [1, 1, 3]]):
         read = torch.randn(3, len(parents[0]), 8, dtype=torch.float64)
         states, memory = decoder.step(memory, read, torch.tensor(parents))
-        branches = [[torch.cat([branches[row][parent], own[None]]) for parent, own in zip(parents[row], read[row])]
-                    for row in range(3)]
+        branches = [
+            [torch.cat([branches[row][parent], own[None]]) for parent, own in zip(parents[row], read[row])]
+            for row in range(3)
+        ]
         again = torch.stack([torch.stack([decoder(branch[None])[0, -1] for branch in row]) for row in branches])
         torch.testing.assert_close(states, again)
 
@@ -200,5 +204,5 @@ def test_length_groups_are_the_cheapest_of_their_number():
 
 def test_a_cpu_reads_fewer_rows_at_once():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert rows_at_once(300, 2 ** 18, cpu) == 27 and rows_at_once(300, 2 ** 18, gpu) == 873
+    assert rows_at_once(300, 2**18, cpu) == 27 and rows_at_once(300, 2**18, gpu) == 873
     assert rows_at_once(300, 1000, cpu) == 3 and rows_at_once(300, 100, gpu) == 1

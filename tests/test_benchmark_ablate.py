@@ -3,12 +3,11 @@
 import json
 import os
 
-import numpy as np
-import pytest
-
 import ablate
 import ablate_report
 import compare
+import numpy as np
+import pytest
 import significance
 import tables
 from conftest import TINY_CONTREC
@@ -19,10 +18,13 @@ THREE = (Variant("shipped", "as it is"), Variant("worse", "without a part"), Var
 
 def write_run(folder, name, seed, ranks, valid, **card):
     """A result as a run leaves it, as far as the table reads it."""
-    content = {"best_valid_score": valid, "best_valid_result": {"ndcg@10": valid},
-               "test_result": {"ndcg@10": valid / 2},
-               "curve": [{"epoch": epoch, "core_seconds": 10.0 * (epoch + 1), "score": valid} for epoch in range(2)],
-               "card": {**dict.fromkeys(tables.SHARED), "dataset": "tiny", "seed": seed, **card}}
+    content = {
+        "best_valid_score": valid,
+        "best_valid_result": {"ndcg@10": valid},
+        "test_result": {"ndcg@10": valid / 2},
+        "curve": [{"epoch": epoch, "core_seconds": 10.0 * (epoch + 1), "score": valid} for epoch in range(2)],
+        "card": {**dict.fromkeys(tables.SHARED), "dataset": "tiny", "seed": seed, **card},
+    }
     path = folder / name / f"seed{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -41,8 +43,14 @@ def folder(tmp_path):
 # variants
 
 
-@pytest.mark.parametrize("model, variant", [pytest.param(model, variant, id=f"{model} {variant.name}")
-                                            for model, variants in ABLATIONS.items() for variant in variants])
+@pytest.mark.parametrize(
+    "model, variant",
+    [
+        pytest.param(model, variant, id=f"{model} {variant.name}")
+        for model, variants in ABLATIONS.items()
+        for variant in variants
+    ],
+)
 def test_every_variant_is_accepted_and_changes_what_it_names(config_of, model, variant):
     model = variant.model or model
     config, default = config_of(model, *ablate.settings_of(variant, ())), config_of(model)
@@ -70,9 +78,13 @@ def test_variants_are_listed_and_chosen_by_name(capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(ABLATIONS["DeftRec"])
     given = ablate._parse(["--model=ContRec", "--dataset=tiny", "--variants", "user-tokens-0"])
     assert [variant.name for variant in given.variants] == ["shipped", "user-tokens-0"]
-    for arguments in ([], ["--dataset=tiny"], ["--model=SASRec", "--dataset=tiny"],
-                      ["--model=ContRec", "--dataset=tiny", "--variants", "negatives-off"],
-                      ["--model=ContRec", "--dataset=tiny", "--epochs", "3"]):
+    for arguments in (
+        [],
+        ["--dataset=tiny"],
+        ["--model=SASRec", "--dataset=tiny"],
+        ["--model=ContRec", "--dataset=tiny", "--variants", "negatives-off"],
+        ["--model=ContRec", "--dataset=tiny", "--epochs", "3"],
+    ):
         with pytest.raises(SystemExit):
             ablate.main(arguments)
 
@@ -93,9 +105,11 @@ def test_the_table_in_full(folder):
     found = ablate_report.ordered_rows(folder, THREE)
     change = ablate_report.difference(found[1], found[0]).test
     lines = ablate_report.table(found, {"shipped": "as it is", "worse": "without a part"}).splitlines()
-    assert lines[2:] == ["| shipped | as it is | 2 | **.2500** ± .0707 |  | .1250 |  |  | 10.0 |",
-                         f"| worse | without a part | 1 | **.2800** | -0.0200 | .1400 | {change.difference:+.4f} | "
-                         f"{change.low:+.4f} to {change.high:+.4f} | 10.0 |"]
+    assert lines[2:] == [
+        "| shipped | as it is | 2 | **.2500** ± .0707 |  | .1250 |  |  | 10.0 |",
+        f"| worse | without a part | 1 | **.2800** | -0.0200 | .1400 | {change.difference:+.4f} | "
+        f"{change.low:+.4f} to {change.high:+.4f} | 10.0 |",
+    ]
 
 
 def test_another_protocol_is_marked(folder):
@@ -132,8 +146,17 @@ def test_from_runs_to_table_and_picture(tiny, workplace, monkeypatch, capsys, ex
     names, vectors = executed
 
     def run_ablation(*arguments):
-        return ablate.main(["--model=ContRec", "--dataset=tiny", f"--data_path={tiny}", f"--output={workplace / 'results'}", "--seeds=1",
-                            *TINY_CONTREC, *arguments])
+        return ablate.main(
+            [
+                "--model=ContRec",
+                "--dataset=tiny",
+                f"--data_path={tiny}",
+                f"--output={workplace / 'results'}",
+                "--seeds=1",
+                *TINY_CONTREC,
+                *arguments,
+            ]
+        )
 
     before = set(os.listdir(workplace))
     assert run_ablation("--variants", "SASRecAll", "vectors-random") == 0

@@ -4,19 +4,19 @@ import json
 from collections import Counter
 from itertools import permutations
 
-import numpy as np
-import pytest
-import torch
-
 import answers
 import answers_report
 import answers_said
+import numpy as np
+import pytest
 import readme
+import torch
 from answers import Form
 from answers_report import ALONE, VECTORS
 from conftest import TINY_CONTREC, changed
-from recbole_contrec.data.windows import Histories
 from runs import Result
+
+from recbole_contrec.data.windows import Histories
 
 TALKING = ("--answer_weight=0.1", "--vocabulary_size=300")
 
@@ -57,7 +57,9 @@ def test_planted_answers_are_counted(talking, tiny, monkeypatch):
 
     def say(number):
         own = category(sequence_of[user_of[number]][-1]) or "odd kind"
-        return [own, "even kind" if own == "odd kind" else "odd kind", "oddly kind", f"I say: {own.upper()}!"][number % 4]
+        return [own, "even kind" if own == "odd kind" else "odd kind", "oddly kind", f"I say: {own.upper()}!"][
+            number % 4
+        ]
 
     monkeypatch.setattr(talking.model, "answers", lambda rows: [say(number) for number in rows["user_id"].tolist()])
     found = answers_said.measure_answers(talking, talking.data.test)
@@ -66,13 +68,16 @@ def test_planted_answers_are_counted(talking, tiny, monkeypatch):
     known = [number for number in true if true[number]]
     right, other = (sum(number % 4 in rest for number in known) for rest in ((0, 3), (1,)))
     named = sum(number % 4 != 2 for number in true)
-    assert found["all"] == {**found["all"], "targets": 40,
-                            "answers": pytest.approx({"named": named / 40, "right": right / 40,
-                                                      "overlap": (right + other / 3) / 40})}
+    assert found["all"] == {
+        **found["all"],
+        "targets": 40,
+        "answers": pytest.approx({"named": named / 40, "right": right / 40, "overlap": (right + other / 3) / 40}),
+    }
     few = found["with a category"]
     assert few["targets"] == len(known) < 40
     assert few["answers"]["right"] == pytest.approx(right / len(known)) and found["different_answers"] == len(
-        {say(number) for number in true})
+        {say(number) for number in true}
+    )
 
     counts = Counter(category(item) for items in sequence_of.values() for item in items[1:-2])
     del counts[""]
@@ -84,8 +89,12 @@ def test_planted_answers_are_counted(talking, tiny, monkeypatch):
 
     first = sequence_of[user_of[1]]
     assert found["examples"][0] == {
-        "user": user_of[1], "history": [f"Title of {item}" for item in first[-4:-1]], "answer": say(1),
-        "next": f"Title of {first[-1]}", "category": category(first[-1])}
+        "user": user_of[1],
+        "history": [f"Title of {item}" for item in first[-4:-1]],
+        "answer": say(1),
+        "next": f"Title of {first[-1]}",
+        "category": category(first[-1]),
+    }
     assert [example["user"] for example in found["examples"]] == [user_of[number] for number in range(1, 6)]
 
 
@@ -125,7 +134,11 @@ def test_gains_are_means_over_the_orders_of_ties():
 
 def test_nothing_added_is_the_vectors_alone():
     assert answers.forms([0.0, 0.1, 0.1], [0.2, 0.0]) == [
-        Form(VECTORS), Form("text_bonus", 0.1), Form("text_weight", 0.2), Form(ALONE)]
+        Form(VECTORS),
+        Form("text_bonus", 0.1),
+        Form("text_weight", 0.2),
+        Form(ALONE),
+    ]
     assert answers.forms([0.3], [0.0]) == [Form(VECTORS), Form("text_bonus", 0.3)], "no likelihoods without weights"
 
 
@@ -190,27 +203,64 @@ def test_some_users_are_drawn_and_ranked_as_among_all(talking, monkeypatch, work
 
 def record(kind, value, valid, test, lost=0.0):
     part = {"hit@10": 0.5}
-    return {"kind": kind, "value": value, "valid": {"ndcg@10": valid - lost, **part}, "test": {"ndcg@10": test - lost, **part},
-            "users_per_second": 1234.5, "commit": "abc", "device": "cpu, 1 threads"}
+    return {
+        "kind": kind,
+        "value": value,
+        "valid": {"ndcg@10": valid - lost, **part},
+        "test": {"ndcg@10": test - lost, **part},
+        "users_per_second": 1234.5,
+        "commit": "abc",
+        "device": "cpu, 1 threads",
+    }
 
 
 def seed_of(number, lost=0.0):
     """A record of which validation and test would choose differently, and NDCG@10 of three users."""
     share = {"named": 0.9, "right": 0.5 - lost, "overlap": 0.7}
-    group = {"targets": 1234, "answers": share, "most popular": {**share, "right": 0.25}, "last item's": {**share, "right": 0.5}}
+    group = {
+        "targets": 1234,
+        "answers": share,
+        "most popular": {**share, "right": 0.25},
+        "last item's": {**share, "right": 0.5},
+    }
     example = {"user": "u1", "history": ["A|B", "C\nD"], "answer": "odd kind", "next": "E", "category": ""}
-    part = {"answers_per_second": 99.6, "different_answers": 7, "most_popular": "odd kind", "all": group,
-            "with a category": {**group, "targets": 1200}, "examples": [example]}
-    card = {"dataset": "tiny", "model": "ContRec", "seed": number, "users": 1234, "items": 60, "ranking": {"test": "full"},
-            "seen_items_masked": False}
+    part = {
+        "answers_per_second": 99.6,
+        "different_answers": 7,
+        "most_popular": "odd kind",
+        "all": group,
+        "with a category": {**group, "targets": 1200},
+        "examples": [example],
+    }
+    card = {
+        "dataset": "tiny",
+        "model": "ContRec",
+        "seed": number,
+        "users": 1234,
+        "items": 60,
+        "ranking": {"test": "full"},
+        "seen_items_masked": False,
+    }
     settings = {"answer_weight": 0.1, "answer_template": "{category}", "answers_per_window": 16, "prompt_text": "bag"}
-    forms = [record(ALONE, 0.0, 0.01, 0.02, lost / 10), record("text_weight", 0.2, 0.11, 0.15, lost),
-             record("text_weight", 0.1, 0.12, 0.13, lost), record("text_bonus", 0.1, 0.1, 0.3, lost),
-             record(VECTORS, 0.0, 0.1, 0.1, lost)]
-    found = {"card": card, "settings": settings, "weights": "0", "drawn_users": None, "forms": forms,
-             "said": {"valid": part, "test": part, "commit": "def", "device": "cpu, 1 threads"}}
-    of_users = {answers_report.title(form["kind"], form["value"]): form["test"]["ndcg@10"] + np.array([0, -.01, .01])
-                for form in forms}
+    forms = [
+        record(ALONE, 0.0, 0.01, 0.02, lost / 10),
+        record("text_weight", 0.2, 0.11, 0.15, lost),
+        record("text_weight", 0.1, 0.12, 0.13, lost),
+        record("text_bonus", 0.1, 0.1, 0.3, lost),
+        record(VECTORS, 0.0, 0.1, 0.1, lost),
+    ]
+    found = {
+        "card": card,
+        "settings": settings,
+        "weights": "0",
+        "drawn_users": None,
+        "forms": forms,
+        "said": {"valid": part, "test": part, "commit": "def", "device": "cpu, 1 threads"},
+    }
+    of_users = {
+        answers_report.title(form["kind"], form["value"]): form["test"]["ndcg@10"] + np.array([0, -0.01, 0.01])
+        for form in forms
+    }
     return found, {"user": np.array(["a", "b", "c"]), **of_users}
 
 
@@ -222,19 +272,22 @@ def row():
 def test_values_are_chosen_on_validation(row):
     assert answers_report.choice(row, "text_weight") == (
         "text_weight chosen on validation among 0, 0.1, 0.2: **0.1**. On test NDCG@10 .1300 against .1000 and HR@10 .5000 "
-        "against .5000 of the vectors alone, +.0300 (+.0300 to +.0300) in NDCG@10 (+30.0%).")
+        "against .5000 of the vectors alone, +.0300 (+.0300 to +.0300) in NDCG@10 (+30.0%)."
+    )
     assert answers_report.choice(row, "text_bonus").endswith("among 0, 0.1: 0, the vectors alone.")
 
 
 def test_tables_of_a_record(row):
     assert answers_report.shares_table([row.records[0]["said"]]).splitlines()[2] == (
-        "| validation | all | 1,234 | .9000 | **.5000** | .2500 | .5000 | **.7000** | .7000 | .7000 | 7 | 100 |")
+        "| validation | all | 1,234 | .9000 | **.5000** | .2500 | .5000 | **.7000** | .7000 | .7000 | 7 | 100 |"
+    )
     assert answers_report.ranking_table(row).splitlines()[2:] == [
         "| vectors alone | .1000 | .5000 | .1000 | .5000 |  | 1,234 |",
         "| text_weight 0.1 | **.1200** | .5000 | .1300 | .5000 | +.0300 (+.0300 to +.0300) | 1,234 |",
         "| text_weight 0.2 | .1100 | .5000 | .1500 | .5000 | +.0500 (+.0500 to +.0500) | 1,234 |",
         "| text_bonus 0.1 | .1000 | .5000 | .3000 | .5000 | +.2000 (+.2000 to +.2000) | 1,234 |",
-        "| text alone | .0100 | .5000 | .0200 | .5000 | -.0800 (-.0800 to -.0800) | 1,234 |"]
+        "| text alone | .0100 | .5000 | .0200 | .5000 | -.0800 (-.0800 to -.0800) | 1,234 |",
+    ]
     assert "| u1 | A\\|B; C D | odd kind | E |  |" in answers_report.report([row])
     assert "commit abc, def." in answers_report.report([row])
 
@@ -242,27 +295,40 @@ def test_tables_of_a_record(row):
 def test_seeds_are_averaged_and_compared_with_the_model_without_words(row):
     def result(seed):
         ranks = {"user": np.array(["c", "a", "b"]), "rank": np.array([1, 2, 11]), "ties": np.zeros(3, dtype=int)}
-        return Result("ContRec", {"best_valid_result": {"ndcg@10": 0.2 + seed / 100, "hit@10": 0.3},
-                                  "test_result": {"ndcg@10": 0.4, "hit@10": 0.6}}, ranks)
+        return Result(
+            "ContRec",
+            {
+                "best_valid_result": {"ndcg@10": 0.2 + seed / 100, "hit@10": 0.3},
+                "test_result": {"ndcg@10": 0.4, "hit@10": 0.6},
+            },
+            ranks,
+        )
 
-    both = row._replace(records=[row.records[0], seed_of(2, 0.02)[0]], of_users=[row.of_users[0], seed_of(2, 0.02)[1]],
-                        without=[result(1), result(2)])
+    both = row._replace(
+        records=[row.records[0], seed_of(2, 0.02)[0]],
+        of_users=[row.of_users[0], seed_of(2, 0.02)[1]],
+        without=[result(1), result(2)],
+    )
     lines = answers_report.ranking_table(both).splitlines()
     assert lines[3].startswith("| vectors alone | .0900 ± .0141 | .5000 ± .0000 | .0900 ± .0141 |")
     assert lines[2].startswith("| without words | .2150 ± .0071 | .3000 ± .0000 | .4000 ± .0000 | .6000 ± .0000 | ")
     gains = np.mean([1 / np.log2(3), 0, 1])  # of users a, b and c, where the vectors have .09, .08 and .10
-    low, high = 0 - .08, 1 - .10
-    assert f"| {gains - .09:+.4f} ({low:+.4f} to {high:+.4f}) |".replace("0.", ".") in lines[2]
+    low, high = 0 - 0.08, 1 - 0.10
+    assert f"| {gains - 0.09:+.4f} ({low:+.4f} to {high:+.4f}) |".replace("0.", ".") in lines[2]
     assert "**.4900** ± .0141 | .2500 | .5000" in answers_report.shares_table([each["said"] for each in both.records])
 
 
 def test_runs_without_words_are_found_beside_the_record(row, tmp_path):
     place = tmp_path / "tiny" / "ContRec"
     place.mkdir(parents=True)
-    (place / "seed1.json").write_text(json.dumps({"card": {"seed": 1, "dataset": "tiny"}, "settings": {"answer_weight": 0.0}}))
+    (place / "seed1.json").write_text(
+        json.dumps({"card": {"seed": 1, "dataset": "tiny"}, "settings": {"answer_weight": 0.0}})
+    )
     written(tmp_path, row)
     assert [run.name for run in answers_report.read_rows(tmp_path / "tiny-answers")[0].without] == ["ContRec"]
-    (place / "seed1.json").write_text(json.dumps({"card": {"seed": 1, "dataset": "tiny"}, "settings": {"answer_weight": 0.1}}))
+    (place / "seed1.json").write_text(
+        json.dumps({"card": {"seed": 1, "dataset": "tiny"}, "settings": {"answer_weight": 0.1}})
+    )
     assert answers_report.read_rows(tmp_path / "tiny-answers")[0].without == []
 
 
@@ -348,8 +414,9 @@ def test_what_cannot_be_measured_is_found_before_the_training(tiny, workplace, c
     assert not (workplace / "results").exists()
 
 
-@pytest.mark.parametrize("argument, message", [("--text_bonus=1.5", "1.5 is not from 0 to 1"),
-                                               ("--text_weight=-1", "-1 is not at least 0")])
+@pytest.mark.parametrize(
+    "argument, message", [("--text_bonus=1.5", "1.5 is not from 0 to 1"), ("--text_weight=-1", "-1 is not at least 0")]
+)
 def test_values_that_make_no_sense_are_refused(argument, message, capsys):
     with pytest.raises(SystemExit):
         answers.main(["--dataset=tiny", argument])

@@ -3,9 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
-import pytest
-
 import ablate
 import answers
 import asked
@@ -14,14 +11,17 @@ import beam
 import compare
 import dial
 import grid
+import numpy as np
+import pytest
 import refine
 import runs
 import search
 import speed
 import unseen
 from conftest import TINY
-from recbole_contrec.errors import UserError
 from runs import Run
+
+from recbole_contrec.errors import UserError
 
 SETTINGS = (*(argument for argument in TINY if "show_progress" not in argument), "--hidden_size=16")
 
@@ -31,8 +31,11 @@ def one(tiny, workplace):
     """A finished run, as one of this version leaves it, and a function that changes its result."""
     run = Run("SASRecAll", "tiny", 2020, workplace / "results" / "tiny", settings=SETTINGS)
     wanted = asked.asked_for(run, str(tiny))
-    content = {"card": {"dataset": "tiny", "seed": 2020, "users": 40, "items": 60, "interactions": 553}, "data": wanted.data,
-               "settings": {key: value for key, value in wanted.settings.items() if key not in runs.PATHS}}
+    content = {
+        "card": {"dataset": "tiny", "seed": 2020, "users": 40, "items": 60, "interactions": 553},
+        "data": wanted.data,
+        "settings": {key: value for key, value in wanted.settings.items() if key not in runs.PATHS},
+    }
     lines = (tiny / "tiny" / "tiny.inter").read_text().splitlines()[1:]
     content["card"].update(interactions=len(lines), items=len({line.split("\t")[1] for line in lines}))
     run.result.parent.mkdir(parents=True)
@@ -70,7 +73,9 @@ def test_a_setting_that_has_come_since_counts_only_where_it_is_asked_for(one, ti
     content = change()
     del content["settings"]["mask_seen"], content["settings"]["hidden_size"]
     change()
-    assert "a version without hidden_size, not hidden_size=16;" not in stops(run, tiny) and "mask_seen" not in stops(run, tiny)
+    assert "a version without hidden_size, not hidden_size=16;" not in stops(run, tiny) and "mask_seen" not in stops(
+        run, tiny
+    )
     plain = replace(run, settings=tuple(argument for argument in SETTINGS if "hidden_size" not in argument))
     assert asked.missing([plain], str(tiny)) == []
 
@@ -112,31 +117,58 @@ def test_damaged_and_misplaced_results_are_named(one, tiny):
     run.result.with_name("seed2021.json").unlink()
     (run.folder / "other").mkdir()
     content = json.loads(run.result.read_text())
-    (run.folder / "other" / "seed2020.json").write_text(json.dumps({**content, "card": {**content["card"], "dataset": "ml-1m"}}))
+    (run.folder / "other" / "seed2020.json").write_text(
+        json.dumps({**content, "card": {**content["card"], "dataset": "ml-1m"}})
+    )
     with pytest.raises(UserError, match="is a run on ml-1m among those on tiny"):
         runs.load(run.folder)
 
 
-MAINS = {"compare": (compare.main, ("--models", "SASRecAll")), "ablate": (ablate.main, ("--model=ContRec",)),
-         "grid": (grid.main, ("--model=SASRec",)), "refine": (refine.main, ()), "unseen": (unseen.main, ("--hold=users",)),
-         "dial": (dial.main, ()), "answers": (answers.main, ("--answer_weight=0.1",)), "beam": (beam.main, ()),
-         "search": (search.main, ()), "speed": (speed.main, ()), "backbone": (backbone.main, ())}
+MAINS = {
+    "compare": (compare.main, ("--models", "SASRecAll")),
+    "ablate": (ablate.main, ("--model=ContRec",)),
+    "grid": (grid.main, ("--model=SASRec",)),
+    "refine": (refine.main, ()),
+    "unseen": (unseen.main, ("--hold=users",)),
+    "dial": (dial.main, ()),
+    "answers": (answers.main, ("--answer_weight=0.1",)),
+    "beam": (beam.main, ()),
+    "search": (search.main, ()),
+    "speed": (speed.main, ()),
+    "backbone": (backbone.main, ()),
+}
 SEVERAL = ("compare", "ablate", "grid", "refine", "unseen")
 WRONG = [(name, [argument]) for name in SEVERAL for argument in ("--seeds=0", "--seeds=few", "--dataset=../tiny")]
 WRONG += [(name, ["--dataset=nosuch"]) for name in MAINS if name not in ("speed", "backbone")]
 WRONG += [(name, ["--dropuot=0.1"]) for name in ("compare", "ablate", "refine", "unseen", "dial", "answers", "beam")]
-WRONG += [("compare", ["--models", "NoSuch"]), ("compare", ["--models", "../x"]), ("compare", ["--dropout=0.1", "--dropout=0.2"]),
-          ("compare", ["--output=file"]), ("dial", ["--steps", "x"]), ("dial", ["--model=NoSuch"]), ("search", ["--rounds=0"]),
-          ("speed", ["--rounds=x"]), ("speed", ["--rows"]), ("backbone", ["--rows=0"]), ("answers", ["--text_weight", "nan"])]
+WRONG += [
+    ("compare", ["--models", "NoSuch"]),
+    ("compare", ["--models", "../x"]),
+    ("compare", ["--dropout=0.1", "--dropout=0.2"]),
+    ("compare", ["--output=file"]),
+    ("dial", ["--steps", "x"]),
+    ("dial", ["--model=NoSuch"]),
+    ("search", ["--rounds=0"]),
+    ("speed", ["--rounds=x"]),
+    ("speed", ["--rows"]),
+    ("backbone", ["--rows=0"]),
+    ("answers", ["--text_weight", "nan"]),
+]
 
 
-@pytest.mark.parametrize("name, arguments", WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else value)
+@pytest.mark.parametrize(
+    "name, arguments", WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else value
+)
 def test_what_is_not_understood_is_told_and_nothing_is_written(tiny, workplace, capsys, name, arguments):
     main, own = MAINS[name]
     (workplace / "file").write_text("")
     (workplace / "grid.yaml").write_text("- {dropuot: 0.1}\n- {dropuot: 0.2}\n")
     given = [f"--data_path={tiny}", *([] if name == "speed" else ["--dataset=tiny"]), *own]
-    given = [argument for argument in given if argument.partition("=")[0] not in {each.partition("=")[0] for each in arguments}]
+    given = [
+        argument
+        for argument in given
+        if argument.partition("=")[0] not in {each.partition("=")[0] for each in arguments}
+    ]
     before = sorted(workplace.rglob("*"))
     try:
         code = main([*given, *arguments])

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-import pytest
-
 import backbone
+import pytest
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
 
@@ -13,8 +12,11 @@ STORIES = Path(__file__).parent / "data" / "stories260k"
 @pytest.fixture
 def small(monkeypatch):
     """A size that takes no time."""
-    monkeypatch.setitem(backbone.SIZES, "llama-10m", dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                                                          num_attention_heads=2, num_key_value_heads=1))
+    monkeypatch.setitem(
+        backbone.SIZES,
+        "llama-10m",
+        dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1),
+    )
 
 
 @pytest.mark.parametrize("tokenizer", [None, STORIES])
@@ -30,9 +32,22 @@ def test_a_random_model_is_read_like_a_downloaded_one(small, tmp_path, tokenizer
 
 @pytest.mark.parametrize("size", ["llama-10m", "compact"])
 def test_windows_and_prefixes_are_measured_on_the_same_model(small, tiny, tmp_path, capsys, size):
-    arguments = [f"--size={size}", "--dataset=tiny", f"--data_path={tiny}", "--batches=2", "--rows=4", "--users=8",
-                 "--one_by_one=1", f"--output={tmp_path / 'out'}", "--vector_size=16", "--token_size=16", "--tokenizer_epochs=1",
-                 "--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", "--train_batch_size=40"]
+    arguments = [
+        f"--size={size}",
+        "--dataset=tiny",
+        f"--data_path={tiny}",
+        "--batches=2",
+        "--rows=4",
+        "--users=8",
+        "--one_by_one=1",
+        f"--output={tmp_path / 'out'}",
+        "--vector_size=16",
+        "--token_size=16",
+        "--tokenizer_epochs=1",
+        "--MAX_ITEM_LIST_LENGTH=10",
+        "--use_gpu=False",
+        "--train_batch_size=40",
+    ]
     assert backbone.main(arguments) == 0
     path = tmp_path / "out" / "tiny-backbone" / f"{size}.json"
     record, shown = json.loads(path.read_text()), capsys.readouterr().out
@@ -45,6 +60,10 @@ def test_windows_and_prefixes_are_measured_on_the_same_model(small, tiny, tmp_pa
 
 
 def test_a_wrong_setting_is_an_error_in_a_line(small, tiny, tmp_path, capsys):
-    assert backbone.main(["--size=llama-10m", "--dataset=tiny", f"--data_path={tiny}", f"--output={tmp_path}",
-                          "--lora_ranc=3"]) == 2
+    assert (
+        backbone.main(
+            ["--size=llama-10m", "--dataset=tiny", f"--data_path={tiny}", f"--output={tmp_path}", "--lora_ranc=3"]
+        )
+        == 2
+    )
     assert "did you mean lora_rank" in capsys.readouterr().err

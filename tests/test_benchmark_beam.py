@@ -2,24 +2,44 @@
 
 import json
 
+import beam
 import pytest
 import torch
-
-import beam
 from beam_generate import GenerateScheme
 from conftest import TINY_TOKENREC
 
-ROW = {"name": "TokenRec-beam", "users_a_second": 1234.5, "seconds": [1.0, 2.0], "times_slower": 20.04,
-       "times_slower_range": [19.0, 21.5]}
-RECORD = {"dataset": "tiny", "users": 40, "batch_size": 512, "history": 200, "items": 1000, "item_tokens": 3, "codes": 8,
-          "beam_size": 20, "machine": {"cpu": "A CPU", "threads": 2, "commit": "abc"}}
+ROW = {
+    "name": "TokenRec-beam",
+    "users_a_second": 1234.5,
+    "seconds": [1.0, 2.0],
+    "times_slower": 20.04,
+    "times_slower_range": [19.0, 21.5],
+}
+RECORD = {
+    "dataset": "tiny",
+    "users": 40,
+    "batch_size": 512,
+    "history": 200,
+    "items": 1000,
+    "item_tokens": 3,
+    "codes": 8,
+    "beam_size": 20,
+    "machine": {"cpu": "A CPU", "threads": 2, "commit": "abc"},
+}
 
 
 def write_run(folder, name, seed, valid, test):
     path = folder / name / f"seed{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"card": {"dataset": "tiny"}, "best_valid_result": dict.fromkeys(beam.METRICS, valid),
-                                "test_result": dict.fromkeys(beam.METRICS, test)}))
+    path.write_text(
+        json.dumps(
+            {
+                "card": {"dataset": "tiny"},
+                "best_valid_result": dict.fromkeys(beam.METRICS, valid),
+                "test_result": dict.fromkeys(beam.METRICS, test),
+            }
+        )
+    )
 
 
 def test_a_row_compares_round_by_round():
@@ -44,7 +64,10 @@ def test_accuracy_stands_beside_speed_where_both_models_have_runs(tmp_path):
     table = beam.report({**record, "accuracy": known})
     assert "| TokenRec,repeat_bias=False |  |  | 1 | .1000 | .1000 | .0500 | .0500 |" in table
     assert "| TokenRec-beam | 1,234 | 20 (19 to 21.5) | 2 | .3500 | .3500 | .1500 | .1500 |" in table
-    assert "| other | 1,234 | 20 (19 to 21.5) |  |  |  |  |  |" in table and "A CPU, 2 threads, median of 2 rounds, commit abc." in table
+    assert (
+        "| other | 1,234 | 20 (19 to 21.5) |  |  |  |  |  |" in table
+        and "A CPU, 2 threads, median of 2 rounds, commit abc." in table
+    )
 
 
 def test_generate_finds_items_and_each_once(staged):
@@ -59,7 +82,13 @@ def test_generate_finds_items_and_each_once(staged):
 
 def test_the_table_that_is_printed_is_that_of_the_record(tmp_path, monkeypatch, capsys):
     """Also where rounding the record carries a speed over to another number."""
-    row = {"name": beam.BASE, "users_a_second": 9244.52, "seconds": [1.0], "times_slower": 1.0, "times_slower_range": [1.0, 1.0]}
+    row = {
+        "name": beam.BASE,
+        "users_a_second": 9244.52,
+        "seconds": [1.0],
+        "times_slower": 1.0,
+        "times_slower_range": [1.0, 1.0],
+    }
     monkeypatch.setattr(beam, "measure", lambda *_: {**RECORD, "rows": [row]})
     assert beam.main(["--dataset=tiny", f"--output={tmp_path}"]) == 0
     stored = json.loads((tmp_path / "tiny" / "beam.json").read_text())
@@ -67,7 +96,9 @@ def test_the_table_that_is_printed_is_that_of_the_record(tmp_path, monkeypatch, 
 
 
 def test_end_to_end(tiny, tmp_path, capsys):
-    settings = [argument for argument in TINY_TOKENREC if argument.split("=")[0] not in ("--show_progress", "--use_gpu")]
+    settings = [
+        argument for argument in TINY_TOKENREC if argument.split("=")[0] not in ("--show_progress", "--use_gpu")
+    ]
     arguments = ["--dataset=tiny", f"--data_path={tiny}", f"--output={tmp_path}", "--rounds=2", *settings]
     assert beam.main([*arguments, "--dropuot=0.1"]) == 2
     assert "did you mean dropout" in capsys.readouterr().err and not (tmp_path / "tiny").exists()

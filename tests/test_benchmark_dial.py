@@ -3,10 +3,9 @@
 import json
 from argparse import Namespace
 
-import pytest
-
 import dial
 import dial_report
+import pytest
 from conftest import TINY_CONTREC, changed
 from dial import Point
 
@@ -17,8 +16,16 @@ def options(**lists):
 
 def record(steps, samples, score, speed, guidance=0.0, noise=0.0):
     part = {"ndcg@10": score, "users_per_second": speed}
-    return {"steps": steps, "samples": samples, "guidance": guidance, "sampling_noise": noise, "commit": "abc",
-            "device": "cpu, 1 threads", "valid": part, "test": {"ndcg@10": score / 2, "users_per_second": 2 * speed}}
+    return {
+        "steps": steps,
+        "samples": samples,
+        "guidance": guidance,
+        "sampling_noise": noise,
+        "commit": "abc",
+        "device": "cpu, 1 threads",
+        "valid": part,
+        "test": {"ndcg@10": score / 2, "users_per_second": 2 * speed},
+    }
 
 
 @pytest.fixture
@@ -26,10 +33,22 @@ def content():
     """A record of four measured points and a skipped one."""
     skipped = {**record(50, 64, 0, 0), "estimated_seconds": 4321.0}
     del skipped["valid"], skipped["test"]
-    card = {"dataset": "tiny", "model": "ContRec", "seed": 1, "users": 40, "items": 1234, "ranking": {"test": "full"},
-            "seen_items_masked": False}
-    points = [skipped, record(10, 4, 0.12, 100), record(1, 1, 0.1, 5000), record(10, 1, 0.05, 1000),
-              record(10, 1, 0.06, 900, noise=1.0)]
+    card = {
+        "dataset": "tiny",
+        "model": "ContRec",
+        "seed": 1,
+        "users": 40,
+        "items": 1234,
+        "ranking": {"test": "full"},
+        "seen_items_masked": False,
+    }
+    points = [
+        skipped,
+        record(10, 4, 0.12, 100),
+        record(1, 1, 0.1, 5000),
+        record(10, 1, 0.05, 1000),
+        record(10, 1, 0.06, 900, noise=1.0),
+    ]
     return {"card": card, "settings": {}, "weights": "0", "points": points}
 
 
@@ -46,8 +65,10 @@ def test_what_a_head_cannot_do_is_left_out_with_a_message():
     found = dial.select(wanted, levels=10, guided=False)
     assert found.points == [Point(2, 1, 0, 0)]
     assert ["50 steps" in found.left_out[0], "guidance 1.5" in found.left_out[1]] == [True, True]
-    assert dial.select(wanted, levels=50, guided=True) == ([Point(2, 1, 0, 0), Point(50, 1, 0, 0), Point(2, 1, 1.5, 0),
-                                                            Point(50, 1, 1.5, 0)], [])
+    assert dial.select(wanted, levels=50, guided=True) == (
+        [Point(2, 1, 0, 0), Point(50, 1, 0, 0), Point(2, 1, 1.5, 0), Point(50, 1, 1.5, 0)],
+        [],
+    )
 
 
 @pytest.mark.parametrize("point", [Point(3, 1, 0, 0), Point(3, 1, 2.0, 0), Point(3, 4, 0, 0), Point(3, 1, 0, 1.0)])
@@ -64,11 +85,16 @@ def test_every_part_of_a_point_reaches_the_ranking(assembled, point):
     assert not loaded.model.full_sort_predict(users).allclose(before)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--dataset=tiny", "--steps", "0"], "0 is not at least 1"),
-    (["--dataset=tiny", "--sampling_noise", "0", "1.5"], "1.5 is not from 0 to 1"),
-    (["--checkpoint=saved/RUN", "--seed=3"], "leave out --model, --dataset and --seed"),
-    ([], "name a data set"), (["--dataset=tiny", "--epochs", "3"], "settings are --key=value")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--dataset=tiny", "--steps", "0"], "0 is not at least 1"),
+        (["--dataset=tiny", "--sampling_noise", "0", "1.5"], "1.5 is not from 0 to 1"),
+        (["--checkpoint=saved/RUN", "--seed=3"], "leave out --model, --dataset and --seed"),
+        ([], "name a data set"),
+        (["--dataset=tiny", "--epochs", "3"], "settings are --key=value"),
+    ],
+)
 def test_options_that_make_no_sense_are_refused(capsys, arguments, message):
     with pytest.raises(SystemExit):
         dial.main(arguments)
@@ -90,7 +116,8 @@ def test_the_table_is_sorted_and_marks_what_was_skipped(content):
         "| 0 | 0 | 1 | 10 | .0500 | .0250 | 1,000 | 2,000 |",
         "| 0 | 0 | 4 | 10 | **.1200** | .0600 | 100 | 200 |",
         "| 0 | 0 | 64 | 50 | skipped: about 4,321 s |  |  |  |",
-        "| 0 | 1 | 1 | 10 | .0600 | .0300 | 900 | 1,800 |"]
+        "| 0 | 1 | 1 | 10 | .0600 | .0300 | 900 | 1,800 |",
+    ]
     text = dial_report.report(content)
     assert "1,234 items, full ranking, seen items not masked" in text and "cpu, 1 threads, commit abc" in text
     assert text == dial_report.report({**content, "points": content["points"][::-1]})
@@ -98,9 +125,13 @@ def test_the_table_is_sorted_and_marks_what_was_skipped(content):
 
 def test_the_pivot_has_one_step_under_every_noise_and_holes_for_what_was_skipped(content):
     assert dial_report.pivot(content["points"]).splitlines() == [
-        "| guidance | sampling noise | samples | 1 step | 10 steps |", "| --- | --- | --- | --- | --- |",
-        "| 0 | 0 | 1 | .1000 | .0500 |", "| 0 | 0 | 4 |  | .1200 |",
-        "| 0 | 1 | 1 | .1000 | .0600 |", "| 0 | 1 | 4 |  |  |"]
+        "| guidance | sampling noise | samples | 1 step | 10 steps |",
+        "| --- | --- | --- | --- | --- |",
+        "| 0 | 0 | 1 | .1000 | .0500 |",
+        "| 0 | 0 | 4 |  | .1200 |",
+        "| 0 | 1 | 1 | .1000 | .0600 |",
+        "| 0 | 1 | 4 |  |  |",
+    ]
 
 
 def test_the_picture_has_a_panel_a_noise_and_a_line_a_number_of_samples(content, tmp_path, monkeypatch):
@@ -128,7 +159,11 @@ def test_from_training_to_the_picture(tiny, workplace, monkeypatch, capsys):
     folder = workplace / "results" / "tiny-dial"
     stored = json.loads((folder / "dial.json").read_text())
     assert [dial.point_of(each) for each in stored["points"]] == [
-        Point(1, 1, 0, 0), Point(2, 1, 0, 0), Point(1, 2, 0, 0), Point(2, 2, 0, 0)]
+        Point(1, 1, 0, 0),
+        Point(2, 1, 0, 0),
+        Point(1, 2, 0, 0),
+        Point(2, 2, 0, 0),
+    ]
     trained = json.loads((folder / "saved" / "ContRec-seed2020" / "result.json").read_text())
     assert stored["points"][0]["valid"]["ndcg@10"] == pytest.approx(trained["best_valid_result"]["ndcg@10"], abs=1e-4)
     assert stored["points"][0]["test"]["ndcg@10"] == pytest.approx(trained["test_result"]["ndcg@10"], abs=1e-4)
@@ -142,13 +177,22 @@ def test_from_training_to_the_picture(tiny, workplace, monkeypatch, capsys):
 
     # again from the checkpoint: only what is new is measured, and what was skipped only under a higher limit
     measured = []
+
     def estimate(loaded):
         measured.append(loaded.config["diffusion_steps"])
         return 100
 
     monkeypatch.setattr(dial, "estimate_seconds", estimate)
-    given = [f"--checkpoint={folder / 'saved' / 'ContRec-seed2020'}", "--samples", "1", "--steps", "1", "4",
-             "--sampling_noise", "0"]
+    given = [
+        f"--checkpoint={folder / 'saved' / 'ContRec-seed2020'}",
+        "--samples",
+        "1",
+        "--steps",
+        "1",
+        "4",
+        "--sampling_noise",
+        "0",
+    ]
     assert turn_dial(*given) == 0 and measured == [4]
     assert turn_dial(*given) == 0 and measured == [4]
     assert json.loads((folder / "dial.json").read_text())["points"][-1]["estimated_seconds"] == 100

@@ -2,10 +2,10 @@
 
 import json
 
-import pytest
-
 import grid
+import pytest
 from conftest import TINY
+
 from recbole_contrec.settings.config import Config
 
 POINTS = [{"learning_rate": 1e-9}, {"learning_rate": 0.01}]
@@ -20,9 +20,15 @@ def test_every_grid_sets_what_its_model_knows(path):
         Config(model, dataset, arguments=list(grid.settings_of(point)))
 
 
-@pytest.mark.parametrize("text, message", [
-    ("learning_rate: [1, 2]", "a list of mappings"), ("- 1", "a list of mappings"), ("- {}", "a list of mappings"),
-    ("- {a: 1}\n- {b: 1}", "the same keys")])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("learning_rate: [1, 2]", "a list of mappings"),
+        ("- 1", "a list of mappings"),
+        ("- {}", "a list of mappings"),
+        ("- {a: 1}\n- {b: 1}", "the same keys"),
+    ],
+)
 def test_what_is_no_grid_is_refused(tmp_path, capsys, text, message):
     path = tmp_path / "grid.yaml"
     path.write_text(text)

@@ -8,28 +8,50 @@ import torch
 from measuring import in_workplace
 from search_report import report
 
-SMALL = ["--rounds=1", "--threads=1", "--dataset=tiny", "--catalogues", "50", "500", "--users=8", "--history=5", "--beam_size=4",
-         "--batches=1", "--MAX_ITEM_LIST_LENGTH=10", "--hidden_size=16", "--vector_size=16", "--n_layers=1", "--inner_size=32"]
+SMALL = [
+    "--rounds=1",
+    "--threads=1",
+    "--dataset=tiny",
+    "--catalogues",
+    "50",
+    "500",
+    "--users=8",
+    "--history=5",
+    "--beam_size=4",
+    "--batches=1",
+    "--MAX_ITEM_LIST_LENGTH=10",
+    "--hidden_size=16",
+    "--vector_size=16",
+    "--n_layers=1",
+    "--inner_size=32",
+]
 
 
 @pytest.fixture
 def measured(tiny, tmp_path, monkeypatch):
     """A function (*arguments) -> exit code; in this process, where the libraries are loaded already."""
-    monkeypatch.setattr(search, "isolated",
-                        lambda function, *arguments, threads: in_workplace(function, arguments, threads))
+    monkeypatch.setattr(
+        search, "isolated", lambda function, *arguments, threads: in_workplace(function, arguments, threads)
+    )
 
     def run(*arguments):
         return search.main([*SMALL, f"--data_path={tiny}", f"--output={tmp_path / 'search.json'}", *arguments])
+
     return run
 
 
 def test_both_parts_end_to_end(measured, tmp_path, capsys):
     assert measured() == 0
     printed, record = capsys.readouterr().out, json.loads((tmp_path / "search.json").read_text())
-    assert {"cpu", "threads", "versions", "commit"} <= record["machine"].keys() and str(tmp_path) not in json.dumps(record)
+    assert {"cpu", "threads", "versions", "commit"} <= record["machine"].keys() and str(tmp_path) not in json.dumps(
+        record
+    )
     users, catalogue = record["parts"]["users"], record["parts"]["catalogue"]
     assert users["users"] == 40 and users["items"] == 60 and users["history"] == 10 and users["users_a_second"] > 0
-    assert sum(users["core_share"].values()) == pytest.approx(1, abs=1e-3) and set(users["core_share"]) == {*search.WORK, "rest"}
+    assert sum(users["core_share"].values()) == pytest.approx(1, abs=1e-3) and set(users["core_share"]) == {
+        *search.WORK,
+        "rest",
+    }
     assert all(users["mflop_a_user"][part] > 0 for part in ("prompt", "decoder", "heads"))
     assert users["mflop_a_user"]["search"] == users["mflop_a_user"]["rest"] == 0
     assert [row["items"] for row in catalogue["rows"]] == [50, 500] and catalogue["rows"][0]["codes"] == 256

@@ -19,23 +19,52 @@ from synthetic import SyntheticDataset, random_histories, write_atomic_files
 
 from recbole_contrec.retrieval import CatalogueCrossEntropy
 
-SETTINGS = [argument[2:] for argument in TINY_CONTREC if argument.split("=")[0] not in
-            ("--MAX_ITEM_LIST_LENGTH", "--show_progress", "--use_gpu", "--train_batch_size")]
-SMALL = ["--rounds=1", "--batches=1", "--seconds=0", "--dataset=tiny", "--histories", "10", "--matrix_sizes", "32",
-         "--catalogues", "50", "500", "--score_memory=0.1", "--ranked_users=20", "--items=100", "--lengths", "5", "10",
-         "--targets=1000", "--users", "30", "60", "--rows=1", "--train_batch_size=64", "--settings", *SETTINGS]
+SETTINGS = [
+    argument[2:]
+    for argument in TINY_CONTREC
+    if argument.split("=")[0] not in ("--MAX_ITEM_LIST_LENGTH", "--show_progress", "--use_gpu", "--train_batch_size")
+]
+SMALL = [
+    "--rounds=1",
+    "--batches=1",
+    "--seconds=0",
+    "--dataset=tiny",
+    "--histories",
+    "10",
+    "--matrix_sizes",
+    "32",
+    "--catalogues",
+    "50",
+    "500",
+    "--score_memory=0.1",
+    "--ranked_users=20",
+    "--items=100",
+    "--lengths",
+    "5",
+    "10",
+    "--targets=1000",
+    "--users",
+    "30",
+    "60",
+    "--rows=1",
+    "--train_batch_size=64",
+    "--settings",
+    *SETTINGS,
+]
 
 
 @pytest.fixture
 def measured(tiny, tmp_path, monkeypatch):
     """A function (*arguments) -> content of the JSON file; in this process, where the libraries are loaded already."""
-    monkeypatch.setattr(speed, "isolated",
-                        lambda function, *arguments, threads: in_workplace(function, arguments, threads))
+    monkeypatch.setattr(
+        speed, "isolated", lambda function, *arguments, threads: in_workplace(function, arguments, threads)
+    )
 
     def run(*arguments):
         output = tmp_path / "results" / "speed.json"
         speed.main([*SMALL, f"--data_path={tiny}", f"--output={output}", *arguments])
         return json.loads(output.read_text())
+
     return run
 
 
@@ -61,7 +90,10 @@ def test_all_parts_end_to_end(measured, tmp_path, capsys):
         assert row["share"] == pytest.approx(reached / row["matrix_gflops"], rel=1e-3)
     ranking = result["parts"]["ranking"]
     assert [(row["method"], row["items"]) for row in ranking["rows"]] == [
-        ("full_sort", 50), ("top_k", 50), ("top_k", 500)]  # 500 items need more than --score_memory
+        ("full_sort", 50),
+        ("top_k", 50),
+        ("top_k", 500),
+    ]  # 500 items need more than --score_memory
     assert len(ranking["growth"]["top_k"]["seconds"]) == 1 and ranking["growth"]["full_sort"]["seconds"] == []
     assert [row["history"] for row in result["parts"]["history"]["rows"]] == [5, 10]
     users = result["parts"]["users"]["rows"]
@@ -90,13 +122,30 @@ def test_what_cannot_be_measured_is_said_in_one_line(measured, capsys):
 
 
 def test_summary_shows_the_ratios_of_the_file():
-    row = {"model": "ContRec", "history": 50, "seconds_an_epoch": 7.91, "targets_a_second": 12345.6,
-           "train_batch_size": 1024, "times_faster": 29.96, "times_faster_range": [28.0, 31.0],
-           "batches_timed": [4, 7], "batches_an_epoch": 95,
-           "seconds_before_training": 3.9}
-    result = {"machine": {"cpu": "A CPU", "threads": 1, "cores": 2, "load_at_start": 0.1, "commit": "abc",
-                          "versions": {"torch": "2.0"}},
-              "settings": {"seed": 7, "settings": []}, "parts": {"train": {"dataset": "ml-100k", "rows": [row]}}}
+    row = {
+        "model": "ContRec",
+        "history": 50,
+        "seconds_an_epoch": 7.91,
+        "targets_a_second": 12345.6,
+        "train_batch_size": 1024,
+        "times_faster": 29.96,
+        "times_faster_range": [28.0, 31.0],
+        "batches_timed": [4, 7],
+        "batches_an_epoch": 95,
+        "seconds_before_training": 3.9,
+    }
+    result = {
+        "machine": {
+            "cpu": "A CPU",
+            "threads": 1,
+            "cores": 2,
+            "load_at_start": 0.1,
+            "commit": "abc",
+            "versions": {"torch": "2.0"},
+        },
+        "settings": {"seed": 7, "settings": []},
+        "parts": {"train": {"dataset": "ml-100k", "rows": [row]}},
+    }
     table = summary(result)
     assert "| ContRec | 50 | 7.91 | 12,346 | 30 (28 to 31) | 1024 | 4 to 7 of 95 | 3.9 |" in table
     assert "A CPU, 1 thread of 2 cores, load 0.1 at the start; torch 2.0, commit abc, seed 7." in table
@@ -192,7 +241,9 @@ def test_released_scheme_does_all_its_calls(config_of):
     calls = {"words": [], "denoiser": 0}
     own_keys = scheme.decoder._keys_and_values  # computed for every position that a block reads
     scheme.decoder._keys_and_values = lambda block, hidden: (
-        calls["words"].append(hidden.shape[1]) if block is scheme.decoder.transformer.h[0] else None) or own_keys(block, hidden)
+        (calls["words"].append(hidden.shape[1]) if block is scheme.decoder.transformer.h[0] else None)
+        or own_keys(block, hidden)
+    )
     scheme.head.denoiser.register_forward_hook(lambda *_: calls.update(denoiser=calls["denoiser"] + 1))
     scores, seconds = scheme.recommend(torch.randn(12, 16))
     assert calls == {"words": [12] + 63 * [1], "denoiser": 400}

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-
 import unseen
 from conftest import TINY_CONTREC
 from held_out import HeldOutDataset
+from runs import Result
+
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.settings.config import Config
-from runs import Result
 
 
 @pytest.fixture
@@ -20,8 +20,15 @@ def data_of(tiny, workplace):
     unseen.write_properties(workplace / "properties", ["ContRec"])
 
     def build(hold, *arguments):
-        return load_data(Config("ContRec-held-out", "tiny", properties=str(workplace / "properties"), arguments=[
-            *TINY_CONTREC, f"--data_path={tiny}", f"--hold={hold}", "--hold_share=0.2", *arguments]))
+        return load_data(
+            Config(
+                "ContRec-held-out",
+                "tiny",
+                properties=str(workplace / "properties"),
+                arguments=[*TINY_CONTREC, f"--data_path={tiny}", f"--hold={hold}", "--hold_share=0.2", *arguments],
+            )
+        )
+
     return build
 
 
@@ -49,9 +56,14 @@ def test_training_and_validation_know_nothing_of_what_is_held_out(data_of, confi
 def test_removed_interactions_come_in_order_of_time(data_of, config_of):
     """In the tiny data time is the place in a history."""
     removed, histories = data_of("items").train.dataset.removed, load_data(config_of()).train.dataset.histories
-    place = [min(np.flatnonzero(histories.items[start:end] == item)[0] for user, start, end in zip(
-        histories.users, histories.offsets, histories.offsets[1:]) if user == wanted)
-        for wanted, item in zip(removed.users, removed.items)]
+    place = [
+        min(
+            np.flatnonzero(histories.items[start:end] == item)[0]
+            for user, start, end in zip(histories.users, histories.offsets, histories.offsets[1:])
+            if user == wanted
+        )
+        for wanted, item in zip(removed.users, removed.items)
+    ]
     assert place == sorted(place) and len(set(place)) > 3
 
 
@@ -66,9 +78,14 @@ def test_means_weigh_seeds_by_their_targets_and_the_same_users_are_found():
 
     def of(seed, held_out, score, share=0.05):
         group = {"targets": len(held_out), "ndcg@10": score, "hit@10": score, "hit@20": score}
-        parts = dict.fromkeys(("model", "popularity", "stand-in"), {"held out": group, "others": {**group, "ndcg@10": 0.5}})
-        return Result("ContRec", {"card": {"seed": seed}, "measured": {"hold_share": share, "early": 10, "held_out": held_out, **parts}},
-                      {"user": np.array(["c", "a", "b"]), "rank": np.array([1, 1, 99]), "ties": np.zeros(3, int)})
+        parts = dict.fromkeys(
+            ("model", "popularity", "stand-in"), {"held out": group, "others": {**group, "ndcg@10": 0.5}}
+        )
+        return Result(
+            "ContRec",
+            {"card": {"seed": seed}, "measured": {"hold_share": share, "early": 10, "held_out": held_out, **parts}},
+            {"user": np.array(["c", "a", "b"]), "rank": np.array([1, 1, 99]), "ties": np.zeros(3, int)},
+        )
 
     results = [of(1, ["a", "b"], 0.4), of(2, ["c"], 0.1)]
     line = unseen.users_table({"ContRec": results}, {"ContRec": trained}).splitlines()[2]
@@ -83,8 +100,21 @@ def test_means_weigh_seeds_by_their_targets_and_the_same_users_are_found():
 @pytest.mark.parametrize("hold", ["users", "items"])
 def test_from_runs_to_a_table(tiny, workplace, hold, capsys):
     settings = [argument for argument in TINY_CONTREC if "show_progress" not in argument]
-    assert unseen.main([f"--hold={hold}", "--dataset=tiny", f"--data_path={tiny}", "--output=results", "--share=0.2",
-                        "--models", "ContRec", *settings]) == 0
+    assert (
+        unseen.main(
+            [
+                f"--hold={hold}",
+                "--dataset=tiny",
+                f"--data_path={tiny}",
+                "--output=results",
+                "--share=0.2",
+                "--models",
+                "ContRec",
+                *settings,
+            ]
+        )
+        == 0
+    )
     folder = workplace / "results" / f"tiny-unseen-{hold}"
     stored = json.loads((folder / "ContRec" / "seed2020.json").read_text())
     assert not (folder / "properties").exists() and str(workplace) not in json.dumps(stored)

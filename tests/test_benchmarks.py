@@ -4,15 +4,15 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
-import pytest
-
 import asked
 import compare as compare_script
+import numpy as np
+import pytest
 import runs
 import significance
 import tables
 from conftest import TINY_CONTREC
+
 from recbole_contrec.errors import UserError
 
 # significance
@@ -54,12 +54,33 @@ def write_result(folder, name, seed, ranks, model="ContRec", score=0.1, masked=F
     """A result as a run leaves it."""
     metrics = {metric: 0.01 * seed + score for metric in tables.METRICS}
     content = {
-        "best_valid_score": score, "best_epoch": 1, "epochs": 3, "test_result": metrics, "test_result_seen_masked": metrics,
-        "curve": [{"epoch": epoch, "seconds": 1.0, "core_seconds": 10.0 * (epoch + 1), "score": score * (epoch + 1) / 2} for epoch in range(3)],
-        "seconds": {"training": 111.0}, "stages": {"item vectors": {"seconds": 2.0}},
-        "card": {**dict.fromkeys(tables.SHARED), "model": model, "dataset": "tiny", "max_history": 50, "seed": seed,
-                 "seen_items_masked": masked, "test_users_per_second": 1234.5, "peak_memory_mib": 700, "parameters": 9999,
-                 "device": "cpu, 1 threads", "commit": "abc", "valid_metric": "NDCG@10", **card}}
+        "best_valid_score": score,
+        "best_epoch": 1,
+        "epochs": 3,
+        "test_result": metrics,
+        "test_result_seen_masked": metrics,
+        "curve": [
+            {"epoch": epoch, "seconds": 1.0, "core_seconds": 10.0 * (epoch + 1), "score": score * (epoch + 1) / 2}
+            for epoch in range(3)
+        ],
+        "seconds": {"training": 111.0},
+        "stages": {"item vectors": {"seconds": 2.0}},
+        "card": {
+            **dict.fromkeys(tables.SHARED),
+            "model": model,
+            "dataset": "tiny",
+            "max_history": 50,
+            "seed": seed,
+            "seen_items_masked": masked,
+            "test_users_per_second": 1234.5,
+            "peak_memory_mib": 700,
+            "parameters": 9999,
+            "device": "cpu, 1 threads",
+            "commit": "abc",
+            "valid_metric": "NDCG@10",
+            **card,
+        },
+    }
     path = folder / name / f"seed{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -83,7 +104,9 @@ def test_rows_are_ordered_by_validation_and_their_means_are_right(folder):
     assert line.startswith("| ContRec | 2 | 50 | .2000 | **.2150** ± .0071 | .2150 ± .0071 |")
     costs = tables.cost_table(table).splitlines()
     assert "core-s to SASRec's best, .1000" in costs[0]
-    assert costs[2].startswith("| ContRec | 10.0 | 22.0 | 12.0 | 3 | 111 | 1,234 | 700 | 9,999 |")  # .1 in its first epoch
+    assert costs[2].startswith(
+        "| ContRec | 10.0 | 22.0 | 12.0 | 3 | 111 | 1,234 | 700 | 9,999 |"
+    )  # .1 in its first epoch
     assert costs[3].startswith("| SASRec | 10.0 | 22.0 | 22.0 |")
     assert "to SASRec's best" not in tables.cost_table(table[:1])
 
@@ -93,7 +116,9 @@ def test_seconds_of_two_devices_have_no_mean(folder):
     row = tables.rows(folder, ["ContRec"])[0]
     row.results[2].content["curve"][-1]["core_seconds"] = 9999
     line = tables.cost_table([row]).splitlines()[2]
-    assert line.startswith("| ContRec | 10.0 | ") and "| cpu, 1 threads (2 of 3 runs) |" in line and len(row.results) == 3
+    assert (
+        line.startswith("| ContRec | 10.0 | ") and "| cpu, 1 threads (2 of 3 runs) |" in line and len(row.results) == 3
+    )
     assert tables.overview_table({"tiny": [row]}).splitlines()[2].endswith("| 0.4 |")
 
 
@@ -135,25 +160,50 @@ def test_seconds_until_a_score_is_reached(folder):
 
 
 def test_an_epoch_without_a_validation_is_an_epoch():
-    assert tables.epoch_seconds({"curve": [{"epoch": 4, "core_seconds": 50.0}, {"epoch": 9, "core_seconds": 120.0}]}) == 12
+    assert (
+        tables.epoch_seconds({"curve": [{"epoch": 4, "core_seconds": 50.0}, {"epoch": 9, "core_seconds": 120.0}]}) == 12
+    )
 
 
 def test_health_of_codes_is_the_worst_of_seeds_and_codebooks(tmp_path):
-    report = {"rows": 5, "codes": 4, "codes_in_use": [1.0, 0.75], "perplexity": [0.8, 0.7], "collisions": 0.5, "collisions_left": 0.0,
-              "unexplained_held_out": 0.4, "neighbour_overlap": 0.6}
+    report = {
+        "rows": 5,
+        "codes": 4,
+        "codes_in_use": [1.0, 0.75],
+        "perplexity": [0.8, 0.7],
+        "collisions": 0.5,
+        "collisions_left": 0.0,
+        "unexplained_held_out": 0.4,
+        "neighbour_overlap": 0.6,
+    }
     worse = {**report, "codes_in_use": [0.5, 1.0], "perplexity": [0.9, 0.625], "unexplained_held_out": 0.6}
     other, ranks = {**worse, "rows": 6}, np.ones(6)
-    for name, of_seeds in (("TokenRec", (report, worse)), ("TokenRec-beam", (worse, report)), ("wide", (other, other)), ("ContRec", ({}, {}))):
+    for name, of_seeds in (
+        ("TokenRec", (report, worse)),
+        ("TokenRec-beam", (worse, report)),
+        ("wide", (other, other)),
+        ("ContRec", ({}, {})),
+    ):
         for seed, found in enumerate(of_seeds):
-            write_result(tmp_path, name, seed, ranks, model="TokenRec", score={"TokenRec": 0.3, "TokenRec-beam": 0.2}.get(name, 0.1))
+            write_result(
+                tmp_path,
+                name,
+                seed,
+                ranks,
+                model="TokenRec",
+                score={"TokenRec": 0.3, "TokenRec-beam": 0.2}.get(name, 0.1),
+            )
             path = tmp_path / name / f"seed{seed}.json"
             content = json.loads(path.read_text())
             content["stages"]["item tokenizer"] = {"seconds": 1.0, "report": found}
             path.write_text(json.dumps(content))
     lines = tables.codes_table(tables.rows(tmp_path)).splitlines()[2:]
-    assert [line.split(" | ") for line in lines] == [  # TokenRec-beam has the tokenizers of TokenRec, ContRec has no codes
+    assert [
+        line.split(" | ") for line in lines
+    ] == [  # TokenRec-beam has the tokenizers of TokenRec, ContRec has no codes
         ["| TokenRec", "items", "2", "5", "2 of 4", ".5000", ".6250", "50.0%", "0.0%", ".5000", ".6000 |"],
-        ["| wide", "items", "2", "6", "2 of 4", ".5000", ".6250", "50.0%", "0.0%", ".6000", ".6000 |"]]
+        ["| wide", "items", "2", "6", "2 of 4", ".5000", ".6250", "50.0%", "0.0%", ".6000", ".6000 |"],
+    ]
 
 
 def test_an_empty_folder_says_so(tmp_path):
@@ -166,7 +216,9 @@ def test_an_empty_folder_says_so(tmp_path):
 
 def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
     def compare(*arguments):
-        return compare_script.main(["--dataset=tiny", f"--data_path={tiny}", "--output=results", "--seeds=1", *arguments])
+        return compare_script.main(
+            ["--dataset=tiny", f"--data_path={tiny}", "--output=results", "--seeds=1", *arguments]
+        )
 
     settings = [argument for argument in TINY_CONTREC if "show_progress" not in argument]
     assert compare("--models", "ContRec", *settings) == 0
@@ -191,9 +243,15 @@ def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
     others = [*(argument for argument in settings if "dropout" not in argument), "--dropout=0.25"]
     assert compare("--models", "ContRec", *others) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "seed2020.json was run with dropout=0.3, not 0.25. Choose" in error and "--again" in error
+    assert (
+        error.count("\n") == 1
+        and "seed2020.json was run with dropout=0.3, not 0.25. Choose" in error
+        and "--again" in error
+    )
     (tiny / "tiny" / "tiny.inter").write_text((tiny / "tiny" / "tiny.inter").read_text().replace("\ti7\t", "\ti8\t", 1))
-    assert compare("--models", "ContRec", *settings) == 2 and "was run with another tiny.inter" in capsys.readouterr().err
+    assert (
+        compare("--models", "ContRec", *settings) == 2 and "was run with another tiny.inter" in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         compare("--models", "Pop", "ContRec", "--name=both")
     with pytest.raises(SystemExit, match="2"):
@@ -206,8 +264,17 @@ def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys,
     from recbole_contrec.quick_start import run
     from recbole_contrec.training.trainer import RunTrainer
 
-    one = runs.Run("ContRec", "tiny", 2020, workplace / "results", settings=tuple(
-        argument for argument in (*TINY_CONTREC, "--epochs=4") if "show_progress" not in argument and argument != "--epochs=2"))
+    one = runs.Run(
+        "ContRec",
+        "tiny",
+        2020,
+        workplace / "results",
+        settings=tuple(
+            argument
+            for argument in (*TINY_CONTREC, "--epochs=4")
+            if "show_progress" not in argument and argument != "--epochs=2"
+        ),
+    )
     save_last = RunTrainer._save_last
 
     def save_and_die(self, epoch, train_data):
@@ -225,8 +292,20 @@ def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys,
     epochs = []
     runs.execute(one, str(tiny), lambda epoch, score: epochs.append(epoch))
     assert epochs == [2, 3] and json.loads(one.result.read_text())["epochs"] == 4
-    assert compare_script.main(["--models", "ContRec", "--dataset=tiny", f"--data_path={tiny}", "--output=other", "--seeds=1",
-                                "--dropuot=0.1"]) == 2
+    assert (
+        compare_script.main(
+            [
+                "--models",
+                "ContRec",
+                "--dataset=tiny",
+                f"--data_path={tiny}",
+                "--output=other",
+                "--seeds=1",
+                "--dropuot=0.1",
+            ]
+        )
+        == 2
+    )
     assert "unknown setting dropuot" in capsys.readouterr().err
     assert not list((workplace / "other").rglob("*"))
 

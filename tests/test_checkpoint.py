@@ -105,12 +105,15 @@ def test_a_folder_beside_it_appears_when_it_is_complete(tmp_path):
             (folder / f"{text}.txt").write_text(text)
             if error is not None:
                 raise error
+
         return write
 
     for text in ("first", "second"):  # what is there is replaced
         checkpoint.save_folder(tmp_path / "run" / "adapter", writer(text))
     with pytest.raises(UserError, match="no space left.*--checkpoint_dir"):
-        checkpoint.save_folder(tmp_path / "run" / "adapter", writer("third", OSError(errno.ENOSPC, "No space left on device")))
+        checkpoint.save_folder(
+            tmp_path / "run" / "adapter", writer("third", OSError(errno.ENOSPC, "No space left on device"))
+        )
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         checkpoint.save_folder(tmp_path / "run" / "adapter", writer("third", ZeroDivisionError()))
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["run/adapter/second.txt"]

@@ -21,9 +21,17 @@ def chosen(given, final=None):
     return final
 
 
-@pytest.mark.parametrize("gpu, available, visible, device", [
-    ("1", True, "1", "cuda"), (2, True, "2", "cuda"), ([3], True, "3", "cuda"), ("GPU-8f2a", True, "GPU-8f2a", "cuda"),
-    ("", True, "untouched", "cpu"), ("4", False, "4", "cpu")])
+@pytest.mark.parametrize(
+    "gpu, available, visible, device",
+    [
+        ("1", True, "1", "cuda"),
+        (2, True, "2", "cuda"),
+        ([3], True, "3", "cuda"),
+        ("GPU-8f2a", True, "GPU-8f2a", "cuda"),
+        ("", True, "untouched", "cpu"),
+        ("4", False, "4", "cpu"),
+    ],
+)
 def test_one_gpu_or_the_cpu(monkeypatch, gpu, available, visible, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     final = chosen({"gpu_id": gpu})
@@ -31,8 +39,10 @@ def test_one_gpu_or_the_cpu(monkeypatch, gpu, available, visible, device):
     assert chosen({"use_gpu": False})["device"] == torch.device("cpu")
 
 
-@pytest.mark.parametrize("gpu, text", [("0,1", "names 2 GPUs"), ([0, 1], "names 2 GPUs"), ("cuda:1", "must be the number"),
-                                       (-1, "must be the number")])
+@pytest.mark.parametrize(
+    "gpu, text",
+    [("0,1", "names 2 GPUs"), ([0, 1], "names 2 GPUs"), ("cuda:1", "must be the number"), (-1, "must be the number")],
+)
 def test_what_is_no_single_gpu_is_refused(gpu, text):
     with pytest.raises(UserError, match=text):
         chosen({"gpu_id": gpu})

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 import yaml
-
 from conftest import TINY, TINY_CONTREC, changed, write_atomic_files
+
 from recbole_contrec.__main__ import main
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.registry import package_properties
@@ -47,8 +47,11 @@ def prepared(tmp_path_factory):
     os.chdir(folder)
     try:
         write_atomic_files(folder / "data")
-        atomic("short", "user_id:token item_id:token timestamp:float",
-               ["u1 a 1", "u1 b 2", "u1 c 3", "u1 d 4", "u2 a 1", "u2 b 2"])
+        atomic(
+            "short",
+            "user_id:token item_id:token timestamp:float",
+            ["u1 a 1", "u1 b 2", "u1 c 3", "u1 d 4", "u2 a 1", "u2 b 2"],
+        )
         atomic("untimed", "user_id:token item_id:token", ["u1 a", "u1 b", "u1 c"])
         atomic("nobody", "item_id:token timestamp:float", ["a 1", "b 2", "c 3"])
         Path("broken.yaml").write_text("epochs: 1\nseed: 1: 2\n")
@@ -56,7 +59,7 @@ def prepared(tmp_path_factory):
         assert main(train("--epochs=1", "--run_name=mine")) == 0
         assert main(train("--model=SASRec", "--epochs=1", "--run_name=other")) == 0
         whole = Path("saved/mine/best.safetensors").read_bytes()
-        Path("cut.safetensors").write_bytes(whole[:len(whole) // 2])
+        Path("cut.safetensors").write_bytes(whole[: len(whole) // 2])
     finally:
         os.chdir(before)
     return folder
@@ -73,10 +76,12 @@ def here(prepared, tmp_path, monkeypatch):
 @pytest.fixture
 def command(capsys):
     """A function (*arguments) -> exit code and what was printed."""
+
     def call(*arguments):
         capsys.readouterr()
         code = main(list(arguments))
         return Done(code, *capsys.readouterr())
+
     return call
 
 
@@ -126,8 +131,11 @@ MISTAKES = [
     ("nothing left", train("--user_inter_num_interval=[1000,inf)"), ["'tiny'", "empty", "[1000,inf)", "Loosen"]),
     ("two items", train("--dataset=short"), ["fewer than three", "user 'u2' has 2", "user_inter_num_interval=[3,inf)"]),
     ("unknown setting", train("--hiden_size=16"), ["unknown setting hiden_size", "did you mean hidden_size"]),
-    ("unknown setting in a file", train("--config_files=misspelt.yaml"),
-     ["misspelt.yaml", "unknown setting hiden_size", "did you mean hidden_size"]),
+    (
+        "unknown setting in a file",
+        train("--config_files=misspelt.yaml"),
+        ["misspelt.yaml", "unknown setting hiden_size", "did you mean hidden_size"],
+    ),
     ("type", train("--n_layers=two"), ["n_layers='two'", "whole number", "ContRec.yaml"]),
     ("range", train("--dropout=1.5"), ["dropout=1.5", "from 0 to below 1"]),
     ("choice", train("--similarity=cosin"), ["similarity='cosin'", "did you mean cosine"]),
@@ -146,14 +154,30 @@ MISTAKES = [
     ("vectors", train("--item_vectors=missing.npy"), ["item_vectors=missing.npy", "file"]),
     ("text encoder", train("--item_vectors=text", "--text_encoder=./none"), ["text_encoder=./none", "no such folder"]),
     ("text encoder without texts", train("--text_encoder=./none"), ["text_encoder='./none'", "item_vectors=svd asks"]),
-    ("output in the place of other runs", train("--checkpoint_dir=new/saved", "--output=new"), ["the run makes a folder of this name"]),
-    ("output over the model", train("--run_name=new", "--output=saved/new/best.safetensors"), ["the run keeps its best.safetensors"]),
+    (
+        "output in the place of other runs",
+        train("--checkpoint_dir=new/saved", "--output=new"),
+        ["the run makes a folder of this name"],
+    ),
+    (
+        "output over the model",
+        train("--run_name=new", "--output=saved/new/best.safetensors"),
+        ["the run keeps its best.safetensors"],
+    ),
     ("resume of an empty name", train("--resume="), ["--resume= names no folder of a run"]),
     ("properties of an empty name", train("--properties="), ["--properties=: there is no such folder"]),
-    ("bytes that are no text", train("--run_name=x\udcff"), ["run_name='x\\udcff': holds bytes or characters that are no text"]),
+    (
+        "bytes that are no text",
+        train("--run_name=x\udcff"),
+        ["run_name='x\\udcff': holds bytes or characters that are no text"],
+    ),
     ("resume nothing", train("--resume=nowhere"), ["no checkpoint nowhere"]),
     ("resume another model", train("--resume=saved/other"), ["SASRec, not of ContRec"]),
-    ("resume another size", train("--resume=saved/mine", "--hidden_size=32"), ["trained with hidden_size=16", "same settings"]),
+    (
+        "resume another size",
+        train("--resume=saved/mine", "--hidden_size=32"),
+        ["trained with hidden_size=16", "same settings"],
+    ),
     ("output folder", train("--output=broken.yaml/result.json"), ["cannot write", "broken.yaml/result.json"]),
     ("checkpoint folder", train("--checkpoint_dir=broken.yaml/saved"), ["broken.yaml/saved"]),
     ("command", ["recomend", "--checkpoint=saved/mine"], ["unknown command 'recomend'", "did you mean recommend"]),
@@ -266,7 +290,9 @@ def test_list_models(workplace, command):
 
 
 def test_list_models_of_a_user(workplace, command):
-    yaml_of("mine", "MyRec", "# A child of mine, told\n# over two lines. Not shown.\nextends: ContRec\n# Nor is this.\n")
+    yaml_of(
+        "mine", "MyRec", "# A child of mine, told\n# over two lines. Not shown.\nextends: ContRec\n# Nor is this.\n"
+    )
     assert "A child of mine, told over two lines.\n" in command("--list-models", "--properties=mine").out
     assert "MyRec" not in command("--list-models").out
 
@@ -303,8 +329,12 @@ def test_a_model_that_is_a_yaml_file(here, command, folder, options):
     assert child["card"]["model"] == "MyRec"
     different = {key for key in child["settings"] if child["settings"][key] != parent["settings"].get(key)}
     assert {"head_depth", "item_tokens"} <= different and "hidden_size" not in different
-    head = {run: [name for name in checkpoint.load(f"saved/{run}/best.safetensors").part("model")
-                  if name.startswith("head.")] for run in ("mine", "child")}
+    head = {
+        run: [
+            name for name in checkpoint.load(f"saved/{run}/best.safetensors").part("model") if name.startswith("head.")
+        ]
+        for run in ("mine", "child")
+    }
     assert 0 < len(head["child"]) < len(head["mine"])  # one block of the denoiser instead of two
 
     done = command("recommend", "--checkpoint=saved/child", "--users=u3", "--k=3", *options)
@@ -340,8 +370,11 @@ class MyModel(SequentialRecommender):
 
 def test_a_model_class_of_ones_own(here, command):
     Path("module_of_mine.py").write_text(OWN_MODEL)
-    yaml_of("properties", "Own", "model_class: module_of_mine:MyModel\nwidth: 24  # (int; >= 1) Width.\n"
-                                 "loss_type: CE\nlearning_rate: 0.05\n")
+    yaml_of(
+        "properties",
+        "Own",
+        "model_class: module_of_mine:MyModel\nwidth: 24  # (int; >= 1) Width.\nloss_type: CE\nlearning_rate: 0.05\n",
+    )
     try:
         assert command(*train("--model=Own", "--width=32", "--epochs=10", "--run_name=own")).code == 0
         result = result_of("own")
@@ -359,10 +392,16 @@ def test_a_folder_of_files_with_other_column_names(here, command):
     header, *rows = [line.split("\t") for line in Path("data/tiny/tiny.inter").read_text().splitlines()]
     assert header[0::3] == ["user_id:token", "timestamp:float"]
     atomic("odd", "uid:token iid:token ts:float", [" ".join([user, item, time]) for user, item, _, time in rows])
-    atomic("usual", "user_id:token item_id:token timestamp:float",
-           [" ".join([user, item, time]) for user, item, _, time in rows])
-    atomic("reversed", "ts:float iid:token uid:token",
-           [" ".join([time, item, user]) for user, item, _, time in reversed(rows)])
+    atomic(
+        "usual",
+        "user_id:token item_id:token timestamp:float",
+        [" ".join([user, item, time]) for user, item, _, time in rows],
+    )
+    atomic(
+        "reversed",
+        "ts:float iid:token uid:token",
+        [" ".join([time, item, user]) for user, item, _, time in reversed(rows)],
+    )
     results = {}
     for name in ("usual", "odd", "reversed"):
         assert command(*train(f"--dataset={name}", "--epochs=1", f"--run_name={name}")).code == 0
@@ -466,8 +505,14 @@ def test_recommend_where_the_data_lie_now(here, prepared, command):
 
 
 def start(folder, *arguments):
-    return subprocess.run([sys.executable, "-m", "recbole_contrec", *arguments], cwd=folder, capture_output=True,
-                          text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        [sys.executable, "-m", "recbole_contrec", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -486,15 +531,28 @@ def test_the_log_tells_the_whole_run(real):
     text = log.read_text()
     assert "\x1b" not in text  # no colours in a file
     result = json.loads((real / "saved/mine/result.json").read_text())
-    places = [text.index(part) for part in (
-        "The number of users: 41", "parameters are trained", "item vectors: ", "item tokenizer: ", "user tokenizer: ",
-        "epoch 0 training", "epoch 0 evaluating", "epoch 1 training", "protocol card", "test result", "seconds: ")]
+    places = [
+        text.index(part)
+        for part in (
+            "The number of users: 41",
+            "parameters are trained",
+            "item vectors: ",
+            "item tokenizer: ",
+            "user tokenizer: ",
+            "epoch 0 training",
+            "epoch 0 evaluating",
+            "epoch 1 training",
+            "protocol card",
+            "test result",
+            "seconds: ",
+        )
+    ]
     assert places == sorted(places)
     for line in [line for line in text.splitlines() if " training [" in line]:
         assert all(f"{term}: " in line for term in ("ranking", "regression", "dispersive")), line
     for fact in ("users", "interactions", "seen_items_masked", "ties", "seed", "versions", "trainable_parameters"):
         assert f"\n  {fact} " in text
-    assert f"ndcg@10 : {result['test_result']['ndcg@10']:g}" in text[text.index("test result"):]
+    assert f"ndcg@10 : {result['test_result']['ndcg@10']:g}" in text[text.index("test result") :]
     [hint] = [line for line in text.splitlines() if " recommend --checkpoint=" in line]
     assert Path(real, hint.split("--checkpoint=")[1].split()[0]).is_file() and "--users=" in hint
 
@@ -527,7 +585,11 @@ def test_the_process_ends_with_the_code(tmp_path):
 
 
 def test_a_reader_that_has_enough_ends_the_output(workplace):
-    with subprocess.Popen([sys.executable, "-m", "recbole_contrec", "--settings", "--model=ContRec"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "recbole_contrec", "--settings", "--model=ContRec"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         process.stdout.close()
         assert process.stderr.read() == "" and process.wait() == 1

@@ -16,7 +16,8 @@ import torch
 
 from recbole_contrec import compat
 from recbole_contrec.errors import UserError, did_you_mean, nearest
-from recbole_contrec.settings import config as config_module, registry
+from recbole_contrec.settings import config as config_module
+from recbole_contrec.settings import registry
 from recbole_contrec.settings.config import Config, dataset_settings_from_headers
 from recbole_contrec.settings.registry import (
     find_model,
@@ -159,8 +160,9 @@ def test_an_existing_dok_update_stays(monkeypatch):
 
 
 def test_collector_keeps_counters_and_resets_tensors():
-    collector = compat.SafeCollector({"eval_args": {"mode": FULL}, "topk": [1], "device": "cpu",
-                                      "metrics": ["AveragePopularity", "NDCG"]})
+    collector = compat.SafeCollector(
+        {"eval_args": {"mode": FULL}, "topk": [1], "device": "cpu", "metrics": ["AveragePopularity", "NDCG"]}
+    )
     collector.data_struct.set("data.count_items", {1: 5})
     collector.data_struct.set("rec.topk", torch.ones(2, 2))
     collected = collector.get_data_struct()
@@ -181,8 +183,9 @@ def test_recboles_own_collector_still_has_the_fault_that_we_repair():
         collector.get_data_struct()
 
 
-@pytest.mark.parametrize("version, command", [((3, 11), "pip install recbole==1.2.1"),
-                                              ((3, 12), "pip install --no-deps recbole==1.2.1")])
+@pytest.mark.parametrize(
+    "version, command", [((3, 11), "pip install recbole==1.2.1"), ((3, 12), "pip install --no-deps recbole==1.2.1")]
+)
 def test_missing_recbole_names_the_command(monkeypatch, version, command):
     monkeypatch.setitem(sys.modules, "recbole", None)
     monkeypatch.setattr(compat.sys, "version_info", version)
@@ -212,12 +215,13 @@ def test_only_known_warnings_are_hidden():
 
 
 def test_a_fresh_process_has_no_ray_and_the_same_torch_load():
-    code = ("import sys, torch; load = torch.load; import numpy as np\n"
-            "from recbole_contrec.settings.config import Config\n"
-            "assert torch.load is load and np.float is np.float64\n"
-            "print('ray' in sys.modules, 'recbole.quick_start' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[1])
+    code = (
+        "import sys, torch; load = torch.load; import numpy as np\n"
+        "from recbole_contrec.settings.config import Config\n"
+        "assert torch.load is load and np.float is np.float64\n"
+        "print('ray' in sys.modules, 'recbole.quick_start' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "False False", done.stderr
 
 
@@ -229,25 +233,28 @@ def setting_of(tmp_path, line):
     return setting
 
 
-@pytest.mark.parametrize("line, good, bad", [
-    ("a: 2  # (int; >= 1) x", [1, 5, np.int64(3)], [0, 1.5, "2", True, None, [1]]),
-    ("a: 0.2  # (float; 0..<1) x", [0, 0.99, np.float32(0.5)], [1, -0.1, "0.5", False, float("nan")]),
-    ("a: 0.2  # (float; 0..1)) x", [0.0], [1.0]),
-    ("a: 0.2  # (float; 0..1) x", [0, 1], [1.01]),
-    ("a: 1  # (float; > 0, <= 1) x", [0.1, 1], [0, 1.1]),
-    ("a: True  # (bool) x", [False], [0, "True"]),
-    ("a: x  # (str; one of: x, y) x", ["y"], ["z", 1]),
-    ("a: ~  # (str or ~) x", [None, "s"], [1]),
-    ("a: ~  # (int) x", [None, 2], ["s"]),
-    ("a: [1]  # (int or list of int; >= 1) x", [3, [1, 2], (4,)], [[0], ["a"], [1.5], 0]),
-    ("a: [x]  # (list of str) x", [[], ["b"]], ["b", [1]]),
-    ("a: {}  # (dict) x", [{"k": 1}], [[], "k"]),
-    ("a: 0.2  # (float) x", [-7], [float("nan"), np.float32("nan")]),
-    ("a: 3", [4], [0.5, "4"]),
-    ("a: 0.5", [4, 0.1], ["4"]),
-    ("a: ~", [None, 1, "x", []], []),
-    ("a: 1  # (paper: 2) x", [4], ["4"]),
-])
+@pytest.mark.parametrize(
+    "line, good, bad",
+    [
+        ("a: 2  # (int; >= 1) x", [1, 5, np.int64(3)], [0, 1.5, "2", True, None, [1]]),
+        ("a: 0.2  # (float; 0..<1) x", [0, 0.99, np.float32(0.5)], [1, -0.1, "0.5", False, float("nan")]),
+        ("a: 0.2  # (float; 0..1)) x", [0.0], [1.0]),
+        ("a: 0.2  # (float; 0..1) x", [0, 1], [1.01]),
+        ("a: 1  # (float; > 0, <= 1) x", [0.1, 1], [0, 1.1]),
+        ("a: True  # (bool) x", [False], [0, "True"]),
+        ("a: x  # (str; one of: x, y) x", ["y"], ["z", 1]),
+        ("a: ~  # (str or ~) x", [None, "s"], [1]),
+        ("a: ~  # (int) x", [None, 2], ["s"]),
+        ("a: [1]  # (int or list of int; >= 1) x", [3, [1, 2], (4,)], [[0], ["a"], [1.5], 0]),
+        ("a: [x]  # (list of str) x", [[], ["b"]], ["b", [1]]),
+        ("a: {}  # (dict) x", [{"k": 1}], [[], "k"]),
+        ("a: 0.2  # (float) x", [-7], [float("nan"), np.float32("nan")]),
+        ("a: 3", [4], [0.5, "4"]),
+        ("a: 0.5", [4, 0.1], ["4"]),
+        ("a: ~", [None, 1, "x", []], []),
+        ("a: 1  # (paper: 2) x", [4], ["4"]),
+    ],
+)
 def test_types_and_bounds(tmp_path, line, good, bad):
     setting = setting_of(tmp_path, line)
     for value in good:
@@ -266,11 +273,17 @@ def test_error_text_says_what_may_stand_there(tmp_path):
 
 
 def test_comments_of_nested_quoted_and_continued_lines(tmp_path):
-    settings = read_settings(write(tmp_path / "M.yaml", (
-        "args:            # (dict) Nested.\n  lr: 1e-3   # (int) not a setting\n"
-        "sign: ' # (int)' # (str) Quoted.\n"
-        "long: 1          # (int; >= 0) First,\n                 # second.\n"
-        "wide: [1,\n  2]           # (list of int) Two lines.\n")))
+    settings = read_settings(
+        write(
+            tmp_path / "M.yaml",
+            (
+                "args:            # (dict) Nested.\n  lr: 1e-3   # (int) not a setting\n"
+                "sign: ' # (int)' # (str) Quoted.\n"
+                "long: 1          # (int; >= 0) First,\n                 # second.\n"
+                "wide: [1,\n  2]           # (list of int) Two lines.\n"
+            ),
+        )
+    )
     assert list(settings) == ["args", "sign", "long", "wide"]
     assert settings["args"].default == {"lr": 1e-3} and settings["args"].meaning == "Nested."
     assert settings["sign"].types == ("str",) and settings["sign"].default == " # (int)"
@@ -318,13 +331,37 @@ def test_every_yaml_of_recbole_reads():
 # values and arguments
 
 
-@pytest.mark.parametrize("text, value", [
-    ("3", 3), ("-3", -3), ("1e-3", 1e-3), ("[5,10]", [5, 10]), ("5,10", [5, 10]), ("[Hit, NDCG]", ["Hit", "NDCG"]),
-    ("{split: {LS: valid_and_test}}", {"split": {"LS": "valid_and_test"}}), ("{'RS':[0.8,0.1]}", {"RS": [0.8, 0.1]}),
-    ("True", True), ("true", True), ("FALSE", False), ("None", None), ("~", None), ("null", None), ("adam", "adam"),
-    ("", ""), (" ", " "), ("\t", "\t"), ("[0,inf)", "[0,inf)"), ("__import__('os').getcwd()", "__import__('os').getcwd()"),
-    ("1/0", "1/0"), ("'7'", "7"), ("{1, 2}", "{1, 2}"), ("yes", "yes"), ("2020-01-01", "2020-01-01"), ("a=b", "a=b"),
-])
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("3", 3),
+        ("-3", -3),
+        ("1e-3", 1e-3),
+        ("[5,10]", [5, 10]),
+        ("5,10", [5, 10]),
+        ("[Hit, NDCG]", ["Hit", "NDCG"]),
+        ("{split: {LS: valid_and_test}}", {"split": {"LS": "valid_and_test"}}),
+        ("{'RS':[0.8,0.1]}", {"RS": [0.8, 0.1]}),
+        ("True", True),
+        ("true", True),
+        ("FALSE", False),
+        ("None", None),
+        ("~", None),
+        ("null", None),
+        ("adam", "adam"),
+        ("", ""),
+        (" ", " "),
+        ("\t", "\t"),
+        ("[0,inf)", "[0,inf)"),
+        ("__import__('os').getcwd()", "__import__('os').getcwd()"),
+        ("1/0", "1/0"),
+        ("'7'", "7"),
+        ("{1, 2}", "{1, 2}"),
+        ("yes", "yes"),
+        ("2020-01-01", "2020-01-01"),
+        ("a=b", "a=b"),
+    ],
+)
 def test_parse_value(text, value):
     parsed = parse_value(text)
     assert parsed == value and type(parsed) is type(value)
@@ -378,16 +415,23 @@ def test_extends_inherits_settings_and_classes(here):
 
 
 def test_a_childs_own_comment_replaces_the_check(here):
-    write("properties/model/Child.yaml", "extends: Toy\nwidth: 0  # (int; >= 0) None at all.\n"
-                                         "epochs: 5  # (int; >= 5) Few.\n")
+    write(
+        "properties/model/Child.yaml",
+        "extends: Toy\nwidth: 0  # (int; >= 0) None at all.\nepochs: 5  # (int; >= 5) Few.\n",
+    )
     assert find_model("Child", properties_folders()).settings["width"].accepts(0)
     assert "of at least 5 (Child.yaml)" in error_of(toy, "--epochs=4", model="Child")
 
 
-@pytest.mark.parametrize("line, expected", [
-    ("widht: 3", "unknown setting widht (did you mean width?)"), ("width: 0", "width=0: must be a whole number"),
-    ("epoch: 3", "did you mean epochs"), ("learning_rate: fast", "must be a number above 0"),
-])
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("widht: 3", "unknown setting widht (did you mean width?)"),
+        ("width: 0", "width=0: must be a whole number"),
+        ("epoch: 3", "did you mean epochs"),
+        ("learning_rate: fast", "must be a number above 0"),
+    ],
+)
 def test_a_childs_keys_and_values_are_checked(here, line, expected):
     write("properties/model/Child.yaml", f"extends: Toy\n{line}\n")
     message = error_of(find_model, "Child", properties_folders())
@@ -542,22 +586,35 @@ def test_a_model_given_as_a_class_may_have_keys_of_its_own(here):
 # Config: checks
 
 
-@pytest.mark.parametrize("argument, expected", [
-    ("--widht=3", "command line: unknown setting widht (did you mean width?)"),
-    ("--learning-rate=1", "did you mean learning_rate"),
-    ("--width=wide", "command line: width='wide': must be a whole number of at least 1 (Toy.yaml)"),
-    ("--width=2.5", "whole number"), ("--width=0", "at least 1"), ("--dropout=1", "from 0 to below 1"),
-    ("--loss_type=BCE", "one of CE, BPR"), ("--epochs=-1", "at least 0"), ("--learner=adom", "did you mean adam"),
-    ("--use_gpu=1", "True or False"), ("--eval_args={spilt: {LS: valid_only}}", "unknown part spilt (did you mean split?)"),
-    ("--eval_args={order: XX}", "must be one of TO, RO"), ("--eval_args={mode: odd}", "must be full, labeled"),
-    ("--metrics=[NDGC]", "did you mean NDCG"), ("--topk=0", "at least 1"), ("--topk=[5,a]", "whole numbers"),
-    ("--topk=[5]", "--valid_metric=NDCG@5"), ("--valid_metric=MAP@10", "add MAP to metrics"),
-    ("--valid_metric=NDGC@10", "did you mean NDCG"), ("--repeatable=False", "repeatable"),
-    ("--train_neg_sample_args={sample_num: 2}", "--train_neg_sample_args=~"),
-    ("--load_col={inter: [user_id, item_id]}", "must hold timestamp"),
-    ("--load_col={inter: [user_id, item_id, timestamp, price]}", "lacks price"),
-    ("--USER_ID_FIELD=user", "did you mean user_id"),
-])
+@pytest.mark.parametrize(
+    "argument, expected",
+    [
+        ("--widht=3", "command line: unknown setting widht (did you mean width?)"),
+        ("--learning-rate=1", "did you mean learning_rate"),
+        ("--width=wide", "command line: width='wide': must be a whole number of at least 1 (Toy.yaml)"),
+        ("--width=2.5", "whole number"),
+        ("--width=0", "at least 1"),
+        ("--dropout=1", "from 0 to below 1"),
+        ("--loss_type=BCE", "one of CE, BPR"),
+        ("--epochs=-1", "at least 0"),
+        ("--learner=adom", "did you mean adam"),
+        ("--use_gpu=1", "True or False"),
+        ("--eval_args={spilt: {LS: valid_only}}", "unknown part spilt (did you mean split?)"),
+        ("--eval_args={order: XX}", "must be one of TO, RO"),
+        ("--eval_args={mode: odd}", "must be full, labeled"),
+        ("--metrics=[NDGC]", "did you mean NDCG"),
+        ("--topk=0", "at least 1"),
+        ("--topk=[5,a]", "whole numbers"),
+        ("--topk=[5]", "--valid_metric=NDCG@5"),
+        ("--valid_metric=MAP@10", "add MAP to metrics"),
+        ("--valid_metric=NDGC@10", "did you mean NDCG"),
+        ("--repeatable=False", "repeatable"),
+        ("--train_neg_sample_args={sample_num: 2}", "--train_neg_sample_args=~"),
+        ("--load_col={inter: [user_id, item_id]}", "must hold timestamp"),
+        ("--load_col={inter: [user_id, item_id, timestamp, price]}", "lacks price"),
+        ("--USER_ID_FIELD=user", "did you mean user_id"),
+    ],
+)
 def test_mistakes_on_the_command_line(here, argument, expected):
     assert expected in error_of(toy, argument)
 
@@ -580,7 +637,12 @@ def test_value_against_key_equals_value_forms(here):
     assert "given twice" in error_of(toy, "--epochs=3", "--epochs=4")
     config = toy("--checkpoint_dir=a=b", "--epochs=3", "--epochs=3", "--samples=[1,2]", "--fields=~", "--free={a: 1}")
     assert (config["checkpoint_dir"], config["epochs"], config["samples"], config["fields"], config["free"]) == (
-        "a=b", 3, [1, 2], None, {"a": 1})
+        "a=b",
+        3,
+        [1, 2],
+        None,
+        {"a": 1},
+    )
 
 
 def test_a_text_setting_keeps_what_looks_like_a_number(here):
@@ -616,13 +678,23 @@ def test_one_protocol_for_every_ranking_model(here, model):
 
 def test_click_models_keep_recboles_protocol(here):
     config = Config("FM", "ml-100k")
-    assert config["metrics"] == ["AUC", "LogLoss"] and config["eval_args"]["mode"] == {"valid": "labeled",
-                                                                                       "test": "labeled"}
+    assert config["metrics"] == ["AUC", "LogLoss"] and config["eval_args"]["mode"] == {
+        "valid": "labeled",
+        "test": "labeled",
+    }
 
 
-@pytest.mark.parametrize("model, sampled", [
-    ("SASRec", "none"), ("RepeatNet", "none"), ("Toy", "none"), ("FPMC", "uniform"), ("SINE", "uniform"),
-    ("LightGCN", "uniform")])
+@pytest.mark.parametrize(
+    "model, sampled",
+    [
+        ("SASRec", "none"),
+        ("RepeatNet", "none"),
+        ("Toy", "none"),
+        ("FPMC", "uniform"),
+        ("SINE", "uniform"),
+        ("LightGCN", "uniform"),
+    ],
+)
 def test_default_negatives(here, model, sampled):
     assert toy(model=model)["train_neg_sample_args"]["distribution"] == sampled
 
@@ -636,7 +708,8 @@ def test_bpr_loss_brings_negatives_back(here):
 def test_negatives_may_be_switched_off_by_hand(here):
     assert toy("--train_neg_sample_args=~", model="SASRec")["train_neg_sample_args"]["distribution"] == "none"
     assert "takes no sampled negatives" in error_of(  # RecBole would train half of each batch on random targets here
-        toy, "--train_neg_sample_args={distribution: uniform}", model="RepeatNet")
+        toy, "--train_neg_sample_args={distribution: uniform}", model="RepeatNet"
+    )
 
 
 def test_partial_eval_args_keep_the_rest_of_the_protocol(here):
@@ -646,9 +719,8 @@ def test_partial_eval_args_keep_the_rest_of_the_protocol(here):
 
 
 def test_recboles_module_lists_stay_as_they_are(here):
-    from recbole.utils import argument_list
-
     import yaml
+    from recbole.utils import argument_list
 
     assert toy().parameters["Dataset"] is not argument_list.dataset_arguments  # RecBole appends to its own
     before = list(argument_list.dataset_arguments), dict(yaml.FullLoader.yaml_implicit_resolvers)
@@ -684,20 +756,29 @@ def test_gpu_as_in_recbole(here, monkeypatch, argument, visible):
 
 
 def test_headers_with_recboles_names(here):
-    atomic("shop", "item_id:token price:float user_id:token timestamp:float",
-           item="item_id:token title:token_seq brand:token price:float")
+    atomic(
+        "shop",
+        "item_id:token price:float user_id:token timestamp:float",
+        item="item_id:token title:token_seq brand:token price:float",
+    )
     headers = dataset_settings_from_headers("dataset", "shop")
     assert headers.settings == {
-        "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "TIME_FIELD": "timestamp",
-        "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+        "USER_ID_FIELD": "user_id",
+        "ITEM_ID_FIELD": "item_id",
+        "TIME_FIELD": "timestamp",
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    }
     assert "title, brand" in headers.found and "\n" not in headers.found
 
 
-@pytest.mark.parametrize("header, expected", [
-    ("session_id:token asin:token unixReviewTime:float", ("session_id", "asin", "unixReviewTime")),
-    ("who:token what:token rating:float when:float", ("who", "what", "when")),
-    ("MovieID:token UserID:token Date:float Score:float", ("UserID", "MovieID", "Date")),
-])
+@pytest.mark.parametrize(
+    "header, expected",
+    [
+        ("session_id:token asin:token unixReviewTime:float", ("session_id", "asin", "unixReviewTime")),
+        ("who:token what:token rating:float when:float", ("who", "what", "when")),
+        ("MovieID:token UserID:token Date:float Score:float", ("UserID", "MovieID", "Date")),
+    ],
+)
 def test_headers_by_usual_names_and_by_type(here, header, expected):
     atomic("odd", header)
     settings = dataset_settings_from_headers("dataset", "odd").settings
@@ -718,8 +799,12 @@ def test_a_config_reads_the_headers(here, caplog):
     assert config["load_col"]["inter"] == ["what", "who", "when"]
     config = toy("--load_col={inter: [who, what, when], item: [what, title]}", dataset="odd", model="SASRec")
     assert config["load_col"]["item"] == ["what", "title"]
-    assert toy("--load_col=~", "--USER_ID_FIELD=who", "--ITEM_ID_FIELD=what", "--TIME_FIELD=when",
-               dataset="odd")["load_col"] is None
+    assert (
+        toy("--load_col=~", "--USER_ID_FIELD=who", "--ITEM_ID_FIELD=what", "--TIME_FIELD=when", dataset="odd")[
+            "load_col"
+        ]
+        is None
+    )
 
 
 def test_ml_100k(here):
@@ -730,14 +815,20 @@ def test_ml_100k(here):
 
 def test_a_dataset_yaml_counts_more_than_headers(here):
     atomic("shop", "user_id:token item_id:token timestamp:float rating:float", item="item_id:token title:token_seq")
-    write("properties/dataset/shop.yaml", "load_col: {inter: [user_id, item_id, rating, timestamp], "
-                                          "item: [item_id, title]}\nuser_inter_num_interval: '[5,inf)'\n")
+    write(
+        "properties/dataset/shop.yaml",
+        "load_col: {inter: [user_id, item_id, rating, timestamp], "
+        "item: [item_id, title]}\nuser_inter_num_interval: '[5,inf)'\n",
+    )
     config = toy(dataset="shop", model="SASRec")
     assert config["load_col"] == {"inter": ["user_id", "item_id", "rating", "timestamp"]}
     assert config["user_inter_num_interval"] == "[5,inf)"
     for model in ("SASRecF", "FM"):  # models of RecBole that read item columns
-        assert toy("--selected_features=[title]" if model == "SASRecF" else "--threshold={rating: 3}", dataset="shop",
-                   model=model)["load_col"]["item"] == ["item_id", "title"]
+        assert toy(
+            "--selected_features=[title]" if model == "SASRecF" else "--threshold={rating: 3}",
+            dataset="shop",
+            model=model,
+        )["load_col"]["item"] == ["item_id", "title"]
     assert toy(dataset="shop")["load_col"]["item"] == ["item_id", "title"]  # a model of the user's, loaded by RecBole
     write("properties/dataset/shop.yaml", "user_inter_num_interval: '[5,inf)'\n")
     assert toy(dataset="shop")["load_col"]["inter"] == ["user_id", "item_id", "timestamp"]
@@ -775,11 +866,16 @@ def test_missing_data_sets_name_the_nearest_and_the_command(here):
 
 def test_presplit_files(here):
     for part in ("train", "valid", "test"):
-        write(f"dataset/cut/cut.{part}.inter", "user_id:token\titem_id:token\ttimestamp:float\titem_id_list:token_seq\n")
+        write(
+            f"dataset/cut/cut.{part}.inter", "user_id:token\titem_id:token\ttimestamp:float\titem_id_list:token_seq\n"
+        )
     config = toy("--benchmark_filename=[train,valid,test]", dataset="cut")
     assert config["load_col"]["inter"] == ["user_id", "item_id", "timestamp", "item_id_list"]
     assert config["alias_of_item_id"] == ["item_id_list"]  # else its items would be numbered apart
-    assert "item_id_list" not in toy("--benchmark_filename=[train,valid,test]", dataset="cut", model="BPR")["load_col"]["inter"]
+    assert (
+        "item_id_list"
+        not in toy("--benchmark_filename=[train,valid,test]", dataset="cut", model="BPR")["load_col"]["inter"]
+    )
 
 
 # Config: as an object

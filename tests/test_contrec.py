@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-
 from conftest import STILL_CONTREC as STILL
+
 from recbole_contrec.data.windows import NEXT_PREFIX
 
 
@@ -50,7 +50,8 @@ def test_targets_teach_the_item_vectors_through_ranking_alone(ready):
 
 def _condition_and_target(model, batch):
     condition, target, *_ = model._states_with_targets(
-        batch, lambda item_seq, rows: model.forward(item_seq, batch["user_id"][rows]))
+        batch, lambda item_seq, rows: model.forward(item_seq, batch["user_id"][rows])
+    )
     return condition, model._unit_scale(model.item_vectors.weight[target])
 
 
@@ -65,15 +66,18 @@ def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):
     with torch.no_grad():
         model.unknown_user.add_(1)
     assert not torch.allclose(model.full_sort_predict(rows), unknown)
-    assert torch.equal(model._read_users(rows["user_id"][:1], rows["item_id_list"][:1]), model.user_adapter(model.unknown_user)[None])
+    assert torch.equal(
+        model._read_users(rows["user_id"][:1], rows["item_id_list"][:1]), model.user_adapter(model.unknown_user)[None]
+    )
 
 
 def test_a_held_out_pair_changes_no_vector_and_no_token(workplace, assembled):
     """A second data set differs in validation and test items only; everything before training is the same."""
     from conftest import TINY_CONTREC
-    from recbole_contrec.settings.config import Config
+
     from recbole_contrec.data.loading import load_data
     from recbole_contrec.quick_start import assemble
+    from recbole_contrec.settings.config import Config
 
     source = (workplace / "data" / "tiny" / "tiny.inter").read_text().splitlines()
     last_two = {}

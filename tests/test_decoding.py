@@ -10,8 +10,8 @@ C = 6
 
 def random_codes(n_items, depth=3, seed=0):
     """Codes [1 + n_items, K] of distinct tuples; the padding has those of item 1."""
-    drawn = torch.randperm(C ** depth, generator=torch.Generator().manual_seed(seed))[:n_items]
-    codes = torch.stack([drawn // C ** level % C for level in range(depth)], dim=1)
+    drawn = torch.randperm(C**depth, generator=torch.Generator().manual_seed(seed))[:n_items]
+    codes = torch.stack([drawn // C**level % C for level in range(depth)], dim=1)
     return torch.cat([codes[:1], codes])
 
 
@@ -21,7 +21,7 @@ class TableModel:
     def __init__(self, batch, depth=3):
         torch.manual_seed(1)
         self.tables = [torch.randn(batch, *[C] * level, C).log_softmax(-1) for level in range(depth)]
-        self.prefix = torch.zeros(batch, 1, 0, dtype=torch.long)                  # [B, w, level]
+        self.prefix = torch.zeros(batch, 1, 0, dtype=torch.long)  # [B, w, level]
 
     def __call__(self, codes, parents):
         if codes is not None:
@@ -32,7 +32,7 @@ class TableModel:
 
     def score(self, row, prefix):
         """Log-probability of a prefix, a plain sum."""
-        return sum(float(self.tables[level][(row, *prefix[:level + 1])]) for level in range(len(prefix)))
+        return sum(float(self.tables[level][(row, *prefix[: level + 1])]) for level in range(len(prefix)))
 
 
 def beam_of_lists(model, row, codes, width, excluded=()):
@@ -40,7 +40,7 @@ def beam_of_lists(model, row, codes, width, excluded=()):
     tuples = {tuple(row): item for item, row in enumerate(codes.tolist()) if item and item not in excluded}
     alive = [()]
     for level in range(1, codes.shape[1] + 1):
-        grown = {prefix[:level] for prefix in tuples if prefix[:level - 1] in alive}
+        grown = {prefix[:level] for prefix in tuples if prefix[: level - 1] in alive}
         alive = sorted(grown, key=lambda prefix: -model.score(row, prefix))[:width]
     return [model.score(row, prefix) for prefix in alive], [tuples[prefix] for prefix in alive]
 
@@ -53,10 +53,12 @@ def test_trie_has_the_prefixes_of_the_items(n_items, depth):
     prefixes = {(): 0}
     for level in range(depth):
         children = trie.children(level, torch.tensor(list(prefixes.values())))
-        found = {prefix + (int(code),): int(node)
-                 for row, prefix in enumerate(prefixes)
-                 for node, code in zip(children.nodes[row][children.real[row]], children.codes[row][children.real[row]])}
-        assert set(found) == {tuple(row[:level + 1]) for row in codes[1:-1].tolist()}
+        found = {
+            prefix + (int(code),): int(node)
+            for row, prefix in enumerate(prefixes)
+            for node, code in zip(children.nodes[row][children.real[row]], children.codes[row][children.real[row]])
+        }
+        assert set(found) == {tuple(row[: level + 1]) for row in codes[1:-1].tolist()}
         assert sorted(found.values()) == [*range(len(found))]
         prefixes = found
     assert all(trie.items[leaf] == codes[1:].tolist().index([*prefix]) + 1 for prefix, leaf in prefixes.items())
@@ -85,12 +87,16 @@ def test_what_remains_without_some_items_is_what_leads_to_others(n_items, n_excl
     for level in range(3):
         nodes = torch.arange(len(prefixes)).expand(4, -1)
         children, found = trie.children(level, nodes), trie.remaining(level, nodes, trie.leaves(excluded))
-        below = {int(node): prefix + (int(code),) for row, prefix in enumerate(prefixes) for node, code, real in zip(
-            children.nodes[0, row], children.codes[0, row], children.real[0, row]) if real}
+        below = {
+            int(node): prefix + (int(code),)
+            for row, prefix in enumerate(prefixes)
+            for node, code, real in zip(children.nodes[0, row], children.codes[0, row], children.real[0, row])
+            if real
+        }
         for row in range(4):
             kept = {tuple(tuple_) for item, tuple_ in enumerate(codes.tolist()) if item and item not in excluded[row]}
             alive = children.nodes[row][children.real[row] & found[row]]
-            assert {below[node] for node in alive.tolist()} == {prefix[:level + 1] for prefix in kept}
+            assert {below[node] for node in alive.tolist()} == {prefix[: level + 1] for prefix in kept}
         prefixes = [below[node] for node in sorted(below)]
 
 
@@ -110,7 +116,9 @@ def test_leaves_rise_and_count_every_item_once():
 def test_memory_is_that_of_all_tensors():
     small, large = (CodeTrie(random_codes(n), C) for n in (50, 200))
     assert large.nbytes > 2 * small.nbytes
-    assert CodeTrie(torch.tensor([[0], [1], [2]]), C).nbytes == 8 * (2 + 3 + 2 + 2 + 3)  # items, leaves; first, codes, leaves
+    assert CodeTrie(torch.tensor([[0], [1], [2]]), C).nbytes == 8 * (
+        2 + 3 + 2 + 2 + 3
+    )  # items, leaves; first, codes, leaves
 
 
 @pytest.mark.parametrize("width", [1, 4, 20, 100])
@@ -140,8 +148,9 @@ def test_a_beam_as_wide_as_the_catalogue_finds_the_best():
 
 def test_ties_are_different_items():
     codes = random_codes(30)
-    found = beam_search(CodeTrie(codes, C), 12, lambda codes, parents: torch.zeros(
-        (2, 1 if codes is None else codes.shape[1], C)))
+    found = beam_search(
+        CodeTrie(codes, C), 12, lambda codes, parents: torch.zeros((2, 1 if codes is None else codes.shape[1], C))
+    )
     assert (found.log_probs == 0).all() and all(len(set(row)) == 12 and min(row) > 0 for row in found.items.tolist())
 
 
@@ -176,9 +185,9 @@ def diverse_beams_of_lists(model, row, width, groups, penalty, tuples):
     for level in range(depth):
         times = [0] * C
         for group in range(groups):
-            grown = {prefix[:level + 1] for prefix in tuples if prefix[:level] in alive[group]}
+            grown = {prefix[: level + 1] for prefix in tuples if prefix[:level] in alive[group]}
             alive[group] = sorted(grown, key=lambda prefix: penalty * times[prefix[-1]] - model.score(row, prefix))
-            alive[group] = alive[group][:width // groups]
+            alive[group] = alive[group][: width // groups]
             for prefix in alive[group]:
                 times[prefix[-1]] += 1
     return sorted(((model.score(row, prefix), prefix) for group in alive for prefix in group), reverse=True)
@@ -214,7 +223,10 @@ def test_groups_along_a_trie_are_those_of_lists(n_items):
 def test_one_group_is_the_plain_beam():
     codes = random_codes(100)
     trie = CodeTrie(codes, C)
-    plain, found = beam_search(trie, 15, TableModel(batch=3)), diverse_beam_search(trie, 15, TableModel(batch=3), 1, 3.0)
+    plain, found = (
+        beam_search(trie, 15, TableModel(batch=3)),
+        diverse_beam_search(trie, 15, TableModel(batch=3), 1, 3.0),
+    )
     torch.testing.assert_close(found.log_probs, plain.log_probs)
     assert torch.equal(trie.items[found.nodes], plain.items) and torch.equal(codes[plain.items], found.codes)
 
@@ -236,7 +248,7 @@ def test_a_penalty_makes_groups_differ():
 
 def test_all_tuples_are_found_by_a_beam_as_wide():
     model = TableModel(batch=2)
-    found = diverse_beam_search(AllTuples(3, C), C ** 3, TableModel(batch=2))
+    found = diverse_beam_search(AllTuples(3, C), C**3, TableModel(batch=2))
     for row in range(2):
         assert sorted(map(tuple, found.codes[row].tolist())) == EVERYTHING
         best = max(EVERYTHING, key=lambda prefix: model.score(row, prefix))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import STILL_CONTREC as STILL
+from conftest import NoNoise
 
-from conftest import STILL_CONTREC as STILL, NoNoise
 from recbole_contrec.diffusion import PREDICTIONS, Contrast, DiffusionHead
 from recbole_contrec.negatives import SOURCES, NegativeSampler
 
@@ -37,10 +38,14 @@ def test_contrasts_against_their_formulas():
     assert Contrast("hinge", margin=0.3)(positive, negative).item() == pytest.approx(np.mean(hinge), rel=1e-12)
 
 
-@pytest.mark.parametrize("settings, message", [
-    (dict(kind="bqr"), "contrast must be one of bpr, hinge, not 'bqr'"),
-    (dict(scale=0.0), "scale of a contrast must be positive"),
-    (dict(margin=-1.0), "margin of a contrast must be positive")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(kind="bqr"), "contrast must be one of bpr, hinge, not 'bqr'"),
+        (dict(scale=0.0), "scale of a contrast must be positive"),
+        (dict(margin=-1.0), "margin of a contrast must be positive"),
+    ],
+)
 def test_bad_contrasts(settings, message):
     with pytest.raises(ValueError, match=message):
         Contrast(**settings)
@@ -181,8 +186,9 @@ def shares(sampler, user, targets=None, draws=40_000):
     return drawn.flatten().bincount(minlength=9) / draws
 
 
-@pytest.mark.parametrize("user, free", [(1, [1, 4, 6, 7, 8]), (2, [2, 3, 4, 5, 7, 8]), (3, [4, 6, 8]),
-                                        (4, range(1, 9))])
+@pytest.mark.parametrize(
+    "user, free", [(1, [1, 4, 6, 7, 8]), (2, [2, 3, 4, 5, 7, 8]), (3, [4, 6, 8]), (4, range(1, 9))]
+)
 def test_uniform_draws_are_uniform_over_the_others(user, free):
     wanted = torch.zeros(9)
     wanted[list(free)] = 1 / len(free)
@@ -216,8 +222,14 @@ def test_users_in_one_call_do_not_mix():
         assert not set(drawn.tolist()) & set(ITEMS[USERS == user]) and (drawn > 0).all() and (drawn < 9).all()
 
 
-@pytest.mark.parametrize("source, message", [("uniform", "1 of 2 users have interacted with every item"),
-                                             ("popularity", "1 of 2 users"), ("popular", "choose one of uniform")])
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("uniform", "1 of 2 users have interacted with every item"),
+        ("popularity", "1 of 2 users"),
+        ("popular", "choose one of uniform"),
+    ],
+)
 def test_bad_samplers(source, message):
     with pytest.raises(ValueError, match=message):
         NegativeSampler(np.array([1, 1, 2]), np.array([1, 2, 1]), 3, 3, source)
@@ -233,7 +245,7 @@ def test_negatives_are_neither_history_nor_target(ready, source):
         model.calculate_loss(batch)
         (of, numbers), targets = drawn.pop(), model._targets(batch)
         assert torch.equal(of, users[targets.row]) and numbers.shape == (len(targets.items), 30)
-        window = items[targets.row]                                               # [n, L], later items as well
+        window = items[targets.row]  # [n, L], later items as well
         assert not (numbers[:, :, None] == window[:, None]).any()
         assert not (numbers == targets.items[:, None]).any()
         assert (numbers > 0).all() and len(numbers.unique()) > 40
@@ -261,8 +273,14 @@ def test_plain_regression_and_contrast_over_windows_equal_those_over_prefixes(re
     """Without noise the whole objective can be compared; every target gets the same negative here."""
     from recbole.data import create_dataset, data_preparation
 
-    loaded = ready("--MAX_ITEM_LIST_LENGTH=30", "--train_batch_size=100000", *STILL, "--regression_weight=1",
-                   "--objective=regression", "--contrastive_weight=0.7")
+    loaded = ready(
+        "--MAX_ITEM_LIST_LENGTH=30",
+        "--train_batch_size=100000",
+        *STILL,
+        "--regression_weight=1",
+        "--objective=regression",
+        "--contrastive_weight=0.7",
+    )
     model = loaded.model.double().train()
     model.negatives.forward = lambda users, count, targets: torch.full((len(users), count), 3)
     rows_config = config_of("SASRec", "--MAX_ITEM_LIST_LENGTH=30")
@@ -285,7 +303,7 @@ def test_the_condition_is_the_normalised_running_mean(ready, positions):
     states = prompt.after_items(model.backbone(prompt.vectors))
     for row, length in enumerate(lengths.tolist()):
         for place in range(length):
-            mean = states[row, :place + 1].mean(0)
+            mean = states[row, : place + 1].mean(0)
             torch.testing.assert_close(conditions[row, place], mean / mean.norm() * 4, atol=1e-5, rtol=1e-4)  # sqrt(16)
     assert not torch.allclose(conditions[:, 1], F.normalize(states[:, 1], dim=-1) * 4, atol=0.01)  # not the last state
 
@@ -346,8 +364,9 @@ def test_negatives_leave_no_trace_in_a_checkpoint(ready):
 def test_a_run_learns_and_its_checkpoint_gives_its_scores_back(run_tiny):
     from recbole_contrec import load_data_and_model
 
-    result = run_tiny("DeftRec", "--epochs=15", "--eval_step=15", "--learning_rate=0.02", "--train_batch_size=64",
-                      "--dropout=0")
+    result = run_tiny(
+        "DeftRec", "--epochs=15", "--eval_step=15", "--learning_rate=0.02", "--train_batch_size=64", "--dropout=0"
+    )
     assert result["test_result"]["hit@5"] > 0.6  # there are two right answers among 60 items
     loaded = load_data_and_model(result["checkpoint"])
     assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False) == pytest.approx(result["test_result"])

@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 import torch
-
 from conftest import TINY, TINY_OF, changed
 from killing import DIED, Runner, counted
+
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import load_data_and_model, run
 from recbole_contrec.training import checkpoint, lock
@@ -20,11 +20,30 @@ RUNS = {  # one for each trainer, and for what draws numbers of its own
     "SASRec": ("SASRec", SMALL_SASREC),
     "sampled evaluation": ("BPR", ("--embedding_size=8", "--eval_args={'mode':'uni20'}")),
     "answers": ("ContRec", ("--answer_weight=0.3", "--prompt_text=bag", "--text_bonus=0.1", "--vocabulary_size=300")),
-    "SASRecAll": ("SASRecAll", SMALL_SASREC), "DeftRec": ("DeftRec", ()), "TokenRec": ("TokenRec", ()),
-    "SIIT": ("SIIT", ("--beam_size=5",))}
-FOUND = ("answers", "DeftRec", "SIIT")  # the run that is killed finds the stages of the other; those of the rest make their own
-CLOCKS = ("run", "run_name", "commit", "seconds", "core_seconds", "epoch_seconds", "training_seconds", "found_on_disk", "test_users_per_second",
-          "peak_memory_mib", "checkpoint", "checkpoint_dir")
+    "SASRecAll": ("SASRecAll", SMALL_SASREC),
+    "DeftRec": ("DeftRec", ()),
+    "TokenRec": ("TokenRec", ()),
+    "SIIT": ("SIIT", ("--beam_size=5",)),
+}
+FOUND = (
+    "answers",
+    "DeftRec",
+    "SIIT",
+)  # the run that is killed finds the stages of the other; those of the rest make their own
+CLOCKS = (
+    "run",
+    "run_name",
+    "commit",
+    "seconds",
+    "core_seconds",
+    "epoch_seconds",
+    "training_seconds",
+    "found_on_disk",
+    "test_users_per_second",
+    "peak_memory_mib",
+    "checkpoint",
+    "checkpoint_dir",
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +69,16 @@ def assert_same_bits(one, other):
         for key, tensor in found[0].tensors.items():
             again = found[1].tensors[key]
             assert (tensor.dtype, tensor.shape) == (again.dtype, again.shape), key
-            assert torch.equal(tensor.contiguous().flatten().view(torch.uint8), again.contiguous().flatten().view(torch.uint8)), key
-        records = [{**timeless(checkpoint_of.record), "curve": [(point[0], point[3]) for point in checkpoint_of.record.get("curve", ())]}
-                   for checkpoint_of in found]
+            assert torch.equal(
+                tensor.contiguous().flatten().view(torch.uint8), again.contiguous().flatten().view(torch.uint8)
+            ), key
+        records = [
+            {
+                **timeless(checkpoint_of.record),
+                "curve": [(point[0], point[3]) for point in checkpoint_of.record.get("curve", ())],
+            }
+            for checkpoint_of in found
+        ]
         assert records[0] == records[1]
     results = [timeless(json.loads((folder / "result.json").read_text())) for folder in (one, other)]
     assert results[0] == results[1]
@@ -107,8 +133,12 @@ def test_a_stage_leaves_random_generators_as_it_found_them(tmp_path, found):
 
 def test_a_stage_gives_tensors_that_lie_in_memory_alike_whether_it_is_done_or_found(tmp_path):
     given = []
-    stage = Stage("something", {}, drawing_stage(0, {"x": torch.arange(12.0).reshape(3, 4).T, "y": torch.arange(9.0)[1:]}),
-                  lambda tensors: given.append(tensors))
+    stage = Stage(
+        "something",
+        {},
+        drawing_stage(0, {"x": torch.arange(12.0).reshape(3, 4).T, "y": torch.arange(9.0)[1:]}),
+        lambda tensors: given.append(tensors),
+    )
     for _ in range(2):
         run_stages([stage], "data", tmp_path)
     for tensors in given:
@@ -174,7 +204,10 @@ def test_what_cannot_be_resumed_is_refused_at_once(cut, tiny, runner, workplace,
     assert "not the best model of this run" in refused()
     best.write_bytes(whole)
     stored, weight = checkpoint.load(best), "model.item_embedding.weight"
-    for change, words in ((lambda tensor: tensor * torch.nan, "not finite"), (lambda tensor: tensor[:1], "size mismatch")):
+    for change, words in (
+        (lambda tensor: tensor * torch.nan, "not finite"),
+        (lambda tensor: tensor[:1], "size mismatch"),
+    ):
         checkpoint.save(best, {**stored.tensors, weight: change(stored.tensors[weight])}, stored.record)
         assert words in (said := refused()) and "train it anew" in said
     best.write_bytes(whole)

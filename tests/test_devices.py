@@ -4,27 +4,49 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from conftest import TINY, TINY_OF, TINY_TIGER, changed
+
 from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_model, recommend
 from recbole_contrec.backbone.answers import _gumbel
 from recbole_contrec.settings.registry import properties_folders
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
 DEVICE = ("--use_gpu=True", "--gpu_id=0") if torch.cuda.is_available() else ("--use_gpu=False",)
-SPEAKING = ("--prompt_text=words", "--answer_weight=0.1", "--text_weight=0.3", "--text_bonus=0.2", "--vocabulary_size=300",
-            "--condition_on=answer", "--wordings=['what comes next','and then']")
+SPEAKING = (
+    "--prompt_text=words",
+    "--answer_weight=0.1",
+    "--text_weight=0.3",
+    "--text_bonus=0.2",
+    "--vocabulary_size=300",
+    "--condition_on=answer",
+    "--wordings=['what comes next','and then']",
+)
 LLM = (f"--llm={STORIES}", "--lora_rank=2", "--user_tokens=0")
 SAMPLED = ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0")
 SIZES = {"TIGER-paper": TINY_TIGER, "TokenRec-paper": (*TINY_OF["TokenRec-paper"], "--codes=8", "--n_heads=2")}
-PRESETS = sorted({path.stem for folder in properties_folders() for path in (folder / "model").glob("*.yaml")
-                  if "_on_" not in path.stem})
-FORMS = [*((name, ()) for name in PRESETS), ("ContRec", SPEAKING), ("ContRec", LLM), ("DeftRec", SAMPLED),
-         ("TokenRec", ("--backbone=t5",)), ("TIGER", ("--backbone=t5", "--user_buckets=5")), ("SIIT", ("--backbone=t5",))]
+PRESETS = sorted(
+    {
+        path.stem
+        for folder in properties_folders()
+        for path in (folder / "model").glob("*.yaml")
+        if "_on_" not in path.stem
+    }
+)
+FORMS = [
+    *((name, ()) for name in PRESETS),
+    ("ContRec", SPEAKING),
+    ("ContRec", LLM),
+    ("DeftRec", SAMPLED),
+    ("TokenRec", ("--backbone=t5",)),
+    ("TIGER", ("--backbone=t5", "--user_buckets=5")),
+    ("SIIT", ("--backbone=t5",)),
+]
 
 
 def each(forms):
-    return [pytest.param(model, arguments, id=" ".join((model, *map(str, arguments)))[:60]) for model, arguments in forms]
+    return [
+        pytest.param(model, arguments, id=" ".join((model, *map(str, arguments)))[:60]) for model, arguments in forms
+    ]
 
 
 def sizes_of(model, *arguments):
@@ -58,7 +80,9 @@ def test_new_users_and_items_are_folded_in(run_tiny, model, arguments):
     assert len(lists) == 10
 
 
-@pytest.mark.parametrize("model, arguments", each([form for form in FORMS if "-paper" not in form[0] and form[0] != "Pop"]))
+@pytest.mark.parametrize(
+    "model, arguments", each([form for form in FORMS if "-paper" not in form[0] and form[0] != "Pop"])
+)
 def test_training_in_bf16(staged, model, arguments):
     """A few steps with autocast: finite, near to full precision, and nothing is left out or left in bf16."""
     terms, moved = {}, {}

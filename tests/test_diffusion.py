@@ -1,4 +1,5 @@
 """The diffusion head: identities of the schedule, gradients where they belong, and that it learns two modes."""
+
 import math
 
 import pytest
@@ -99,7 +100,7 @@ def test_steps():
 def test_ddim_step_closed_form():
     schedule = NoiseSchedule("cosine", 200).double()
     x0, eps, _ = draws(200)
-    guess = x0 + 0.3                # not the truth: the step must use the estimate, in both of its terms
+    guess = x0 + 0.3  # not the truth: the step must use the estimate, in both of its terms
     a, b = schedule.alpha_bar[150], schedule.alpha_bar[60]
     x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
     direction = (x_t - a.sqrt() * guess) / (1 - a).sqrt()
@@ -134,7 +135,7 @@ def test_ddim_with_the_truth_returns_it(kind, count):
     levels = schedule.steps(count)
     x = schedule.add_noise(x0, eps, levels[0])
     for t, t_next in zip(levels, [*levels[1:], -1]):
-        torch.testing.assert_close(x, schedule.add_noise(x0, eps, t))                # on the line from noise to truth
+        torch.testing.assert_close(x, schedule.add_noise(x0, eps, t))  # on the line from noise to truth
         x = schedule.step(x, x0, t, t_next)
     torch.testing.assert_close(x, x0)
 
@@ -168,7 +169,7 @@ def test_denoiser_broadcasts_as_repeated_rows():
     torch.nn.init.normal_(net.modulation.weight, std=0.1)
     x_t, condition = torch.randn(4, 3, 5).double(), torch.randn(3, 7).double()
     t, signal = torch.randint(9, (4, 3)), torch.rand(4, 3, 1).double()
-    wide = net(x_t, t, signal, condition).output                                     # [4, 3, 5], looked-up levels
+    wide = net(x_t, t, signal, condition).output  # [4, 3, 5], looked-up levels
     for i in range(4):
         torch.testing.assert_close(wide[i], net(x_t[i], t[i], signal[i], condition).output)
     one_level = net(x_t[0], torch.tensor([6]), signal[0, :1], condition).output
@@ -217,7 +218,7 @@ def test_descending_the_dispersive_loss_spreads(kind):
     def spread():
         if kind == "infonce_cosine":
             return torch.pdist(F.normalize(z, dim=-1)).mean().item()
-        if kind == "covariance":    # spreads over more directions, at whatever distance
+        if kind == "covariance":  # spreads over more directions, at whatever distance
             values = torch.linalg.svdvals(z - z.mean(0))
             return (values.min() / values.max()).item()
         return torch.pdist(z).mean().item()
@@ -268,8 +269,11 @@ def test_regression_is_the_error_in_the_space_of_the_prediction(prediction):
     s, n = head.schedule.signal(t), head.schedule.noise(t)
     x_t = s * target + n * eps
     raw, hidden = head.denoiser(x_t, t, s, condition)
-    error = {"x0": (s * x_t - n * raw - target) / n, "noise": n * x_t + s * raw - eps,
-             "v": raw - (s * eps - n * target)}[prediction]
+    error = {
+        "x0": (s * x_t - n * raw - target) / n,
+        "noise": n * x_t + s * raw - eps,
+        "v": raw - (s * eps - n * target),
+    }[prediction]
     torch.testing.assert_close(loss.regression, error.square().mean())
     if prediction == "x0":
         bare = make_head(noisy_skip=False, noise_draws=3).double().eval()
@@ -315,7 +319,7 @@ def test_estimate_has_gradient_from_the_first_step(prediction):
     estimate = head.estimate(condition)
     assert estimate.shape == (6, 5) and estimate.abs().max() < 10
     (gradient,) = torch.autograd.grad(estimate.square().sum(), condition)
-    assert (gradient.abs().sum(1) > 1e-3).all()     # of every row: no condition dropout here
+    assert (gradient.abs().sum(1) > 1e-3).all()  # of every row: no condition dropout here
     assert not torch.equal(head.estimate(condition), estimate)
     head.eval()
     assert torch.equal(head.estimate(condition), head.estimate(condition))
@@ -359,7 +363,7 @@ def test_guidance():
     plain.load_state_dict(head.state_dict())
     expected = plain.sample(condition, 5, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(several(0.0), expected)
-    torch.testing.assert_close(several(1e-12), expected)                             # the batched branch agrees
+    torch.testing.assert_close(several(1e-12), expected)  # the batched branch agrees
     assert not torch.allclose(several(2.0), expected)
 
 
@@ -445,7 +449,9 @@ def test_spread_is_that_of_a_perfect_denoiser(kind, levels, steps, eta):
 @pytest.mark.parametrize("kind, prediction", [("exp", "x0"), ("cosine", "x0"), ("linear", "v"), ("exp", "noise")])
 def test_draws_of_a_trained_head_spread_as_the_truth(kind, prediction):
     weight = torch.tensor([[0.6, -0.4], [0.5, 0.7]])
-    head = DiffusionHead(d=2, condition_size=2, width=32, schedule=kind, prediction=prediction, noise_draws=4, condition_dropout=0.0)
+    head = DiffusionHead(
+        d=2, condition_size=2, width=32, schedule=kind, prediction=prediction, noise_draws=4, condition_dropout=0.0
+    )
     optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 250)
     for _ in range(250):
@@ -482,7 +488,7 @@ def test_learns_two_modes_for_each_condition(prediction):
     code = 2 * torch.eye(2)
     settings = dict(prediction=prediction, noise_draws=4, condition_dropout=0.0)
     head = DiffusionHead(d=2, condition_size=2, width=32, levels=100, **settings)
-    updates = 600 if prediction == "x0" else 400    # x0 is slower to tell modes apart
+    updates = 600 if prediction == "x0" else 400  # x0 is slower to tell modes apart
     optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     for _ in range(updates):
@@ -497,10 +503,10 @@ def test_learns_two_modes_for_each_condition(prediction):
     atol = 0.6 if prediction == "noise" else 0.2
     torch.testing.assert_close(head.sample(code, 1, 1)[0], centre, atol=atol, rtol=0)
 
-    away = head.sample(code, steps=20, samples=300) - centre                         # [300, condition, 2]
-    side = (away * offset).sum(-1)                                                   # -1 and 1 are the modes
+    away = head.sample(code, steps=20, samples=300) - centre  # [300, condition, 2]
+    side = (away * offset).sum(-1)  # -1 and 1 are the modes
     assert (away - side[..., None] * offset).abs().mean() < 0.1
-    near_a_mode = ((side.abs() - 1).abs() < 0.5).float().mean(0)                     # of a Gaussian: 0.48
+    near_a_mode = ((side.abs() - 1).abs() < 0.5).float().mean(0)  # of a Gaussian: 0.48
     assert (near_a_mode > 0.7).all(), near_a_mode
     share = (side > 0).float().mean(0)
     assert ((share > 0.3) & (share < 0.7)).all(), share

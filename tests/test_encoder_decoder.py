@@ -17,8 +17,8 @@ def test_padding_changes_nothing(t5):
     states = t5(inputs, length)
     assert states.shape == (3, 3, 8)
     for row in range(3):
-        alone = t5(inputs[row:row + 1, :length[row]], length[row:row + 1])
-        torch.testing.assert_close(states[row:row + 1], alone)
+        alone = t5(inputs[row : row + 1, : length[row]], length[row : row + 1])
+        torch.testing.assert_close(states[row : row + 1], alone)
     garbage = inputs.clone()
     garbage[0, 4:], garbage[2, 7:] = 1e3, -1e3
     torch.testing.assert_close(t5(garbage, length), states)

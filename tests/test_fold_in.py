@@ -24,7 +24,7 @@ def histories_of(pairs, rows):
     found = [pairs[1][pairs[0] == row] for row in range(rows)]
     table = torch.zeros(rows, max(map(len, found)), dtype=torch.long)
     for row, partners in enumerate(found):
-        table[row, :len(partners)] = torch.from_numpy(partners)
+        table[row, : len(partners)] = torch.from_numpy(partners)
     return table
 
 
@@ -70,9 +70,13 @@ def test_an_item_is_found_by_the_first_of_its_users():
     where such items lie on average; without the correction, to a vector half as long."""
     rng = np.random.default_rng(0)
     group = np.arange(400) % 2
-    pairs = [(user, item) for item in range(1, 121)
-             for user in rng.choice(np.flatnonzero(group == item % 2)[1:], (70 if item < 20 else 60) if item % 4 < 2 else 3,
-                                        replace=False)]
+    pairs = [
+        (user, item)
+        for item in range(1, 121)
+        for user in rng.choice(
+            np.flatnonzero(group == item % 2)[1:], (70 if item < 20 else 60) if item % 4 < 2 else 3, replace=False
+        )
+    ]
     users, items = np.array(pairs).T
     vectors = CollaborativeVectors(*map(standardise, svd_vectors(users, items, 400, 121, SIZE)))
     fold_in = ItemFoldIn(vectors, users, items, seed=0)
@@ -105,8 +109,8 @@ def test_a_new_user_with_a_training_history_reads_the_tokens_of_its_user(staged,
     users = torch.from_numpy(histories.users[:20])
     sequences = torch.zeros(20, 30, dtype=torch.long)
     for row in range(20):
-        items = histories.items[histories.offsets[row]:histories.offsets[row + 1]]
-        sequences[row, :len(items)] = torch.from_numpy(items)
+        items = histories.items[histories.offsets[row] : histories.offsets[row + 1]]
+        sequences[row, : len(items)] = torch.from_numpy(items)
     known = recommender._read_users(users, sequences)
     new = recommender._read_users(torch.zeros_like(users), sequences)
     torch.testing.assert_close(new, known, atol=1e-3, rtol=0)
@@ -131,8 +135,10 @@ MODELS = ("ContRec", "DeftRec", "TokenRec")
 @pytest.fixture
 def trained(run_tiny):
     """A function model -> LoadedRun of a short run."""
+
     def build(model="ContRec", *arguments):
         return load_data_and_model(run_tiny(model, *arguments)["checkpoint"])
+
     return build
 
 
@@ -153,7 +159,9 @@ def tokens_of(loaded, *items):
 def test_an_item_with_the_users_of_another_gets_its_tokens_and_is_recommended(trained, model):
     loaded = trained(model, "--epochs=5", "--learning_rate=0.01", "--new_item_exposure=~")
     before, trainer = recommend(loaded, k=5), loaded.trainer
-    lengths = loaded.model.item_vectors.weight[torch.from_numpy(np.unique(loaded.data.train.dataset.histories.items))].norm(dim=1)
+    lengths = loaded.model.item_vectors.weight[
+        torch.from_numpy(np.unique(loaded.data.train.dataset.histories.items))
+    ].norm(dim=1)
     users = users_of_item(loaded, loaded.data.dataset.field2token_id["item_id"]["i7"])
     fold_in_interactions(loaded, {"twin of i7": users}, early=False)
     twin, original = tokens_of(loaded, "twin of i7", "i7")
@@ -192,7 +200,9 @@ def test_items_one_after_the_other_are_folded_in_as_all_at_once(trained, source)
     fold_in_interactions(twice, {"b": users[1]})
     torch.testing.assert_close(tokens_of(twice, "a", "b"), tokens_of(once, "a", "b"))
     torch.testing.assert_close(twice.model.item_vectors.weight, once.model.item_vectors.weight)
-    torch.testing.assert_close(twice.model.retrieval.score_penalty, once.model.retrieval.score_penalty, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        twice.model.retrieval.score_penalty, once.model.retrieval.score_penalty, atol=1e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -224,8 +234,11 @@ def test_the_places_of_new_items_are_counted_as_they_fall(trained):
 
     loaded = trained("ContRec", "--epochs=3", "--learning_rate=0.01")
     names = loaded.data.dataset.field2id_token["item_id"]
-    twins = {f"twin {copy} of {names[item]}": users_of_item(loaded, item) for copy in range(3)
-             for item in np.unique(loaded.data.train.dataset.histories.items)[:30]}
+    twins = {
+        f"twin {copy} of {names[item]}": users_of_item(loaded, item)
+        for copy in range(3)
+        for item in np.unique(loaded.data.train.dataset.histories.items)[:30]
+    }
     fold_in_interactions(loaded, twins)
     people = module._people(loaded)
     held = 0
@@ -256,8 +269,10 @@ def test_words_lead_to_the_items_that_have_them(tiny, staged):
     vectors = torch.nn.functional.normalize(loaded.model.item_vectors.weight.detach(), dim=1)
     similar = vectors[:-1] @ vectors[-1]
     numbers = loaded.data.dataset.field2token_id["item_id"]
-    of_place = {place: np.mean([float(similar[numbers[f"i{item}"]]) for item in range(6 * place, 6 * place + 6)])
-                for place in range(10)}
+    of_place = {
+        place: np.mean([float(similar[numbers[f"i{item}"]]) for item in range(6 * place, 6 * place + 6)])
+        for place in range(10)
+    }
     assert max(of_place, key=of_place.get) == 3 and of_place[3] > 0.5
 
 
@@ -271,14 +286,22 @@ def test_what_cannot_be_folded_in_is_refused_and_changes_nothing(trained):
     loaded = trained()
     items = loaded.model.n_items
     for users_of, message in (
-            ({"new": ["u1", "nobody"]}, "there is no user 'nobody'"), ({"new": ["u1", "[PAD]"]}, "there is no user"),
-            ({"i7": ["u1"]}, "was in training"), ({"[PAD]": ["u1"]}, "is no item"), ({"new": []}, "none of its users"),
-            ({"new": "u1"}, "is one text")):
+        ({"new": ["u1", "nobody"]}, "there is no user 'nobody'"),
+        ({"new": ["u1", "[PAD]"]}, "there is no user"),
+        ({"i7": ["u1"]}, "was in training"),
+        ({"[PAD]": ["u1"]}, "is no item"),
+        ({"new": []}, "none of its users"),
+        ({"new": "u1"}, "is one text"),
+    ):
         with pytest.raises(UserError, match=message):
             fold_in_interactions(loaded, users_of)
-    for texts, message in (({"i7": "words"}, "was in training"), ({"new": "xyz"}, "no word of the text of 'new'"),
-                           ({"new": ""}, "no word"), ({"new": None}, "no word"),
-                           ({"new": float("nan")}, "the text of 'new' is no text but nan")):
+    for texts, message in (
+        ({"i7": "words"}, "was in training"),
+        ({"new": "xyz"}, "no word of the text of 'new'"),
+        ({"new": ""}, "no word"),
+        ({"new": None}, "no word"),
+        ({"new": float("nan")}, "the text of 'new' is no text but nan"),
+    ):
         with pytest.raises(UserError, match=message):
             fold_in_texts(loaded, texts)
     fold_in_interactions(loaded, {})

@@ -60,8 +60,10 @@ def test_processes_that_start_at_once(workplace, name, outcome, left):
     if left:  # by a process that was killed before its first checkpoint
         Path("saved", name or "run").mkdir(parents=True)
         Path("saved", name or "run", f"best.safetensors.{dead_process()}.part").write_text("half")
-    children = [subprocess.Popen([sys.executable, "-c", CLAIM, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-                for _ in range(3)]
+    children = [
+        subprocess.Popen([sys.executable, "-c", CLAIM, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     assert [child.stdout.readline() for child in children] == ["ready\n"] * 3
     for child in children:
         print(file=child.stdin, flush=True)
@@ -96,8 +98,30 @@ def test_a_folder_in_which_nothing_was_saved_goes(tmp_path):
     assert everything_below(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["../x", "..", ".", "", " ", "/tmp/x", "a/b", "a\\b", "C:x", "x\0y", "x\ny", "stages", "Stages", "NUL",
-                                  "con.txt", "x" * 300, "ü" * 200, "\ud800", "..."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "..",
+        ".",
+        "",
+        " ",
+        "/tmp/x",
+        "a/b",
+        "a\\b",
+        "C:x",
+        "x\0y",
+        "x\ny",
+        "stages",
+        "Stages",
+        "NUL",
+        "con.txt",
+        "x" * 300,
+        "ü" * 200,
+        "\ud800",
+        "...",
+    ],
+)
 def test_names_that_leave_the_folder_or_cannot_be(tmp_path, name):
     with pytest.raises(UserError, match="--run_name"):
         folders.claim(tmp_path / "saved", name, "run")
@@ -110,14 +134,21 @@ def test_names_that_leave_the_folder_or_cannot_be(tmp_path, name):
 def test_parts_of_dead_processes_are_cleared_and_no_others(tmp_path):
     dead = dead_process()
     host = part_of(Path("x")).name.split("@")[1].removesuffix(".part")
-    for name in (f"a.safetensors.{dead}.part", f"b.{dead}@{host}.part", f"c.{os.getpid()}.part", f"d.{dead}@elsewhere.part", "e.zip.part"):
+    for name in (
+        f"a.safetensors.{dead}.part",
+        f"b.{dead}@{host}.part",
+        f"c.{os.getpid()}.part",
+        f"d.{dead}@elsewhere.part",
+        "e.zip.part",
+    ):
         (tmp_path / name).write_text("")
     (tmp_path / f"adapter.{dead}@{host}.part").mkdir()
     (tmp_path / f"adapter.{dead}@{host}.part" / "x").write_text("")
     part_of(tmp_path / "own").write_text("")
     clear_parts(tmp_path)
-    assert everything_below(tmp_path) == sorted([f"c.{os.getpid()}.part", f"d.{dead}@elsewhere.part", "e.zip.part",
-                                                 part_of(Path("own")).name])
+    assert everything_below(tmp_path) == sorted(
+        [f"c.{os.getpid()}.part", f"d.{dead}@elsewhere.part", "e.zip.part", part_of(Path("own")).name]
+    )
 
 
 def test_a_link_stays_a_link_and_an_error_leaves_the_old_file(tmp_path):
@@ -133,18 +164,37 @@ def test_a_link_stays_a_link_and_an_error_leaves_the_old_file(tmp_path):
 # places
 
 
-@pytest.mark.parametrize("path, why", [
-    ("folder", "it is a folder"), ("folder/", "names no file"), ("", "names no file"), ("..", "names no file"),
-    ("file/x.json", "is no folder"), ("file/a/b.json", "is no folder"), ("x\0.json", "NUL"), ("~/x.json", "home folder"),
-    ("x" * 300, "too long"), ("a/" + "x" * 240 + ".json", "too long"), ("a/" * 3000 + "x.json", "too long"), ("lost/x.json", "is no folder"),
-    ("/dev/null", "device"), ("/proc/x.json", "cannot be written"), ("\ud800.json", "characters")])
+@pytest.mark.parametrize(
+    "path, why",
+    [
+        ("folder", "it is a folder"),
+        ("folder/", "names no file"),
+        ("", "names no file"),
+        ("..", "names no file"),
+        ("file/x.json", "is no folder"),
+        ("file/a/b.json", "is no folder"),
+        ("x\0.json", "NUL"),
+        ("~/x.json", "home folder"),
+        ("x" * 300, "too long"),
+        ("a/" + "x" * 240 + ".json", "too long"),
+        ("a/" * 3000 + "x.json", "too long"),
+        ("lost/x.json", "is no folder"),
+        ("/dev/null", "device"),
+        ("/proc/x.json", "cannot be written"),
+        ("\ud800.json", "characters"),
+    ],
+)
 def test_files_that_cannot_be_written(workplace, path, why):
     Path("folder").mkdir()
     Path("file").write_text("")
     Path("lost").symlink_to("nowhere")
     with pytest.raises(UserError) as caught:
         check_file(path, "--output")
-    assert why in str(caught.value) and str(caught.value).endswith("; choose another --output") and len(str(caught.value)) < 400
+    assert (
+        why in str(caught.value)
+        and str(caught.value).endswith("; choose another --output")
+        and len(str(caught.value)) < 400
+    )
     assert everything_below(workplace) == ["file", "folder", "lost"]
 
 
@@ -175,7 +225,7 @@ def test_folders_that_cannot_be(workplace, path):
 def test_no_room(tmp_path):
     check_room(tmp_path / "a", 1)
     with pytest.raises(UserError, match="no space left for checkpoints.*--checkpoint_dir"):
-        check_room(tmp_path / "a" / "b", 2 ** 80)
+        check_room(tmp_path / "a" / "b", 2**80)
 
 
 # runs
@@ -196,10 +246,17 @@ def test_what_cannot_be_written_is_refused_before_training(run_tiny, workplace, 
     monkeypatch.setattr(RunTrainer, "_fit", lambda *_: pytest.fail("it trains"))
     Path("folder").mkdir()
     Path("file").write_text("")
-    for argument, why in (("--output=folder", "it is a folder"), ("--output=file/x", "no folder"), ("--output=", "names no file"),
-                          ("--checkpoint_dir=file", "no folder"), ("--checkpoint_dir=", "names no folder"),
-                          ("--run_name=../x", "holds no /"), ("--run_name=" + "x" * 300, "too long"), ("--run_name=stages", "reserved"),
-                          ("--log_wandb=True", "pip install 'recbole_contrec[wandb]'")):
+    for argument, why in (
+        ("--output=folder", "it is a folder"),
+        ("--output=file/x", "no folder"),
+        ("--output=", "names no file"),
+        ("--checkpoint_dir=file", "no folder"),
+        ("--checkpoint_dir=", "names no folder"),
+        ("--run_name=../x", "holds no /"),
+        ("--run_name=" + "x" * 300, "too long"),
+        ("--run_name=stages", "reserved"),
+        ("--log_wandb=True", "pip install 'recbole_contrec[wandb]'"),
+    ):
         assert why in refused(run_tiny, workplace, argument)
     for name in ("log", "log_tensorboard"):
         Path(name).write_text("")
@@ -241,5 +298,8 @@ def test_two_runs_in_the_same_second(run_tiny, monkeypatch):
     for module in ("recbole_contrec.training.keeping", "recbole.utils.logger"):
         monkeypatch.setattr(f"{module}.get_local_time", lambda: "now")
     results = [run_tiny("SASRec", "--epochs=1", f"--learning_rate={rate}") for rate in (0.03, 0.0002)]
-    assert [Path(result["checkpoint"]).parent.name for result in results] == ["SASRec-tiny-now-seed2020", "SASRec-tiny-now-seed2020-2"]
+    assert [Path(result["checkpoint"]).parent.name for result in results] == [
+        "SASRec-tiny-now-seed2020",
+        "SASRec-tiny-now-seed2020-2",
+    ]
     assert results[0]["test_result"] != results[1]["test_result"] and len(list(Path("log").rglob("*.log"))) == 2

@@ -10,17 +10,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, TINY_CONTREC, write_atomic_files
 from safetensors.torch import save_file
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.training import checkpoint
 from recbole_contrec.training.identity import load_weights
-from conftest import TINY, TINY_CONTREC, write_atomic_files
 
 SEEDS = range(*map(int, os.environ.get("FUZZ_SEEDS", "0 30").split()))  # more of them: FUZZ_SEEDS="0 5000" pytest ...
 
-WRONG = [None, True, 0, -1, 3.5, 2 ** 70, "", "x", "../../etc/passwd", "\ud800", [], {}, [1, "a"], {"a": 1}, [[[]]], "__import__('os')", -7, 1e300,
-         ["x"] * 50, {"numpy": False}, {"sparse": "csr", "shape": [2, 2]}, {"value": 5}]
+WRONG = [
+    None,
+    True,
+    0,
+    -1,
+    3.5,
+    2**70,
+    "",
+    "x",
+    "../../etc/passwd",
+    "\ud800",
+    [],
+    {},
+    [1, "a"],
+    {"a": 1},
+    [[[]]],
+    "__import__('os')",
+    -7,
+    1e300,
+    ["x"] * 50,
+    {"numpy": False},
+    {"sparse": "csr", "shape": [2, 2]},
+    {"value": 5},
+]
 
 
 def damage_bytes(content: bytes, draw: random.Random) -> bytes:
@@ -34,13 +56,13 @@ def damage_bytes(content: bytes, draw: random.Random) -> bytes:
     elif kind == 1:
         del content[start:]
     elif kind == 2:
-        del content[start:start + size]
+        del content[start : start + size]
     elif kind == 3:
-        content[start:start] = content[start:start + size]
+        content[start:start] = content[start : start + size]
     elif kind == 4:
-        content[start:start + size] = draw.randbytes(size)
+        content[start : start + size] = draw.randbytes(size)
     else:
-        content[:8] = struct.pack("<Q", draw.choice([0, 1, 2 ** 40, 2 ** 63, len(content), len(content) - 8]))
+        content[:8] = struct.pack("<Q", draw.choice([0, 1, 2**40, 2**63, len(content), len(content) - 8]))
     return bytes(content)
 
 
@@ -69,11 +91,26 @@ def damage_tensors(tensors: dict, draw: random.Random) -> dict:
     tensor = tensors.pop(name)
     kind = draw.randrange(8)
     if kind == 1:
-        tensors[draw.choice([name + "x", name.replace("model.", "other."), "model", "other.forward", "random.torch", "items", "..", ""])] = tensor
+        tensors[
+            draw.choice(
+                [
+                    name + "x",
+                    name.replace("model.", "other."),
+                    "model",
+                    "other.forward",
+                    "random.torch",
+                    "items",
+                    "..",
+                    "",
+                ]
+            )
+        ] = tensor
     elif kind == 2:
-        tensors[name] = tensor.reshape(-1)[:draw.randrange(tensor.numel() + 1)].contiguous()
+        tensors[name] = tensor.reshape(-1)[: draw.randrange(tensor.numel() + 1)].contiguous()
     elif kind == 3:
-        tensors[name] = tensor.to(draw.choice([torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool, torch.bfloat16]))
+        tensors[name] = tensor.to(
+            draw.choice([torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool, torch.bfloat16])
+        )
     elif kind == 4:
         tensors[name] = tensor.clone()
         if tensor.numel():
@@ -105,7 +142,7 @@ def damaged(path: Path, target: Path, draw: random.Random) -> None:
         if with_checksum and isinstance(record, dict) and "NaN" not in text and "Infinity" not in text:
             text = checkpoint.with_checksum(tensors, record)
     elif draw.random() < 0.5:  # the text and the checksum of before, or damage to the text itself
-        text = draw.choice([text[:draw.randrange(len(text))], "[" * 20000, text.replace("0", "9" * 5000, 1)])
+        text = draw.choice([text[: draw.randrange(len(text))], "[" * 20000, text.replace("0", "9" * 5000, 1)])
     save_file(tensors, target, metadata={"recbole_contrec": text.encode("utf-8", "replace").decode()})
 
 
@@ -126,11 +163,20 @@ def trained(tmp_path_factory):
 def state_of(trainer):
     """Everything that a checkpoint may change."""
     optimizer = trainer.optimizer.state_dict()
-    return {**{f"model.{name}": tensor.clone() for name, tensor in trainer.model.state_dict().items()},
-            **{f"optimizer.{number}.{name}": torch.as_tensor(value).clone() for number, fields in optimizer["state"].items()
-               for name, value in fields.items()},
-            **{f"average.{name}": tensor.clone() for name, tensor in (trainer.average.average if trainer.average else {}).items()},
-            "torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.random.get_state()[1].astype(np.int64))}
+    return {
+        **{f"model.{name}": tensor.clone() for name, tensor in trainer.model.state_dict().items()},
+        **{
+            f"optimizer.{number}.{name}": torch.as_tensor(value).clone()
+            for number, fields in optimizer["state"].items()
+            for name, value in fields.items()
+        },
+        **{
+            f"average.{name}": tensor.clone()
+            for name, tensor in (trainer.average.average if trainer.average else {}).items()
+        },
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(np.random.get_state()[1].astype(np.int64)),
+    }
 
 
 def same(one, other):
@@ -189,5 +235,7 @@ def test_commands_end_with_a_line(trained, tmp_path, capsys, seed):
     before = {file.name for file in Path().iterdir()}
     capsys.readouterr()
     code, error = main(["recommend", f"--checkpoint={path}", "--users=u3", "--k=3"]), capsys.readouterr().err
-    assert code in (0, 2) and (code == 0 or len(error) < 1700 and error.startswith("error: ") and error.count("\n") <= 2)
+    assert code in (0, 2) and (
+        code == 0 or len(error) < 1700 and error.startswith("error: ") and error.count("\n") <= 2
+    )
     assert {file.name for file in Path().iterdir()} == before

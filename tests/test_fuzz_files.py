@@ -5,18 +5,84 @@ import random
 import time
 
 import pytest
-
 from conftest import write_atomic_files
 from independent import histories, histories_of_run, read_events
 
 SECONDS = 14
 FIRST, CASES = 0, 400  # seeds, at most
-MODELS = (["--model=ContRec"], ["--model=SASRec"],
-          ["--model=SASRec", "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'item': ['item_id', 'title', 'genre']}"])
-NUMBERS = ("nan", "inf", "-inf", "1e400", "1e39", "0x10", "1,5", "1_0", "", " ", " 5", "5 ", "+5", "-3", "1e3", "٣", "--1", "soon", "NA",
-           "1.5", ".5", "5.", "1600000000001", "1600000000000000001", "1600000001", "1600000002", "True", "1e-400", "0")
-IDS = ("NA", "null", "None", "", " ", "nan", "[PAD]", "u1 ", " u1", "0", "-1", "#N/A", "ü", "日本", "x" * 300, "a\x0bb", "a\u2028b", "a\x85b",
-       "1e5", "u1", "i1", '"', '"u1"', 'u"1', '"u"1', "a:b", "N/A", "\ufeffu1", "\x1f", "\x1a", "#", "'u1'")
+MODELS = (
+    ["--model=ContRec"],
+    ["--model=SASRec"],
+    [
+        "--model=SASRec",
+        "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'item': ['item_id', 'title', 'genre']}",
+    ],
+)
+NUMBERS = (
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "1e39",
+    "0x10",
+    "1,5",
+    "1_0",
+    "",
+    " ",
+    " 5",
+    "5 ",
+    "+5",
+    "-3",
+    "1e3",
+    "٣",
+    "--1",
+    "soon",
+    "NA",
+    "1.5",
+    ".5",
+    "5.",
+    "1600000000001",
+    "1600000000000000001",
+    "1600000001",
+    "1600000002",
+    "True",
+    "1e-400",
+    "0",
+)
+IDS = (
+    "NA",
+    "null",
+    "None",
+    "",
+    " ",
+    "nan",
+    "[PAD]",
+    "u1 ",
+    " u1",
+    "0",
+    "-1",
+    "#N/A",
+    "ü",
+    "日本",
+    "x" * 300,
+    "a\x0bb",
+    "a\u2028b",
+    "a\x85b",
+    "1e5",
+    "u1",
+    "i1",
+    '"',
+    '"u1"',
+    'u"1',
+    '"u"1',
+    "a:b",
+    "N/A",
+    "\ufeffu1",
+    "\x1f",
+    "\x1a",
+    "#",
+    "'u1'",
+)
 TYPES = ("token", "float", "token_seq", "float_seq", "int", "", "Token", "float ", "str")
 
 
@@ -54,26 +120,26 @@ def odd_cell(data, rng):
 
 def fields_dropped_or_doubled(data, rng):
     lines = _lines(data)
-    for number in [rng.randrange(len(lines))] if rng.random() < .7 else range(rng.randrange(2), len(lines)):
+    for number in [rng.randrange(len(lines))] if rng.random() < 0.7 else range(rng.randrange(2), len(lines)):
         cells = lines[number].split(b"\t")
         place = rng.randrange(len(cells))
-        cells[place:place + 1] = cells[place:place + 1] * rng.choice((0, 2))
+        cells[place : place + 1] = cells[place : place + 1] * rng.choice((0, 2))
         lines[number] = b"\t".join(cells)
     return b"\n".join(lines)
 
 
 def separators(data, rng):
     new = rng.choice((b",", b" ", b"::", b"\t\t", b"", b";"))
-    if rng.random() < .3:
+    if rng.random() < 0.3:
         return data.replace(b"\t", new)
     places = [place for place, byte in enumerate(data) if byte == 9]
     place = rng.choice(places) if places else 0
-    return data[:place] + new + data[place + 1:]
+    return data[:place] + new + data[place + 1 :]
 
 
 def tabs_at_the_end(data, rng):
     lines = _lines(data)
-    return b"\n".join(line + b"\t" * (rng.random() < .5 or len(lines) % 2) for line in lines)
+    return b"\n".join(line + b"\t" * (rng.random() < 0.5 or len(lines) % 2) for line in lines)
 
 
 def header(data, rng):
@@ -101,7 +167,7 @@ def quotation_marks(data, rng):
         if what == 0:
             data = data[:place] + b'"' + data[place:]
         elif what == 1:
-            data = data.replace(b"\t", b'\t"', 1) if rng.random() < .5 else data.replace(b"\n", b'\n"', 1)
+            data = data.replace(b"\t", b'\t"', 1) if rng.random() < 0.5 else data.replace(b"\n", b'\n"', 1)
         else:  # around a field, or from the middle of one row to the next
             lines = _lines(data)
             number = rng.randrange(len(lines))
@@ -119,18 +185,20 @@ def bytes_at_random(data, rng):
     changed = bytearray(data)
     for _ in range(rng.randrange(1, 4)):
         place, what = rng.randrange(len(changed) + 1), rng.randrange(3)
-        byte = rng.choice((0, 9, 10, 13, 34, 0xff, 0xe9, rng.randrange(256)))
-        changed[place:place + (what > 0)] = [byte] if what < 2 else []
+        byte = rng.choice((0, 9, 10, 13, 34, 0xFF, 0xE9, rng.randrange(256)))
+        changed[place : place + (what > 0)] = [byte] if what < 2 else []
     return bytes(changed)
 
 
 def cut_off(data, rng):
-    return data[:rng.randrange(len(data) + 1)]
+    return data[: rng.randrange(len(data) + 1)]
 
 
 def encoded(data, rng):
     text = data.decode("utf-8", "replace").replace("u1", "ü1")
-    return text.encode(rng.choice(("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "utf-8-sig", "cp1252")), "replace")
+    return text.encode(
+        rng.choice(("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "utf-8-sig", "cp1252")), "replace"
+    )
 
 
 def line_ends(data, rng):
@@ -138,11 +206,14 @@ def line_ends(data, rng):
     if what < 2:
         return data.replace(b"\n", (b"\r\n", b"\r")[what])
     lines = _lines(data)
-    return b"".join(line + rng.choice((b"\n", b"\r\n", b"\r", b"\n\n", b"\n \n")) if rng.random() < .1 else line + b"\n" for line in lines)
+    return b"".join(
+        line + rng.choice((b"\n", b"\r\n", b"\r", b"\n\n", b"\n \n")) if rng.random() < 0.1 else line + b"\n"
+        for line in lines
+    )
 
 
 def byte_order_mark(data, rng):
-    place = 0 if rng.random() < .7 else rng.randrange(len(data) + 1)
+    place = 0 if rng.random() < 0.7 else rng.randrange(len(data) + 1)
     return data[:place] + b"\xef\xbb\xbf" + data[place:]
 
 
@@ -156,15 +227,33 @@ def empty_lines(data, rng):
 def other_order(data, rng):
     head, *rows = _lines(data.rstrip(b"\n"))
     rng.shuffle(rows)
-    return b"\n".join([head, *rows, *rows[:rng.randrange(3)]]) + b"\n"
+    return b"\n".join([head, *rows, *rows[: rng.randrange(3)]]) + b"\n"
 
 
 def without_end(data, rng):
     return data.rstrip(b"\n")
 
 
-DAMAGE = [odd_number, odd_id, odd_cell, fields_dropped_or_doubled, separators, tabs_at_the_end, header, quotation_marks, bytes_at_random,
-          cut_off, encoded, line_ends, byte_order_mark, empty_lines, other_order, without_end, odd_number, odd_id]
+DAMAGE = [
+    odd_number,
+    odd_id,
+    odd_cell,
+    fields_dropped_or_doubled,
+    separators,
+    tabs_at_the_end,
+    header,
+    quotation_marks,
+    bytes_at_random,
+    cut_off,
+    encoded,
+    line_ends,
+    byte_order_mark,
+    empty_lines,
+    other_order,
+    without_end,
+    odd_number,
+    odd_id,
+]
 
 
 # one case
@@ -191,15 +280,21 @@ def loads(workplace, monkeypatch, capsys):
         files = dict(clean)
         names = []
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
-            suffix = "inter" if rng.random() < .75 else "item"
+            suffix = "inter" if rng.random() < 0.75 else "item"
             damage = rng.choice(DAMAGE)
             names.append(f"{damage.__name__} of {suffix}")
             files[suffix] = damage(files[suffix], rng) or b""
         for suffix, data in files.items():
             (folder / f"tiny.{suffix}").write_bytes(data)
-        arguments = ["--dataset=tiny", f"--data_path={workplace}/data", "--use_gpu=False", "--topk=[1]", "--valid_metric=NDCG@1",
-                     *rng.choice(MODELS)]
-        if any(name.startswith("encoded of inter") for name in names) and rng.random() < .7:
+        arguments = [
+            "--dataset=tiny",
+            f"--data_path={workplace}/data",
+            "--use_gpu=False",
+            "--topk=[1]",
+            "--valid_metric=NDCG@1",
+            *rng.choice(MODELS),
+        ]
+        if any(name.startswith("encoded of inter") for name in names) and rng.random() < 0.7:
             arguments.append(f"--encoding={rng.choice(('utf-16', 'utf-32', 'latin-1', 'utf-8', 'utf-16-le'))}")
         found.clear()
         try:
@@ -219,8 +314,11 @@ def loads(workplace, monkeypatch, capsys):
             encoding = {"utf-8": "utf-8-sig"}.get(encoding, encoding)
             (folder / "tiny.inter").write_bytes(_without_marks(files["inter"], encoding))
             dataset = found["data"].dataset  # its columns are named by the log where the header has other names
-            real = histories(read_events(folder / "tiny.inter", dataset.uid_field, dataset.iid_field, dataset.time_field,
-                                         encoding=encoding))
+            real = histories(
+                read_events(
+                    folder / "tiny.inter", dataset.uid_field, dataset.iid_field, dataset.time_field, encoding=encoding
+                )
+            )
             assert histories_of_run(found["data"]) == only_known(real, found["data"]), about
         return code, names
 

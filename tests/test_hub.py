@@ -39,10 +39,15 @@ def test_names_that_are_none(empty_cache, name):
         find_model(name)
 
 
-@pytest.mark.parametrize("error, message", [("RepositoryNotFoundError", "knows no such model or keeps it behind a login"),
-                                            ("GatedRepoError", "accepted at https://huggingface.co/owner/model; then run hf auth login"),
-                                            ("EntryNotFoundError", "has no config.json"),
-                                            ("HfHubHTTPError", "HfHubHTTPError|Refusal")])
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        ("RepositoryNotFoundError", "knows no such model or keeps it behind a login"),
+        ("GatedRepoError", "accepted at https://huggingface.co/owner/model; then run hf auth login"),
+        ("EntryNotFoundError", "has no config.json"),
+        ("HfHubHTTPError", "HfHubHTTPError|Refusal"),
+    ],
+)
 def test_names_that_hugging_face_refuses(empty_cache, monkeypatch, error, message):
     import huggingface_hub
     from huggingface_hub import errors
@@ -85,4 +90,7 @@ def test_a_language_model_in_the_cache_needs_no_network_and_keeps_its_name(empty
     decoder = PretrainedDecoder("owner/model", lora_rank=2)
     assert not asked
     decoder.exports()["adapter"](tmp_path / "adapter")
-    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == "owner/model"
+    assert (
+        json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == "owner/model"
+    )

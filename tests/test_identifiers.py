@@ -42,10 +42,12 @@ def histories():
     return np.array(users), np.array(items), 121, N
 
 
-WAYS = {"rkmeans": lambda tokens, seed=0: residual_kmeans(table(), tokens, C, seed),
-        "pq": lambda tokens, seed=0: product_codes(table(), tokens, C, seed),
-        "clusters": lambda tokens, seed=0: cluster_codes(*histories(), tokens, C, seed),
-        "random": lambda tokens, seed=0: random_codes(seen_rows(table()), tokens, C, seed)}
+WAYS = {
+    "rkmeans": lambda tokens, seed=0: residual_kmeans(table(), tokens, C, seed),
+    "pq": lambda tokens, seed=0: product_codes(table(), tokens, C, seed),
+    "clusters": lambda tokens, seed=0: cluster_codes(*histories(), tokens, C, seed),
+    "random": lambda tokens, seed=0: random_codes(seen_rows(table()), tokens, C, seed),
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -93,7 +95,7 @@ def test_random_codes_know_nothing_of_similarity():
 
 def test_residual_kmeans_takes_a_sum_of_codewords_apart():
     """A table of all sums of a large, a middle and a small step has one code a step on every level."""
-    steps = torch.cartesian_prod(*[torch.arange(3)] * 3)                          # [27, 3]
+    steps = torch.cartesian_prod(*[torch.arange(3)] * 3)  # [27, 3]
     vectors = torch.cat([torch.zeros(1, 3), torch.tensor([100.0, 10.0, 1.0]) * (steps - 1.0) + 1e-3])
     codes = residual_kmeans(vectors, 3, 3)[1:]
     for level in range(3):
@@ -206,8 +208,13 @@ def test_the_report_counts_what_is_used():
 
 def test_the_report_of_distinct_and_even_codes():
     report = identifier_report(torch.cartesian_prod(torch.arange(4), torch.arange(4)), 4)
-    assert report == {"items": 16, "codes_in_use": [1.0, 1.0], "perplexity": [1.0, 1.0],
-                      "beginnings": [0.25, 1.0], "collisions": 0.0}
+    assert report == {
+        "items": 16,
+        "codes_in_use": [1.0, 1.0],
+        "perplexity": [1.0, 1.0],
+        "beginnings": [0.25, 1.0],
+        "collisions": 0.0,
+    }
 
 
 @pytest.mark.parametrize("n_tokens", [2, 3])

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from independent import histories, ml_100k, ndcg, read_events
 
 SMALL = ["--epochs=1", "--use_gpu=False", "--show_progress=False", "--train_batch_size=8192", "--run_name=small"]
@@ -52,7 +51,9 @@ def ranks_of(scores, targets, names, masked=()):
 def agree(real, result, ranks, best, worst):
     """The targets and ranks that the run has written, and its metrics, lie between those of the best and the worst ranks."""
     written = dict(zip(ranks["user"].tolist(), ranks["rank"].tolist()))
-    assert dict(zip(ranks["user"].tolist(), ranks["item"].tolist())) == {user: items[-1] for user, items in real.items()}
+    assert dict(zip(ranks["user"].tolist(), ranks["item"].tolist())) == {
+        user: items[-1] for user, items in real.items()
+    }
     assert all(best[user] <= written[user] <= worst[user] for user in real)
     for k in (5, 10, 20):
         assert ndcg(worst.values(), k) - 1e-4 <= result["test_result"][f"ndcg@{k}"] <= ndcg(best.values(), k) + 1e-4
@@ -68,19 +69,22 @@ def test_an_epoch_of_windows(workplace, real):
     training = loaded.data.train_dataset.histories
     names = dataset.field2id_token["item_id"]
     for number, user in enumerate(training.users):
-        items = names[training.items[training.offsets[number]:training.offsets[number + 1]]]
+        items = names[training.items[training.offsets[number] : training.offsets[number + 1]]]
         assert items.tolist() == real[dataset.field2id_token["user_id"][user]][:-2]
 
     for held_out, metrics, written in ((2, result["best_valid_result"], None), (1, result["test_result"], ranks)):
         rows, lengths = np.zeros((len(real), 20), dtype=np.int64), []
         for row, items in zip(rows, real.values()):
             shown = [dataset.field2token_id["item_id"][item] for item in items[:-held_out][-20:]]
-            row[:len(shown)] = shown
+            row[: len(shown)] = shown
             lengths.append(len(shown))
         users = torch.tensor([dataset.field2token_id["user_id"][user] for user in real])
         with torch.no_grad():
-            scores = model.full_sort_predict(Interaction({
-                "user_id": users, "item_id_list": torch.from_numpy(rows), "item_length": torch.tensor(lengths)}))
+            scores = model.full_sort_predict(
+                Interaction(
+                    {"user_id": users, "item_id_list": torch.from_numpy(rows), "item_length": torch.tensor(lengths)}
+                )
+            )
         scores = dict(zip(real, scores.view(len(real), -1)[:, 1:].numpy()))
         best, worst = ranks_of(scores, {user: items[-held_out] for user, items in real.items()}, names[1:].tolist())
         for k in (5, 10, 20):
@@ -96,8 +100,12 @@ def test_a_model_that_ranks_no_item_of_the_history(workplace, real):
     result, ranks, loaded = trained("Pop")
     names = loaded.data.dataset.field2id_token["item_id"][1:].tolist()
     scores = dict.fromkeys(real, loaded.model.item_cnt.view(-1)[1:].numpy().astype(float))
-    best, worst = ranks_of(scores, {user: items[-1] for user, items in real.items()}, names,
-                           {user: items[:-1] for user, items in real.items()})
+    best, worst = ranks_of(
+        scores,
+        {user: items[-1] for user, items in real.items()},
+        names,
+        {user: items[:-1] for user, items in real.items()},
+    )
     agree(real, result, ranks, best, worst)
     ties = dict(zip(ranks["user"].tolist(), ranks["ties"].tolist()))
     assert {user: worst[user] - best[user] for user in real} == ties

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from conftest import write_atomic_files
+
 from recbole_contrec.backbone import Vocabulary
 from recbole_contrec.data.text import filled
 from recbole_contrec.errors import UserError
@@ -24,9 +24,15 @@ def test_templates_find_title_and_category_by_the_names_of_their_fields():
     assert filled("{title}", TEXTS, {**FOUND, "title": "class"}) == TEXTS["class"]
 
 
-@pytest.mark.parametrize("template, named, message", [
-    ("{titel}", FOUND, "did you mean title"), ("film", FOUND, "names no part"), ("{title", FOUND, "is no template"),
-    ("{title}", {**FOUND, "title": "clas"}, "title_field=clas.*did you mean class")])
+@pytest.mark.parametrize(
+    "template, named, message",
+    [
+        ("{titel}", FOUND, "did you mean title"),
+        ("film", FOUND, "names no part"),
+        ("{title", FOUND, "is no template"),
+        ("{title}", {**FOUND, "title": "clas"}, "title_field=clas.*did you mean class"),
+    ],
+)
 def test_a_template_that_the_texts_cannot_fill_is_refused(template, named, message):
     with pytest.raises(UserError, match=message):
         filled(template, TEXTS, named)
@@ -72,7 +78,7 @@ def test_a_condition_behind_the_models_own_answer_is_the_same_in_training_and_in
         for number in range(0, len(targets.items), 7):
             row, place = targets.row[number], targets.place[number]
             assert targets.items[number] == batch["next_item_id_list"][row, place]
-            alone = recommender._last_states(items[row:row + 1, :place + 1], place[None] + 1, user[row:row + 1])
+            alone = recommender._last_states(items[row : row + 1, : place + 1], place[None] + 1, user[row : row + 1])
             torch.testing.assert_close(targets.states[number], alone[0], atol=1e-4, rtol=1e-4)
 
 
@@ -107,8 +113,15 @@ def test_right_answers_do_not_reach_a_condition_behind_the_models_own(staged, mo
 @pytest.mark.parametrize("model", ["ContRec", "DeftRec"])
 def test_the_title_of_a_target_leaves_its_condition_as_it_is(staged, model):
     """Teacher forcing puts words of the target into the pass; none of them may reach what its vector is generated from."""
-    recommender = staged(model, "--answer_weight=1", "--answer_template={title}", WORDS, "--dropout=0", "--token_noise=False",
-                         "--user_token_dropout=0")
+    recommender = staged(
+        model,
+        "--answer_weight=1",
+        "--answer_template={title}",
+        WORDS,
+        "--dropout=0",
+        "--token_noise=False",
+        "--user_token_dropout=0",
+    )
     batch, recommender = next(iter(recommender.data.train)), recommender.model.train()
     torch.manual_seed(0)
     before, _ = recommender._targets_and_language(batch)
@@ -118,7 +131,9 @@ def test_the_title_of_a_target_leaves_its_condition_as_it_is(staged, model):
     after, _ = recommender._targets_and_language(batch)
     torch.testing.assert_close(after.states, before.states)
     plain = recommender._targets(batch)
-    ours, theirs = ((targets.row * batch["item_id_list"].shape[1] + targets.place).argsort() for targets in (before, plain))
+    ours, theirs = (
+        (targets.row * batch["item_id_list"].shape[1] + targets.place).argsort() for targets in (before, plain)
+    )
     torch.testing.assert_close(plain.states[theirs], before.states[ours])
     assert torch.equal(plain.items[theirs], before.items[ours])
 
@@ -126,12 +141,27 @@ def test_the_title_of_a_target_leaves_its_condition_as_it_is(staged, model):
 @pytest.mark.parametrize("condition_on", ["history", "answer"])
 @pytest.mark.parametrize("backbone", [("--n_layers=2",), (f"--llm={STORIES}", "--lora_rank=2")])
 @pytest.mark.parametrize("prompt_text", ["words", "bag"])
-def test_no_word_about_a_target_reaches_its_condition_through_the_prompt_either(staged, condition_on, backbone, prompt_text):
+def test_no_word_about_a_target_reaches_its_condition_through_the_prompt_either(
+    staged, condition_on, backbone, prompt_text
+):
     """A prompt of windows holds the words of the target as well, behind the position that it is predicted from."""
     words = () if backbone[0].startswith("--llm") else (WORDS,)
-    loaded = staged("ContRec", "--answer_weight=1", "--answer_template={title}", *words, *backbone, f"--prompt_text={prompt_text}",
-                    f"--condition_on={condition_on}", "--dropout=0", "--token_noise=False", "--user_token_dropout=0",
-                    "--answers_per_window=100", "--MAX_ITEM_LIST_LENGTH=8", "--answer_length=4", "--item_text_length=4")
+    loaded = staged(
+        "ContRec",
+        "--answer_weight=1",
+        "--answer_template={title}",
+        *words,
+        *backbone,
+        f"--prompt_text={prompt_text}",
+        f"--condition_on={condition_on}",
+        "--dropout=0",
+        "--token_noise=False",
+        "--user_token_dropout=0",
+        "--answers_per_window=100",
+        "--MAX_ITEM_LIST_LENGTH=8",
+        "--answer_length=4",
+        "--item_text_length=4",
+    )
     batch, model, language = next(iter(loaded.data.train)), loaded.model.eval(), loaded.model.language
 
     def conditions():
@@ -141,8 +171,11 @@ def test_no_word_about_a_target_reaches_its_condition_through_the_prompt_either(
 
     targets, before = conditions()
     # an item that is somewhere a target, and not in the history before it
-    row, place, item = next((row, place, item) for row, place, item in zip(*(part.tolist() for part in (
-        targets.row, targets.place, targets.items))) if item not in batch["item_id_list"][row, :place + 1] and 2 < place < 7)
+    row, place, item = next(
+        (row, place, item)
+        for row, place, item in zip(*(part.tolist() for part in (targets.row, targets.place, targets.items)))
+        if item not in batch["item_id_list"][row, : place + 1] and 2 < place < 7
+    )
     for numbers in (language.answers.numbers, language.numbers):
         numbers[item, 0] = numbers[item, 0] % 200 + 7
     torch.testing.assert_close(conditions()[1][row, place], before[row, place])
@@ -161,7 +194,9 @@ def test_the_language_loss_is_that_of_the_drawn_answers_and_teaches_words_and_hi
 
 def test_a_model_learns_to_answer(staged):
     """Everybody walks through the catalogue: odd and even follow from the item before."""
-    loaded = staged("ContRec", "--answer_weight=1", WORDS, "--dropout=0", "--learning_rate=1e-2", "--answer_template={genre}")
+    loaded = staged(
+        "ContRec", "--answer_weight=1", WORDS, "--dropout=0", "--learning_rate=1e-2", "--answer_template={genre}"
+    )
     model, optimiser = loaded.model.train(), torch.optim.Adam(loaded.model.parameters(), lr=1e-2)
     losses = []
     for _ in range(30):
@@ -181,7 +216,7 @@ def test_a_bag_is_the_mean_of_the_words_and_zero_without(staged):
     language, items = model.language, torch.tensor([[1, 0, 5]])
     bag = language.bag(model.backbone, items)
     for place, item in enumerate(items[0].tolist()):
-        numbers = language.numbers[item, :language.lengths[item]]
+        numbers = language.numbers[item, : language.lengths[item]]
         wanted = model.backbone.words.weight[numbers].mean(0) if len(numbers) else torch.zeros(16)
         torch.testing.assert_close(bag[0, place], wanted)
     assert language.lengths[0] == 0 < language.lengths[1]
@@ -207,8 +242,19 @@ def test_likelihood_and_bonus_enter_the_scores(staged):
 def test_what_a_model_reads_and_says_survives_edited_texts(staged, tiny, workplace):
     from recbole_contrec.quick_start import load_data_and_model, run
 
-    arguments = ["--answer_weight=0.1", "--wordings=['what comes next']", "--text_bonus=0.5", "--prompt_text=bag", WORDS, f"--data_path={tiny}", "--epochs=1", "--hidden_size=16",
-                 "--tokenizer_epochs=1", "--show_progress=False", "--n_layers=1"]
+    arguments = [
+        "--answer_weight=0.1",
+        "--wordings=['what comes next']",
+        "--text_bonus=0.5",
+        "--prompt_text=bag",
+        WORDS,
+        f"--data_path={tiny}",
+        "--epochs=1",
+        "--hidden_size=16",
+        "--tokenizer_epochs=1",
+        "--show_progress=False",
+        "--n_layers=1",
+    ]
     result = run("ContRec", "tiny", arguments=arguments)
     before = load_data_and_model(result["checkpoint"])
     rows = next(iter(before.data.test))[0]
@@ -239,7 +285,9 @@ def test_marks_in_a_text_are_characters(staged, tiny):
     path.write_text(path.read_text().replace("kind", "kind</s>", 1))
     model = staged("ContRec", "--answer_weight=0.1", "--text_weight=0.5", "--prompt_text=bag", WORDS).model.eval()
     answers, end = model.language.answers, model.language.vocabulary.end
-    assert ((answers.numbers == end).cumsum(1)[:, -1] == answers.longest - answers.lengths + (answers.lengths > 0)).all()
+    assert (
+        (answers.numbers == end).cumsum(1)[:, -1] == answers.longest - answers.lengths + (answers.lengths > 0)
+    ).all()
     assert any("</s>" in text for text in model.language.vocabulary.decode(answers.numbers))
 
 
@@ -266,11 +314,18 @@ def test_without_categories_titles_are_read_and_said(run_tiny, tiny):
     assert run_tiny("ContRec", *titles, "--epochs=1", "--text_weight=0.1")["best_epoch"] == 0
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--answer_weight=0.1",), r"template '\{category\}': no text field looks like a category.*such as \{title\}"),
-    (("--prompt_text=bag",), r"template '\{title\} \{category\}': no text field.*such as \{title\}"),
-    (("--answer_weight=0.1", "--answer_template={title}", "--text_bonus=0.1"), "no text field looks like a category"),
-    (("--answer_weight=0.1", "--answer_template={title}", "--category_template={genre}"), "no text field 'genre'")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--answer_weight=0.1",), r"template '\{category\}': no text field looks like a category.*such as \{title\}"),
+        (("--prompt_text=bag",), r"template '\{title\} \{category\}': no text field.*such as \{title\}"),
+        (
+            ("--answer_weight=0.1", "--answer_template={title}", "--text_bonus=0.1"),
+            "no text field looks like a category",
+        ),
+        (("--answer_weight=0.1", "--answer_template={title}", "--category_template={genre}"), "no text field 'genre'"),
+    ],
+)
 def test_templates_that_ask_for_what_is_not_there(staged, tiny, arguments, message):
     without_categories(tiny)
     with pytest.raises(UserError, match=message):
@@ -278,7 +333,11 @@ def test_templates_that_ask_for_what_is_not_there(staged, tiny, arguments, messa
 
 
 def test_blanks_are_no_texts(staged, tiny):
-    assert filled("{title} ({category})", {"title": [" ", "A", "A"], "genre": ["\t", "", "b "]}, FOUND) == ["", "A ()", "A (b )"]
+    assert filled("{title} ({category})", {"title": [" ", "A", "A"], "genre": ["\t", "", "b "]}, FOUND) == [
+        "",
+        "A ()",
+        "A (b )",
+    ]
     path = tiny / "tiny" / "tiny.item"
     names, *rows = path.read_text().splitlines()
     path.write_text("\n".join([names, *(row.split("\t")[0] + "\t  \t " for row in rows)]) + "\n")
@@ -296,11 +355,16 @@ def test_many_beginnings_of_texts_are_told(staged, caplog, monkeypatch):
     assert "the beginnings of all texts are read" in caplog.text
 
 
-@pytest.mark.parametrize("one, other", [("की", "कि"), ("ที่", "ที"), ("C++", "C#"), ("C", "C++"), ("🎭", "🎬"), ("שָׁלוֹם", "שלום")])
+@pytest.mark.parametrize(
+    "one, other", [("की", "कि"), ("ที่", "ที"), ("C++", "C#"), ("C", "C++"), ("🎭", "🎬"), ("שָׁלוֹם", "שלום")]
+)
 def test_categories_of_any_script_are_told_apart(one, other):
     categories = Categories(["", f"{one} x", f"{other} x", one])
     assert len(set(categories.category_of.tolist())) == 4
-    assert categories.named([f"I say: {one.upper()} x!", f"({other} x)", f"«{one}»"]).tolist() == categories.category_of[1:].tolist()
+    assert (
+        categories.named([f"I say: {one.upper()} x!", f"({other} x)", f"«{one}»"]).tolist()
+        == categories.category_of[1:].tolist()
+    )
 
 
 def test_categories_in_lists_of_any_form_are_one():
@@ -317,26 +381,42 @@ def test_answers_that_name_other_categories_are_told(staged, tiny, caplog):
     assert "of the items the whole answer does not name their category" in caplog.text
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--quantisation=4bit", "--lora_rank=4"), "lora_rank, quantisation: for a pretrained|quantisation, lora_rank: for"),
-    (("--held_out_wording=what now",), "held_out_wording needs wordings"),
-    (("--item_template={nonsense}",), "item_template: the prompt says nothing of the items, set prompt_text"),
-    (("--answer_length=4",), "answer_length: nothing is answered, set answer_weight"),
-    (("--prompt_text=bag", "--category_field=gnre"), "category_field=gnre: no such text field.*did you mean"),
-    (("--prompt_text=bag", "--item_template={title:>{width}}"), "without : and !")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ("--quantisation=4bit", "--lora_rank=4"),
+            "lora_rank, quantisation: for a pretrained|quantisation, lora_rank: for",
+        ),
+        (("--held_out_wording=what now",), "held_out_wording needs wordings"),
+        (("--item_template={nonsense}",), "item_template: the prompt says nothing of the items, set prompt_text"),
+        (("--answer_length=4",), "answer_length: nothing is answered, set answer_weight"),
+        (("--prompt_text=bag", "--category_field=gnre"), "category_field=gnre: no such text field.*did you mean"),
+        (("--prompt_text=bag", "--item_template={title:>{width}}"), "without : and !"),
+    ],
+)
 def test_settings_that_nothing_reads_are_refused(assembled, arguments, message):
     with pytest.raises(UserError, match=message):
         assembled("ContRec", *arguments)
 
 
 def test_empty_texts_are_no_prompt(assembled, tiny):
-    (tiny / "tiny" / "tiny.item").write_text("item_id:token\ttitle:token_seq\n" + "".join(f"i{item}\t\n" for item in range(60)))
+    (tiny / "tiny" / "tiny.item").write_text(
+        "item_id:token\ttitle:token_seq\n" + "".join(f"i{item}\t\n" for item in range(60))
+    )
     with pytest.raises(UserError, match="prompt_text=words: the texts of all items are empty"):
         assembled("ContRec", "--prompt_text=words", "--item_template={title}")
 
 
-NARROW = ("--prompt_text=words", "--item_text_length=6", "--answer_weight=0.1", "--answer_length=8",
-          "--wordings=['people who like this like']", WORDS, "--vocabulary_size=320")
+NARROW = (
+    "--prompt_text=words",
+    "--item_text_length=6",
+    "--answer_weight=0.1",
+    "--answer_length=8",
+    "--wordings=['people who like this like']",
+    WORDS,
+    "--vocabulary_size=320",
+)
 
 
 def test_the_oldest_items_make_room_and_the_instruction_stays(staged):
@@ -344,8 +424,12 @@ def test_the_oldest_items_make_room_and_the_instruction_stays(staged):
     prefix, answer = whole.prompt.prefix_length, whole.language.longest_answer
     cut = staged("ContRec", *NARROW, f"--max_prompt_length={prefix + answer + 20}").model.eval()
     assert whole.room is None and cut.room == 20
-    cut.load_state_dict({key: value if cut.state_dict()[key].shape == value.shape else value[:prefix + answer + 20]
-                         for key, value in whole.state_dict().items()})
+    cut.load_state_dict(
+        {
+            key: value if cut.state_dict()[key].shape == value.shape else value[: prefix + answer + 20]
+            for key, value in whole.state_dict().items()
+        }
+    )
     items = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [7, 8, 0, 0, 0, 0, 0, 0, 0, 0]])
     length, user = torch.tensor([10, 2]), torch.tensor([1, 2])
     widths = [1 + int(whole.language.lengths[item]) for item in items[0]]
@@ -353,8 +437,12 @@ def test_the_oldest_items_make_room_and_the_instruction_stays(staged):
     assert 1 <= kept < 10
     shown = torch.zeros_like(items)
     shown[0, :kept], shown[1] = items[0, -kept:], items[1]
-    torch.testing.assert_close(cut._last_states(items, length, user),
-                               whole._last_states(shown, torch.tensor([kept, 2]), user), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        cut._last_states(items, length, user),
+        whole._last_states(shown, torch.tensor([kept, 2]), user),
+        atol=1e-5,
+        rtol=1e-4,
+    )
     targets = items.roll(-1, 1) * (items > 0)  # any
     fitted, lengths, moved = cut._fitting(items, length, targets)
     assert torch.equal(fitted, shown) and lengths.tolist() == [kept, 2]
@@ -388,7 +476,9 @@ def test_a_prompt_without_room_for_an_item_is_refused(assembled):
 
 
 def test_an_instruction_is_drawn_in_training_and_held_out_in_eval_mode(staged):
-    model = staged("ContRec", WORDS, "--wordings=['what comes next', 'the next film is']", "--held_out_wording=and then").model
+    model = staged(
+        "ContRec", WORDS, "--wordings=['what comes next', 'the next film is']", "--held_out_wording=and then"
+    ).model
     wordings, read = model.prompt.wordings, model.backbone.read
     assert wordings.length == wordings.real.sum(1).max()
     torch.manual_seed(0)
@@ -396,10 +486,10 @@ def test_an_instruction_is_drawn_in_training_and_held_out_in_eval_mode(staged):
     assert len(rows) == 2
     held_out = wordings.eval()(3)
     words = model.language.vocabulary.encode(["and then"], 99)
-    torch.testing.assert_close(held_out[1, -words.numbers.shape[1]:], read(words.numbers[0]))
+    torch.testing.assert_close(held_out[1, -words.numbers.shape[1] :], read(words.numbers[0]))
     assert tuple(held_out[0].flatten().tolist()) not in rows
     layout = model.eval()._read(torch.tensor([[3, 4]]), torch.tensor([1]))
-    torch.testing.assert_close(layout.vectors[0, 1:1 + wordings.length], held_out[0])  # behind the learned vector
+    torch.testing.assert_close(layout.vectors[0, 1 : 1 + wordings.length], held_out[0])  # behind the learned vector
 
 
 def test_a_list_shows_what_the_model_says(staged):
@@ -411,7 +501,9 @@ def test_a_list_shows_what_the_model_says(staged):
     assert table.groupby("user_id", sort=False).answer.nunique().tolist() == [1, 1, 1]
     rows = {user: part.answer.iloc[0] for user, part in table.groupby("user_id")}
     assert set(rows) == {"u1", "u2", "new-1"} and all(isinstance(answer, str) for answer in rows.values())
-    loaded.model.answers = lambda interaction, encoding: [f"says {number}" for number in interaction["user_id"].tolist()]
+    loaded.model.answers = lambda interaction, encoding: [
+        f"says {number}" for number in interaction["user_id"].tolist()
+    ]
     table, numbers = recommend(loaded, users=["u2", "u1"], k=2), loaded.data.dataset.field2token_id["user_id"]
     assert table.answer.tolist() == [f"says {numbers[user]}" for user in ("u2", "u2", "u1", "u1")]
     loaded.model.language = None
@@ -428,13 +520,32 @@ def test_words_are_asked_of_data_without_texts(assembled, tiny):
 def test_texts_of_any_script_and_length_train(workplace, config_of):
     path = write_atomic_files(workplace / "other", name="odd")
     rows = ["item_id:token\ttitle:token_seq\tgenre:token_seq"]
-    rows += [f"i{item}\t{text}\t{kind}" for item, (text, kind) in enumerate(
-        [("x" * 100_000, "a"), ("", ""), ("🎬 film 👩‍👩‍👧", "🎭"), ("שלום עולם", "דרמה")] * 15)]
+    rows += [
+        f"i{item}\t{text}\t{kind}"
+        for item, (text, kind) in enumerate(
+            [("x" * 100_000, "a"), ("", ""), ("🎬 film 👩‍👩‍👧", "🎭"), ("שלום עולם", "דרמה")] * 15
+        )
+    ]
     (path / "odd.item").write_text("\n".join(rows) + "\n")
     from recbole_contrec.quick_start import run
 
-    result = run("ContRec", "odd", arguments=[
-        f"--data_path={workplace / 'other'}", "--answer_weight=0.1", "--prompt_text=words", WORDS, "--epochs=1",
-        "--hidden_size=16", "--n_layers=1", "--tokenizer_epochs=1", "--show_progress=False", "--MAX_ITEM_LIST_LENGTH=10",
-        "--answer_template={category}: {title}", "--text_weight=0.1", "--text_bonus=0.1"])
+    result = run(
+        "ContRec",
+        "odd",
+        arguments=[
+            f"--data_path={workplace / 'other'}",
+            "--answer_weight=0.1",
+            "--prompt_text=words",
+            WORDS,
+            "--epochs=1",
+            "--hidden_size=16",
+            "--n_layers=1",
+            "--tokenizer_epochs=1",
+            "--show_progress=False",
+            "--MAX_ITEM_LIST_LENGTH=10",
+            "--answer_template={category}: {title}",
+            "--text_weight=0.1",
+            "--text_bonus=0.1",
+        ],
+    )
     assert 0 <= result["test_result"]["ndcg@10"] <= 1

@@ -6,28 +6,49 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from conftest import moved_by_training
+
 from recbole_contrec.backbone import PretrainedDecoder
 from recbole_contrec.errors import UserError
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
-LLM = (f"--llm={STORIES}", "--lora_rank=4", "--prompt_text=words", "--item_text_length=6", "--answer_weight=0.1",
-       "--answer_length=10", "--wordings=['People who liked these films', 'After these films somebody liked']")
+LLM = (
+    f"--llm={STORIES}",
+    "--lora_rank=4",
+    "--prompt_text=words",
+    "--item_text_length=6",
+    "--answer_weight=0.1",
+    "--answer_length=10",
+    "--wordings=['People who liked these films', 'After these films somebody liked']",
+)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The result of a run of two epochs, and the folder of its data."""
     from conftest import TINY_CONTREC, write_atomic_files
+
     from recbole_contrec.quick_start import run
 
     folder = tmp_path_factory.mktemp("llm")
     write_atomic_files(folder / "data")
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
-    yield run("ContRec", "tiny", arguments=[*TINY_CONTREC, *LLM, f"--data_path={folder / 'data'}", "--text_weight=0.1",
-                                            "--text_bonus=0.1", "--n_layers=1"]), folder
+    yield (
+        run(
+            "ContRec",
+            "tiny",
+            arguments=[
+                *TINY_CONTREC,
+                *LLM,
+                f"--data_path={folder / 'data'}",
+                "--text_weight=0.1",
+                "--text_bonus=0.1",
+                "--n_layers=1",
+            ],
+        ),
+        folder,
+    )
     patch.undo()
 
 
@@ -39,8 +60,9 @@ def test_a_run_ends_with_scores_that_its_checkpoint_gives_again(trained):
     first, again = (load_data_and_model(result["checkpoint"]) for _ in range(2))
     rows = next(iter(first.data.test))[0]
     torch.testing.assert_close(first.model.full_sort_predict(rows), again.model.full_sort_predict(rows))
-    torch.testing.assert_close(first.trainer.evaluate(first.data.test, load_best_model=False)["ndcg@10"],
-                               result["test_result"]["ndcg@10"])
+    torch.testing.assert_close(
+        first.trainer.evaluate(first.data.test, load_best_model=False)["ndcg@10"], result["test_result"]["ndcg@10"]
+    )
     said = first.model.answers(rows)
     assert said == again.model.answers(rows) and all(isinstance(text, str) for text in said)
 
@@ -68,16 +90,28 @@ def test_adapters_and_the_vectors_of_new_tokens_move_and_nothing_else_of_the_mod
     theirs = {name for name, _ in loaded.model.named_parameters() if name.startswith("backbone.")}
     assert {name for name in theirs if "lora_" in name} <= moved
     assert not any(name in moved for name in theirs if "lora_" not in name)
-    assert {"item_tokens.weight", "item_vectors.weight", "item_adapter.weight", "prompt.instruction",
-            "language.answers.begin"} <= moved
+    assert {
+        "item_tokens.weight",
+        "item_vectors.weight",
+        "item_adapter.weight",
+        "prompt.instruction",
+        "language.answers.begin",
+    } <= moved
 
 
 def test_a_language_model_learns_at_a_rate_of_its_own(staged):
     loaded = staged("ContRec", *LLM, "--learning_rate=1e-3", "--llm_learning_rate=1e-4")
     loaded.trainer._set_learning_rate(0.5)
     theirs = {id(p) for p in loaded.model.backbone.parameters()}
-    rates = {own: {group["lr"] for group in loaded.trainer.optimizer.param_groups
-                   for p in group["params"] if (id(p) in theirs) == own} for own in (True, False)}
+    rates = {
+        own: {
+            group["lr"]
+            for group in loaded.trainer.optimizer.param_groups
+            for p in group["params"]
+            if (id(p) in theirs) == own
+        }
+        for own in (True, False)
+    }
     (slow,), (fast,) = rates[True], rates[False]
     assert slow == pytest.approx(fast / 10)
     trained = sum(len(group["params"]) for group in loaded.trainer.optimizer.param_groups)
@@ -87,7 +121,7 @@ def test_a_language_model_learns_at_a_rate_of_its_own(staged):
 def test_tokens_are_as_large_as_words(staged):
     model = staged("ContRec", *LLM).model.eval()
     layout = model._read(torch.tensor([[3, 4, 5]]), torch.tensor([1]))
-    sizes = layout.vectors.square().mean(-1).sqrt()[0]                            # [S]
+    sizes = layout.vectors.square().mean(-1).sqrt()[0]  # [S]
     tokens, word = sizes[layout.ends[0]], model.backbone.word_size
     assert (tokens > 0.4 * word).all() and (tokens < 2.5 * word).all()
 
@@ -115,10 +149,16 @@ def test_histories_make_room_where_a_model_reads_fewer_positions(staged):
     assert layout.vectors.shape[1] + model.language.longest_answer <= 60
 
 
-@pytest.mark.parametrize("change, message", [
-    (("--llm=nobody/nothing-of-this-name",), "nobody/nothing-of-this-name"), (("--llm=.",), "model"),
-    ((f"--llm={STORIES}", "--lora_targets=nowhere"), "nowhere"), ((f"--llm={STORIES}", "--quantisation=4bit"), "bitsandbytes"),
-    ((f"--llm={STORIES}", "--llm_dtype=float31"), "llm_dtype")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("--llm=nobody/nothing-of-this-name",), "nobody/nothing-of-this-name"),
+        (("--llm=.",), "model"),
+        ((f"--llm={STORIES}", "--lora_targets=nowhere"), "nowhere"),
+        ((f"--llm={STORIES}", "--quantisation=4bit"), "bitsandbytes"),
+        ((f"--llm={STORIES}", "--llm_dtype=float31"), "llm_dtype"),
+    ],
+)
 def test_a_model_that_cannot_be_had_is_said_in_a_line(assembled, monkeypatch, change, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=message) as raised:
@@ -127,8 +167,9 @@ def test_a_model_that_cannot_be_had_is_said_in_a_line(assembled, monkeypatch, ch
 
 
 def test_a_checkpoint_on_other_weights_is_refused(trained, tmp_path):
-    from recbole_contrec.quick_start import load_data_and_model
     from safetensors.torch import load_file, save_file
+
+    from recbole_contrec.quick_start import load_data_and_model
 
     result, _ = trained
     other = tmp_path / "other"
@@ -187,7 +228,9 @@ def test_a_run_finds_its_model_from_any_folder(run_tiny, workplace, monkeypatch)
     assert main(["recommend", f"--checkpoint={checkpoint}", "--users=u1"]) == 0
     (workplace / "models").rename(workplace / "moved")
     assert main(["recommend", f"--checkpoint={checkpoint}", "--users=u1"]) == 2
-    assert main(["recommend", f"--checkpoint={checkpoint}", "--users=u1", f"--llm={workplace / 'moved' / 'small'}"]) == 0
+    assert (
+        main(["recommend", f"--checkpoint={checkpoint}", "--users=u1", f"--llm={workplace / 'moved' / 'small'}"]) == 0
+    )
 
 
 def test_a_language_model_without_a_name_is_refused(staged):

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from conftest import low_rank
+
 from recbole_contrec.tokenizer import (
     MaskedVQ,
     code_report,
@@ -46,9 +46,14 @@ def test_straight_through_reaches_every_encoder(gradient):
     assert_reconstruction_reaches_every_encoder(small(gradient=gradient), low_rank()[1:])
 
 
-@pytest.mark.parametrize("planted", [lambda self, encoded, codewords: codewords,
-                                     lambda self, encoded, codewords: codewords.detach(),
-                                     lambda self, encoded, codewords: (encoded + codewords - encoded).detach()])
+@pytest.mark.parametrize(
+    "planted",
+    [
+        lambda self, encoded, codewords: codewords,
+        lambda self, encoded, codewords: codewords.detach(),
+        lambda self, encoded, codewords: (encoded + codewords - encoded).detach(),
+    ],
+)
 def test_a_planted_break_of_the_gradient_is_found(monkeypatch, planted):
     monkeypatch.setattr(MaskedVQ, "_pass", planted)
     with pytest.raises(AssertionError):
@@ -259,11 +264,11 @@ class Given(MaskedVQ):
             self.codebooks.copy_(torch.arange(codes).float()[None, :, None].expand(n_tokens, -1, -1))
 
     def encode(self, x):
-        return x[:, :self.n_tokens].long()
+        return x[:, : self.n_tokens].long()
 
     def decode(self, tokens):
         back = torch.zeros(len(tokens), self.d)
-        back[:, :self.n_tokens] = tokens.squeeze(2) * self.keeps
+        back[:, : self.n_tokens] = tokens.squeeze(2) * self.keeps
         return back
 
 
@@ -316,8 +321,11 @@ def test_distinct_codes_move_only_rows_that_share_and_as_little_as_possible():
     cost = model.distances(model(x[row][None]).encoded)[:, 0]
     cost = cost - cost.gather(1, nearest[row][:, None])
     taken = {tuple(codes.tolist()) for codes in nearest[real]}
-    options = sorted((cost[k, c].item(), (*nearest[row, :k].tolist(), c, *nearest[row, k + 1:].tolist()))
-                     for k in range(3) for c in range(32))
+    options = sorted(
+        (cost[k, c].item(), (*nearest[row, :k].tolist(), c, *nearest[row, k + 1 :].tolist()))
+        for k in range(3)
+        for c in range(32)
+    )
     assert tuple(codes[row].tolist()) == next(option for _, option in options if option not in taken)
 
 
@@ -327,14 +335,22 @@ def test_distinct_codes_end_where_nothing_is_free():
     assert codes[1:].squeeze(1).unique().tolist() == [0, 1, 2, 3] and codes.shape == (7, 1)
 
 
-@pytest.mark.parametrize("rows, codes", [(1, 1), (3, 3), (5, 4), (12, 4), (40, 8), (943, 128), (1682, 256), (6040, 256), (22363, 512)])
+@pytest.mark.parametrize(
+    "rows, codes", [(1, 1), (3, 3), (5, 4), (12, 4), (40, 8), (943, 128), (1682, 256), (6040, 256), (22363, 512)]
+)
 def test_default_codes_follow_the_number_of_rows(rows, codes):
     assert default_codes(rows) == codes
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"gradient": "none"}, "straight_through, rotation"), ({"mask_ratio": 1.0}, "mask_ratio"),
-    ({"codes": 0}, "at least 1"), ({"restart_below": -0.1}, "restart_below")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"gradient": "none"}, "straight_through, rotation"),
+        ({"mask_ratio": 1.0}, "mask_ratio"),
+        ({"codes": 0}, "at least 1"),
+        ({"restart_below": -0.1}, "restart_below"),
+    ],
+)
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings)

@@ -8,11 +8,18 @@ from recbole_contrec.__main__ import _lack_of_memory
 from recbole_contrec.errors import UserError
 
 
-@pytest.mark.parametrize("model, argument, text", [
-    ("SASRec", "--MAX_ITEM_LIST_LENGTH=1000000000", "rows of histories"), ("ContRec", "--MAX_ITEM_LIST_LENGTH=1000000000", "rows of"),
-    ("SASRec", "--hidden_size=100000000", "hidden_size=100000000"), ("SASRec", "--hidden_size=1000000", "one table alone takes"),
-    ("BPR", "--embedding_size=10000000000", "embedding_size=10000000000"), ("ContRec", "--vector_size=100000", "vector_size=100000"),
-    ("BPR", "--eval_args={'mode': 'uni100000000000'}", "more items than the catalogue has")])
+@pytest.mark.parametrize(
+    "model, argument, text",
+    [
+        ("SASRec", "--MAX_ITEM_LIST_LENGTH=1000000000", "rows of histories"),
+        ("ContRec", "--MAX_ITEM_LIST_LENGTH=1000000000", "rows of"),
+        ("SASRec", "--hidden_size=100000000", "hidden_size=100000000"),
+        ("SASRec", "--hidden_size=1000000", "one table alone takes"),
+        ("BPR", "--embedding_size=10000000000", "embedding_size=10000000000"),
+        ("ContRec", "--vector_size=100000", "vector_size=100000"),
+        ("BPR", "--eval_args={'mode': 'uni100000000000'}", "more items than the catalogue has"),
+    ],
+)
 def test_sizes_beyond_memory(assembled, model, argument, text):
     with pytest.raises(UserError) as caught:
         assembled(model, argument)
@@ -20,15 +27,21 @@ def test_sizes_beyond_memory(assembled, model, argument, text):
     assert text in message and "\n" not in message and any(word in message for word in ("free", "catalogue", "at most"))
 
 
-@pytest.mark.parametrize("model, argument, text", [
-    ("SASRec", "--train_batch_size=300", "train_batch_size=300: scores of 60 items for"),
-    ("SASRec", "--eval_batch_size=30", "eval_batch_size=30: scores of 60 items for 30 rows"),
-    ("BPR", "--eval_args={'mode': 'uni900'}", "eval_args.mode=uni900"),
-    ("SASRec", "--hidden_size=64", "is too large: its parameters")])
+@pytest.mark.parametrize(
+    "model, argument, text",
+    [
+        ("SASRec", "--train_batch_size=300", "train_batch_size=300: scores of 60 items for"),
+        ("SASRec", "--eval_batch_size=30", "eval_batch_size=30: scores of 60 items for 30 rows"),
+        ("BPR", "--eval_args={'mode': 'uni900'}", "eval_args.mode=uni900"),
+        ("SASRec", "--hidden_size=64", "is too large: its parameters"),
+    ],
+)
 def test_what_is_free_counts(assembled, monkeypatch, model, argument, text):
     """Small sizes where little is free."""
     free = {"train": 300 * 61 * 8 - 1, "eval_b": 30 * 61 * 8 - 1, "eval_a": 901 * 8 - 1, "hidden": 300_000}
-    monkeypatch.setattr(memory, "free_memory", lambda device=None: free[next(name for name in free if argument[2:].startswith(name))])
+    monkeypatch.setattr(
+        memory, "free_memory", lambda device=None: free[next(name for name in free if argument[2:].startswith(name))]
+    )
     monkeypatch.setattr(memory, "_width_of_a_row", lambda config, dataset: 0)
     arguments = (argument, *(() if "batch_size" in argument else ("--train_batch_size=1", "--eval_batch_size=1")))
     with pytest.raises(UserError) as caught:
@@ -40,7 +53,9 @@ def test_sizes_that_fit_pass(assembled):
     assembled("SASRec", "--train_batch_size=2000000000", "--eval_batch_size=2000000000")
 
 
-@pytest.mark.parametrize("argument", ["--n_heads=0", "--hidden_size=-8", "--n_layers=100000", "--hidden_dropout_prob=2"])
+@pytest.mark.parametrize(
+    "argument", ["--n_heads=0", "--hidden_size=-8", "--n_layers=100000", "--hidden_dropout_prob=2"]
+)
 def test_sizes_of_nothing_are_refused(assembled, argument):
     with pytest.raises(UserError, match=argument[2:].split("=")[0]):
         assembled("SASRec", argument)
@@ -48,7 +63,7 @@ def test_sizes_of_nothing_are_refused(assembled, argument):
 
 def test_a_lack_of_memory_is_a_line():
     with pytest.raises(RuntimeError) as caught:
-        torch.empty(2 ** 55, dtype=torch.uint8)
+        torch.empty(2**55, dtype=torch.uint8)
     assert "32.0 PiB" in _lack_of_memory(caught.value)
     assert "out of memory" in _lack_of_memory(MemoryError())
     assert _lack_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None

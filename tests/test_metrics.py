@@ -17,18 +17,25 @@ def training_counts(loaded):
     rows of a sequential model, the last alone."""
     sequential = loaded.config["MODEL_TYPE"].name == "SEQUENTIAL"
     histories = loaded.data.dataset.all_interactions.by_user().values()
-    return Counter(item for items in histories
-                   for item in items[:2 if sequential and len(items) == 3 else -2].tolist())
+    return Counter(
+        item for items in histories for item in items[: 2 if sequential and len(items) == 3 else -2].tolist()
+    )
 
 
 @pytest.fixture(params=["SASRec", "SASRecAll", "BPR"])
 def lists(request, assembled):
     """A model's evaluation, its lists of K items, and the names of the training interactions."""
-    loaded = assembled(request.param, "--metrics=['NDCG','ShannonEntropy','ItemCoverage','GiniIndex','AveragePopularity',"
-                       "'TailPercentage']", f"--topk=[{K}]", f"--valid_metric=NDCG@{K}")
+    loaded = assembled(
+        request.param,
+        "--metrics=['NDCG','ShannonEntropy','ItemCoverage','GiniIndex','AveragePopularity','TailPercentage']",
+        f"--topk=[{K}]",
+        f"--valid_metric=NDCG@{K}",
+    )
     held = {}
     compute = loaded.trainer.evaluator.evaluate
-    loaded.trainer.evaluator.evaluate = lambda found: held.update(items=found.get("rec.items").numpy()) or compute(found)
+    loaded.trainer.evaluator.evaluate = lambda found: (
+        held.update(items=found.get("rec.items").numpy()) or compute(found)
+    )
     result = loaded.trainer.evaluate(loaded.data.test, load_best_model=False)
     return result, held["items"][:, :K], training_counts(loaded), loaded.data.dataset.item_num - 1
 
@@ -53,7 +60,7 @@ def test_popularity_counts_whole_training_histories(lists):
     result, items, counts, _ = lists
     popularity = np.vectorize(lambda item: counts.get(item, 0))(items)
     assert result[f"averagepopularity@{K}"] == pytest.approx(popularity.mean(), abs=6e-5)
-    tail = sorted(counts, key=lambda item: (counts[item], item))[:max(int(len(counts) * 0.1), 1)]
+    tail = sorted(counts, key=lambda item: (counts[item], item))[: max(int(len(counts) * 0.1), 1)]
     assert result[f"tailpercentage@{K}"] == pytest.approx(np.isin(items, tail).mean(), abs=6e-5)
 
 

@@ -28,16 +28,28 @@ def evaluated(assembled, model, *arguments):
     return loaded, loaded.trainer.evaluate(loaded.data.test, load_best_model=False)
 
 
-@pytest.mark.parametrize("model, metrics, more", [
-    ("SASRec", RANKING, ()), ("ContRec", RANKING, ()), ("BPR", RANKING, ()), ("TIGER", RANKING, ()),
-    ("SASRec", RANKING, ("--eval_args={'mode': 'pop20'}",)), ("ContRec", RANKING, ("--eval_args={'mode': 'uni20'}",)),
-    ("BPR", RANKING, ("--eval_args={'mode': {'valid': 'full', 'test': 'uni20'}}",)), ("DIN", CLICKS, ()),
-    ("FM", CLICKS, ("--threshold={'rating': 3}",)), ("SASRec", CLICKS, ("--eval_args={'mode': 'uni20'}",)),
-    ("SASRec", CLICKS, ("--eval_args={'mode': 'labeled'}", "--threshold={'rating': 3}")),
-    ("ContRec", ["AUC"], ("--eval_args={'mode': 'pop20'}",))])
+@pytest.mark.parametrize(
+    "model, metrics, more",
+    [
+        ("SASRec", RANKING, ()),
+        ("ContRec", RANKING, ()),
+        ("BPR", RANKING, ()),
+        ("TIGER", RANKING, ()),
+        ("SASRec", RANKING, ("--eval_args={'mode': 'pop20'}",)),
+        ("ContRec", RANKING, ("--eval_args={'mode': 'uni20'}",)),
+        ("BPR", RANKING, ("--eval_args={'mode': {'valid': 'full', 'test': 'uni20'}}",)),
+        ("DIN", CLICKS, ()),
+        ("FM", CLICKS, ("--threshold={'rating': 3}",)),
+        ("SASRec", CLICKS, ("--eval_args={'mode': 'uni20'}",)),
+        ("SASRec", CLICKS, ("--eval_args={'mode': 'labeled'}", "--threshold={'rating': 3}")),
+        ("ContRec", ["AUC"], ("--eval_args={'mode': 'pop20'}",)),
+    ],
+)
 def test_every_metric_gives_a_number(assembled, model, metrics, more):
     chosen = metrics[0] if metrics != RANKING else "GAUC"
-    loaded, result = evaluated(assembled, model, f"--metrics={metrics}", f"--valid_metric={chosen}", "--topk=[5,10]", *more)
+    loaded, result = evaluated(
+        assembled, model, f"--metrics={metrics}", f"--valid_metric={chosen}", "--topk=[5,10]", *more
+    )
     expected = {f"{name.lower()}@{k}" for name in metrics if name in RANKING and name != "GAUC" for k in (5, 10)}
     assert set(result) == expected | {name.lower() for name in metrics if name == "GAUC" or name in CLICKS}
     assert all(math.isfinite(value) for value in result.values()) and json.dumps(result)
@@ -48,24 +60,47 @@ def test_every_metric_gives_a_number(assembled, model, metrics, more):
 @pytest.mark.parametrize("metric", METRICS)
 def test_less_is_better_where_it_is(config_of, metric):
     clicks, cut = metric in CLICKS, "" if metric in (*CLICKS, "GAUC") else "@10"
-    config = config_of("SASRec", f"--metrics=['{metric}']", f"--valid_metric={metric}{cut}",
-                       f"--eval_args={{'mode': '{'uni20' if clicks else 'full'}'}}")
+    config = config_of(
+        "SASRec",
+        f"--metrics=['{metric}']",
+        f"--valid_metric={metric}{cut}",
+        f"--eval_args={{'mode': '{'uni20' if clicks else 'full'}'}}",
+    )
     assert config["valid_metric_bigger"] == (metric.lower() not in smaller_metrics)
     assert config["valid_metric_bigger"] == (metric not in ("MAE", "RMSE", "LogLoss", "AveragePopularity", "GiniIndex"))
 
 
-@pytest.mark.parametrize("model, arguments, text", [
-    ("ContRec", ["--eval_args={'mode': 'labeled'}"], "ContRec ranks what comes next"),
-    ("SASRec", ["--eval_args={'mode': 'labeled'}"], "need full, uni100 or pop100"),
-    ("SASRec", ["--eval_args={'mode': 'labeled'}", "--metrics=['AUC']", "--valid_metric=AUC"], "needs labels"),
-    ("FM", [], "needs labels"), ("NeuMF", ["--train_neg_sample_args=~"], "needs labels"),
-    ("SASRec", ["--metrics=['AUC']", "--valid_metric=AUC"], "set eval_args.mode to labeled"),
-    ("SASRec", ["--metrics=['AUC']", "--valid_metric=AUC", "--eval_args={'mode': {'valid': 'uni20', 'test': 'full'}}"], "both"),
-    ("SASRec", ["--metrics=['AUC', 'NDCG']"], "one kind"), ("SASRec", ["--metrics=[]"], "not computed"),
-    ("SASRec", ["--metrics=['AUC']", "--valid_metric=AUC", "--eval_args={'mode': {'valid': 'labeled', 'test': 'uni20'}}"], "together"),
-    ("ContRec", ["--metrics=['LogLoss']", "--valid_metric=LogLoss", "--eval_args={'mode': 'uni20'}"], "take AUC"),
-    ("SASRec", ["--metrics=['GAUC']", "--valid_metric=GAUC@10"], "no cut-off"), ("SASRec", ["--topk=[]"], "cut-off"),
-    ("SASRec", ["--metrics=['NDCG', 'GAUC']", "--valid_metric=GAUC", "--valid_metric_bigger=False"], "more of GAUC is better")])
+@pytest.mark.parametrize(
+    "model, arguments, text",
+    [
+        ("ContRec", ["--eval_args={'mode': 'labeled'}"], "ContRec ranks what comes next"),
+        ("SASRec", ["--eval_args={'mode': 'labeled'}"], "need full, uni100 or pop100"),
+        ("SASRec", ["--eval_args={'mode': 'labeled'}", "--metrics=['AUC']", "--valid_metric=AUC"], "needs labels"),
+        ("FM", [], "needs labels"),
+        ("NeuMF", ["--train_neg_sample_args=~"], "needs labels"),
+        ("SASRec", ["--metrics=['AUC']", "--valid_metric=AUC"], "set eval_args.mode to labeled"),
+        (
+            "SASRec",
+            ["--metrics=['AUC']", "--valid_metric=AUC", "--eval_args={'mode': {'valid': 'uni20', 'test': 'full'}}"],
+            "both",
+        ),
+        ("SASRec", ["--metrics=['AUC', 'NDCG']"], "one kind"),
+        ("SASRec", ["--metrics=[]"], "not computed"),
+        (
+            "SASRec",
+            ["--metrics=['AUC']", "--valid_metric=AUC", "--eval_args={'mode': {'valid': 'labeled', 'test': 'uni20'}}"],
+            "together",
+        ),
+        ("ContRec", ["--metrics=['LogLoss']", "--valid_metric=LogLoss", "--eval_args={'mode': 'uni20'}"], "take AUC"),
+        ("SASRec", ["--metrics=['GAUC']", "--valid_metric=GAUC@10"], "no cut-off"),
+        ("SASRec", ["--topk=[]"], "cut-off"),
+        (
+            "SASRec",
+            ["--metrics=['NDCG', 'GAUC']", "--valid_metric=GAUC", "--valid_metric_bigger=False"],
+            "more of GAUC is better",
+        ),
+    ],
+)
 def test_what_has_no_number_is_refused_before_training(config_of, model, arguments, text):
     with pytest.raises(UserError) as caught:
         config_of(model, *arguments)
@@ -89,7 +124,10 @@ def test_batches_and_digits(assembled):
 
 def test_tail_ratio(assembled):
     arguments = ["--metrics=['TailPercentage']", "--valid_metric=TailPercentage@10"]
-    shares = [evaluated(assembled, "BPR", *arguments, f"--tail_ratio={ratio}")[1]["tailpercentage@10"] for ratio in (0.1, 0.9, 1000)]
+    shares = [
+        evaluated(assembled, "BPR", *arguments, f"--tail_ratio={ratio}")[1]["tailpercentage@10"]
+        for ratio in (0.1, 0.9, 1000)
+    ]
     assert shares[0] < shares[1] < shares[2]
 
 
@@ -103,16 +141,25 @@ def test_rows_of_sampled_items():
     assert first.tolist() == [0, 1, 4] and history.tolist() == [0, 1, 0, 1, 2, 2]
 
 
-@pytest.mark.parametrize("model, arguments", [
-    ("SASRec", ()), ("SASRecAll", ()), ("GRU4Rec", ("--eval_args={'mode': 'pop20', 'split': {'RS': [0.6, 0.2, 0.2]}}",)),
-    ("BERT4Rec", ()), ("SASRec", ("--metrics=['AUC']", "--valid_metric=AUC"))])
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        ("SASRec", ()),
+        ("SASRecAll", ()),
+        ("GRU4Rec", ("--eval_args={'mode': 'pop20', 'split': {'RS': [0.6, 0.2, 0.2]}}",)),
+        ("BERT4Rec", ()),
+        ("SASRec", ("--metrics=['AUC']", "--valid_metric=AUC")),
+    ],
+)
 def test_sampled_items_read_every_history_once(assembled, monkeypatch, model, arguments):
     loaded = assembled(model, *("--eval_args={'mode': 'uni20'}", *arguments))
     rows = {"predict": 0, "full_sort_predict": 0}
     for name in rows:
+
         def counted(interaction, name=name, method=getattr(loaded.model, name)):
             rows[name] += len(interaction)
             return method(interaction)
+
         monkeypatch.setattr(loaded.model, name, counted)
     batches = list(loaded.data.test)  # the sampled items are drawn once, for both ways
     targets = len(loaded.data.test.dataset.inter_feat)
@@ -141,7 +188,10 @@ def test_models_with_one_of_both_ways_are_evaluated_as_in_recbole(assembled, cap
 
 def test_items_without_a_score_are_ranked_last(caplog):
     scores = torch.tensor([[torch.nan, 1, torch.nan, 0]])
-    assert no_score_is_the_worst(scores, "M").tolist() == [[-torch.inf, 1, -torch.inf, 0]] and "2 of 4 scores are NaN" in caplog.text
+    assert (
+        no_score_is_the_worst(scores, "M").tolist() == [[-torch.inf, 1, -torch.inf, 0]]
+        and "2 of 4 scores are NaN" in caplog.text
+    )
     assert no_score_is_the_worst(scores[:, 1::2], "M").tolist() == [[1, 0]]
     with pytest.raises(FloatingPointError, match="M scores no item"):
         no_score_is_the_worst(torch.tensor([[0, torch.nan]]), "M")

@@ -22,15 +22,21 @@ class Settings(dict):
 @pytest.fixture
 def without(monkeypatch):
     """A function (package) that takes a package away."""
+
     def take(*names):
         installed = packages.is_installed
         monkeypatch.setattr(packages, "is_installed", lambda name: name not in names and installed(name))
+
     return take
 
 
-@pytest.mark.parametrize("model, package, words", [
-    ("NCL", "faiss", "RecBole's NCL needs faiss, which is not installed: pip install faiss-cpu"),
-    ("KGAT", "dgl", "RecBole's KGAT needs dgl, which is not installed: pip install dgl")])
+@pytest.mark.parametrize(
+    "model, package, words",
+    [
+        ("NCL", "faiss", "RecBole's NCL needs faiss, which is not installed: pip install faiss-cpu"),
+        ("KGAT", "dgl", "RecBole's KGAT needs dgl, which is not installed: pip install dgl"),
+    ],
+)
 def test_what_models_of_recbole_import_in_the_middle(without, model, package, words):
     without(package)
     with pytest.raises(UserError, match=words):
@@ -39,7 +45,9 @@ def test_what_models_of_recbole_import_in_the_middle(without, model, package, wo
 
 def test_what_settings_need(without):
     without("wandb")
-    with pytest.raises(UserError, match=r"log_wandb=True needs wandb, which is not installed: pip install 'recbole_contrec\[wandb\]'"):
+    with pytest.raises(
+        UserError, match=r"log_wandb=True needs wandb, which is not installed: pip install 'recbole_contrec\[wandb\]'"
+    ):
         check_packages(Settings("SASRec", log_wandb=True))
     for model in ("SASRec", "ContRec", "LightGCN", "BERT4Rec", "EASE"):
         check_packages(Settings(model))
@@ -60,7 +68,10 @@ def test_a_list_for_parquet_is_refused_before_anything_is_ranked(without, capsys
 
     without("pyarrow")
     assert main(["recommend", "--checkpoint=none", "--all", "--output=x.parquet"]) == 2
-    assert "writing Parquet needs pyarrow, which is not installed: pip install 'recbole_contrec[parquet]'" in capsys.readouterr().err
+    assert (
+        "writing Parquet needs pyarrow, which is not installed: pip install 'recbole_contrec[parquet]'"
+        in capsys.readouterr().err
+    )
 
 
 def test_every_extra_that_is_named_exists():

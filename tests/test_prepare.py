@@ -22,7 +22,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recbole_contrec.data import convert, download, prepare as command, tables
+from recbole_contrec.data import convert, download, tables
+from recbole_contrec.data import prepare as command
 from recbole_contrec.data.prepare import PrepareError, known_datasets, main, prepare
 
 # ------------------------------------------------------------------------------ a small internet
@@ -127,9 +128,7 @@ LASTFM = {
         "9\t63\t1\t1230764400000\n"
     ),
     "user_artists.dat": "userID\tartistID\tweight\n2\t52\t13883\n2\t51\t11690\n9\t63\t7\n",
-    "artists.dat": (
-        'id\tname\turl\tpictureURL\n51\tUnheard\tu\tp\n52\t"Weird Al" Yankovic\tu\tp\n63\tCafé\tu\t\n'
-    ),
+    "artists.dat": ('id\tname\turl\tpictureURL\n51\tUnheard\tu\tp\n52\t"Weird Al" Yankovic\tu\tp\n63\tCafé\tu\t\n'),
 }
 
 REVIEWS = "".join(
@@ -304,8 +303,10 @@ def test_csv_with_named_columns_and_item_texts(tmp_path):
         "",
     ]
     assert lines(done, ".item") == ["item_id:token\tmy_title:token_seq", "c\tHe said ''hi''; bye", "a ''b''\t", ""]
-    assert done.notes == ("rows left out for want of a user, an item or a time: 1 (line 3)",
-                          "ratings that are missing and stay so: 1 (line 4); a run that loads ratings refuses such rows")
+    assert done.notes == (
+        "rows left out for want of a user, an item or a time: 1 (line 3)",
+        "ratings that are missing and stay so: 1 (line 4); a run that loads ratings refuses such rows",
+    )
 
 
 def test_a_table_is_read_in_pieces(tmp_path, monkeypatch):
@@ -347,7 +348,9 @@ def test_parquet_with_named_columns(tmp_path):
 def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch):
     (tmp_path / "r.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    assert "needs pyarrow: pip install 'recbole_contrec[parquet]'" in fails("mine", tmp_path / "d", tmp_path / "r.parquet", columns=COLUMNS)
+    assert "needs pyarrow: pip install 'recbole_contrec[parquet]'" in fails(
+        "mine", tmp_path / "d", tmp_path / "r.parquet", columns=COLUMNS
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,8 +369,16 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch):
         ("uid,iid,ts\nu,1,2,3\nu,1,2,3\n", COLUMNS, ["r.csv", "more fields"]),
         ("uid,iid,ts\na b,1,2\na  b,1,2\n", COLUMNS, ["user ids", "'a b'"]),
         ("", COLUMNS, ["r.csv"]),
-        ("uid,iid,ts\nu,1,1600000000\n\nu,2,soon\nu,3,1600000001\n", COLUMNS, ["'soon' in line 4", "others are numbers"]),
-        ("uid,iid,ts\nu,1,2024-01-01\nu,2,1600000000\nu,3,2024-01-02\n", COLUMNS, ["'1600000000' in line 3", "ISO 8601"]),
+        (
+            "uid,iid,ts\nu,1,1600000000\n\nu,2,soon\nu,3,1600000001\n",
+            COLUMNS,
+            ["'soon' in line 4", "others are numbers"],
+        ),
+        (
+            "uid,iid,ts\nu,1,2024-01-01\nu,2,1600000000\nu,3,2024-01-02\n",
+            COLUMNS,
+            ["'1600000000' in line 3", "ISO 8601"],
+        ),
         ('uid,iid,ts,junk\nu,1,5,"a\nb"\nu,2,"soon",c\n', COLUMNS, ["'soon' in line 4"]),
         ("uid,iid,ts,stars\nu,1,5,4\nu,2,5,inf\n", {**COLUMNS, "rating": "stars"}, ["'stars'", "inf", "in line 3"]),
         ("uid,iid,ts,ts\nu,1,5,6\n", COLUMNS, ["2 columns 'ts'"]),
@@ -416,10 +427,19 @@ def in_zip(content: bytes, *names: str) -> bytes:
 PACKED = b"user_id,item_id,timestamp\nu,1,7\nu,2,5\n"
 
 
-@pytest.mark.parametrize("suffix, pack", [
-    ("xz", lzma.compress), ("bz2", bz2.compress), ("gz", gzip.compress), ("tar", lambda data: in_tar(data, "folder/r.csv")),
-    ("tar.gz", lambda data: in_tar(data, "._r.csv", "r.csv")), ("zip", lambda data: in_zip(data, "r.csv")), ("csv", gzip.compress),
-    ("gz", lambda data: gzip.compress(lzma.compress(data)))])
+@pytest.mark.parametrize(
+    "suffix, pack",
+    [
+        ("xz", lzma.compress),
+        ("bz2", bz2.compress),
+        ("gz", gzip.compress),
+        ("tar", lambda data: in_tar(data, "folder/r.csv")),
+        ("tar.gz", lambda data: in_tar(data, "._r.csv", "r.csv")),
+        ("zip", lambda data: in_zip(data, "r.csv")),
+        ("csv", gzip.compress),
+        ("gz", lambda data: gzip.compress(lzma.compress(data))),
+    ],
+)
 def test_packed_tables_are_read_by_their_first_bytes(tmp_path, suffix, pack):
     source = tmp_path / f"r.{suffix}"
     source.write_bytes(pack(PACKED))
@@ -427,13 +447,21 @@ def test_packed_tables_are_read_by_their_first_bytes(tmp_path, suffix, pack):
     assert lines(done, ".inter")[1:] == ["u\t2\t5", "u\t1\t7", ""]
 
 
-@pytest.mark.parametrize("suffix, content, said", [
-    ("tar", in_tar(PACKED, "a.csv", "b.csv"), ["2 files (a.csv, b.csv)", "unpack"]), ("zip", in_zip(PACKED), ["no file"]),
-    ("zip", in_zip(PACKED, "a.csv", "b.csv"), ["2 files (a.csv, b.csv)"]), ("7z", b"7z\xbc\xaf\x27\x1c" + bytes(90), ["7z", "unpack"]),
-    ("xz", lzma.compress(PACKED)[:-20], ["r.xz", "cut off"]), ("bz2", bz2.compress(PACKED)[:-20], ["r.bz2"]),
-    ("xz", lzma.compress(PACKED)[:30] + bytes(40), ["r.xz", "cut off"]), ("tar", in_tar(PACKED, "a.csv")[:60], ["r.tar", "cut off"])],
+@pytest.mark.parametrize(
+    "suffix, content, said",
+    [
+        ("tar", in_tar(PACKED, "a.csv", "b.csv"), ["2 files (a.csv, b.csv)", "unpack"]),
+        ("zip", in_zip(PACKED), ["no file"]),
+        ("zip", in_zip(PACKED, "a.csv", "b.csv"), ["2 files (a.csv, b.csv)"]),
+        ("7z", b"7z\xbc\xaf\x27\x1c" + bytes(90), ["7z", "unpack"]),
+        ("xz", lzma.compress(PACKED)[:-20], ["r.xz", "cut off"]),
+        ("bz2", bz2.compress(PACKED)[:-20], ["r.bz2"]),
+        ("xz", lzma.compress(PACKED)[:30] + bytes(40), ["r.xz", "cut off"]),
+        ("tar", in_tar(PACKED, "a.csv")[:60], ["r.tar", "cut off"]),
+    ],
     # archives hold the time they were made at, which must not name a test
-    ids=["two in a tar", "empty zip", "two in a zip", "7z", "short xz", "short bz2", "damaged xz", "short tar"])
+    ids=["two in a tar", "empty zip", "two in a zip", "7z", "short xz", "short bz2", "damaged xz", "short tar"],
+)
 def test_archives_that_cannot_be_read_are_said_in_a_line(tmp_path, suffix, content, said):
     (tmp_path / f"r.{suffix}").write_bytes(content)
     text = fails("mine", tmp_path / "d", tmp_path / f"r.{suffix}")
@@ -441,11 +469,17 @@ def test_archives_that_cannot_be_read_are_said_in_a_line(tmp_path, suffix, conte
 
 
 def test_zstd_is_read_or_names_the_package(tmp_path, monkeypatch):
-    frame = bytes.fromhex("28b52ffd") + bytes([0x20, len(PACKED)]) + (len(PACKED) << 3 | 1).to_bytes(3, "little") + PACKED
+    frame = (
+        bytes.fromhex("28b52ffd") + bytes([0x20, len(PACKED)]) + (len(PACKED) << 3 | 1).to_bytes(3, "little") + PACKED
+    )
     (tmp_path / "r.zst").write_bytes(frame)  # one raw block
     monkeypatch.setitem(sys.modules, "compression", None)
-    reader = types.SimpleNamespace(ZstdError=ValueError, ZstdDecompressor=lambda: types.SimpleNamespace(
-        stream_reader=lambda file, read_across_frames: io.BytesIO(file.read()[9:])))
+    reader = types.SimpleNamespace(
+        ZstdError=ValueError,
+        ZstdDecompressor=lambda: types.SimpleNamespace(
+            stream_reader=lambda file, read_across_frames: io.BytesIO(file.read()[9:])
+        ),
+    )
     monkeypatch.setitem(sys.modules, "zstandard", reader)
     done = prepare("mine", tmp_path / "d", tmp_path / "r.zst", progress=False)
     assert lines(done, ".inter")[1:] == ["u\t2\t5", "u\t1\t7", ""]
@@ -453,11 +487,25 @@ def test_zstd_is_read_or_names_the_package(tmp_path, monkeypatch):
     assert "pip install zstandard" in fails("other", tmp_path / "d", tmp_path / "r.zst")
 
 
-@pytest.mark.parametrize("old, new, said", [
-    ("'brand': 'OPI'", "'brand': ['OPI']", ["line 2", "brand", "['OPI']"]), ("'brand': 'OPI'", "'brand': None", None),
-    ("'brand': 'OPI'", "'brand': 7", None), ("'title': 'Nail", "'title': {}, 'else': 'Nail", ["line 2", "title", "{}"]),
-    ("'categories': [['Beauty', 'Makeup', 'Nails']", "'categories': {'a': 1}, 'else': [['x']", ["line 2", "categories"]),
-    ("'categories': [['Beauty', 'Makeup', 'Nails']", "'categories': 'Beauty', 'else': [['x']", ["line 2", "categories", "'Beauty'"])])
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("'brand': 'OPI'", "'brand': ['OPI']", ["line 2", "brand", "['OPI']"]),
+        ("'brand': 'OPI'", "'brand': None", None),
+        ("'brand': 'OPI'", "'brand': 7", None),
+        ("'title': 'Nail", "'title': {}, 'else': 'Nail", ["line 2", "title", "{}"]),
+        (
+            "'categories': [['Beauty', 'Makeup', 'Nails']",
+            "'categories': {'a': 1}, 'else': [['x']",
+            ["line 2", "categories"],
+        ),
+        (
+            "'categories': [['Beauty', 'Makeup', 'Nails']",
+            "'categories': 'Beauty', 'else': [['x']",
+            ["line 2", "categories", "'Beauty'"],
+        ),
+    ],
+)
 def test_odd_fields_of_amazons_products(tmp_path, old, new, said):
     assert old in META
     (tmp_path / "reviews_Beauty_5.json").write_text(REVIEWS)
@@ -471,15 +519,24 @@ def test_odd_fields_of_amazons_products(tmp_path, old, new, said):
 
 def test_categories_in_a_single_list_are_one_branch(tmp_path):
     (tmp_path / "reviews_Beauty_5.json").write_text(REVIEWS)
-    (tmp_path / "meta_Beauty.json").write_text('{"asin": "B002", "title": "Polish", "categories": ["Beauty", "Makeup"]}\n')
+    (tmp_path / "meta_Beauty.json").write_text(
+        '{"asin": "B002", "title": "Polish", "categories": ["Beauty", "Makeup"]}\n'
+    )
     done = prepare("amazon-beauty", tmp_path / "d", tmp_path / "reviews_Beauty_5.json", progress=False)
     assert lines(done, ".item")[1] == "B002\tPolish\tMakeup"
 
 
-@pytest.mark.parametrize("field, value, said", [
-    ("overall", "[5]", ["overall", "[5]", "no number"]), ("unixReviewTime", '"soon"', ["'soon'", "no number"]),
-    ("reviewerID", "[1]", ["reviewerID", "[1]"]), ("unixReviewTime", "null", None), ("reviewerID", '""', None),
-    ("unixReviewTime", "Infinity", None)])
+@pytest.mark.parametrize(
+    "field, value, said",
+    [
+        ("overall", "[5]", ["overall", "[5]", "no number"]),
+        ("unixReviewTime", '"soon"', ["'soon'", "no number"]),
+        ("reviewerID", "[1]", ["reviewerID", "[1]"]),
+        ("unixReviewTime", "null", None),
+        ("reviewerID", '""', None),
+        ("unixReviewTime", "Infinity", None),
+    ],
+)
 def test_odd_fields_of_amazons_reviews(tmp_path, field, value, said):
     review = {"reviewerID": '"A9"', "asin": '"B001"', "overall": "5.0", "unixReviewTime": "1380000000", field: value}
     line = "{" + ", ".join(f'"{name}": {part}' for name, part in review.items()) + "}\n"

@@ -64,9 +64,24 @@ def random_model(path, kind, **config):
 
     folder_of(path, without=["config.json", "model.safetensors", "generation_config.json"])
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{
-        "vocab_size": 512, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **config}))
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            kind,
+            **{
+                "vocab_size": 512,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+                "pad_token_id": 0,
+                **config,
+            },
+        )
+    )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(path)
@@ -107,7 +122,7 @@ def greedy(decoder, text, length):
     vectors = decoder.read(torch.tensor([numbers]))
     states, memory = decoder.start(vectors, torch.tensor([[len(numbers) - 1]]), room=length)
     for _ in range(length):
-        word = decoder.word_logits(states).argmax(-1)                             # [1, 1]
+        word = decoder.word_logits(states).argmax(-1)  # [1, 1]
         numbers.append(int(word))
         states, memory = decoder.step(memory, decoder.read(word), torch.zeros(1, 1, dtype=torch.long))
     return numbers
@@ -170,13 +185,15 @@ def test_steps_in_branches_equal_separate_rows(decoder):
     """Prompts of several lengths; branches that go on from one parent, from another, and from none; a step taken back."""
     inputs, last = torch.randn(3, 9, 64), torch.tensor([8, 0, 5])
     _, memory = decoder.start(inputs, last[:, None], room=2 + 4 + 3)
-    branches = [[inputs[row, :last[row] + 1]] for row in range(3)]
+    branches = [[inputs[row, : last[row] + 1]] for row in range(3)]
     for parents in ([[0, 0]] * 3, [[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], [[3, 2, 0], [0, 1, 2], [1, 1, 3]]):
         read, parents_of = torch.randn(3, len(parents[0]), 64), torch.tensor(parents)
         decoder.step(memory, torch.randn_like(read), parents_of)
         states, memory = decoder.step(memory, read, parents_of)
-        branches = [[torch.cat([branches[row][parent], own[None]]) for parent, own in zip(parents[row], read[row])]
-                    for row in range(3)]
+        branches = [
+            [torch.cat([branches[row][parent], own[None]]) for parent, own in zip(parents[row], read[row])]
+            for row in range(3)
+        ]
         with torch.no_grad():
             again = torch.stack([torch.stack([decoder(branch[None])[0, -1] for branch in row]) for row in branches])
         close(states, again)
@@ -196,7 +213,7 @@ def test_leading_positions_that_all_rows_share_are_read_once(decoder, monkeypatc
     inputs[:, :7] = inputs[:1, :7]
     expected, shared = decoder.states_at(inputs, at), dict(shared=7)
     assert positions_computed(decoder, lambda: decoder.states_at(inputs, at)) == 5 * 12
-    for limit in (2 ** 14, 12 * 3):
+    for limit in (2**14, 12 * 3):
         monkeypatch.setattr(type(decoder), "POSITIONS", limit, raising=False)
         close(decoder.states_at(inputs, at, **shared), expected)
     monkeypatch.undo()
@@ -233,7 +250,7 @@ def sequences(inputs, prefixes, lengths):
     for row, prefix in enumerate(prefixes):
         begin = max(prefixes)
         for length in lengths:
-            yield row, begin, torch.cat([inputs[row, :prefix], inputs[row, begin:begin + length]])[None]
+            yield row, begin, torch.cat([inputs[row, :prefix], inputs[row, begin : begin + length]])[None]
             begin += length
 
 
@@ -247,7 +264,7 @@ def test_a_tree_in_one_row_equals_separate_sequences(decoder):
             prefix, own = prefixes[row], sequence.shape[1] - prefixes[row]
             alone = decoder(sequence)[0]
             close(states[row, :prefix], alone[:prefix])
-            close(states[row, begin:begin + own], alone[prefix:])
+            close(states[row, begin : begin + own], alone[prefix:])
 
 
 def test_a_tree_learns_what_separate_sequences_learn(decoder):
@@ -258,7 +275,7 @@ def test_a_tree_learns_what_separate_sequences_learn(decoder):
     decoder.zero_grad()
     for row, begin, sequence in sequences(inputs, prefixes, lengths):
         own = sequence.shape[1] - prefixes[row]
-        (decoder(sequence)[0, prefixes[row]:] * weights[row, begin:begin + own]).sum().backward()
+        (decoder(sequence)[0, prefixes[row] :] * weights[row, begin : begin + own]).sum().backward()
     for key, parameter in decoder.named_parameters():
         if parameter.requires_grad:
             expected = parameter.grad
@@ -294,9 +311,11 @@ def test_branches_under_autocast(decoder):
 def test_a_prompt_that_is_too_long(decoder):
     limit = decoder.max_positions
     inputs = torch.zeros(1, 4, 64)
-    for attempt in (lambda: decoder(torch.zeros(1, limit + 1, 64)),
-                    lambda: decoder(inputs, torch.tensor([[0, 1, 2, limit]])),
-                    lambda: decoder.start(torch.zeros(1, limit + 1, 64), torch.tensor([[limit]]), 0)):
+    for attempt in (
+        lambda: decoder(torch.zeros(1, limit + 1, 64)),
+        lambda: decoder(inputs, torch.tensor([[0, 1, 2, limit]])),
+        lambda: decoder.start(torch.zeros(1, limit + 1, 64), torch.tensor([[limit]]), 0),
+    ):
         with pytest.raises(ValueError, match=f"{limit + 1} positions is longer than max_positions={limit}"):
             attempt()
     assert decoder(torch.zeros(1, limit, 64)).shape == (1, limit, 64)
@@ -338,7 +357,9 @@ def test_only_adapters_learn():
         optimizer.step()
     changed = {key for key, parameter in decoder.named_parameters() if not parameter.equal(before[key])}
     assert changed == {key for key in before if "lora_" in key} and len(changed) == 2 * 5 * 7
-    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in decoder.parameters() if p.requires_grad}
+    assert {id(p) for group in groups for p in group["params"]} == {
+        id(p) for p in decoder.parameters() if p.requires_grad
+    }
     assert all(parameter.grad is None for key, parameter in decoder.named_parameters() if key not in changed)
     assert set(WeightAverage(decoder, 0.9).average) == changed
 
@@ -349,7 +370,9 @@ def test_gradient_checkpointing_changes_no_gradient(order):
     for checkpointing in (False, True):
         decoder = adapted(gradient_checkpointing=checkpointing).train()
         kept = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t
+        ):
             states = decoder(inputs, *order)
         states.square().sum().backward()
         gradients.append(({key: p.grad for key, p in decoder.named_parameters() if p.requires_grad}, sum(kept)))
@@ -363,8 +386,10 @@ def test_gradient_checkpointing_changes_no_gradient(order):
 def test_scale_and_dropout_of_the_adapters():
     with torch.no_grad():
         inputs = torch.randn(1, 5, 64)
-        layers = [decoder.model.get_base_model().model.layers[0].self_attn.q_proj
-                  for decoder in (adapted(lora_alpha=4.0), adapted(lora_alpha=12.0), adapted(lora_dropout=0.5).train())]
+        layers = [
+            decoder.model.get_base_model().model.layers[0].self_attn.q_proj
+            for decoder in (adapted(lora_alpha=4.0), adapted(lora_alpha=12.0), adapted(lora_dropout=0.5).train())
+        ]
         added = [layer(inputs) - layer.base_layer(inputs) for layer in layers]
         close(3 * added[0], added[1])
         assert not added[2].isclose(layers[2](inputs) - layers[2].base_layer(inputs)).any(-1).all()
@@ -456,7 +481,11 @@ def test_a_run_keeps_adapters_for_us_and_for_peft(assembled):
     for epoch in (0, 1):  # the second one takes the place of the first
         trainer._save_checkpoint(epoch, verbose=False)
     # the first one is kept until the state of the epoch is saved as well
-    assert sorted(path.name for path in trainer.folder.iterdir()) == ["adapter", "best.before.safetensors", "best.safetensors"]
+    assert sorted(path.name for path in trainer.folder.iterdir()) == [
+        "adapter",
+        "best.before.safetensors",
+        "best.safetensors",
+    ]
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(STORIES), trainer.folder / "adapter").eval()
     expected = loaded.model.backbone(inputs)
     close(theirs.base_model.model.model(inputs_embeds=inputs).last_hidden_state, expected)
@@ -486,10 +515,11 @@ def test_rows_without_a_word_are_never_predicted(tmp_path, stories):
     assert scores[:, [366, 512, 513, 514]].eq(-torch.inf).all()
 
 
-@pytest.mark.parametrize("kind, settings", [
-    ("gemma2", {"attention": "eager"}), ("cohere", {}), ("granite", {})])
+@pytest.mark.parametrize("kind, settings", [("gemma2", {"attention": "eager"}), ("cohere", {}), ("granite", {})])
 def test_scores_are_scaled_as_the_architecture_does(tmp_path, kind, settings):
-    own = {"granite": {"logits_scaling": 8.0}, "cohere": {"logit_scale": 0.1}}.get(kind, {"final_logit_softcapping": 2.0})
+    own = {"granite": {"logits_scaling": 8.0}, "cohere": {"logit_scale": 0.1}}.get(
+        kind, {"final_logit_softcapping": 2.0}
+    )
     decoder = PretrainedDecoder(str(random_model(tmp_path / kind, kind, **own)), lora_rank=0, **settings).eval()
     numbers = torch.randint(3, 512, (2, 6))
     with torch.no_grad():
@@ -509,12 +539,18 @@ def test_layers_with_a_window(tmp_path):
         order = tree([4], [2, 2])
         close(decoder(inputs[:, :8], *order)[0, 6:], decoder(inputs[:, [0, 1, 2, 3, 6, 7]])[0, 4:])
         rows = torch.cat([inputs, inputs])
-        close(decoder.states_at(rows, torch.tensor([[8], [7]]), shared=6), decoder.states_at(rows, torch.tensor([[8], [7]])))
+        close(
+            decoder.states_at(rows, torch.tensor([[8], [7]]), shared=6),
+            decoder.states_at(rows, torch.tensor([[8], [7]])),
+        )
         _, memory = decoder.start(inputs[:, :5], torch.tensor([[4]]), room=2)
         stepped, memory = decoder.step(memory, inputs[:, 5:6], zeros)
         close(stepped, decoder(inputs[:, :6])[:, 5:])
-        for attempt in (lambda: decoder(inputs[:, :8], *tree([4], [4])), lambda: decoder.start(inputs, zeros, 1),
-                        lambda: decoder.step(memory, inputs[:, 6:7], zeros)):
+        for attempt in (
+            lambda: decoder(inputs[:, :8], *tree([4], [4])),
+            lambda: decoder.start(inputs, zeros, 1),
+            lambda: decoder.step(memory, inputs[:, 6:7], zeros),
+        ):
             with pytest.raises(ValueError, match="some layers see 6 positions only"):
                 attempt()
 
@@ -525,8 +561,10 @@ def test_a_model_without_position_numbers_reads_plain_prompts(tmp_path):
     assert decoder(torch.randn(2, 5, 16)).shape == (2, 5, 16)
     inputs, at = torch.randn(1, 5, 16).expand(2, -1, -1), torch.tensor([[4], [4]])
     close(decoder.states_at(inputs, at, shared=3), decoder.states_at(inputs, at))
-    for attempt in (lambda: decoder(torch.randn(2, 5, 16), torch.arange(5).expand(2, -1)),
-                    lambda: decoder.start(torch.randn(1, 5, 16), torch.tensor([[4]]), 1)):
+    for attempt in (
+        lambda: decoder(torch.randn(2, 5, 16), torch.arange(5).expand(2, -1)),
+        lambda: decoder.start(torch.randn(1, 5, 16), torch.tensor([[4]]), 1),
+    ):
         with pytest.raises(ValueError, match="a bloom model .* cannot read branches"):
             attempt()
 
@@ -535,9 +573,13 @@ def test_an_architecture_that_ignores_masks_or_has_no_cache_is_noticed(stories, 
     words, forward = torch.tensor([265, 300, 400]), stories.forward
     nothing, refused = (lambda *_: None), (lambda *_: {}["layers"])
     assert reads_branches(stories, words)
-    for method, instead in (("forward", lambda inputs, positions=None, visible=None: forward(inputs)),
-                            ("forward", lambda inputs, positions=None, visible=None: forward(inputs, positions)),
-                            ("start", refused), ("step", refused), ("step", nothing)):
+    for method, instead in (
+        ("forward", lambda inputs, positions=None, visible=None: forward(inputs)),
+        ("forward", lambda inputs, positions=None, visible=None: forward(inputs, positions)),
+        ("start", refused),
+        ("step", refused),
+        ("step", nothing),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(stories, method, instead)
             assert not reads_branches(stories, words)
@@ -546,24 +588,34 @@ def test_an_architecture_that_ignores_masks_or_has_no_cache_is_noticed(stories, 
 # what cannot be
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"dtype": "int8"}, "dtype='int8': choose one of auto, float32"),
-    ({"attention": "fast"}, "attention='fast': choose one of sdpa, eager"),
-    ({"attention": "flash_attention_2"}, "needs a dtype of bfloat16 or float16"),
-    ({"quantisation": "2bit"}, "quantisation='2bit': choose one of None, 4bit, 8bit"),
-    ({"quantisation": "4bit", "lora_rank": 0}, "cannot be trained, set lora_rank"),
-    ({"lora_rank": -1}, "lora_rank=-1"), ({"lora_dropout": 1.0}, "lora_dropout=1.0"),
-    ({"lora_targets": ["q_proj", "v_prj"]}, "no layer 'v_prj'.*did you mean v_proj"),
-    ({"lora_targets": []}, "name at least one layer"), ({"lora_targets": "act_fn"}, "'act_fn'. cannot be adapted")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"dtype": "int8"}, "dtype='int8': choose one of auto, float32"),
+        ({"attention": "fast"}, "attention='fast': choose one of sdpa, eager"),
+        ({"attention": "flash_attention_2"}, "needs a dtype of bfloat16 or float16"),
+        ({"quantisation": "2bit"}, "quantisation='2bit': choose one of None, 4bit, 8bit"),
+        ({"quantisation": "4bit", "lora_rank": 0}, "cannot be trained, set lora_rank"),
+        ({"lora_rank": -1}, "lora_rank=-1"),
+        ({"lora_dropout": 1.0}, "lora_dropout=1.0"),
+        ({"lora_targets": ["q_proj", "v_prj"]}, "no layer 'v_prj'.*did you mean v_proj"),
+        ({"lora_targets": []}, "name at least one layer"),
+        ({"lora_targets": "act_fn"}, "'act_fn'. cannot be adapted"),
+    ],
+)
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         PretrainedDecoder(str(STORIES), **settings)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"attention": "flash_attention_2", "dtype": "bfloat16"}, "pip install flash-attn"),
-    ({"quantisation": "4bit"}, r"pip install 'recbole_contrec\[quantised\]'"),
-    ({"lora_rank": 1}, r"pip install 'recbole_contrec\[llm\]'")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"attention": "flash_attention_2", "dtype": "bfloat16"}, "pip install flash-attn"),
+        ({"quantisation": "4bit"}, r"pip install 'recbole_contrec\[quantised\]'"),
+        ({"lora_rank": 1}, r"pip install 'recbole_contrec\[llm\]'"),
+    ],
+)
 def test_packages_that_are_missing(settings, message, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     for package in ("flash_attn", "bitsandbytes"):
@@ -576,17 +628,21 @@ def test_packages_that_are_missing(settings, message, monkeypatch):
 BERT = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"without": ["config.json"]}, "holds no transformers model"),
-    ({"without": ["model.safetensors"]}, "holds no transformers model"),
-    ({"without": ["tokenizer.json"]}, r"its tokenizer cannot be loaded: its files \(tokenizer.json\) are missing"),
-    ({"without": ["tokenizer.json", "tokenizer_config.json"]}, r"its files \(tokenizer.json\) are missing"),
-    ({"tokenizer": {"eos_token": None}}, "no end of text: its tokenizer_config.json needs an eos_token"),
-    ({"model_type": "t5", "architectures": ["T5Model"]}, "is a t5 model, not a causal language model"),
-    ({"model_type": "something-new"}, "does not know models of its kind: pip install -U transformers"),
-    ({"model_type": "something-new", "auto_map": {"AutoConfig": "x.Y"}}, "code of its own, which is not executed"),
-    ({"num_hidden_layers": 6}, "its files lack 9 of its tensors, such as model.layers.5"),
-    ({"hidden_size": 128}, "cannot be loaded")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"without": ["config.json"]}, "holds no transformers model"),
+        ({"without": ["model.safetensors"]}, "holds no transformers model"),
+        ({"without": ["tokenizer.json"]}, r"its tokenizer cannot be loaded: its files \(tokenizer.json\) are missing"),
+        ({"without": ["tokenizer.json", "tokenizer_config.json"]}, r"its files \(tokenizer.json\) are missing"),
+        ({"tokenizer": {"eos_token": None}}, "no end of text: its tokenizer_config.json needs an eos_token"),
+        ({"model_type": "t5", "architectures": ["T5Model"]}, "is a t5 model, not a causal language model"),
+        ({"model_type": "something-new"}, "does not know models of its kind: pip install -U transformers"),
+        ({"model_type": "something-new", "auto_map": {"AutoConfig": "x.Y"}}, "code of its own, which is not executed"),
+        ({"num_hidden_layers": 6}, "its files lack 9 of its tensors, such as model.layers.5"),
+        ({"hidden_size": 128}, "cannot be loaded"),
+    ],
+)
 def test_folders_that_hold_no_such_model(changes, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         PretrainedDecoder(str(folder_of(tmp_path / "x", **changes)))

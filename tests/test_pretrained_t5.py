@@ -3,13 +3,13 @@ and have random weights."""
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from conftest import write_t5
+from safetensors.torch import load_file, save_file
+from test_pretrained import STORIES, Recommender
+
 from recbole_contrec.backbone import PretrainedDecoder, PretrainedT5
 from recbole_contrec.errors import UserError
 from recbole_contrec.training import checkpoint
-from test_pretrained import STORIES, Recommender
 
 PREFIX = "the interaction history shows that the user preference could be".split()
 
@@ -57,7 +57,7 @@ def test_states_are_those_of_transformers_behind_the_words_of_the_answer(folder)
     assert model.answer_length == len(answer) == 11 and model.hidden_size == 24
     inputs = torch.zeros(2, 5, 24)
     for row, words in enumerate(numbers):
-        inputs[row, :len(words)] = model.read(torch.tensor(words))
+        inputs[row, : len(words)] = model.read(torch.tensor(words))
     with torch.no_grad():
         states = model(inputs, torch.tensor([3, 1]))
         assert states.shape == (2, 11, 24) and states.dtype == torch.float32
@@ -71,15 +71,17 @@ def test_the_beginning_of_an_answer_is_a_setting(folder):
     assert model.answer_length == 3 and model(*prompts(model)).shape == (3, 3, 24)
 
 
-@pytest.mark.parametrize("kind, config", [
-    ("t5", {}), ("t5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}), ("mt5", {}), ("umt5", {})])
+@pytest.mark.parametrize(
+    "kind, config",
+    [("t5", {}), ("t5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}), ("mt5", {}), ("umt5", {})],
+)
 def test_rows_are_read_as_if_they_were_alone(tmp_path, kind, config):
     model = adapted(write_t5(tmp_path / kind, kind, **config))
     inputs, length = prompts(model)
     with torch.no_grad():
         states = model(inputs, length)
         for row, own in enumerate(length):
-            close(states[row:row + 1], model(inputs[row:row + 1, :own], length[row:row + 1]))
+            close(states[row : row + 1], model(inputs[row : row + 1, :own], length[row : row + 1]))
         garbage = inputs.clone()
         garbage[0, 4:], garbage[2, 1:] = 1e3, -1e3
         close(model(garbage, length), states)
@@ -131,7 +133,9 @@ def test_gradient_checkpointing_changes_no_gradient(folder):
                 module.p = 0.0
             elif hasattr(module, "dropout") and isinstance(module.dropout, float):
                 module.dropout = 0.0
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t
+        ):
             states = model(*prompts(model))
         states.square().sum().backward()
         gradients.append(({key: p.grad for key, p in model.named_parameters() if p.requires_grad}, sum(kept)))
@@ -201,9 +205,14 @@ def test_files_that_lack_weights_are_refused(tmp_path):
         PretrainedT5(str(path))
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"attention": "flash_attention_2", "dtype": "bfloat16"}, "transformers has no flash_attention_2 for it: "),
-    ({"lora_targets": "q_proj"}, "no layer 'q_proj'"), ({"quantisation": "4bit", "lora_rank": 0}, "set lora_rank")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"attention": "flash_attention_2", "dtype": "bfloat16"}, "transformers has no flash_attention_2 for it: "),
+        ({"lora_targets": "q_proj"}, "no layer 'q_proj'"),
+        ({"quantisation": "4bit", "lora_rank": 0}, "set lora_rank"),
+    ],
+)
 def test_settings_that_cannot_be(folder, settings, message):
     with pytest.raises((UserError, ValueError), match=message) as error:
         PretrainedT5(str(folder), **settings)

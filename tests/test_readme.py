@@ -43,7 +43,8 @@ def test_yaml_examples_register_models(tiny, workplace):
     (folder / "MyRec.yaml").write_text(extends)
     (folder / "Mine.yaml").write_text(own_class)
     (workplace / "my_module.py").write_text(
-        "from recbole.model.sequential_recommender.sasrec import SASRec\n\n\nclass MyModel(SASRec):\n    pass\n")
+        "from recbole.model.sequential_recommender.sasrec import SASRec\n\n\nclass MyModel(SASRec):\n    pass\n"
+    )
     config = Config("MyRec", "tiny", arguments=[f"--data_path={tiny}"])
     assert config["item_tokens"] == 4 and config["item_positions"] == "each" and config["hidden_size"] == 64
     config = Config("Mine", "tiny", arguments=[f"--data_path={tiny}"])
@@ -81,20 +82,30 @@ def test_tables_are_those_of_the_result_files(name):
     assert readme.with_tables(text) == text, "python benchmarks/readme.py writes them anew"
 
 
-HEADERS = {"ml-1m": ("user_id:token\titem_id:token\trating:float\ttimestamp:float",
-                     "item_id:token\tmovie_title:token_seq\trelease_year:token\tgenre:token_seq"),
-           "amazon-beauty": ("user_id:token\titem_id:token\ttimestamp:float",
-                             "item_id:token\ttitle:token_seq\tcategory:token_seq")}
+HEADERS = {
+    "ml-1m": (
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float",
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tgenre:token_seq",
+    ),
+    "amazon-beauty": (
+        "user_id:token\titem_id:token\ttimestamp:float",
+        "item_id:token\ttitle:token_seq\tcategory:token_seq",
+    ),
+}
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
-FIRST_RUNS = {path.parent: path for dataset in ("ml-100k", *HEADERS)
-              for path in sorted((RESULTS / dataset).glob("*/seed*.json"), reverse=True)}
+FIRST_RUNS = {
+    path.parent: path
+    for dataset in ("ml-100k", *HEADERS)
+    for path in sorted((RESULTS / dataset).glob("*/seed*.json"), reverse=True)
+}
 
 
 @pytest.mark.parametrize("path", FIRST_RUNS.values(), ids=lambda path: f"{path.parts[-3]}-{path.parts[-2]}")
 def test_rows_of_the_tables_have_the_settings_of_today(path, tmp_path):
-    from recbole_contrec.settings.config import Config
-    from recbole_contrec.quick_start import settings_of
     from runs import PATHS
+
+    from recbole_contrec.quick_start import settings_of
+    from recbole_contrec.settings.config import Config
 
     dataset, row = path.parts[-3:-1]
     model, *further = row.split(",")
@@ -106,8 +117,11 @@ def test_rows_of_the_tables_have_the_settings_of_today(path, tmp_path):
             (tmp_path / dataset / f"{dataset}.{kind}").write_text(header + "\n")
     content = json.loads(path.read_text())
     today = settings_of(Config(model, dataset, arguments=[*arguments, f"--seed={content['card']['seed']}"]))
-    different = {key: (value, today.get(key)) for key, value in content["settings"].items()
-                 if key not in (*PATHS, "show_progress") and today.get(key) != value}
+    different = {
+        key: (value, today.get(key))
+        for key, value in content["settings"].items()
+        if key not in (*PATHS, "show_progress") and today.get(key) != value
+    }
     assert not different
 
 
@@ -124,11 +138,19 @@ def test_tables_follow_the_results(tmp_path):
     write_result(tmp_path / "ml-1m", "ContRec", 1, [1, 1, 2, 1, 3, 1])
     write_result(tmp_path / "amazon-beauty", "SASRec", 1, [1, 1, 2, 1, 3, 1])
     overview = readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
-    assert overview[1].count("NDCG@10") == 2 and overview[3].startswith("| ContRec | **") and overview[3].endswith("|  |  |  |")
+    assert (
+        overview[1].count("NDCG@10") == 2
+        and overview[3].startswith("| ContRec | **")
+        and overview[3].endswith("|  |  |  |")
+    )
     assert overview[4].startswith("| SASRec |  |  |  | **")
     write_result(tmp_path / "ml-1m", "TIGER", 1, [1, 1, 2, 1, 3, 1], device="NVIDIA H100")
     write_result(tmp_path / "ml-1m", "TIGER,n_layers=2", 1, [1, 1, 2, 1, 3, 1])  # a variant: not one of the lines
-    tiger, = (line for line in readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines() if "TIGER" in line)
+    (tiger,) = (
+        line
+        for line in readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
+        if "TIGER" in line
+    )
     assert " (GPU) |" in tiger and "GPU" not in "".join(overview)  # its core-seconds are not those of a CPU
     write_result(tmp_path / "ml-1m", "SASRec", 1, [1, 1, 2, 1, 3, 1], masked=True)
     with pytest.raises(ValueError, match="not comparable.*seen_items_masked"):

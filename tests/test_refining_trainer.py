@@ -2,19 +2,27 @@
 
 import pytest
 import torch
-
 from conftest import TINY_SIIT_PAPER, changed, write_atomic_files
+from test_self_improvement import NONE, known
+
 from recbole_contrec import load_data_and_model
 from recbole_contrec.model.base.self_improvement import Refined, SelfImprovement
 from recbole_contrec.training import checkpoint
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
 from recbole_contrec.training.window_trainer import WindowTrainer
-from test_self_improvement import NONE, known
 
 
-@pytest.mark.parametrize("bigger, scores, kept", [
-    (True, [0.1, 0.3, 0.2, 0.25], False), (True, [0.1, 0.3, 0.2, 0.3], True), (True, [0.1, 0.3, 0.4, 0.2], True),
-    (False, [0.3, 0.1, 0.2, 0.4], False), (False, [0.3, 0.2, 0.1, 0.1], True), (True, [0.1, 0.3], None)])
+@pytest.mark.parametrize(
+    "bigger, scores, kept",
+    [
+        (True, [0.1, 0.3, 0.2, 0.25], False),
+        (True, [0.1, 0.3, 0.2, 0.3], True),
+        (True, [0.1, 0.3, 0.4, 0.2], True),
+        (False, [0.3, 0.1, 0.2, 0.4], False),
+        (False, [0.3, 0.2, 0.1, 0.1], True),
+        (True, [0.1, 0.3], None),
+    ],
+)
 def test_a_refinement_is_judged_by_the_best_validation_before_and_after(assembled, monkeypatch, bigger, scores, kept):
     trainer, done = assembled("SIIT-paper").trainer, []
     monkeypatch.setattr(trainer, "_refine", lambda *_: done.append("refine"))
@@ -30,8 +38,18 @@ def test_a_refinement_is_judged_by_the_best_validation_before_and_after(assemble
         assert done == ["take back", "refine"]
 
 
-ROUNDS = ("--epochs=9", "--refine_every=4", "--refine_rounds=1", "--learning_rate=0.03", "--train_batch_size=64", "--dropout=0",
-          "--average_decay=0.9", "--final_learning_rate_ratio=1", "--beam_size=60", "--valid_metric=MRR@10")
+ROUNDS = (
+    "--epochs=9",
+    "--refine_every=4",
+    "--refine_rounds=1",
+    "--learning_rate=0.03",
+    "--train_batch_size=64",
+    "--dropout=0",
+    "--average_decay=0.9",
+    "--final_learning_rate_ratio=1",
+    "--beam_size=60",
+    "--valid_metric=MRR@10",
+)
 
 
 def permuted(improvement, model, batches):
@@ -92,9 +110,19 @@ class Recorded:
         return self.function(*arguments)
 
 
-@pytest.mark.parametrize("tolerance, bigger, at_once, kept", [
-    ("0.1", True, 0.26, False), ("0.1", True, 0.28, None), ("0.5", True, 0.16, None), ("~", True, 0.0, None),
-    ("0.1", False, 0.34, False), ("0.1", False, 0.32, None), ("0", True, 0.29, False), ("0", True, 0.3, None)])
+@pytest.mark.parametrize(
+    "tolerance, bigger, at_once, kept",
+    [
+        ("0.1", True, 0.26, False),
+        ("0.1", True, 0.28, None),
+        ("0.5", True, 0.16, None),
+        ("~", True, 0.0, None),
+        ("0.1", False, 0.34, False),
+        ("0.1", False, 0.32, None),
+        ("0", True, 0.29, False),
+        ("0", True, 0.3, None),
+    ],
+)
 def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance, bigger, at_once, kept):
     loaded = staged("SIIT-paper", f"--refine_tolerance={tolerance}")
     trainer, codes = loaded.trainer, loaded.model.item_codes.codes
@@ -154,7 +182,9 @@ def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):
 
 def test_a_good_refinement_is_kept(run_tiny, workplace, monkeypatch):
     """What changes nothing lets training go on getting better."""
-    monkeypatch.setattr(SelfImprovement, "refine", lambda _, model, __: Refined(model.item_codes.codes, {"share_changed": 0.0}))
+    monkeypatch.setattr(
+        SelfImprovement, "refine", lambda _, model, __: Refined(model.item_codes.codes, {"share_changed": 0.0})
+    )
     (record,) = run_tiny("SIIT-paper", *ROUNDS)["refinements"]
     assert record["kept"] is True and record["valid_after"] > record["valid_before"]
 
@@ -168,7 +198,9 @@ def whole(tmp_path_factory):
     write_atomic_files(place / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        return place, run("SIIT-paper", "tiny", arguments=changed(TINY_SIIT_PAPER, [f"--data_path={place / 'data'}", *TWO_ROUNDS]))
+        return place, run(
+            "SIIT-paper", "tiny", arguments=changed(TINY_SIIT_PAPER, [f"--data_path={place / 'data'}", *TWO_ROUNDS])
+        )
 
 
 TWO_ROUNDS = ("--epochs=5", "--refine_every=2", "--learning_rate=0.03", "--run_name=run", "--train_batch_size=64")
@@ -204,13 +236,20 @@ def test_a_run_killed_between_epochs_goes_on_as_if_it_had_not_been(run_tiny, who
     resumed, result = run_tiny("SIIT-paper", *TWO_ROUNDS, resume="saved/run"), whole[1]
     assert resumed["refinements"] == result["refinements"] and resumed["test_result"] == result["test_result"]
     assert [(point["epoch"], point["score"]) for point in resumed["curve"]] == [
-        (point["epoch"], point["score"]) for point in result["curve"]]
+        (point["epoch"], point["score"]) for point in result["curve"]
+    ]
 
 
 @pytest.mark.parametrize("killed_in", ["_save_checkpoint", "_save_last"])
-def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(run_tiny, workplace, monkeypatch, killed_in):
+def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(
+    run_tiny, workplace, monkeypatch, killed_in
+):
     """Epoch 2 begins by taking a refinement back, and is the best so far."""
-    scores, validate, save = {0: 0.3, 1: 0.2, 2: 0.4, 3: 0.35}, RunTrainer._validate_and_log, getattr(RunTrainer, killed_in)
+    scores, validate, save = (
+        {0: 0.3, 1: 0.2, 2: 0.4, 3: 0.35},
+        RunTrainer._validate_and_log,
+        getattr(RunTrainer, killed_in),
+    )
     arguments = ("--epochs=4", "--refine_every=1", "--refine_rounds=1", "--learning_rate=0.03", "--refine_tolerance=~")
 
     def planted(self, data, epoch, *rest, **more):
@@ -237,9 +276,13 @@ def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(ru
     run_tiny("SIIT-paper", *arguments, "--run_name=cut", resume="saved/cut")
     for name in ("best", "last"):
         one, other = (checkpoint.load(workplace / "saved" / run / f"{name}.safetensors") for run in ("whole", "cut"))
-        models = [{key: tensor for key, tensor in found.tensors.items() if key.startswith(("model.", "average."))}
-                  for found in (one, other)]
-        assert models[0].keys() == models[1].keys() and all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+        models = [
+            {key: tensor for key, tensor in found.tensors.items() if key.startswith(("model.", "average."))}
+            for found in (one, other)
+        ]
+        assert models[0].keys() == models[1].keys() and all(
+            torch.equal(models[0][key], models[1][key]) for key in models[0]
+        )
         assert one.record["epoch"] == other.record["epoch"]
     assert one.record["refinements"] == other.record["refinements"] and one.record["refinements"][0]["kept"] is False
     assert not list((workplace / "saved").rglob("*before*"))
@@ -251,8 +294,14 @@ def test_nothing_is_refined_where_it_is_not_wished(run_tiny, monkeypatch):
 
 
 def test_other_models_that_generate_identifiers_improve_them(run_tiny):
-    result = run_tiny("TokenRec-beam", "--self_improve=True", "--refine_every=1", "--refine_rounds=1", "--epochs=3",
-                      "--run_name=other")
+    result = run_tiny(
+        "TokenRec-beam",
+        "--self_improve=True",
+        "--refine_every=1",
+        "--refine_rounds=1",
+        "--epochs=3",
+        "--run_name=other",
+    )
     (record,) = result["refinements"]
     assert record["epoch"] == 1 and "kept" in record and record["collisions"] == 0 and record["share_changed"] > 0
     codes = load_data_and_model(result["checkpoint"]).model.item_codes

@@ -3,25 +3,27 @@
 import numpy as np
 import pytest
 import torch
+from test_refining_trainer import Recorded
+from test_self_improvement import NONE, improving, item_at, known  # noqa: F401
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
 from recbole_contrec.model.base.self_improvement import PRIOR_STATES, Expected, states_before_items, whitened
 from recbole_contrec.training import checkpoint
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
-from test_refining_trainer import Recorded
-from test_self_improvement import NONE, improving, item_at, known  # noqa: F401
 
 
 @pytest.fixture
 def model_and_batches(staged):
     """A function (*arguments) -> model in eval mode whose stages are done, with weights far from equal, and its training data."""
+
     def build(*arguments, model="SIIT"):
         loaded = staged(model, *arguments)
         torch.manual_seed(0)
         for head in loaded.model.code_heads:
             torch.nn.init.normal_(head.weight)
         return loaded.model.eval(), loaded.data.train
+
     return build
 
 
@@ -56,11 +58,19 @@ def histories(batches):
 # who gets which codes
 
 
-@pytest.mark.parametrize("model, arguments", [
-    ("SIIT", ()), ("SIIT", ("--backbone=t5",)), ("SIIT", ("--identifiers=rkmeans",)), ("SIIT", ("--identifiers=pq",)),
-    ("SIIT", ("--identifiers=clusters",)), ("SIIT", ("--identifiers=random", "--refinement=random")),
-    ("SIIT", ("--item_tokens=1",)),
-    ("TokenRec-beam", ("--self_improve=True", "--refine_from=histories", "--refine_every=1", "--codes=40"))])
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        ("SIIT", ()),
+        ("SIIT", ("--backbone=t5",)),
+        ("SIIT", ("--identifiers=rkmeans",)),
+        ("SIIT", ("--identifiers=pq",)),
+        ("SIIT", ("--identifiers=clusters",)),
+        ("SIIT", ("--identifiers=random", "--refinement=random")),
+        ("SIIT", ("--item_tokens=1",)),
+        ("TokenRec-beam", ("--self_improve=True", "--refine_from=histories", "--refine_every=1", "--codes=40")),
+    ],
+)
 def test_identifiers_are_distinct_and_lead_back_to_their_items(model_and_batches, model, arguments):
     model, batches = model_and_batches(*arguments, model=model)
     none = model.item_codes.unknown_code
@@ -81,8 +91,10 @@ def test_items_that_are_expected_in_one_place_share_codes(model_and_batches, mon
     model, batches = model_and_batches("--identifiers=rkmeans")
     place = torch.arange(model.n_items) % 4
     vectors = 5 * torch.eye(4, 16)[place] + 0.01 * torch.randn(model.n_items, 16)
-    monkeypatch.setattr("recbole_contrec.model.base.self_improvement.states_before_items",
-                        lambda *_: Expected(vectors, torch.ones(model.n_items)))
+    monkeypatch.setattr(
+        "recbole_contrec.model.base.self_improvement.states_before_items",
+        lambda *_: Expected(vectors, torch.ones(model.n_items)),
+    )
     monkeypatch.setattr(model, "quantised", lambda vectors: few_codes(vectors, IdentifierGenerator.quantised, model))
     model.refine(batches)
     codes = model.item_codes.codes
@@ -104,13 +116,17 @@ def test_an_item_that_nothing_leads_to_takes_the_codes_of_what_is_read_alike(mod
     has = (model.item_codes.codes[:, 0] < NONE).nonzero().squeeze(1)
     alone, like = int(has[3]), int(has[8])
     vectors = torch.randn(model.n_items, 16).index_fill(0, torch.tensor([0, alone]), 0.0)
-    monkeypatch.setattr("recbole_contrec.model.base.self_improvement.states_before_items",
-                        lambda *_: Expected(vectors, torch.ones(model.n_items)))
+    monkeypatch.setattr(
+        "recbole_contrec.model.base.self_improvement.states_before_items",
+        lambda *_: Expected(vectors, torch.ones(model.n_items)),
+    )
     sums = torch.randn(model.n_items, 16)
     sums[alone] = sums[like] + 0.01
     monkeypatch.setattr(type(model.item_codes), "sums", lambda self: sums)
     codes, _, placed, _ = model.improvement.refine(model, batches)
-    assert torch.equal(placed[alone], placed[like]) and placed[like].any()  # its place is no zero in the means of the codes
+    assert (
+        torch.equal(placed[alone], placed[like]) and placed[like].any()
+    )  # its place is no zero in the means of the codes
     assert torch.equal(codes[alone, :-1], codes[like, :-1]) and codes[alone, -1] != codes[like, -1]
 
 
@@ -118,16 +134,18 @@ def test_an_item_that_nothing_leads_to_takes_the_codes_of_what_is_read_alike(mod
 def test_the_vectors_of_new_codes_lie_where_their_items_lay(model_and_batches, reading):
     model, batches = model_and_batches(f"--code_reading={reading}")
     batches, table = list(batches), model.item_codes  # cut into windows once
-    read = table.read(table.codes).detach()                                       # [N, K, D]
+    read = table.read(table.codes).detach()  # [N, K, D]
     refined = model.improvement.refine(model, batches)
     expected = refined.vectors
     model.refine(batches)
     levels = table.codes.T
     left, scored = read[:, -1].clone(), expected.clone()
     for level, (codes, head) in enumerate(zip(levels, model.code_heads)):
-        words = table.words.weight[table.first[level]:][:NONE]
+        words = table.words.weight[table.first[level] :][:NONE]
         taken = torch.bincount(codes, weights=refined.counts.double(), minlength=NONE + 1)[:NONE]
-        torch.testing.assert_close(head.bias.softmax(0).double(), (taken + 0.5) / (taken + 0.5).sum(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            head.bias.softmax(0).double(), (taken + 0.5) / (taken + 0.5).sum(), rtol=1e-4, atol=1e-6
+        )
         assert not head.weight[[code for code in range(NONE) if code not in codes]].any()
         for code in set(codes[codes < NONE].tolist()):
             whose = codes == code
@@ -145,8 +163,14 @@ def test_a_state_scores_the_first_code_of_an_item_expected_there_high(model_and_
     states = states_before_items(model, batches).means
     model.refine(batches)
     items = states.any(1).nonzero().squeeze(1)
-    ranks = ((states[items] @ model.code_heads[0].weight.T).argsort(1, descending=True) ==
-             model.item_codes.codes[items, :1]).double().argmax(1)                # 0 for the highest of up to 16
+    ranks = (
+        (
+            (states[items] @ model.code_heads[0].weight.T).argsort(1, descending=True)
+            == model.item_codes.codes[items, :1]
+        )
+        .double()
+        .argmax(1)
+    )  # 0 for the highest of up to 16
     assert ranks.double().mean() < 2
 
 
@@ -179,8 +203,10 @@ def test_training_goes_on_from_the_average_with_no_memory_of_its_steps(staged):
     own = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer._refine(2, loaded.data.train)
     now = dict(model.named_parameters())
-    placed = {"item_codes.words.weight", *(f"code_heads.{level}.{part}" for level in range(3)
-                                               for part in ("weight", "bias"))}
+    placed = {
+        "item_codes.words.weight",
+        *(f"code_heads.{level}.{part}" for level in range(3) for part in ("weight", "bias")),
+    }
     assert all(torch.equal(now[name], average[name]) != (name in placed) for name in average)
     assert not all(torch.equal(own[name], average[name]) for name in average)
     assert not trainer.optimizer.state and trainer.average.steps == 0
@@ -242,19 +268,32 @@ def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatc
     (record,) = resumed["refinements"]
     assert record == whole["refinements"][0] and record["share_changed"] > 0.5 and record["epoch"] == 2
     assert resumed["test_result"] == whole["test_result"]
-    one, other = (checkpoint.load(workplace / "saved" / name / "last.safetensors").tensors for name in ("whole", "killed"))
+    one, other = (
+        checkpoint.load(workplace / "saved" / name / "last.safetensors").tensors for name in ("whole", "killed")
+    )
     assert torch.equal(one["model.item_codes.codes"], other["model.item_codes.codes"])
 
 
 # settings
 
 
-@pytest.mark.parametrize("model, arguments, message", [
-    ("SIIT", ("--refine_candidates=8", "--refine_margin=1"), "refine_candidates, refine_margin: not for refine_from=histories"),
-    ("TokenRec-beam", ("--self_improve=True", "--refine_from=histories", "--item_tokens=1", "--codes=40"),
-     "refine_from=histories: .* needs a code"),
-    ("SIIT", ("--alignment_weight=0", "--item_descriptions=text"), "item_descriptions: nothing reads them"),
-    ("TIGER", ("--refine_from=histories",), "refine_from: set self_improve=True as well")])
+@pytest.mark.parametrize(
+    "model, arguments, message",
+    [
+        (
+            "SIIT",
+            ("--refine_candidates=8", "--refine_margin=1"),
+            "refine_candidates, refine_margin: not for refine_from=histories",
+        ),
+        (
+            "TokenRec-beam",
+            ("--self_improve=True", "--refine_from=histories", "--item_tokens=1", "--codes=40"),
+            "refine_from=histories: .* needs a code",
+        ),
+        ("SIIT", ("--alignment_weight=0", "--item_descriptions=text"), "item_descriptions: nothing reads them"),
+        ("TIGER", ("--refine_from=histories",), "refine_from: set self_improve=True as well"),
+    ],
+)
 def test_settings_that_nothing_reads_are_refused(assembled, model, arguments, message):
     with pytest.raises(UserError, match=message):
         assembled(model, *arguments)
@@ -273,7 +312,7 @@ def test_axes_are_brought_to_one_scale(share):
     vectors[:1000] = 0
     found = whitened(vectors, share)
     assert not found[:1000].any() and found[1000:].mean(0).abs().max() < 1e-3
-    sizes = torch.linalg.svdvals(found[1000:]) / 4000 ** 0.5
+    sizes = torch.linalg.svdvals(found[1000:]) / 4000**0.5
     torch.testing.assert_close(sizes, torch.tensor([9.0, 4.0, 1.0]) ** (1 - share), rtol=0.05, atol=0)
     along = found[1000:] @ rotation.T  # the axes stay where they are
     torch.testing.assert_close(along.std(0), torch.tensor([9.0, 4.0, 1.0]) ** (1 - share), rtol=0.05, atol=0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from conftest import low_rank
+
 from recbole_contrec.tokenizer import ResidualVQ, code_report, encode_rows, fit_tokenizer, split_rows
 
 
@@ -127,8 +127,9 @@ def test_codebooks_start_at_the_residuals_level_by_level():
     sizes = out.encoded.norm(dim=2).mean(0)
     assert sizes[1] < 0.7 * sizes[0] and sizes[2] < sizes[1]
     for level in range(3):  # Lloyd's fixed point, nearly: a codeword is the mean of the residuals that it stands for
-        means = torch.stack([out.encoded[out.codes[:, level] == code, level].mean(0)
-                             for code in out.codes[:, level].unique()])
+        means = torch.stack(
+            [out.encoded[out.codes[:, level] == code, level].mean(0) for code in out.codes[:, level].unique()]
+        )
         used = model.codebooks[level, out.codes[:, level].unique()]
         assert (means - used).norm(dim=1).mean() < 0.2 * used.norm(dim=1).mean()
 
@@ -188,8 +189,15 @@ def test_a_fitted_quantiser_is_healthy_and_the_report_knows_it():
     assert min(health.codes_in_use) > 0.9 and health.unexplained_held_out < 0.6 and health.unexplained_train < 0.4
 
 
-@pytest.mark.parametrize("settings, message", [({"codes": 0}, "at least 1"), ({"n_tokens": 0}, "at least 1"),
-                                               ({"dropout": 1.0}, "dropout"), ({"restart_below": -0.1}, "restart_below")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"codes": 0}, "at least 1"),
+        ({"n_tokens": 0}, "at least 1"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"restart_below": -0.1}, "restart_below"),
+    ],
+)
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings)

@@ -125,8 +125,9 @@ def test_repeats_get_the_bias_in_every_kind_of_score(vectors, history, similarit
     scores = retrieval.scores(preference, items, history)
     torch.testing.assert_close(scores, wanted)
     target = torch.randint(1, 31, (700,))
-    torch.testing.assert_close(retrieval.paired_scores(preference, items[target], target, history),
-                               wanted.gather(1, target[:, None])[:, 0])
+    torch.testing.assert_close(
+        retrieval.paired_scores(preference, items[target], target, history), wanted.gather(1, target[:, None])[:, 0]
+    )
     for chunk in (1, 4, 100):
         best, numbers = retrieval.top_k(preference, items, 5, history=history, chunk=chunk)
         expected, order = wanted[:, 1:].topk(5, dim=1)
@@ -177,7 +178,9 @@ def test_unknown_similarity_names_the_choices():
 def test_what_is_said_enters_every_kind_of_score(similarity):
     """Bonus and likelihood, beside the repeat bias, in whole scores, pairs and chunks."""
     preference, items = torch.randn(6, 8), torch.randn(31, 8)
-    text = TextEvidence(torch.randn(6, 5), torch.randint(0, 5, (31,)), torch.tensor([1, 2, 0] * 2), torch.randint(0, 3, (31,)))
+    text = TextEvidence(
+        torch.randn(6, 5), torch.randint(0, 5, (31,)), torch.tensor([1, 2, 0] * 2), torch.randint(0, 3, (31,))
+    )
     history, target = torch.randint(0, 31, (6, 4)), torch.tensor([9, 30, 4, 1, 1, 1])
     retrieval = Retrieval(similarity, repeat_rate=0.1, text_bonus=0.1, text_weight=0.7)
     agrees = (text.category_of == text.said[:, None]) & (text.said[:, None] > 0)
@@ -188,8 +191,10 @@ def test_what_is_said_enters_every_kind_of_score(similarity):
     grown = torch.where(vectors > 0, vectors * 1.1, vectors * 0.9)  # whoever agrees gains
     wanted = torch.where(agrees, grown, vectors) + 0.7 * text.log_probs[:, text.text_of] + retrieval.repeat_bias * seen
     torch.testing.assert_close(retrieval.scores(preference, items, history, text=text), wanted)
-    torch.testing.assert_close(retrieval.paired_scores(preference, items[target], target, history, text),
-                               wanted.gather(1, target[:, None])[:, 0])
+    torch.testing.assert_close(
+        retrieval.paired_scores(preference, items[target], target, history, text),
+        wanted.gather(1, target[:, None])[:, 0],
+    )
     for chunk in (1, 4, 100):
         best, numbers = retrieval.top_k(preference, items, 5, history=history, chunk=chunk, text=text)
         expected, order = wanted[:, 1:].topk(5, dim=1)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from conftest import TINY_CONTREC, changed, write_atomic_files
+
 from recbole_contrec.errors import UserError
 from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model
@@ -33,7 +33,9 @@ def test_train_reload_and_evaluate(run_tiny, model):
 def test_a_knowledge_graph_is_read(run_tiny, tiny):
     """Its loader holds two others and has no public ``dataset``."""
     lines = [f"e{item}\tgenre\te{60 + item % 2}" for item in range(60)]
-    (tiny / "tiny" / "tiny.kg").write_text("\n".join(["head_id:token\trelation_id:token\ttail_id:token", *lines]) + "\n")
+    (tiny / "tiny" / "tiny.kg").write_text(
+        "\n".join(["head_id:token\trelation_id:token\ttail_id:token", *lines]) + "\n"
+    )
     lines = [f"i{item}\te{item}" for item in range(60)]
     (tiny / "tiny" / "tiny.link").write_text("\n".join(["item_id:token\tentity_id:token", *lines]) + "\n")
     result = run_tiny("CKE")
@@ -69,8 +71,20 @@ def test_result_file_holds_everything(run_tiny, workplace):
 
 def test_same_protocol_for_every_model(run_tiny):
     ours, theirs = run_tiny("ContRec")["card"], run_tiny("SASRec")["card"]
-    for fact in ("dataset", "users", "items", "interactions", "split", "order", "ranking", "targets", "max_history",
-                 "seen_items_masked", "topk", "metrics"):
+    for fact in (
+        "dataset",
+        "users",
+        "items",
+        "interactions",
+        "split",
+        "order",
+        "ranking",
+        "targets",
+        "max_history",
+        "seen_items_masked",
+        "topk",
+        "metrics",
+    ):
         assert ours[fact] == theirs[fact], fact
 
 
@@ -81,7 +95,9 @@ def test_ranks_reproduce_the_metrics(run_tiny, workplace):
     rank = ranks["rank"]
     assert (ranks["ties"] == 0).all()  # otherwise the next lines would have a choice
     assert result["test_result"]["hit@10"] == pytest.approx((rank <= 10).mean(), abs=1e-4)
-    assert result["test_result"]["ndcg@10"] == pytest.approx(np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean(), abs=1e-4)
+    assert result["test_result"]["ndcg@10"] == pytest.approx(
+        np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean(), abs=1e-4
+    )
 
 
 def test_equal_seeds_give_equal_numbers_and_others_do_not(run_tiny):
@@ -103,14 +119,20 @@ def test_finished_stages_are_found_again(run_tiny):
 
 def test_training_learns(run_tiny):
     """The tiny users walk in steps of one or two: a trained model knows, an untrained one does not."""
-    result = run_tiny("ContRec", "--epochs=15", "--eval_step=15", "--learning_rate=0.02", "--train_batch_size=64", "--dropout=0")
+    result = run_tiny(
+        "ContRec", "--epochs=15", "--eval_step=15", "--learning_rate=0.02", "--train_batch_size=64", "--dropout=0"
+    )
     assert result["test_result"]["hit@5"] > 0.6
 
 
 def test_seen_items_are_masked_for_every_model_or_none(run_tiny):
     for model in ("ContRec", "SASRec", "LightGCN"):
-        cards = {choice: run_tiny(model, f"--mask_seen={choice}", "--topk=[60]", "--metrics=[Hit]", "--epochs=1",
-                                  "--valid_metric=Hit@60") for choice in ("True", "False")}
+        cards = {
+            choice: run_tiny(
+                model, f"--mask_seen={choice}", "--topk=[60]", "--metrics=[Hit]", "--epochs=1", "--valid_metric=Hit@60"
+            )
+            for choice in ("True", "False")
+        }
         assert cards["True"]["card"]["seen_items_masked"] and not cards["False"]["card"]["seen_items_masked"]
         assert cards["False"]["test_result"]["hit@60"] == 1.0 == cards["True"]["test_result"]["hit@60"]
 
@@ -150,14 +172,23 @@ run("ContRec", "tiny", arguments={arguments!r}, resume=os.environ.get("RESUME"))
 ANSWERING = ("--answer_weight=0.3", "--prompt_text=bag", "--text_bonus=0.1", "--vocabulary_size=300")
 
 
-@pytest.mark.parametrize("model, arguments", [("ContRec", ()), ("SASRec", ()), ("ContRec", ("--learning_rate=1e-12",)),
-                                              ("ContRec", ANSWERING), ("ContRec", (*ANSWERING, "--condition_on=answer"))],
-                         ids=["ContRec", "SASRec", "the first epoch stays the best", "answers", "behind answers"])
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        ("ContRec", ()),
+        ("SASRec", ()),
+        ("ContRec", ("--learning_rate=1e-12",)),
+        ("ContRec", ANSWERING),
+        ("ContRec", (*ANSWERING, "--condition_on=answer")),
+    ],
+    ids=["ContRec", "SASRec", "the first epoch stays the best", "answers", "behind answers"],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplace, model, arguments):
     """Stopped after two of four epochs, as a kill between epochs does."""
     whole = run_tiny(model, "--epochs=4", "--run_name=whole", *arguments)
 
     from recbole_contrec.training.trainer import RunTrainer
+
     save_last = RunTrainer._save_last
 
     def save_and_die(self, epoch, train_data):
@@ -189,8 +220,13 @@ def test_kill_9_in_an_epoch_then_resume(tiny, workplace):
 
     def start(name, **environment):
         code = TRAIN.format(arguments=[*arguments, f"--run_name={name}", f"--output={name}.json"])
-        return subprocess.Popen([sys.executable, "-c", code], cwd=workplace, stdout=subprocess.DEVNULL,
-                                stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=workplace,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
 
     def finish(process):
         error = process.communicate(timeout=120)[1]
@@ -239,6 +275,7 @@ def test_checkpoints_hold_no_pickle(run_tiny, workplace):
 
 def test_nan_names_epoch_batch_and_term(run_tiny, monkeypatch):
     from recbole_contrec.model.contrec import ContRec
+
     monkeypatch.setattr(ContRec, "_unit_scale", lambda self, vectors: vectors * float("nan"))
     with pytest.raises(FloatingPointError, match="not finite in epoch 0, batch 0: .*regression"):
         run_tiny("ContRec")
@@ -298,8 +335,11 @@ def test_somebody_new(trained):
 
 def test_everything_seen_leaves_fewer_than_k(trained):
     everything = [f"i{number}" for number in range(58)]
-    table = recommend(trained, histories=[[item for item in everything if item in
-                                           trained.data.dataset.field2token_id["item_id"]]], k=10)
+    table = recommend(
+        trained,
+        histories=[[item for item in everything if item in trained.data.dataset.field2token_id["item_id"]]],
+        k=10,
+    )
     assert 0 < len(table) < 10 and table["rank"].tolist() == list(range(1, len(table) + 1))
 
 
@@ -324,12 +364,15 @@ def test_a_text_is_no_list_of_names(trained, asked):
 
 def test_histories_may_be_an_array(trained):
     histories = [["i1", "i2"], ["i9", "i3"]]
-    pd.testing.assert_frame_equal(recommend(trained, histories=np.array(histories), k=3),
-                                  recommend(trained, histories=histories, k=3))
+    pd.testing.assert_frame_equal(
+        recommend(trained, histories=np.array(histories), k=3), recommend(trained, histories=histories, k=3)
+    )
 
 
 def test_a_list_is_no_longer_than_the_catalogue(trained):
-    assert len(recommend(trained, histories=[["i1"]], k=10 ** 12, exclude_seen=False)) == trained.data.dataset.item_num - 1
+    assert (
+        len(recommend(trained, histories=[["i1"]], k=10**12, exclude_seen=False)) == trained.data.dataset.item_num - 1
+    )
 
 
 def test_a_model_left_in_training_mode_recommends_the_same(trained):
@@ -341,8 +384,11 @@ def test_a_model_left_in_training_mode_recommends_the_same(trained):
 @pytest.mark.parametrize("model", ["FPMC", "TransRec"])
 def test_somebody_new_reads_no_row_that_was_never_trained(run_tiny, model):
     loaded, lists = load_data_and_model(run_tiny(model, "--epochs=1")["checkpoint"]), []
-    tables = [part for part in loaded.model.modules()
-              if isinstance(part, torch.nn.Embedding) and part.num_embeddings == loaded.data.dataset.user_num]
+    tables = [
+        part
+        for part in loaded.model.modules()
+        if isinstance(part, torch.nn.Embedding) and part.num_embeddings == loaded.data.dataset.user_num
+    ]
     for number in (-9.0, 9.0):
         for table in tables:
             torch.nn.init.constant_(table.weight[0], number)
@@ -383,7 +429,9 @@ def test_objective_function_serves_recbole_search(tiny):
     from recbole_contrec.quick_start import objective_function
 
     settings = {argument[2:].split("=")[0]: argument.split("=", 1)[1] for argument in TINY_CONTREC}
-    result = objective_function({**settings, "model": "ContRec", "dataset": "tiny", "data_path": str(tiny), "epochs": 1})
+    result = objective_function(
+        {**settings, "model": "ContRec", "dataset": "tiny", "data_path": str(tiny), "epochs": 1}
+    )
     assert result["valid_score_bigger"] and 0 <= result["best_valid_score"] <= 1 and "ndcg@10" in result["test_result"]
 
 
@@ -400,7 +448,12 @@ def test_known_data_sets_are_fetched_where_they_are_missing(workplace, monkeypat
         write_atomic_files(workplace / path, name)
 
     monkeypatch.setattr(quick_start, "prepare", prepare)
-    arguments = ["--model=Pop", "--dataset=ml-latest-small", "--show_progress=False", "--user_inter_num_interval=[3,inf)"]
+    arguments = [
+        "--model=Pop",
+        "--dataset=ml-latest-small",
+        "--show_progress=False",
+        "--user_inter_num_interval=[3,inf)",
+    ]
     arguments += [] if data_path == "dataset" else [f"--data_path={data_path}"]
     assert main(arguments) == 0 and main(arguments) == 0
     assert fetched == [("ml-latest-small", data_path)]
@@ -420,13 +473,29 @@ def test_without_a_network_the_error_says_what_to_put_where(workplace, monkeypat
     assert not (workplace / "dataset" / "ml-1m").exists()
 
 
-SWEEP = ["ItemKNN", "EASE", "NeuMF", "MultiVAE", "RecVAE", "NGCF", "FPMC", "Caser", "NARM", "SLIMElastic", "FDSA", "GRU4RecF"]
+SWEEP = [
+    "ItemKNN",
+    "EASE",
+    "NeuMF",
+    "MultiVAE",
+    "RecVAE",
+    "NGCF",
+    "FPMC",
+    "Caser",
+    "NARM",
+    "SLIMElastic",
+    "FDSA",
+    "GRU4RecF",
+]
 
 
 @pytest.mark.parametrize("model", SWEEP)
 def test_other_kinds_of_recbole_models(run_tiny, model):
     """Closed forms with sparse matrices, two optimizers, own training loops, models without full_sort_predict."""
-    options = ["--selected_features=[genre]", "--load_col={inter: [user_id, item_id, timestamp], item: [item_id, genre]}"]
+    options = [
+        "--selected_features=[genre]",
+        "--load_col={inter: [user_id, item_id, timestamp], item: [item_id, genre]}",
+    ]
     options = options if model in ("FDSA", "GRU4RecF") else []
     result = run_tiny(model, "--epochs=1", "--topk=[5,10]", *options)
     loaded = load_data_and_model(result["checkpoint"])
@@ -532,14 +601,21 @@ def test_ties_are_counted(run_tiny):
 
 def test_nan_of_a_recbole_model_names_epoch_and_batch(run_tiny, monkeypatch):
     from recbole.model.sequential_recommender import SASRec
+
     monkeypatch.setattr(SASRec, "calculate_loss", lambda self, batch: self.item_embedding.weight.sum() * float("nan"))
     with pytest.raises(FloatingPointError, match="epoch 0, batch 0"):
         run_tiny("SASRec")
 
 
 def test_learning_rate_rises_and_falls_over_the_run(assembled):
-    loaded = assembled("ContRec", "--epochs=10", "--warmup_ratio=0.2", "--learning_rate=0.01",
-                       "--final_learning_rate_ratio=0.1", "--train_batch_size=64")
+    loaded = assembled(
+        "ContRec",
+        "--epochs=10",
+        "--warmup_ratio=0.2",
+        "--learning_rate=0.01",
+        "--final_learning_rate_ratio=0.1",
+        "--train_batch_size=64",
+    )
     trainer, rates = loaded.trainer, []
     trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
     for epoch in range(10):
@@ -563,7 +639,15 @@ def test_the_average_works_under_any_trainer(run_tiny, workplace):
     (workplace / "properties" / "model").mkdir(parents=True)
     (workplace / "properties" / "model" / "Mine.yaml").write_text(
         "extends: SASRec\naverage_decay: 0.9  # (float; 0..<1) Moving average.\nmodel_class: "
-        "recbole.model.sequential_recommender.sasrec:SASRec\n")
-    trained = run_tiny("Mine", "--epochs=30", "--eval_step=30", "--learning_rate=0.01", "--train_batch_size=64",
-                       "--hidden_dropout_prob=0", "--attn_dropout_prob=0")
+        "recbole.model.sequential_recommender.sasrec:SASRec\n"
+    )
+    trained = run_tiny(
+        "Mine",
+        "--epochs=30",
+        "--eval_step=30",
+        "--learning_rate=0.01",
+        "--train_batch_size=64",
+        "--hidden_dropout_prob=0",
+        "--attn_dropout_prob=0",
+    )
     assert trained["test_result"]["hit@5"] > 0.6

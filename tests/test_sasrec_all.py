@@ -9,7 +9,9 @@ from recbole_contrec.data.windows import NEXT_PREFIX
 
 def test_scores_and_parameters_are_those_of_recbole(assembled):
     ours, theirs = assembled("SASRecAll").model.eval(), assembled("SASRec").model.eval()
-    assert {name: p.shape for name, p in ours.named_parameters()} == {name: p.shape for name, p in theirs.named_parameters()}
+    assert {name: p.shape for name, p in ours.named_parameters()} == {
+        name: p.shape for name, p in theirs.named_parameters()
+    }
     theirs.load_state_dict(ours.state_dict())
     rows = next(iter(assembled("SASRecAll").data.test))[0]
     assert torch.equal(ours.full_sort_predict(rows), theirs.full_sort_predict(rows))
@@ -26,7 +28,7 @@ def test_window_loss_equals_the_loss_of_recbole_over_all_prefixes(assembled):
         losses = []
         for row, place in (targets > 0).nonzero().tolist():
             prefix = torch.zeros_like(items[row])
-            prefix[:place + 1] = items[row, :place + 1]
+            prefix[: place + 1] = items[row, : place + 1]
             state = model.forward(prefix[None], torch.tensor([place + 1]))
             losses.append(F.cross_entropy(state @ model.item_embedding.weight[1:].T, targets[row, place][None] - 1))
         assert model.calculate_loss(batch).ranking.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
@@ -36,8 +38,15 @@ def test_window_loss_equals_the_loss_of_recbole_over_all_prefixes(assembled):
 
 
 def test_it_learns(run_tiny):
-    trained = run_tiny("SASRecAll", "--epochs=30", "--eval_step=30", "--learning_rate=0.01", "--train_batch_size=64",
-                       "--hidden_dropout_prob=0", "--attn_dropout_prob=0")
+    trained = run_tiny(
+        "SASRecAll",
+        "--epochs=30",
+        "--eval_step=30",
+        "--learning_rate=0.01",
+        "--train_batch_size=64",
+        "--hidden_dropout_prob=0",
+        "--attn_dropout_prob=0",
+    )
     assert trained["test_result"]["hit@5"] > 0.6
 
 

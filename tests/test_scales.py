@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import write_atomic_files
 from recbole_contrec.model.base.generative import rms_of_rows
 
 FROZEN = ("--train_item_vectors=False", "--item_vectors_init=vectors")
@@ -26,9 +25,16 @@ def known_items(model):
     return 1 + (model.item_vectors.weight[1:] != 0).any(1).nonzero().T
 
 
-@pytest.mark.parametrize("model, source, trained", [
-    *(("ContRec", source, FROZEN) for source in SOURCES), ("ContRec", "svd", ()), ("ContRec", "svd", ("--item_vectors_init=random",)),
-    ("TokenRec", "svd", FROZEN), ("TokenRec", "svd", ())])
+@pytest.mark.parametrize(
+    "model, source, trained",
+    [
+        *(("ContRec", source, FROZEN) for source in SOURCES),
+        ("ContRec", "svd", ()),
+        ("ContRec", "svd", ("--item_vectors_init=random",)),
+        ("TokenRec", "svd", FROZEN),
+        ("TokenRec", "svd", ()),
+    ],
+)
 def test_item_vectors_are_read_as_large_as_the_tokens_beside_them(staged, vectors_file, model, source, trained):
     loaded = staged(model, f"--item_vectors={source}", "--lightgcn_epochs=1", *trained).model.eval()
     items = known_items(loaded)
@@ -40,16 +46,25 @@ def test_item_vectors_are_read_as_large_as_the_tokens_beside_them(staged, vector
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "inner"])
-@pytest.mark.parametrize("model, source, trained", [
-    *(("ContRec", source, FROZEN) for source in SOURCES), ("ContRec", "svd", ("--item_vectors_init=vectors",)),
-    ("ContRec", "svd", ("--item_vectors_init=random",)), ("DeftRec", "svd", FROZEN), ("DeftRec", "svd", ())])
+@pytest.mark.parametrize(
+    "model, source, trained",
+    [
+        *(("ContRec", source, FROZEN) for source in SOURCES),
+        ("ContRec", "svd", ("--item_vectors_init=vectors",)),
+        ("ContRec", "svd", ("--item_vectors_init=random",)),
+        ("DeftRec", "svd", FROZEN),
+        ("DeftRec", "svd", ()),
+    ],
+)
 def test_targets_of_the_diffusion_are_as_large_as_its_noise(staged, vectors_file, model, source, trained, similarity):
     loaded = staged(model, f"--item_vectors={source}", "--lightgcn_epochs=1", f"--similarity={similarity}", *trained)
     recommender, seen = loaded.model.train(), []
     for name in ("loss", "contrastive_loss"):
+
         def keep(condition, target, *negatives, original=getattr(recommender.head, name)):
             seen.append(target)
             return original(condition, target, *negatives)
+
         setattr(recommender.head, name, keep)
     recommender.calculate_loss(next(iter(loaded.data.train)))
     assert len(seen) == 1 and rms(seen[0]) == pytest.approx(1, rel=0.25)
@@ -79,8 +94,15 @@ def test_user_tokens_are_as_large_as_item_tokens(staged, vectors_file, source):
     assert 1 / 3 < rms(users) / rms(items) < 3
 
 
-@pytest.mark.parametrize("model, arguments", [("TokenRec", ()), ("TokenRec-beam", ("--item_identity=False",)), ("TIGER", ()),
-                                              ("TIGER", ("--code_vectors_init=vectors",))])
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        ("TokenRec", ()),
+        ("TokenRec-beam", ("--item_identity=False",)),
+        ("TIGER", ()),
+        ("TIGER", ("--code_vectors_init=vectors",)),
+    ],
+)
 def test_codes_are_read_as_large_as_meant(staged, model, arguments):
     from recbole_contrec.model.base.code_table import CODE_RMS
 

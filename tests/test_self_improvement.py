@@ -15,12 +15,14 @@ NONE = 16  # codes of a codebook in these tests
 @pytest.fixture
 def improving(staged):
     """A function (*arguments) -> model in eval mode whose stages are done, with weights far from equal."""
+
     def build(*arguments, model="SIIT-paper"):
         model = staged(model, *arguments).model.eval()
         torch.manual_seed(0)  # whether stages were built or found
         for part in (*model.code_heads, model.improvement.to_prompt):
             torch.nn.init.normal_(part.weight)
         return model
+
     return build
 
 
@@ -54,8 +56,17 @@ def item_at(trie, codes):
 # one refinement
 
 
-@pytest.mark.parametrize("arguments", [(), ("--backbone=t5",), ("--refine_assignment=greedy",), ("--refinement=random",),
-                                       ("--refine_groups=1", "--refine_candidates=30"), ("--user_buckets=3",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--backbone=t5",),
+        ("--refine_assignment=greedy",),
+        ("--refinement=random",),
+        ("--refine_groups=1", "--refine_candidates=30"),
+        ("--user_buckets=3",),
+    ],
+)
 def test_refined_identifiers_are_distinct_and_lead_back_to_their_items(improving, arguments):
     model = improving(*arguments)
     for _ in range(3):
@@ -108,9 +119,11 @@ def test_more_crowded_is_where_more_others_share_all_codes_but_the_last_two(n_to
     candidates = torch.randint(3, (30, 6, n_tokens), generator=generator)
     found = more_crowded(own, candidates, held)
     for item, mine in enumerate(own.tolist()):
-        others = [codes[:n_tokens - 2] for number, codes in enumerate(torch.cat([own, held]).tolist()) if number != item]
+        others = [
+            codes[: n_tokens - 2] for number, codes in enumerate(torch.cat([own, held]).tolist()) if number != item
+        ]
         for place, codes in enumerate(candidates[item].tolist()):
-            assert found[item, place] == (others.count(codes[:n_tokens - 2]) > others.count(mine[:n_tokens - 2]))
+            assert found[item, place] == (others.count(codes[: n_tokens - 2]) > others.count(mine[: n_tokens - 2]))
     assert found.any() == (n_tokens > 2) and not found.all()
 
 
@@ -168,8 +181,8 @@ def test_items_without_a_description_keep_their_identifiers_for_themselves(impro
     codes, before = model.item_codes.codes, model.item_codes.codes.clone()
     model.refine(())
     moved = (codes != before).any(1).nonzero().squeeze(1)
-    silent, others = moved[:len(moved) // 2], moved[len(moved) // 2:]
-    wanted = codes[others[:len(silent)]].clone()
+    silent, others = moved[: len(moved) // 2], moved[len(moved) // 2 :]
+    wanted = codes[others[: len(silent)]].clone()
     codes.copy_(before)
     free = ~(wanted[:, None] == before).all(2).any(1)
     codes[silent[free]] = wanted[free]  # what others want is theirs now
@@ -186,18 +199,24 @@ def test_items_without_a_description_keep_their_identifiers_for_themselves(impro
 @pytest.mark.parametrize("model", ["SIIT-paper", "TokenRec-beam"])
 def test_items_are_described_by_other_vectors_than_their_identifiers_come_from(staged, model):
     arguments = ("--self_improve=True", "--refine_rounds=0", "--item_vectors=svd")
-    plain, text, told = (staged(model, *arguments, *further).model for further in (
-        (), ("--item_vectors=text",), ("--item_descriptions=text",)))
+    plain, text, told = (
+        staged(model, *arguments, *further).model
+        for further in ((), ("--item_vectors=text",), ("--item_descriptions=text",))
+    )
     assert torch.equal(told.improvement.descriptions, text.improvement.descriptions)
     assert not torch.equal(told.improvement.descriptions, plain.improvement.descriptions)
     assert torch.equal(told.item_codes.codes, plain.item_codes.codes)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--item_descriptions=texts",), "item_descriptions=texts: neither a file nor one of svd, lightgcn, text"),
-    (("--item_descriptions=svd+text", "--vector_size=15"), "item_descriptions=svd.text: 2 different parts"),
-    (("--item_descriptions=text", "--text_fields=[]"), "item_descriptions=text: 'tiny' has no item texts"),
-    (("--self_improve=False", "--item_descriptions=text"), "item_descriptions, .*: set self_improve=True as well")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--item_descriptions=texts",), "item_descriptions=texts: neither a file nor one of svd, lightgcn, text"),
+        (("--item_descriptions=svd+text", "--vector_size=15"), "item_descriptions=svd.text: 2 different parts"),
+        (("--item_descriptions=text", "--text_fields=[]"), "item_descriptions=text: 'tiny' has no item texts"),
+        (("--self_improve=False", "--item_descriptions=text"), "item_descriptions, .*: set self_improve=True as well"),
+    ],
+)
 def test_descriptions_that_cannot_be_had_are_refused(run_tiny, workplace, arguments, message):
     with pytest.raises(UserError, match=message):
         run_tiny("SIIT-paper", *arguments)
@@ -212,7 +231,7 @@ def test_alignment_reaches_what_it_is_made_of_and_falls(improving, backbone):
         model.zero_grad()
         loss.backward()
         assert improvement.marks.grad[number].any() and not improvement.marks.grad[1 - number].any()
-        asked, other = (improvement.to_prompt, improvement.to_description)[::1 - 2 * number]
+        asked, other = (improvement.to_prompt, improvement.to_description)[:: 1 - 2 * number]
         assert asked.weight.grad.any() and (other.weight.grad is None or not other.weight.grad.any())
         assert model.item_codes.words.weight.grad.any()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -231,20 +250,26 @@ def test_the_loss_has_weighted_terms_of_alignment(staged):
     loaded = staged("SIIT-paper", "--dropout=0", "--alignment_weight=0.5", "--alignment_items=2000")
     model, batch = loaded.model, next(iter(loaded.data.train))
     loss = model.calculate_loss(batch)
-    torch.testing.assert_close(loss[1:], tuple(0.5 * term for term in model.improvement.losses(model)), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(
+        loss[1:], tuple(0.5 * term for term in model.improvement.losses(model)), rtol=0.05, atol=0.05
+    )
     assert staged("TIGER").model.calculate_loss(batch)._fields == ("codes",)
 
 
 # settings
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--alignment_weight=0",), "alignment_weight=0: .*refine_rounds=0 as well"),
-    (("--eval_step=3", "--refine_every=2", "--epochs=9"), "eval_step=3: .* take a divisor of refine_every=2"),
-    (("--eval_step=2", "--refine_every=5", "--epochs=9"), "eval_step=2: .* take a divisor of refine_every=5"),
-    (("--stopping_step=3", "--refine_every=4", "--epochs=9"), "stopping_step=3 would end a run"),
-    (("--stopping_step=1", "--eval_step=2", "--refine_every=4", "--epochs=9"), "stopping_step=1 would end"),
-    (("--identifiers=pq", "--vector_size=2", "--item_tokens=3"), "item_tokens=3: identifiers=pq")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--alignment_weight=0",), "alignment_weight=0: .*refine_rounds=0 as well"),
+        (("--eval_step=3", "--refine_every=2", "--epochs=9"), "eval_step=3: .* take a divisor of refine_every=2"),
+        (("--eval_step=2", "--refine_every=5", "--epochs=9"), "eval_step=2: .* take a divisor of refine_every=5"),
+        (("--stopping_step=3", "--refine_every=4", "--epochs=9"), "stopping_step=3 would end a run"),
+        (("--stopping_step=1", "--eval_step=2", "--refine_every=4", "--epochs=9"), "stopping_step=1 would end"),
+        (("--identifiers=pq", "--vector_size=2", "--item_tokens=3"), "item_tokens=3: identifiers=pq"),
+    ],
+)
 def test_settings_that_cannot_be_are_refused(assembled, arguments, message):
     with pytest.raises(UserError, match=message):
         assembled("SIIT-paper", *arguments)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from conftest import changed
 from recbole.utils import init_seed
 
-from conftest import changed
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.errors import UserError
 
@@ -12,24 +12,31 @@ from recbole_contrec.errors import UserError
 def inter(data):
     """Users and items of all interactions, by name, as a sorted list."""
     dataset = data.dataset
-    return sorted(zip(dataset.id2token(dataset.uid_field, data.dataset.all_interactions.users),
-                      dataset.id2token(dataset.iid_field, data.dataset.all_interactions.items)))
+    return sorted(
+        zip(
+            dataset.id2token(dataset.uid_field, data.dataset.all_interactions.users),
+            dataset.id2token(dataset.iid_field, data.dataset.all_interactions.items),
+        )
+    )
 
 
 @pytest.fixture
 def shop(tiny):
     """A function (name, header, rows, item lines) that writes a small data set beside the tiny one."""
+
     def write(name, header, rows, separator="\t", encoding="utf-8", **files):
         (tiny / name).mkdir()
         for suffix, lines in {"inter": [header, *rows], **files}.items():
             text = "\n".join(separator.join(line.split("|")) for line in lines) + "\n"
             (tiny / name / f"{name}.{suffix}").write_bytes(text.encode(encoding))
+
     return write
 
 
 @pytest.fixture
 def load(tiny):
     """A function (model, data set, *arguments) -> RunData."""
+
     def start(model, dataset, *arguments):
         from recbole_contrec.settings.config import Config
 
@@ -37,17 +44,26 @@ def load(tiny):
         config = Config(model, dataset, arguments=changed(defaults, arguments))
         init_seed(config["seed"], True)  # which rows a random split takes
         return load_data(config)
+
     return start
 
 
 def rows_of(users=4, events=5, *columns):
     """Lines user|item|time and what columns give for (user, place)."""
-    return ["|".join([f"u{user}", f"i{(user + 2 * place) % 17}", str(place), *(str(column(user, place)) for column in columns)])
-            for user in range(users) for place in range(events)]
+    return [
+        "|".join(
+            [f"u{user}", f"i{(user + 2 * place) % 17}", str(place), *(str(column(user, place)) for column in columns)]
+        )
+        for user in range(users)
+        for place in range(events)
+    ]
 
 
-CLICKS = ("--eval_args={'mode': 'labeled', 'split': {'RS': [0.2, 0.4, 0.4]}, 'order': 'RO', 'group_by': 'none'}",
-          "--metrics=['AUC']", "--valid_metric=AUC")
+CLICKS = (
+    "--eval_args={'mode': 'labeled', 'split': {'RS': [0.2, 0.4, 0.4]}, 'order': 'RO', 'group_by': 'none'}",
+    "--metrics=['AUC']",
+    "--valid_metric=AUC",
+)
 HEADER = "user_id:token|item_id:token|timestamp:float"
 
 
@@ -63,7 +79,11 @@ def test_separators_and_encoding(shop, load):
         load("ContRec", "odd", "--field_separator=,")
     shop("tabs", HEADER, rows_of(), encoding="cp1252", item=items)
     assert len(inter(load("ContRec", "tabs", "--field_separator=\\t", "--encoding=1252"))) == 20
-    for separator, text in (("", "cannot stand between columns"), ('"', "cannot stand between columns"), ("~", "with '~' between columns")):
+    for separator, text in (
+        ("", "cannot stand between columns"),
+        ('"', "cannot stand between columns"),
+        ("~", "with '~' between columns"),
+    ):
         with pytest.raises(UserError, match=text):
             load("ContRec", "tabs", f"--field_separator={separator}")
     for separator in ("", "\t"):
@@ -74,8 +94,16 @@ def test_separators_and_encoding(shop, load):
 @pytest.mark.parametrize("model", ["SASRec", "ContRec"])
 def test_columns_by_other_names(shop, load, model):
     shop("odd", "who:token|what:token|when:float", rows_of(4, 9))
-    data = load(model, "odd", "--USER_ID_FIELD=who", "--ITEM_ID_FIELD=what", "--TIME_FIELD=when", "--LIST_SUFFIX=_before",
-                "--ITEM_LIST_LENGTH_FIELD=how_many", "--MAX_ITEM_LIST_LENGTH=3")
+    data = load(
+        model,
+        "odd",
+        "--USER_ID_FIELD=who",
+        "--ITEM_ID_FIELD=what",
+        "--TIME_FIELD=when",
+        "--LIST_SUFFIX=_before",
+        "--ITEM_LIST_LENGTH_FIELD=how_many",
+        "--MAX_ITEM_LIST_LENGTH=3",
+    )
     row = data.test.dataset.inter_feat[0]
     assert row["what_before"].shape == (3,) and int(row["how_many"]) == 3 and "who" in row
     batch = next(iter(data.train))
@@ -86,20 +114,47 @@ def test_data_path_holds_for_ml_100k_too(shop, load, tiny, config_of):
     from recbole_contrec.settings.config import Config
 
     assert "dataset_example" in Config("BPR", "ml-100k")["data_path"]
-    assert "dataset_example" in Config("BPR", "ml-100k", arguments=[f"--data_path={tiny}"])["data_path"]  # there is none
-    shop("ml-100k", HEADER.replace("timestamp", "rating:float|timestamp"), [row.replace("|", "|", 1) + "|7" for row in rows_of()])
-    assert len(inter(load("BPR", "ml-100k", "--load_col={'inter': ['user_id', 'item_id', 'timestamp']}",
-                          "--eval_args={'split': {'LS': 'test_only'}}"))) == 20
+    assert (
+        "dataset_example" in Config("BPR", "ml-100k", arguments=[f"--data_path={tiny}"])["data_path"]
+    )  # there is none
+    shop(
+        "ml-100k",
+        HEADER.replace("timestamp", "rating:float|timestamp"),
+        [row.replace("|", "|", 1) + "|7" for row in rows_of()],
+    )
+    assert (
+        len(
+            inter(
+                load(
+                    "BPR",
+                    "ml-100k",
+                    "--load_col={'inter': ['user_id', 'item_id', 'timestamp']}",
+                    "--eval_args={'split': {'LS': 'test_only'}}",
+                )
+            )
+        )
+        == 20
+    )
 
 
 # labels and features
 
 
 def test_labels_by_threshold(shop, load):
-    shop("rated", HEADER + "|rating:float|click:float", rows_of(4, 5, lambda user, place: place + 1, lambda user, place: place % 2))
+    shop(
+        "rated",
+        HEADER + "|rating:float|click:float",
+        rows_of(4, 5, lambda user, place: place + 1, lambda user, place: place % 2),
+    )
     label = load("FM", "rated", "--threshold={'rating': 3}", "--LABEL_FIELD=liked", *CLICKS).dataset.inter_feat["liked"]
     assert label.sum() == 12
-    clicks = load("FM", "rated", "--LABEL_FIELD=click", "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'click']}", *CLICKS)
+    clicks = load(
+        "FM",
+        "rated",
+        "--LABEL_FIELD=click",
+        "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'click']}",
+        *CLICKS,
+    )
     assert clicks.dataset.inter_feat["click"].sum() == 8
     for model in ("SASRec", "ContRec", "BPR"):
         with pytest.raises(UserError, match=r"learns from no labels.*--val_interval=\{'rating': '\[3,inf\)'\}"):
@@ -107,25 +162,46 @@ def test_labels_by_threshold(shop, load):
 
 
 def test_features_of_context_models(shop, load):
-    shop("priced", HEADER + "|rating:float|price:float", rows_of(4, 5, lambda user, place: place + 1, lambda user, place: 10 * place))
-    common = ("--threshold={'rating': 3}", "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'rating', 'price']}", *(argument.replace('AUC', 'LogLoss') for argument in CLICKS))
-    prices = {name: load("FM", "priced", *common, *arguments).dataset.inter_feat["price"] for name, arguments in {
-        "plain": (), "field": ("--normalize_field=['price']",), "all": ("--normalize_all=True",),
-        "numerical": ("--numerical_features=['price']",),
-        "buckets": ("--numerical_features=['price']", "--discretization={'price': {'method': 'ED', 'bucket': 2}}")}.items()}
+    shop(
+        "priced",
+        HEADER + "|rating:float|price:float",
+        rows_of(4, 5, lambda user, place: place + 1, lambda user, place: 10 * place),
+    )
+    common = (
+        "--threshold={'rating': 3}",
+        "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'rating', 'price']}",
+        *(argument.replace("AUC", "LogLoss") for argument in CLICKS),
+    )
+    prices = {
+        name: load("FM", "priced", *common, *arguments).dataset.inter_feat["price"]
+        for name, arguments in {
+            "plain": (),
+            "field": ("--normalize_field=['price']",),
+            "all": ("--normalize_all=True",),
+            "numerical": ("--numerical_features=['price']",),
+            "buckets": ("--numerical_features=['price']", "--discretization={'price': {'method': 'ED', 'bucket': 2}}"),
+        }.items()
+    }
     assert prices["plain"].max() == 40 and prices["field"].max() == prices["all"].max() == 1
     assert prices["numerical"].shape == (20, 2) and prices["buckets"][:, 1].unique().tolist() == [1, 2]
     with pytest.raises(UserError, match="reads no features"):
         load("SASRec", "priced", "--numerical_features=['price']")
-    for argument, text in (("--numerical_features=['prize']", "did you mean price?"), ("--normalize_field=['item_id']", "reads float")):
+    for argument, text in (
+        ("--numerical_features=['prize']", "did you mean price?"),
+        ("--normalize_field=['item_id']", "reads float"),
+    ):
         with pytest.raises(UserError) as caught:
             load("FM", "priced", *common, argument)
         assert text in str(caught.value)
 
 
 def test_numbers_that_no_layer_reads_are_said_or_refused(shop, load, caplog):
-    shop("priced", HEADER + "|price:float", rows_of(4, 5, lambda user, place: 10 * place * (user % 2)),
-         item=["item_id:token|weight:float|kind:token", *(f"i{item}|{item}|k" for item in range(17))])
+    shop(
+        "priced",
+        HEADER + "|price:float",
+        rows_of(4, 5, lambda user, place: 10 * place * (user % 2)),
+        item=["item_id:token|weight:float|kind:token", *(f"i{item}|{item}|k" for item in range(17))],
+    )
     with pytest.raises(UserError, match="column 'weight' is of type float, and SASRecF reads only those numbers"):
         load("SASRecF", "priced", "--selected_features=['weight']")
     load("SASRecF", "priced", "--selected_features=['weight']", "--numerical_features=['weight']")
@@ -151,14 +227,21 @@ def test_a_name_stands_for_one_column_and_files_that_are_named_exist(shop, load)
         load("BPR", "twice", "--USER_ID_FIELD=item_id", "--ITEM_ID_FIELD=item_id")
 
 
-LINKED = ("--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'kg': ['head_id', 'relation_id', 'tail_id'], "
-          "'link': ['item_id', 'entity_id']}",)
+LINKED = (
+    "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'kg': ['head_id', 'relation_id', 'tail_id'], "
+    "'link': ['item_id', 'entity_id']}",
+)
 
 
 def test_links_of_items_to_entities(shop, load):
     def write(name, link):
-        shop(name, HEADER, rows_of(), kg=["head_id:token|relation_id:token|tail_id:token", *(f"e{item}|r|e1" for item in range(17))],
-             link=["item_id:token|entity_id:token", *link])
+        shop(
+            name,
+            HEADER,
+            rows_of(),
+            kg=["head_id:token|relation_id:token|tail_id:token", *(f"e{item}|r|e1" for item in range(17))],
+            link=["item_id:token|entity_id:token", *link],
+        )
 
     pairs = [f"i{item}|e{item}" for item in range(17)]
     write("whole", [*pairs, "i3|e3"])
@@ -170,8 +253,9 @@ def test_links_of_items_to_entities(shop, load):
             load("CFKG", name, *LINKED)
     write("lacking", pairs[1:])
     data = load("CFKG", "lacking", *LINKED).dataset
-    assert data.inter_num == 19 and data.notes == ["lacking.link: 1 of 20 interactions are left out, for their item, for instance 'i0', is no "
-                                                   "entity of lacking.kg"]
+    assert data.inter_num == 19 and data.notes == [
+        "lacking.link: 1 of 20 interactions are left out, for their item, for instance 'i0', is no entity of lacking.kg"
+    ]
     write("strange", [f"j{item}|e{item}" for item in range(17)])
     with pytest.raises(UserError, match="no item of an interaction is an entity"):
         load("CFKG", "strange", *LINKED)
@@ -190,11 +274,23 @@ def test_item_columns_that_a_model_names_are_loaded(config_of, assembled):
 
 
 def test_preloaded_weights_need_a_reader(shop, load):
-    shop("known", HEADER, rows_of(), ent=["ent_id:token|ent_emb:float_seq", *(f"i{item}|0.5 {item}" for item in range(17))],
-         **{"kg": ["head_id:token|relation_id:token|tail_id:token", *(f"e{item}|r|e1" for item in range(17))], "link": ["item_id:token|entity_id:token", *(f"i{item}|e{item}" for item in range(17))]})
-    arguments = ("--additional_feat_suffix=ent", "--alias_of_item_id=['ent_id']", "--preload_weight={'ent_id': 'ent_emb'}",
-                 "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'ent': ['ent_id', 'ent_emb'], "
-                 "'kg': ['head_id', 'relation_id', 'tail_id'], 'link': ['item_id', 'entity_id']}")
+    shop(
+        "known",
+        HEADER,
+        rows_of(),
+        ent=["ent_id:token|ent_emb:float_seq", *(f"i{item}|0.5 {item}" for item in range(17))],
+        **{
+            "kg": ["head_id:token|relation_id:token|tail_id:token", *(f"e{item}|r|e1" for item in range(17))],
+            "link": ["item_id:token|entity_id:token", *(f"i{item}|e{item}" for item in range(17))],
+        },
+    )
+    arguments = (
+        "--additional_feat_suffix=ent",
+        "--alias_of_item_id=['ent_id']",
+        "--preload_weight={'ent_id': 'ent_emb'}",
+        "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'ent': ['ent_id', 'ent_emb'], "
+        "'kg': ['head_id', 'relation_id', 'tail_id'], 'link': ['item_id', 'entity_id']}",
+    )
     dataset = load("GRU4RecKG", "known", *arguments).dataset
     weights = dataset.get_preload_weight("ent_id")
     assert weights[dataset.token2id("item_id", "i3")].tolist() == [0.5, 3]
@@ -204,7 +300,12 @@ def test_preloaded_weights_need_a_reader(shop, load):
 
 def test_transform_is_for_models_that_read_it(config_of):
     assert config_of("BERT4Rec")["transform"] == "mask_itemseq" and config_of("SHAN")["transform"] == "inverse_itemseq"
-    for model, name in (("SASRec", "crop_itemseq"), ("ContRec", "mask_itemseq"), ("BERT4Rec", "~"), ("SHAN", "crop_itemseq")):
+    for model, name in (
+        ("SASRec", "crop_itemseq"),
+        ("ContRec", "mask_itemseq"),
+        ("BERT4Rec", "~"),
+        ("SHAN", "crop_itemseq"),
+    ):
         with pytest.raises(UserError, match="transform"):
             config_of(model, f"--transform={name}")
     with pytest.raises(UserError, match="one of mask_itemseq"):
@@ -218,7 +319,11 @@ def test_lengths_of_sequences(load, config_of):
     arguments = "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'item': ['item_id', 'title']}"
     assert load("BPR", "tiny", arguments).dataset.field2seqlen["title"] == 3
     assert load("BPR", "tiny", arguments, "--seq_len={'title': 2}").dataset.item_feat["title"].shape[1] == 2
-    for setting, text in (("{'titel': 2}", "did you mean title?"), ("{'timestamp': 2}", "has no length"), ("{'genre': 2}", "is not loaded")):
+    for setting, text in (
+        ("{'titel': 2}", "did you mean title?"),
+        ("{'timestamp': 2}", "has no length"),
+        ("{'genre': 2}", "is not loaded"),
+    ):
         with pytest.raises(UserError) as caught:
             config_of("BPR", arguments, f"--seq_len={setting}")
         assert text in str(caught.value)
@@ -230,11 +335,17 @@ def test_columns_that_are_loaded(shop, load, model):
     fields = lambda *arguments: set(load(model, "wide", *arguments).dataset.field2type)  # noqa: E731
     assert {"rating", "channel"}.isdisjoint(fields())
     assert "rating" in fields("--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'rating']}")
-    assert "channel" in fields("--unload_col={'inter': ['rating']}") and "rating" not in fields("--unload_col={'inter': ['rating']}")
+    assert "channel" in fields("--unload_col={'inter': ['rating']}") and "rating" not in fields(
+        "--unload_col={'inter': ['rating']}"
+    )
     data = load(model, "wide", "--unused_col={'inter': ['timestamp']}")
     assert "timestamp" not in data.test.dataset.inter_feat and len(inter(data)) == 20
-    for argument, text in (("--unused_col={'inter': ['rating']}", "no column 'rating'"), ("--additional_feat_suffix=ent", "no file"),
-                           ("--unused_col={'inter': ['item_id']}", "is needed"), ("--unload_col={'inter': ['user_id']}", "user_id")):
+    for argument, text in (
+        ("--unused_col={'inter': ['rating']}", "no column 'rating'"),
+        ("--additional_feat_suffix=ent", "no file"),
+        ("--unused_col={'inter': ['item_id']}", "is needed"),
+        ("--unload_col={'inter': ['user_id']}", "user_id"),
+    ):
         with pytest.raises(UserError) as caught:
             load(model, "wide", argument)
         assert text in str(caught.value)
@@ -247,14 +358,21 @@ def test_filters(shop, load, model):
     shop("kept", HEADER + "|rating:float|channel:token", rows)
     count = lambda *arguments: len(inter(load(model, "kept", *arguments)))  # noqa: E731
     assert count() == 50
-    assert count("--val_interval={'rating': '[2,inf)'}") == 38 and count("--val_interval={'rating': '(-inf,0];(1,2]'}") == 38
+    assert (
+        count("--val_interval={'rating': '[2,inf)'}") == 38
+        and count("--val_interval={'rating': '(-inf,0];(1,2]'}") == 38
+    )
     assert count("--val_interval={'channel': ['web']}") == 34
     assert count("--user_inter_num_interval=[9,inf)") == 10 and count("--user_inter_num_interval=(0,8]") == 40
     assert count("--item_inter_num_interval=[1,inf)") == 50
     assert count("--rm_dup_inter=first") == count("--rm_dup_inter=last") == 48
-    for argument, text in (("--val_interval={'rating': '>=2'}", "[2,inf)"), ("--val_interval={'channel': '[1,2]'}", "['a', 'b']"),
-                           ("--val_interval={'ratign': '[2,inf)'}", "rating"), ("--rm_dup_inter=all", "one of first, last"),
-                           ("--val_interval={'rating': ['2']}", "[3,inf)")):
+    for argument, text in (
+        ("--val_interval={'rating': '>=2'}", "[2,inf)"),
+        ("--val_interval={'channel': '[1,2]'}", "['a', 'b']"),
+        ("--val_interval={'ratign': '[2,inf)'}", "rating"),
+        ("--rm_dup_inter=all", "one of first, last"),
+        ("--val_interval={'rating': ['2']}", "[3,inf)"),
+    ):
         with pytest.raises(UserError) as caught:
             load(model, "kept", argument)
         assert text in str(caught.value)
@@ -263,12 +381,18 @@ def test_filters(shop, load, model):
 def test_interactions_without_an_item_are_dropped_or_kept(shop, load):
     shop("part", HEADER, rows_of(6, 6), item=["item_id:token|title:token_seq", *(f"i{item}|x" for item in range(13))])
     columns = "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'item': ['item_id', 'title']}"
-    counts = [len(inter(load("BPR", "part", columns, f"--filter_inter_by_user_or_item={choice}"))) for choice in (True, False)]
+    counts = [
+        len(inter(load("BPR", "part", columns, f"--filter_inter_by_user_or_item={choice}"))) for choice in (True, False)
+    ]
     assert counts[0] < counts[1] == 36
 
 
 def test_columns_share_ids(shop, load):
-    shop("again", HEADER + "|previous:token|friend:token", rows_of(5, 6, lambda user, place: f"i{place}", lambda user, place: "u1"))
+    shop(
+        "again",
+        HEADER + "|previous:token|friend:token",
+        rows_of(5, 6, lambda user, place: f"i{place}", lambda user, place: "u1"),
+    )
     columns = "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'previous', 'friend']}"
     dataset = load("BPR", "again", columns, "--alias_of_item_id=['previous']", "--alias_of_user_id=['friend']").dataset
     assert dataset.field2id_token["previous"] is dataset.field2id_token["item_id"]
@@ -278,10 +402,20 @@ def test_columns_share_ids(shop, load):
 
 
 def test_a_knowledge_graph(shop, load):
-    shop("graph", HEADER, rows_of(), link=["item_id:token|entity_id:token", *(f"i{item}|e{item}" for item in range(17))],
-         kg=["h:token|r:token|t:token", *(f"e{item}|r{item % 2}|e{(item + 1) % 17}" for item in range(17)), "e0|rare|x"])
-    columns = ("--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'kg': ['h', 'r', 't'], 'link': ['item_id', 'entity_id']}",
-               "--HEAD_ENTITY_ID_FIELD=h", "--RELATION_ID_FIELD=r", "--TAIL_ENTITY_ID_FIELD=t", "--ENTITY_ID_FIELD=entity_id")
+    shop(
+        "graph",
+        HEADER,
+        rows_of(),
+        link=["item_id:token|entity_id:token", *(f"i{item}|e{item}" for item in range(17))],
+        kg=["h:token|r:token|t:token", *(f"e{item}|r{item % 2}|e{(item + 1) % 17}" for item in range(17)), "e0|rare|x"],
+    )
+    columns = (
+        "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'kg': ['h', 'r', 't'], 'link': ['item_id', 'entity_id']}",
+        "--HEAD_ENTITY_ID_FIELD=h",
+        "--RELATION_ID_FIELD=r",
+        "--TAIL_ENTITY_ID_FIELD=t",
+        "--ENTITY_ID_FIELD=entity_id",
+    )
     graph = lambda *arguments: load("CFKG", "graph", *columns, *arguments).dataset  # noqa: E731
     plain = graph()
     assert len(plain.kg_feat) == 18

@@ -30,7 +30,11 @@ def test_seed_and_order_of_batches(assembled, model):
         loaded = assembled(model, *arguments)
         field = "item_id" if model == "SASRec" else "next_item_id_list"
         weight = next(loaded.model.parameters()).detach().clone()
-        return weight, torch.cat([batch[field].flatten() for batch in loaded.data.train]), torch.are_deterministic_algorithms_enabled()
+        return (
+            weight,
+            torch.cat([batch[field].flatten() for batch in loaded.data.train]),
+            torch.are_deterministic_algorithms_enabled(),
+        )
 
     first, second, other = targets("--seed=3"), targets("--seed=3"), targets("--seed=4")
     assert all(torch.equal(a, b) for a, b in zip(first[:2], second[:2]))
@@ -51,7 +55,10 @@ def test_a_knowledge_model_always_shuffles(config_of):
 
 
 def test_workers_change_nothing(assembled):
-    rows = [torch.cat([batch["item_id"] for batch in assembled("SASRec", f"--worker={worker}").data.train]) for worker in (0, 1)]
+    rows = [
+        torch.cat([batch["item_id"] for batch in assembled("SASRec", f"--worker={worker}").data.train])
+        for worker in (0, 1)
+    ]
     assert torch.equal(*rows)
 
 
@@ -59,7 +66,9 @@ def test_wandb_gets_the_project(config_of, monkeypatch):
     from recbole.utils import WandbLogger
 
     begun = {}
-    module = SimpleNamespace(run=None, config=None, init=lambda **arguments: begun.update(arguments), define_metric=lambda *_, **__: None)
+    module = SimpleNamespace(
+        run=None, config=None, init=lambda **arguments: begun.update(arguments), define_metric=lambda *_, **__: None
+    )
     monkeypatch.setitem(sys.modules, "wandb", module)
     WandbLogger(config_of("SASRec", "--log_wandb=True", "--wandb_project=mine"))
     assert begun["project"] == "mine"
@@ -72,7 +81,9 @@ def test_length_and_steps_of_training(run_tiny, monkeypatch, caplog):
         result = run_tiny("SASRec", "--epochs=7", "--eval_step=2", "--stopping_step=0", "--train_batch_size=100")
     with caplog.at_level(logging.INFO):
         assert run_tiny("ContRec", "--epochs=1", "--loss_decimal_place=2")["epochs"] == 1
-    assert [point["epoch"] for point in result["curve"]] == [1, 3] and result["epochs"] == 4  # nothing better after the second
+    assert [point["epoch"] for point in result["curve"]] == [1, 3] and result[
+        "epochs"
+    ] == 4  # nothing better after the second
     plain = re.sub(r"\x1b\[[\d;]*m", "", caplog.text)
     assert re.search(r"epoch 0 training \[.*ranking: \d+\.\d\d[,\]]", plain)
 
@@ -80,7 +91,9 @@ def test_length_and_steps_of_training(run_tiny, monkeypatch, caplog):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_optimizer(assembled, model):
     for name, kind in {"sgd": optim.SGD, "adamw": optim.AdamW, "rmsprop": optim.RMSprop}.items():
-        optimizer = assembled(model, f"--learner={name}", "--learning_rate=0.07", "--weight_decay=0.03").trainer.optimizer
+        optimizer = assembled(
+            model, f"--learner={name}", "--learning_rate=0.07", "--weight_decay=0.03"
+        ).trainer.optimizer
         assert type(optimizer) is kind and optimizer.param_groups[0]["lr"] == 0.07
         assert optimizer.param_groups[0]["weight_decay"] == 0.03
 
@@ -90,8 +103,14 @@ def test_gradients_are_clipped(assembled, model):
     """SGD goes as far as the bound on the norm lets it."""
     moved = {}
     for bound in (1e-4, 1.0):
-        loaded = assembled(model, "--learner=sgd", "--learning_rate=1.0", f"--clip_grad_norm={{'max_norm': {bound}}}", "--weight_decay=0",
-                           *(("--warmup_ratio=0",) if model == "ContRec" else ()))
+        loaded = assembled(
+            model,
+            "--learner=sgd",
+            "--learning_rate=1.0",
+            f"--clip_grad_norm={{'max_norm': {bound}}}",
+            "--weight_decay=0",
+            *(("--warmup_ratio=0",) if model == "ContRec" else ()),
+        )
         before = [p.detach().clone() for p in loaded.model.parameters()]
         loaded.trainer._train_epoch(loaded.data.train, 0)
         moved[bound] = max(float((p - q).abs().max()) for p, q in zip(before, loaded.model.parameters()))

@@ -11,9 +11,14 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import assemble, load_data_and_model, run
 from recbole_contrec.recommendation import recommend, whole_histories
 
-SPLITS = ["{'split': {'RS': [0.8, 0.1, 0.1]}, 'group_by': 'none'}", "{'split': {'RS': [0.6, 0.2, 0.2]}, 'group_by': 'user'}",
-          "{'split': {'TS': [0.7, 0.1, 0.2]}}", "{'split': {'LS': 'valid_and_test'}}", "{'split': {'LS': 'test_only'}}",
-          "{'split': {'RS': [0.8, 0.0, 0.2]}, 'group_by': 'none'}"]
+SPLITS = [
+    "{'split': {'RS': [0.8, 0.1, 0.1]}, 'group_by': 'none'}",
+    "{'split': {'RS': [0.6, 0.2, 0.2]}, 'group_by': 'user'}",
+    "{'split': {'TS': [0.7, 0.1, 0.2]}}",
+    "{'split': {'LS': 'valid_and_test'}}",
+    "{'split': {'LS': 'test_only'}}",
+    "{'split': {'RS': [0.8, 0.0, 0.2]}, 'group_by': 'none'}",
+]
 
 
 def of_the_file(folder, name="tiny"):
@@ -27,8 +32,10 @@ def of_the_file(folder, name="tiny"):
 
 def named(data, histories):
     dataset = data.dataset
-    return {str(dataset.id2token(dataset.uid_field, user)): list(dataset.id2token(dataset.iid_field, items))
-            for user, items in histories.items()}
+    return {
+        str(dataset.id2token(dataset.uid_field, user)): list(dataset.id2token(dataset.iid_field, items))
+        for user, items in histories.items()
+    }
 
 
 @pytest.mark.parametrize("model", ["SASRec", "BPR"])
@@ -62,26 +69,44 @@ def test_a_recommendation_leaves_the_whole_history_out(config_of, tiny, model):
 def test_histories_are_the_same_whoever_splits(config_of):
     ours = load_data(config_of("ContRec"))
     theirs = load_data(config_of("SASRec"))
-    assert named(ours, ours.dataset.all_interactions.by_user()) == named(theirs, theirs.dataset.all_interactions.by_user())
+    assert named(ours, ours.dataset.all_interactions.by_user()) == named(
+        theirs, theirs.dataset.all_interactions.by_user()
+    )
     train = ours.train_dataset.histories
     for user, items in ours.dataset.all_interactions.by_user().items():
         place = list(train.users).index(user)
-        kept = train.items[train.offsets[place]:train.offsets[place + 1]]
-        assert np.array_equal(kept, items[:len(kept)])
+        kept = train.items[train.offsets[place] : train.offsets[place + 1]]
+        assert np.array_equal(kept, items[: len(kept)])
 
 
-@pytest.mark.parametrize("model, arguments, text", [
-    ("SASRec", ["--eval_args={'order': 'RO'}"], "SASRec reads histories in order of time"),
-    ("ContRec", ["--eval_args={'order': 'RO'}"], "ContRec trains on whole histories"),
-    ("SASRecAll-svd", ["--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"], "SASRecAll-svd trains on whole histories"),
-    ("SIIT", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}}"], "SIIT trains on whole histories"),
-    ("BPR", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}, 'order': 'RO'}"], "leave order at TO"),
-    ("BPR", ["--eval_args={'group_by': 'none'}"], "always cuts the history of every user"),
-    ("SASRec", ["--mask_seen=True", "--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"], "leave-one-out"),
-    ("ContRec", ["--benchmark_filename=['train', 'valid', 'test']"], "splits whole histories itself"),
-    ("BPR", ["--benchmark_filename=['train', 'valid', 'test']", "--val_interval={'rating': '[3,inf)'}"], "val_interval would do nothing"),
-    ("BPR", ["--benchmark_filename=['train', 'valid', 'test']", "--eval_args={'order': 'RO'}"], "eval_args.order would do nothing"),
-    ("BPR", ["--benchmark_filename=['train', 'test']"], "three parts")])
+@pytest.mark.parametrize(
+    "model, arguments, text",
+    [
+        ("SASRec", ["--eval_args={'order': 'RO'}"], "SASRec reads histories in order of time"),
+        ("ContRec", ["--eval_args={'order': 'RO'}"], "ContRec trains on whole histories"),
+        (
+            "SASRecAll-svd",
+            ["--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"],
+            "SASRecAll-svd trains on whole histories",
+        ),
+        ("SIIT", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}}"], "SIIT trains on whole histories"),
+        ("BPR", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}, 'order': 'RO'}"], "leave order at TO"),
+        ("BPR", ["--eval_args={'group_by': 'none'}"], "always cuts the history of every user"),
+        ("SASRec", ["--mask_seen=True", "--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"], "leave-one-out"),
+        ("ContRec", ["--benchmark_filename=['train', 'valid', 'test']"], "splits whole histories itself"),
+        (
+            "BPR",
+            ["--benchmark_filename=['train', 'valid', 'test']", "--val_interval={'rating': '[3,inf)'}"],
+            "val_interval would do nothing",
+        ),
+        (
+            "BPR",
+            ["--benchmark_filename=['train', 'valid', 'test']", "--eval_args={'order': 'RO'}"],
+            "eval_args.order would do nothing",
+        ),
+        ("BPR", ["--benchmark_filename=['train', 'test']"], "three parts"),
+    ],
+)
 def test_what_a_model_cannot_be_split_by_is_refused_with_its_name(config_of, tiny, model, arguments, text):
     for part in ("train", "valid", "test"):
         (tiny / f"tiny/tiny.{part}.inter").write_text((tiny / "tiny/tiny.inter").read_text())
@@ -92,7 +117,9 @@ def test_what_a_model_cannot_be_split_by_is_refused_with_its_name(config_of, tin
 
 def test_a_part_that_is_empty_is_refused(config_of, tiny):
     lines = (tiny / "tiny/tiny.inter").read_text().splitlines()
-    (tiny / "tiny/tiny.inter").write_text("\n".join([lines[0], *(f"{line.rpartition(chr(9))[0]}\t7" for line in lines[1:])]) + "\n")
+    (tiny / "tiny/tiny.inter").write_text(
+        "\n".join([lines[0], *(f"{line.rpartition(chr(9))[0]}\t7" for line in lines[1:])]) + "\n"
+    )
     with pytest.raises(UserError, match="leaves nothing for the test"):
         load_data(config_of("BPR", "--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}}"))
 
@@ -116,7 +143,9 @@ def cut(folder, lists=True, list_type="token_seq"):
     for user, items in of_the_file(folder).items():
         for place in range(1, len(items)):
             part = {1: "test", 2: "valid"}.get(len(items) - place, "train")
-            rows[part].append([user, items[place], str(place), *([" ".join(items[max(0, place - 10):place])] if lists else [])])
+            rows[part].append(
+                [user, items[place], str(place), *([" ".join(items[max(0, place - 10) : place])] if lists else [])]
+            )
     header = ["user_id:token", "item_id:token", "timestamp:float", *([f"item_id_list:{list_type}"] if lists else [])]
     for part, lines in rows.items():
         (folder / f"tiny/tiny.{part}.inter").write_text("\n".join("\t".join(row) for row in [header, *lines]) + "\n")
@@ -130,13 +159,24 @@ def test_data_that_come_split_need_no_times(workplace):
     """RecBole's own form for sessions: the history, and what came next."""
     folder = workplace / "data" / "sessions"
     folder.mkdir(parents=True)
-    for part in ('train', 'valid', 'test'):
+    for part in ("train", "valid", "test"):
         rows = "".join(f"u{user}\ti{user % 7} i{user % 5 + 7}\ti{(user + len(part)) % 12}\n" for user in range(24))
         (folder / f"sessions.{part}.inter").write_text(f"user_id:token\titem_id_list:token_seq\titem_id:token\n{rows}")
     columns = "--load_col={'inter': ['user_id', 'item_id_list', 'item_id']}"
     for arguments in ((), (columns, "--alias_of_item_id=['item_id_list']")):
-        result = run("SASRec", "sessions", arguments=["--data_path=data", "--epochs=1", "--use_gpu=False", "--topk=[5]",
-                                                      "--valid_metric=NDCG@5", SPLIT, *arguments])
+        result = run(
+            "SASRec",
+            "sessions",
+            arguments=[
+                "--data_path=data",
+                "--epochs=1",
+                "--use_gpu=False",
+                "--topk=[5]",
+                "--valid_metric=NDCG@5",
+                SPLIT,
+                *arguments,
+            ],
+        )
         assert len(recommend(load_data_and_model(result["checkpoint"]), users=["u3"], k=5)) == 5
 
 
@@ -158,8 +198,8 @@ def test_data_that_come_split(config_of, tiny, model):
     for user in known:
         if model == "SASRec":
             assert set(known[user]) == set(whole[user])
-            last = [item for item in known[user]][-min(5, len(known[user])):]
-            assert last == whole[user][-len(last):]
+            last = [item for item in known[user]][-min(5, len(known[user])) :]
+            assert last == whole[user][-len(last) :]
     if model == "SASRec":  # one numbering for items and histories
         row = data.test.dataset.inter_feat[0]
         user, length = int(row["user_id"]), int(row["item_length"])
@@ -167,11 +207,19 @@ def test_data_that_come_split(config_of, tiny, model):
         assert list(items) == whole[str(data.dataset.id2token("user_id", user))][:-1][-length:]
 
 
-@pytest.mark.parametrize("lists, arguments, text", [
-    (False, [], "column item_id_list:token_seq"), ("token", [], "it is item_id_list:token"),
-    (True, ["--MAX_ITEM_LIST_LENGTH=3"], "set --MAX_ITEM_LIST_LENGTH=10"),
-    (True, ["--alias_of_item_id=[]", "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'item_id_list']}"],
-     "numbered apart from item_id")])
+@pytest.mark.parametrize(
+    "lists, arguments, text",
+    [
+        (False, [], "column item_id_list:token_seq"),
+        ("token", [], "it is item_id_list:token"),
+        (True, ["--MAX_ITEM_LIST_LENGTH=3"], "set --MAX_ITEM_LIST_LENGTH=10"),
+        (
+            True,
+            ["--alias_of_item_id=[]", "--load_col={'inter': ['user_id', 'item_id', 'timestamp', 'item_id_list']}"],
+            "numbered apart from item_id",
+        ),
+    ],
+)
 def test_histories_that_lack_are_named(config_of, tiny, lists, arguments, text):
     cut(tiny, bool(lists), lists if isinstance(lists, str) else "token_seq")
     with pytest.raises(UserError) as caught:
@@ -193,5 +241,7 @@ def test_pickled_data_are_not_read(config_of, tiny, tmp_path):
 
 
 def test_whole_histories_from_rows():
-    rows = Interactions._from_rows(np.array([1, 2, 1]), np.array([5, 9, 7]), [np.array([4, 6]), np.array([8]), np.array([6, 5])])
+    rows = Interactions._from_rows(
+        np.array([1, 2, 1]), np.array([5, 9, 7]), [np.array([4, 6]), np.array([8]), np.array([6, 5])]
+    )
     assert {user: items.tolist() for user, items in rows.by_user().items()} == {1: [4, 6, 5, 7], 2: [8, 9]}

@@ -34,8 +34,9 @@ def written():
 def test_states_are_those_of_transformers_own_decoder(writer, prompts, written):
     encoded, real = writer.encode(prompts, torch.tensor([7, 4, 2]))
     own = torch.cat([writer.first.expand(3, 1, -1), written], dim=1)
-    theirs = writer.transformer.decoder(inputs_embeds=own, encoder_hidden_states=encoded, use_cache=False,
-                                        encoder_attention_mask=real.long()).last_hidden_state
+    theirs = writer.transformer.decoder(
+        inputs_embeds=own, encoder_hidden_states=encoded, use_cache=False, encoder_attention_mask=real.long()
+    ).last_hidden_state
     torch.testing.assert_close(writer.decode(encoded, real, written), theirs)
 
 
@@ -46,8 +47,8 @@ def test_decoding_is_causal(writer, prompts, written):
         changed = written.clone()
         changed[:, place] += 1
         after = writer.decode(*encoded, changed)
-        torch.testing.assert_close(after[:, :place + 1], before[:, :place + 1])   # the start, and what is before
-        assert (after[:, place + 1:] - before[:, place + 1:]).abs().amax(2).gt(1e-6).all()
+        torch.testing.assert_close(after[:, : place + 1], before[:, : place + 1])  # the start, and what is before
+        assert (after[:, place + 1 :] - before[:, place + 1 :]).abs().amax(2).gt(1e-6).all()
 
 
 def test_the_start_alone(writer, prompts, written):
@@ -109,8 +110,8 @@ def test_padding_of_the_prompt_is_inert(writer, prompts, written):
     longer = pad(prompts, (0, 0, 0, 4), value=7.0)
     torch.testing.assert_close(writer.decode(*writer.encode(longer, length), written), states)
     for row in range(3):
-        alone = writer.encode(prompts[row:row + 1, :length[row]])
-        torch.testing.assert_close(writer.decode(*alone, written[row:row + 1])[0], states[row])
+        alone = writer.encode(prompts[row : row + 1, : length[row]])
+        torch.testing.assert_close(writer.decode(*alone, written[row : row + 1])[0], states[row])
 
 
 def test_padding_gets_no_gradient(writer, prompts, written):
@@ -134,7 +135,9 @@ def test_dropout_is_for_training_only(prompts, written):
     model = T5Writer(D, 1, 2, dropout=0.3).double()
     assert not torch.equal(model.decode(*model.encode(prompts), written), model.decode(*model.encode(prompts), written))
     model.eval()
-    torch.testing.assert_close(model.decode(*model.encode(prompts), written), model.decode(*model.encode(prompts), written))
+    torch.testing.assert_close(
+        model.decode(*model.encode(prompts), written), model.decode(*model.encode(prompts), written)
+    )
 
 
 def test_the_width_of_the_feed_forward_layers():
@@ -164,8 +167,10 @@ def test_steps_give_what_each_branch_gives_written_alone(writer, prompts):
         parents = torch.randint(before, (3, width), generator=drawn)
         inputs = torch.randn(3, width, D, dtype=torch.double, generator=drawn)
         states, memory = writer.step(memory, inputs, parents)
-        paths = [[[*paths[row][parent], inputs[row, place]] for place, parent in enumerate(parents[row].tolist())]
-                 for row in range(3)]
+        paths = [
+            [[*paths[row][parent], inputs[row, place]] for place, parent in enumerate(parents[row].tolist())]
+            for row in range(3)
+        ]
         for place in range(width):
             alone = torch.stack([torch.stack(paths[row][place]) for row in range(3)])
             torch.testing.assert_close(states[:, place], writer.decode(*encoded, alone)[:, -1])

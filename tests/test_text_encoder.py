@@ -25,9 +25,19 @@ from recbole_contrec.data.vectors import (
 from recbole_contrec.errors import UserError
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
-TEXTS = ["Once upon a time, there was a little girl named Lily.", "", "Tom and his dog play in the park",
-         "🐶🎈 a red balloon", "שלום עולם", "مرحبا بالعالم", "   \t\n", "The cat sat on the big mat and saw it. " * 3, "a",
-         "\ud83d half a character", "Lily and Tom"]
+TEXTS = [
+    "Once upon a time, there was a little girl named Lily.",
+    "",
+    "Tom and his dog play in the park",
+    "🐶🎈 a red balloon",
+    "שלום עולם",
+    "مرحبا بالعالم",
+    "   \t\n",
+    "The cat sat on the big mat and saw it. " * 3,
+    "a",
+    "\ud83d half a character",
+    "Lily and Tom",
+]
 EMPTY = [1, 6]
 WITH_ENCODER = ("--item_vectors=text", f"--text_encoder={STORIES}", "--epochs=1")
 
@@ -40,9 +50,11 @@ def encoder():
 @pytest.fixture
 def copy(tmp_path):
     """A function (name, *left out) -> a copy of the model's folder."""
+
     def build(name="copy", *left_out):
         shutil.copytree(STORIES, tmp_path / name, ignore=shutil.ignore_patterns(*left_out))
         return tmp_path / name
+
     return build
 
 
@@ -51,7 +63,7 @@ def one_by_one(encoder, texts):
     rows = []
     for text in texts:
         tokens = encoder.tokenizer(text.strip(), truncation=True, max_length=encoder.max_tokens)["input_ids"]
-        states = encoder.model(torch.tensor([tokens])).last_hidden_state[0]       # [S, D]
+        states = encoder.model(torch.tensor([tokens])).last_hidden_state[0]  # [S, D]
         rows.append(sum(states) / len(states))
     return torch.nn.functional.normalize(torch.stack(rows).detach(), dim=1)
 
@@ -79,7 +91,9 @@ def test_order_and_company_change_nothing(encoder):
 
 def test_the_model_is_a_trained_one(encoder):
     """Sentences that say nearly the same are nearer than those that do not, once what all share is taken away."""
-    vectors = encoder(["Lily had a red ball.", "Lily had a big red ball.", "It was raining all day.", "It rained all day."])
+    vectors = encoder(
+        ["Lily had a red ball.", "Lily had a big red ball.", "It was raining all day.", "It rained all day."]
+    )
     around = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=1)
     similar = around @ around.T
     assert similar[0, 1] > 0.5 > similar[0, 2] and similar[2, 3] > 0.5
@@ -104,7 +118,7 @@ def test_every_kind_of_text_counts(encoder):
     assert [row for row, length in enumerate(lengths) if not length] == [*EMPTY, 11]
     foreign = ["🐶", "🎈", "שלום", "مرحبا"]
     read = encoder.tokenise(foreign)
-    assert len({tuple(read.tokens[read.offsets[row]:read.offsets[row + 1]]) for row in range(4)}) == 4  # as bytes
+    assert len({tuple(read.tokens[read.offsets[row] : read.offsets[row + 1]]) for row in range(4)}) == 4  # as bytes
     assert encoder(foreign).norm(dim=1).tolist() == pytest.approx([1] * 4)
 
 
@@ -124,8 +138,11 @@ def tiny_model(kind):
     torch.manual_seed(0)
     shape = {"vocab_size": 512, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     if kind == "T5":
-        return transformers.T5ForConditionalGeneration(transformers.T5Config(
-            vocab_size=512, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0))
+        return transformers.T5ForConditionalGeneration(
+            transformers.T5Config(
+                vocab_size=512, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0
+            )
+        )
     if kind == "GPT2":
         return transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=512, n_embd=16, n_layer=2, n_head=2))
     config = getattr(transformers, f"{kind}Config")(**shape, intermediate_size=32, pad_token_id=0)
@@ -146,8 +163,11 @@ def test_work_is_reported_and_bounded(encoder, monkeypatch):
     monkeypatch.setattr(text_encoder, "TOKENS_A_BATCH", 128)
     monkeypatch.setattr(text_encoder, "CHARACTERS_A_CHUNK", 300)
     sizes, seen = [], []
-    monkeypatch.setattr(encoder.model, "forward", lambda forward=encoder.model.forward, **batch: (
-        sizes.append(batch["input_ids"].numel()), forward(**batch))[1])
+    monkeypatch.setattr(
+        encoder.model,
+        "forward",
+        lambda forward=encoder.model.forward, **batch: (sizes.append(batch["input_ids"].numel()), forward(**batch))[1],
+    )
     texts = ["Once upon a time " * (number % 30) for number in range(200)]
     tokenised = encoder.tokenise(texts, lambda done, total, text: seen.append((done, total, text)))
     vectors = encoder.encode(tokenised, lambda done, total, text: seen.append((done, total, text)))
@@ -248,7 +268,9 @@ def test_the_encoder_is_asked_by_what_reads_texts_alone(config_of):
     dataset = load_data(config).train.dataset
     check_source(config, dataset)
     assert [stage.name for stage in vector_stages(config, dataset, {})] == ["item texts", "item vectors"]
-    assert [stage.name for stage in vector_stages(config, dataset, {"texts": 0}, "item_descriptions")] == ["item descriptions"]
+    assert [stage.name for stage in vector_stages(config, dataset, {"texts": 0}, "item_descriptions")] == [
+        "item descriptions"
+    ]
     with pytest.raises(UserError, match="text_encoder=.* reads item texts"):
         check_source(config_of("SIIT", *WITH_ENCODER, "--item_vectors=svd"), dataset)
 
@@ -278,7 +300,8 @@ def test_other_models_read_them_too(run_tiny, model):
 def test_an_item_is_folded_in_by_its_text(tiny, run_tiny, model):
     rows = ["item_id:token\ttitle:token_seq"] + [
         f"i{item}\t{'A little girl and her dog play' if item % 2 else 'The sun was hot in the sky'} on day {item}"
-        for item in range(60)]
+        for item in range(60)
+    ]
     (tiny / "tiny" / "tiny.item").write_text("\n".join(rows) + "\n")
     loaded = load_data_and_model(run_tiny(model, *WITH_ENCODER)["checkpoint"])
     known = loaded.model.n_items
@@ -298,7 +321,8 @@ def test_an_item_is_folded_in_by_its_text(tiny, run_tiny, model):
 def test_texts_lead_to_the_items_that_say_the_same(tiny, staged):
     rows = ["item_id:token\ttitle:token_seq"] + [
         f"i{item}\t{'A little girl and her dog play' if item % 2 else 'The sun was hot in the sky'} on day {item}"
-        for item in range(60)]
+        for item in range(60)
+    ]
     (tiny / "tiny" / "tiny.item").write_text("\n".join(rows) + "\n")
     loaded = staged("ContRec", *WITH_ENCODER, "--item_vectors_init=vectors", "--train_item_vectors=False")
     fold_in_texts(loaded, {"new": "A little girl and her dog play on day 100"})
@@ -344,6 +368,7 @@ def without_tokenizer(kind):
         folder = copy("model", "*.json", "*.safetensors")
         tiny_model(kind).save_pretrained(folder)
         return folder
+
     return build
 
 
@@ -352,49 +377,68 @@ def with_a_file(name, text, *left_out):
         folder = copy("model", *left_out)
         (folder / name).write_text(text)
         return folder
+
     return build
 
 
 def without_a_tensor(copy):
     folder = copy()
     weights = load_file(folder / "model.safetensors")
-    save_file({name: tensor for name, tensor in weights.items() if "layers.3" not in name}, folder / "model.safetensors",
-              {"format": "pt"})
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "layers.3" not in name},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     return folder
 
 
 def with_nan(copy):
     folder = copy()
     weights = load_file(folder / "model.safetensors")
-    save_file({**weights, "model.norm.weight": weights["model.norm.weight"] * np.nan}, folder / "model.safetensors",
-              {"format": "pt"})
+    save_file(
+        {**weights, "model.norm.weight": weights["model.norm.weight"] * np.nan},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     return folder
 
 
 def with_more_words(copy):
     folder = copy()
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["added_tokens"].append({"id": 512, "content": "dog", "single_word": False, "lstrip": False, "rstrip": False,
-                                      "normalized": False, "special": False})
+    tokenizer["added_tokens"].append(
+        {
+            "id": 512,
+            "content": "dog",
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": False,
+        }
+    )
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     return folder
 
 
-@pytest.mark.parametrize("build, message", [
-    (lambda copy: copy("model", "config.json"), "holds no transformers model"),
-    (lambda copy: copy("model", "*.safetensors"), "holds no transformers model"),
-    (lambda copy: copy("model", "*"), "holds no transformers model"),
-    (lambda copy: copy("model", "tokenizer*"), "its tokenizer cannot be loaded"),
-    (without_tokenizer("Bert"), "its tokenizer cannot be loaded: its files .* are missing"),
-    (without_tokenizer("GPT2"), "its tokenizer cannot be loaded: its files .* are missing"),
-    (without_tokenizer("T5"), "its tokenizer cannot be loaded: its files .* are missing"),
-    (with_a_file("config.json", "{}"), "its configuration cannot be loaded"),
-    (with_a_file("config.json", "{"), "its configuration cannot be loaded"),
-    (with_a_file("model.safetensors", "cut off"), "its model cannot be loaded"),
-    (without_a_tensor, "its model cannot be loaded: its files lack 9 of its tensors, such as layers.3"),
-    (with_nan, "its states are not finite"),
-    (with_more_words, "its tokenizer gives number 512, and the model knows 512 tokens"),
-])
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda copy: copy("model", "config.json"), "holds no transformers model"),
+        (lambda copy: copy("model", "*.safetensors"), "holds no transformers model"),
+        (lambda copy: copy("model", "*"), "holds no transformers model"),
+        (lambda copy: copy("model", "tokenizer*"), "its tokenizer cannot be loaded"),
+        (without_tokenizer("Bert"), "its tokenizer cannot be loaded: its files .* are missing"),
+        (without_tokenizer("GPT2"), "its tokenizer cannot be loaded: its files .* are missing"),
+        (without_tokenizer("T5"), "its tokenizer cannot be loaded: its files .* are missing"),
+        (with_a_file("config.json", "{}"), "its configuration cannot be loaded"),
+        (with_a_file("config.json", "{"), "its configuration cannot be loaded"),
+        (with_a_file("model.safetensors", "cut off"), "its model cannot be loaded"),
+        (without_a_tensor, "its model cannot be loaded: its files lack 9 of its tensors, such as layers.3"),
+        (with_nan, "its states are not finite"),
+        (with_more_words, "its tokenizer gives number 512, and the model knows 512 tokens"),
+    ],
+)
 def test_folders_that_are_no_encoder(copy, build, message):
     folder = build(copy)
     with pytest.raises(UserError, match=message) as caught:
@@ -423,6 +467,7 @@ def test_a_killed_download_is_finished(encoder, empty_cache, monkeypatch):
         def from_pretrained(source, revision=None, **options):
             fetched.append((source, revision)) if source == "owner/model" else None
             return load(str(STORIES) if source == "owner/model" else source, **options)
+
         return from_pretrained
 
     for loader in (transformers.AutoTokenizer, transformers.AutoModel):
@@ -433,11 +478,16 @@ def test_a_killed_download_is_finished(encoder, empty_cache, monkeypatch):
     assert fetched == [("owner/model", "c" * 40)] * 2
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--item_vectors=svd",), f"text_encoder='{STORIES}' reads item texts, and item_vectors=svd asks for none"),
-    (("--item_vectors=lightgcn",), "item_vectors=lightgcn asks for none"),
-    (("--text_encoder=nowhere/at/all",), "there is no such folder"), (("--text_encoder_tokens=1000",), "at most 512"),
-    (("--text_fields=[]",), "has no item texts")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--item_vectors=svd",), f"text_encoder='{STORIES}' reads item texts, and item_vectors=svd asks for none"),
+        (("--item_vectors=lightgcn",), "item_vectors=lightgcn asks for none"),
+        (("--text_encoder=nowhere/at/all",), "there is no such folder"),
+        (("--text_encoder_tokens=1000",), "at most 512"),
+        (("--text_fields=[]",), "has no item texts"),
+    ],
+)
 def test_mistakes_are_found_before_anything_is_written(run_tiny, workplace, arguments, message):
     before = set(workplace.rglob("*"))
     with pytest.raises(UserError, match=message):
@@ -472,9 +522,22 @@ def test_a_name_is_found_in_the_cache(tiny, workplace):
 
     def call(*arguments, **environment):
         return subprocess.run(
-            [sys.executable, "-m", "recbole_contrec", "vectors", "--dataset=tiny", "--data_path=data", "--output=v.npy",
-             "--vector_size=8", *arguments], capture_output=True, text=True, timeout=300,
-            env={**os.environ, "HF_HOME": str(workplace / "home"), "OMP_NUM_THREADS": "1", **environment})
+            [
+                sys.executable,
+                "-m",
+                "recbole_contrec",
+                "vectors",
+                "--dataset=tiny",
+                "--data_path=data",
+                "--output=v.npy",
+                "--vector_size=8",
+                *arguments,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "HF_HOME": str(workplace / "home"), "OMP_NUM_THREADS": "1", **environment},
+        )
 
     done = call("--text_encoder=owner/stories")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -11,14 +11,21 @@ from recbole_contrec.retrieval import TextEvidence
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
 BACKBONES = {"compact": ("--vocabulary_size=300", "--n_layers=2"), "pretrained": (f"--llm={STORIES}", "--lora_rank=2")}
-WORDS = ("--prompt_text=words", "--answer_weight=0.1", "--answer_template={title}", "--answer_length=8", "--answer_beams=1",
-         "--wordings=['after all of these somebody liked']")
+WORDS = (
+    "--prompt_text=words",
+    "--answer_weight=0.1",
+    "--answer_template={title}",
+    "--answer_length=8",
+    "--answer_beams=1",
+    "--wordings=['after all of these somebody liked']",
+)
 HEARD = ("--text_weight=0.3", "--text_bonus=0.2")
 
 
 @pytest.fixture
 def speaking(staged):
     """A function (model, backbone, *arguments) -> model and a batch; what it says differs by history."""
+
     def build(model, backbone, *arguments):
         loaded = staged(model, *BACKBONES[backbone], *WORDS, *arguments)
         torch.manual_seed(0)
@@ -26,6 +33,7 @@ def speaking(staged):
             if backbone == "compact" and parameter.dim() > 1 or "lora_B" in key:
                 torch.nn.init.normal_(parameter, std=0.2)
         return loaded.model.eval(), next(iter(loaded.data.test))[0][:6]
+
     return build
 
 
@@ -45,6 +53,7 @@ class Passes:
                 return function(inputs, *args, **kwargs)
             finally:
                 self.stepping = outer
+
         return call
 
 
@@ -63,7 +72,7 @@ def heard_alone(model, items, user):
     words, states = [], []
     while len(words) < answers.longest and end not in words:
         own = backbone.read(torch.tensor(words, dtype=torch.long))
-        whole = torch.cat([prompt.vectors[0, :prompt.ends[0, -1] + 1], answers.begin[None], own])[None]
+        whole = torch.cat([prompt.vectors[0, : prompt.ends[0, -1] + 1], answers.begin[None], own])[None]
         states.append(backbone(whole)[0, -1])
         words.append(int(backbone.word_logits(states[-1]).argmax()))
     if model.config["condition_on"] == "answer":
@@ -72,13 +81,23 @@ def heard_alone(model, items, user):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("model, arguments", [
-    ("ContRec", ()), ("ContRec", ("--condition_on=answer",)), ("ContRec", ("--item_positions=each", "--user_tokens=0")),
-    ("DeftRec", ("--condition=mean",)), ("DeftRec", ("--condition=last",)), ("DeftRec", ("--condition_on=answer",))])
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        ("ContRec", ()),
+        ("ContRec", ("--condition_on=answer",)),
+        ("ContRec", ("--item_positions=each", "--user_tokens=0")),
+        ("DeftRec", ("--condition=mean",)),
+        ("DeftRec", ("--condition=last",)),
+        ("DeftRec", ("--condition_on=answer",)),
+    ],
+)
 def test_one_reading_gives_what_separate_passes_give(speaking, model, arguments, backbone):
     model, batch = speaking(model, backbone, *arguments, *HEARD)
-    alone = [heard_alone(model, items[:length], user) for items, length, user in zip(
-        batch["item_id_list"], batch["item_length"], batch["user_id"])]
+    alone = [
+        heard_alone(model, items[:length], user)
+        for items, length, user in zip(batch["item_id_list"], batch["item_length"], batch["user_id"])
+    ]
     conditions, log_probs, words = (torch.stack(parts) for parts in zip(*alone))
     encoding = model.encode_histories(batch, answer=True)
     torch.testing.assert_close(encoding.conditions, conditions, atol=1e-4, rtol=1e-4)
@@ -87,16 +106,23 @@ def test_one_reading_gives_what_separate_passes_give(speaking, model, arguments,
     categories, text_of = model.language.categories, model.language.answers.text_of
     said = categories.named(model.language.vocabulary.decode(words))
     text = TextEvidence(encoding.log_probs, text_of, said, categories.category_of)
-    expected = model.retrieval.scores(model._preferences(conditions), model.item_vectors.weight, batch["item_id_list"],
-                                      text=text)
+    expected = model.retrieval.scores(
+        model._preferences(conditions), model.item_vectors.weight, batch["item_id_list"], text=text
+    )
     torch.testing.assert_close(model.full_sort_predict(batch), expected, atol=1e-3, rtol=1e-3)
     assert model.answers(batch) == model.answers(batch, encoding) == model.language.vocabulary.decode(words)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("model, arguments", [
-    ("ContRec", ("--condition_on=answer",)), ("ContRec", ()), ("DeftRec", ("--condition=mean",)),
-    ("DeftRec", ("--condition=last",))])
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        ("ContRec", ("--condition_on=answer",)),
+        ("ContRec", ()),
+        ("DeftRec", ("--condition=mean",)),
+        ("DeftRec", ("--condition=last",)),
+    ],
+)
 def test_every_history_is_read_once(speaking, monkeypatch, model, arguments, backbone):
     model, batch = speaking(model, backbone, *arguments, *HEARD)
     passes, plain = Passes(model.backbone, monkeypatch), model.top_k(batch, 5)
@@ -138,7 +164,9 @@ def test_a_history_with_many_candidates_is_read_once(speaking, monkeypatch, argu
     many.interaction["item_id"] = torch.arange(1, 1 + len(many))
     scores = model.full_sort_predict(batch).repeat_interleave(4, dim=0)
     passes = Passes(model.backbone, monkeypatch)
-    torch.testing.assert_close(model.predict(many), scores[torch.arange(len(many)), many["item_id"]], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        model.predict(many), scores[torch.arange(len(many)), many["item_id"]], atol=1e-4, rtol=1e-4
+    )
     assert passes.rows == len(batch)
 
 
@@ -148,8 +176,11 @@ def test_long_prompts_are_read_a_few_at_a_time(speaking, monkeypatch, backbone, 
     model, batch = speaking("ContRec", backbone, *arguments)
     whole, read = model.full_sort_predict(batch), []
     encode_group = type(model)._encode_group
-    monkeypatch.setattr(type(model), "_encode_group", lambda self, prompt, *rest: (
-        read.append(prompt.vectors.shape[:2]), encode_group(self, prompt, *rest))[1])
+    monkeypatch.setattr(
+        type(model),
+        "_encode_group",
+        lambda self, prompt, *rest: (read.append(prompt.vectors.shape[:2]), encode_group(self, prompt, *rest))[1],
+    )
     monkeypatch.setattr(type(model.backbone), "POSITIONS", 100)
     torch.testing.assert_close(model.full_sort_predict(batch), whole, atol=1e-4, rtol=1e-4)
     assert len(read) > 1 and all(rows == 1 or rows * positions <= 100 for rows, positions in read)
@@ -168,8 +199,9 @@ def test_the_likeliest_answer_of_several_beams_is_said(speaking, backbone):
         for items, length, user, words in zip(batch["item_id_list"], batch["item_length"], batch["user_id"], said):
             prompt, end = model._read(items[None, :length], user[None]), model.language.vocabulary.end
             lengths = torch.tensor([[min(words.tolist().index(end) + 1 if end in words else len(words), len(words))]])
-            read = model.language.answers.read_words(model.backbone, prompt.vectors, prompt.ends[:, -1:],
-                                                     Encoded(words[None, None], lengths))
+            read = model.language.answers.read_words(
+                model.backbone, prompt.vectors, prompt.ends[:, -1:], Encoded(words[None, None], lengths)
+            )
             found.append(-float(read.loss(model.backbone).detach()) * int(lengths))
         return torch.tensor(found)
 
@@ -180,16 +212,22 @@ def test_the_likeliest_answer_of_several_beams_is_said(speaking, backbone):
 def test_drawn_answers_are_the_same_whoever_else_is_asked(speaking):
     model, batch = speaking("ContRec", "compact", "--answer_temperature=1.5", "--answer_beams=1")
     together = model.answers(batch)
-    assert [model.answers(batch[place:place + 1])[0] for place in range(len(batch))] == together
+    assert [model.answers(batch[place : place + 1])[0] for place in range(len(batch))] == together
     likeliest = speaking("ContRec", "compact", "--answer_beams=1")[0].answers(batch)
     other = speaking("ContRec", "compact", "--answer_temperature=1.5", "--answer_beams=1", "--seed=7")[0]
     assert together != likeliest and len({tuple(said) for said in (together, likeliest, other.answers(batch))}) == 3
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--answer_temperature=0.7", "--answer_beams=2"), "set answer_beams=1 as well"),
-    (("--answer_weight=0", "--answer_template={category}", "--answer_length=16", "--answer_temperature=0.7"),
-     "answer_beams, answer_temperature: nothing is answered")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--answer_temperature=0.7", "--answer_beams=2"), "set answer_beams=1 as well"),
+        (
+            ("--answer_weight=0", "--answer_template={category}", "--answer_length=16", "--answer_temperature=0.7"),
+            "answer_beams, answer_temperature: nothing is answered",
+        ),
+    ],
+)
 def test_ways_to_answer_that_go_together(staged, arguments, message):
     with pytest.raises(UserError, match=message):
         staged("ContRec", *BACKBONES["compact"], *WORDS, *arguments)
@@ -199,11 +237,13 @@ def test_ways_to_answer_that_go_together(staged, arguments, message):
 
 
 def test_a_prompt_knows_what_its_rows_share(staged):
-    model = staged("ContRec", *BACKBONES["compact"], "--wordings=['one two three four five', 'six']", "--user_tokens=2").model
+    model = staged(
+        "ContRec", *BACKBONES["compact"], "--wordings=['one two three four five', 'six']", "--user_tokens=2"
+    ).model
     users, items = torch.tensor([1, 2, 3]), torch.tensor([[3, 4], [5, 6], [7, 0]])
     layout, words = model.eval()._read(items, users), model.prompt.wordings.length
     assert layout.shared == 1 + words == model.prompt.prefix_length - 2
-    assert layout.vectors[:, :layout.shared].eq(layout.vectors[:1, :layout.shared]).all()
+    assert layout.vectors[:, : layout.shared].eq(layout.vectors[:1, : layout.shared]).all()
     assert not layout.vectors[0, layout.shared].equal(layout.vectors[1, layout.shared])  # tokens of the user
     assert model.train()._read(items, users).shared == 1  # each row has a wording of its own
 
@@ -232,8 +272,11 @@ def test_likelihoods_of_many_texts_are_computed_for_few_rows_at_once(speaking, m
     model, batch = speaking("ContRec", "compact", "--text_weight=0.5")
     scores, answers = model.full_sort_predict(batch), model.language.answers
     rows, encode_group = [], type(model)._encode_group
-    monkeypatch.setattr(type(model), "_encode_group", lambda self, prompt, *rest: (
-        rows.append(len(prompt.vectors)), encode_group(self, prompt, *rest))[1])
+    monkeypatch.setattr(
+        type(model),
+        "_encode_group",
+        lambda self, prompt, *rest: (rows.append(len(prompt.vectors)), encode_group(self, prompt, *rest))[1],
+    )
     monkeypatch.setattr(answers, "PLACES", 1)
     torch.testing.assert_close(model.full_sort_predict(batch), scores)
     assert rows == [1] * len(batch)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import TINY_TIGER, changed, exact_scores, write_atomic_files
 from recbole.data.interaction import Interaction
 
-from conftest import TINY_TIGER, changed, exact_scores, write_atomic_files
 from recbole_contrec import load_data_and_model, recommend
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.code_table import CodeTable
@@ -28,19 +28,27 @@ def ready(staged):
 @pytest.fixture
 def model_and_rows(ready):
     """A function (*arguments) -> model in eval mode with weights far from equal, and rows of the test."""
+
     def build(*arguments):
         loaded = ready(*arguments)
         model = loaded.model.double().eval()
         for part in (*model.code_heads, model.item_codes.words):
             torch.nn.init.normal_(part.weight)
         return model, next(iter(loaded.data.test))[0]
+
     return build
 
 
 def one_target(history, item, user=1):
     """An interaction of one row, as RecBole builds it."""
-    return Interaction({"item_id_list": torch.tensor([history]), "item_length": torch.tensor([len(history)]),
-                        "item_id": torch.tensor([item]), "user_id": torch.tensor([user])})
+    return Interaction(
+        {
+            "item_id_list": torch.tensor([history]),
+            "item_length": torch.tensor([len(history)]),
+            "item_id": torch.tensor([item]),
+            "user_id": torch.tensor([user]),
+        }
+    )
 
 
 def found_in(scores):
@@ -54,8 +62,8 @@ def found_in(scores):
 @pytest.mark.parametrize("adds", [False, True])
 def test_a_code_is_read_alone_or_as_the_sum_up_to_it(adds):
     table = CodeTable(4, 3, 5, 8, adds)
-    codes = torch.tensor([[4, 0, 2], [1, 5, 3]])                                  # [2, K]
-    words = table.words.weight.view(3, 6, 8)                                      # [K, C + 1, D]
+    codes = torch.tensor([[4, 0, 2], [1, 5, 3]])  # [2, K]
+    words = table.words.weight.view(3, 6, 8)  # [K, C + 1, D]
     expected = torch.stack([torch.stack([words[level, row[level]] for level in range(3)]) for row in codes.tolist()])
     if adds:
         expected = torch.stack([expected[:, 0], expected[:, 0] + expected[:, 1], expected.sum(1)], dim=1)
@@ -75,13 +83,13 @@ def test_a_code_is_read_alone_or_as_the_sum_up_to_it(adds):
 def test_no_code_sees_those_after_it(model_and_rows, backbone):
     model, _ = model_and_rows(f"--backbone={backbone}")
     codes, row = model.item_codes.codes, one_target([3, 5, 9], 7)
-    before = model._targets(row).states                                           # [1, K, D]
+    before = model._targets(row).states  # [1, K, D]
     assert before.shape == (1, 3, 16)
     for level in reversed(range(3)):
         codes[7, level] = (codes[7, level] + 1) % 16
         after = model._targets(row).states
-        torch.testing.assert_close(after[:, :level + 1], before[:, :level + 1])
-        assert (after - before)[:, level + 1:].abs().amax(2).gt(1e-6).all()
+        torch.testing.assert_close(after[:, : level + 1], before[:, : level + 1])
+        assert (after - before)[:, level + 1 :].abs().amax(2).gt(1e-6).all()
     for level in range(3):  # of the history, all
         codes[5, level] = (codes[5, level] + 1) % 16
         after, before = model._targets(row).states, after
@@ -91,7 +99,7 @@ def test_no_code_sees_those_after_it(model_and_rows, backbone):
 def test_no_target_of_a_window_sees_later_items(model_and_rows):
     model, _ = model_and_rows()
     item_seq, user = torch.tensor([[3, 5, 9, 7]]), torch.tensor([1])
-    before = model(item_seq, user)                                                # [1, 3, K, D]
+    before = model(item_seq, user)  # [1, 3, K, D]
     model.item_codes.codes[9] = (model.item_codes.codes[9] + 1) % 16
     after = model(item_seq, user)
     torch.testing.assert_close(after[:, 0], before[:, 0])
@@ -129,10 +137,18 @@ def test_padding_gets_no_gradient_and_changes_no_loss(model_and_rows, ready, bac
 # scores
 
 
-@pytest.mark.parametrize("arguments", [(), ("--user_buckets=7", "--n_layers=2"), ("--item_tokens=1", "--codes=32"),
-                                       ("--code_reading=own", "--item_tokens=3"),
-                                       ("--backbone=t5",), ("--backbone=t5", "--user_buckets=7", "--n_layers=2"),
-                                       ("--backbone=t5", "--item_tokens=3")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--user_buckets=7", "--n_layers=2"),
+        ("--item_tokens=1", "--codes=32"),
+        ("--code_reading=own", "--item_tokens=3"),
+        ("--backbone=t5",),
+        ("--backbone=t5", "--user_buckets=7", "--n_layers=2"),
+        ("--backbone=t5", "--item_tokens=3"),
+    ],
+)
 def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, arguments, monkeypatch):
     model, rows = model_and_rows(*arguments)
     rows = rows[:4]
@@ -162,8 +178,11 @@ def test_long_histories_are_read_a_few_at_a_time(model_and_rows, monkeypatch, ba
     model, rows = model_and_rows(f"--backbone={backbone}")
     whole, read = model.full_sort_predict(rows), []
     writer = type(model)._writer
-    monkeypatch.setattr(type(model), "_writer", lambda self, vectors, *rest: (
-        read.append(vectors.shape[:2]), writer(self, vectors, *rest))[1])
+    monkeypatch.setattr(
+        type(model),
+        "_writer",
+        lambda self, vectors, *rest: (read.append(vectors.shape[:2]), writer(self, vectors, *rest))[1],
+    )
     monkeypatch.setattr(type(model.backbone), "POSITIONS", 40)
     torch.testing.assert_close(model.full_sort_predict(rows), whole, atol=1e-4, rtol=1e-4)
     assert len(read) > 1 and all(n == 1 or n * positions <= 40 for n, positions in read)
@@ -189,9 +208,18 @@ def test_the_longest_list_of_an_evaluation_widens_the_beam(model_and_rows):
 
 
 def test_all_that_is_masked_holds_no_place_of_the_beam_however_long_the_history(ready, monkeypatch):
-    loaded = ready("--mask_seen=True", "--beam_size=7", "--topk=[5]", "--valid_metric=NDCG@5", "--MAX_ITEM_LIST_LENGTH=3", "--generate_seen=True")
+    loaded = ready(
+        "--mask_seen=True",
+        "--beam_size=7",
+        "--topk=[5]",
+        "--valid_metric=NDCG@5",
+        "--MAX_ITEM_LIST_LENGTH=3",
+        "--generate_seen=True",
+    )
     collected = []
-    monkeypatch.setattr(type(loaded.trainer), "_collect_ranks", lambda self, interaction, scores, *_: collected.append(scores))
+    monkeypatch.setattr(
+        type(loaded.trainer), "_collect_ranks", lambda self, interaction, scores, *_: collected.append(scores)
+    )
     monkeypatch.setattr(type(loaded.trainer), "_write_ranks", lambda *_: None)
     loaded.trainer.eval_collector.data_collect(loaded.data.train)
     loaded.trainer.evaluate(loaded.data.test, load_best_model=False, save_ranks=True)
@@ -200,11 +228,19 @@ def test_all_that_is_masked_holds_no_place_of_the_beam_however_long_the_history(
     assert ((scores > torch.finfo(scores.dtype).min).sum(1) == 7).all()
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (("--sampled_prefixes=9",), "sampled_prefixes: for backbone=t5 only"), (("--head_width=8",), "head_width: for"),
-    (("--refine_every=2",), "refine_every: set self_improve=True"),
-    (("--self_improve=True", "--epochs=3", "--refine_every=3"), "epochs=3 end before the first refinement"),
-    (("--self_improve=True", "--epochs=30", "--stopping_step=4", "--refine_every=5"), "stopping_step=4 would end a run")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--sampled_prefixes=9",), "sampled_prefixes: for backbone=t5 only"),
+        (("--head_width=8",), "head_width: for"),
+        (("--refine_every=2",), "refine_every: set self_improve=True"),
+        (("--self_improve=True", "--epochs=3", "--refine_every=3"), "epochs=3 end before the first refinement"),
+        (
+            ("--self_improve=True", "--epochs=30", "--stopping_step=4", "--refine_every=5"),
+            "stopping_step=4 would end a run",
+        ),
+    ],
+)
 def test_settings_that_would_be_ignored_are_refused(ready, arguments, words):
     with pytest.raises(UserError, match=words):
         ready(*arguments)
@@ -219,7 +255,10 @@ def test_somebody_new_reads_the_mean_of_the_buckets_in_use(model_and_rows):
 
 def test_identifiers_depend_on_the_seed_alone(ready):
     codes = ready("--checkpoint_dir=one").model.item_codes.codes
-    for arguments in (("--checkpoint_dir=two", "--n_layers=2"), ("--checkpoint_dir=three", "--self_improve=True", "--refine_rounds=0")):
+    for arguments in (
+        ("--checkpoint_dir=two", "--n_layers=2"),
+        ("--checkpoint_dir=three", "--self_improve=True", "--refine_rounds=0"),
+    ):
         assert torch.equal(ready(*arguments).model.item_codes.codes, codes)
     assert not torch.equal(ready("--checkpoint_dir=four", "--seed=5").model.item_codes.codes, codes)
 
@@ -288,7 +327,9 @@ def test_every_way_gives_distinct_identifiers(ready, way):
     assert (codes[met] < 16).all() and len(known) == len(met) == report["items"] and (codes[0] == 16).all()
     assert codes.shape[1] == 3 and len(known.unique(dim=0)) == len(known) and report["collisions"] == 0
     counts = known[:, :2].unique(dim=0, return_inverse=True, return_counts=True)
-    assert report["collisions_before_last"] == pytest.approx((counts[2][counts[1]] > 1).double().mean().item(), abs=1e-6)
+    assert report["collisions_before_last"] == pytest.approx(
+        (counts[2][counts[1]] > 1).double().mean().item(), abs=1e-6
+    )
     assert ("unexplained_held_out" in report) == (way == "rqvae")
 
 
@@ -311,7 +352,7 @@ def test_codes_start_where_their_items_lie(ready, width):
         words = model.item_codes.read_next(used, 0, None)
         torch.testing.assert_close(words, 0.1 * means / means.square().mean().sqrt())
         torch.testing.assert_close(model.code_heads[0].weight[used], words)
-    read = model.item_codes(torch.arange(model.n_items)[vectors.any(1)])[:, 1]              # [n, D]
+    read = model.item_codes(torch.arange(model.n_items)[vectors.any(1)])[:, 1]  # [n, D]
     near, own = (F.normalize(part) @ F.normalize(part).T for part in (read, vectors[vectors.any(1)]))
     assert torch.corrcoef(torch.stack([near.flatten(), own.flatten()]))[0, 1] > 0.5
 
@@ -319,7 +360,7 @@ def test_codes_start_where_their_items_lie(ready, width):
 def test_codes_that_start_at_random_know_nothing_of_the_vectors(ready):
     model = ready("--code_vectors_init=random").model
     assert model.item_codes.words.weight.std().item() == pytest.approx(0.1, rel=0.1)
-    assert not torch.equal(model.code_heads[0].weight, model.item_codes.words.weight[:len(model.code_heads[0].weight)])
+    assert not torch.equal(model.code_heads[0].weight, model.item_codes.words.weight[: len(model.code_heads[0].weight)])
 
 
 @pytest.mark.parametrize("way", ["rkmeans", "random"])
@@ -334,8 +375,10 @@ def test_small_catalogues_have_codes_enough(run_tiny, tiny, model, n_items):
     path = tiny / "tiny" / "tiny.inter"
     head, *rows = path.read_text().splitlines()
     rows = [row.split("\t") for row in rows]
-    path.write_text("\n".join([head, *("\t".join([user, f"i{1 + int(item[1:]) % n_items}", *rest]) for user, item, *rest in rows)])
-                    + "\n")
+    path.write_text(
+        "\n".join([head, *("\t".join([user, f"i{1 + int(item[1:]) % n_items}", *rest]) for user, item, *rest in rows)])
+        + "\n"
+    )
     result = run_tiny(model, "--codes=~", "--epochs=1", "--topk=[3]", "--valid_metric=NDCG@3")
     assert result["card"]["items"] == n_items
     assert load_data_and_model(result["checkpoint"]).model.item_codes.unknown_code == (8 if model == "TIGER" else 4)
@@ -351,9 +394,18 @@ def trained(request, tmp_path_factory):
 
     place = tmp_path_factory.mktemp(request.param)
     write_atomic_files(place / "data")
-    arguments = ["--epochs=20", "--eval_step=20", "--learning_rate=0.01", "--train_batch_size=64", "--dropout=0",
-                 f"--backbone={request.param}", "--sampled_prefixes=4", f"--data_path={place / 'data'}",
-                 f"--checkpoint_dir={place / 'saved'}", "--average_decay=0.9"]
+    arguments = [
+        "--epochs=20",
+        "--eval_step=20",
+        "--learning_rate=0.01",
+        "--train_batch_size=64",
+        "--dropout=0",
+        f"--backbone={request.param}",
+        "--sampled_prefixes=4",
+        f"--data_path={place / 'data'}",
+        f"--checkpoint_dir={place / 'saved'}",
+        "--average_decay=0.9",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         return run("TIGER", "tiny", arguments=changed(TINY_TIGER, arguments))

@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-
 from conftest import STILL_TOKENREC as STILL
+
 from recbole_contrec.data.windows import NEXT_PREFIX
 from recbole_contrec.model.base.code_table import CodeTable
 from recbole_contrec.model.base.windowed import some_targets
@@ -111,7 +111,7 @@ def test_histories_are_shuffled_in_training_only(ready):
 
 
 def test_codes_are_those_of_the_tokenizers(ready):
-    from recbole_contrec.tokenizer import collision_rate, encode_rows, svd_vectors, standardise
+    from recbole_contrec.tokenizer import collision_rate, encode_rows, standardise, svd_vectors
 
     loaded = ready("--distinct_codes=False")
     dataset = loaded.data.train.dataset
@@ -176,13 +176,14 @@ def test_the_published_setting_reads_first_interactions_only(config_of):
     start, stop = whole.train.histories.offsets[:-1], whole.train.histories.offsets[1:]
     test, valid, shortened = (
         dict(zip(part.dataset.inter_feat["user_id"].tolist(), part.dataset.inter_feat["item_id"].tolist()))
-        for part in (whole.test, whole.valid, cut.test))
+        for part in (whole.test, whole.valid, cut.test)
+    )
     assert cut.test.dataset.inter_feat["item_length"].max() == 7
     assert cut.train.dataset.item_num == whole.train.dataset.item_num
     for user, first, last in zip(whole.train.histories.users.tolist(), start, stop):
         items = [*whole.train.histories.items[first:last].tolist(), *filter(None, [valid.get(user)]), test[user]]
         assert shortened[user] == items[:8][-1]
-    lengths = (cut.train.histories.offsets[1:] - cut.train.histories.offsets[:-1])
+    lengths = cut.train.histories.offsets[1:] - cut.train.histories.offsets[:-1]
     assert lengths.max() == 6 and len(lengths) == len(start)
 
 
@@ -191,8 +192,15 @@ def test_the_published_setting_reads_first_interactions_only(config_of):
 
 @pytest.mark.parametrize("arguments", [(), ("--backbone=t5", "--sampled_prefixes=10", "--epochs=25", "--eval_step=25")])
 def test_it_learns(run_tiny, arguments):
-    trained = run_tiny("TokenRec", "--epochs=15", "--eval_step=15", "--learning_rate=0.02", "--train_batch_size=64",
-                       "--dropout=0", *arguments)
+    trained = run_tiny(
+        "TokenRec",
+        "--epochs=15",
+        "--eval_step=15",
+        "--learning_rate=0.02",
+        "--train_batch_size=64",
+        "--dropout=0",
+        *arguments,
+    )
     assert trained["test_result"]["hit@5"] > 0.6  # 60 items; popularity reaches a sixth of that
 
 
@@ -212,6 +220,8 @@ def test_a_checkpoint_recommends_to_known_and_new_people(run_tiny):
 
     result = run_tiny("TokenRec", "--epochs=1")
     loaded = load_data_and_model(result["checkpoint"])
-    assert (loaded.model.item_codes.codes[1:] < loaded.model.item_codes.unknown_code).any()  # codes come with the weights
+    assert (
+        loaded.model.item_codes.codes[1:] < loaded.model.item_codes.unknown_code
+    ).any()  # codes come with the weights
     table = recommend(loaded, users=["u3", "u5"], histories=[["i1", "i2"]], k=4)
     assert len(table) == 12 and table["item_id"].notna().all()

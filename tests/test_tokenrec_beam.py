@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-
 from conftest import exact_scores
 
 
@@ -17,37 +16,44 @@ def ready(staged):
 @pytest.fixture
 def model_and_rows(ready):
     """A function (*arguments) -> model in eval mode with weights far from equal, and rows of the test."""
+
     def build(*arguments):
         loaded = ready(*arguments)
         model = loaded.model.double().eval()
         for head in model.code_heads:
             torch.nn.init.normal_(head.weight)
         return model, next(iter(loaded.data.test))[0]
+
     return build
 
 
 def test_no_code_sees_its_own_item_beyond_the_codes_before(model_and_rows):
     model, _ = model_and_rows("--dropout=0")
     item_seq, user, n_tokens, n_codes = torch.tensor([[3, 5, 9, 7]]), torch.tensor([1]), 3, model.item_tokenizer.codes
-    before, codes = model.code_states(item_seq, user), model.item_codes.codes     # [1, L, K, D]
+    before, codes = model.code_states(item_seq, user), model.item_codes.codes  # [1, L, K, D]
     assert before.shape == (1, 3, n_tokens, 16)
     model.item_vectors.weight.data[9] += 1
     for level in reversed(range(n_tokens)):  # of item 9, the second to be predicted
         codes[9, level] = (codes[9, level] + 1) % n_codes
         after = model.code_states(item_seq, user)
         torch.testing.assert_close(after[:, 0], before[:, 0])
-        torch.testing.assert_close(after[:, 1, :level + 1], before[:, 1, :level + 1])
-        later = torch.cat([after[:, 1, level + 1:] - before[:, 1, level + 1:], after[:, 2] - before[:, 2]], dim=1)
+        torch.testing.assert_close(after[:, 1, : level + 1], before[:, 1, : level + 1])
+        later = torch.cat([after[:, 1, level + 1 :] - before[:, 1, level + 1 :], after[:, 2] - before[:, 2]], dim=1)
         assert later.abs().amax(2).gt(1e-6).all()  # but whoever comes later sees it
 
 
-@pytest.mark.parametrize("arguments", [(), ("--item_identity=False", "--user_tokens=0", "--wordings=[]",
-                                             "--held_out_wording=~", "--n_layers=2"),
-                                       ("--item_tokens=1", "--codes=60", "--user_tokens=0")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--item_identity=False", "--user_tokens=0", "--wordings=[]", "--held_out_wording=~", "--n_layers=2"),
+        ("--item_tokens=1", "--codes=60", "--user_tokens=0"),
+    ],
+)
 def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, arguments):
     model, rows = model_and_rows(*arguments)
     rows = rows[:4]
-    exact = exact_scores(model, rows)                                             # [B, N]
+    exact = exact_scores(model, rows)  # [B, N]
     torch.testing.assert_close(model.score_all(rows), exact)
     found = model.generate(rows, model.n_items)
     best, items = exact.topk(10, dim=1)
@@ -73,7 +79,7 @@ def test_scores_keep_the_contract(model_and_rows):
     best, items = model.top_k(rows, 5)
     wanted, numbers = first.topk(5, dim=1)
     assert torch.equal(best, wanted) and torch.equal(items, numbers)
-    alone = torch.cat([model.full_sort_predict(rows[row:row + 1]) for row in range(len(rows))])
+    alone = torch.cat([model.full_sort_predict(rows[row : row + 1]) for row in range(len(rows))])
     torch.testing.assert_close(scores, alone)
 
 
@@ -91,10 +97,16 @@ def test_lists_leave_out_what_is_excluded_and_what_does_not_exist(model_and_rows
     torch.testing.assert_close(scores[:, :n_left], model.score_all(rows).gather(1, items)[:, :n_left])
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (("--item_positions=one",), "item_positions=each only"), (("--backbone=t5",), "backbone=causal only"),
-    (("--repeat_bias=True",), "repeat_bias=False only"), (("--beam_size=0",), "beam_size=0: must be"),
-    (("--codes=2", "--item_tokens=2"), "raise codes, which is 2 here, or item_tokens")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--item_positions=one",), "item_positions=each only"),
+        (("--backbone=t5",), "backbone=causal only"),
+        (("--repeat_bias=True",), "repeat_bias=False only"),
+        (("--beam_size=0",), "beam_size=0: must be"),
+        (("--codes=2", "--item_tokens=2"), "raise codes, which is 2 here, or item_tokens"),
+    ],
+)
 def test_settings_that_do_not_go_together(ready, arguments, words):
     from recbole_contrec.errors import UserError
 
@@ -105,8 +117,9 @@ def test_settings_that_do_not_go_together(ready, arguments, words):
 def test_it_learns_and_recommends(run_tiny):
     from recbole_contrec import load_data_and_model, recommend
 
-    trained = run_tiny("TokenRec-beam", "--epochs=25", "--eval_step=25", "--learning_rate=0.02", "--train_batch_size=64",
-                       "--dropout=0")
+    trained = run_tiny(
+        "TokenRec-beam", "--epochs=25", "--eval_step=25", "--learning_rate=0.02", "--train_batch_size=64", "--dropout=0"
+    )
     assert trained["test_result"]["hit@5"] > 0.6  # 60 items; popularity reaches a sixth of that
     loaded = load_data_and_model(trained["checkpoint"])
     table = recommend(loaded, users=["u3", "u5"], histories=[["i1", "i2"]], k=25)

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from conftest import TINY_TOKENREC, moved_by_training, write_atomic_files, write_t5
-from recbole_contrec.errors import UserError
+from safetensors.torch import load_file, save_file
 from test_pretrained import STORIES
 
-WORDS = ("--wordings=['what comes next', 'which one of these items comes next']",
-         "--held_out_wording=somebody like one of two")  # words that no other wording has
+from recbole_contrec.errors import UserError
+
+WORDS = (
+    "--wordings=['what comes next', 'which one of these items comes next']",
+    "--held_out_wording=somebody like one of two",
+)  # words that no other wording has
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +68,23 @@ def test_words_reach_the_encoder_and_the_decoder(ready):
     model.full_sort_predict(rows)
     number = model.backbone.vocabulary.token_to_id
     told = model.backbone.read(torch.tensor([number(word) for word in "somebody like one of two".split()]))
-    start = model.prompt.wordings.length - len(told)                              # blanks are in front
+    start = model.prompt.wordings.length - len(told)  # blanks are in front
     begun = model.backbone.read(torch.tensor([0, *map(number, "the interaction history shows that".split())]))
     for prompts, answers in zip(encoded, decoded, strict=True):
-        assert torch.equal(prompts[:, start:start + len(told)], told.expand(len(prompts), -1, -1))
+        assert torch.equal(prompts[:, start : start + len(told)], told.expand(len(prompts), -1, -1))
         assert torch.equal(prompts[:, :start], torch.zeros_like(prompts[:, :start]))  # a learned blank starts at zero
-        assert torch.equal(answers[:, :len(begun)], begun.expand(len(prompts), -1, -1))
+        assert torch.equal(answers[:, : len(begun)], begun.expand(len(prompts), -1, -1))
     drawn = model.train().prompt.wordings(50)
     assert len(drawn.flatten(1).unique(dim=0)) == 2
-    assert not any(torch.equal(row, told) for row in drawn[:, -len(told):])
+    assert not any(torch.equal(row, told) for row in drawn[:, -len(told) :])
 
 
 @pytest.mark.parametrize("kind", ["t5", "causal"])
 def test_codes_are_as_large_as_words(ready, kind):
     model = ready(kind).model.eval()
     layout = model._read(torch.tensor([[3, 4, 5]]), torch.tensor([1]))
-    sizes, word = layout.vectors.square().mean(-1).sqrt()[0], model.backbone.word_size      # [S]
-    codes = sizes[model.prompt.wordings.length:]
+    sizes, word = layout.vectors.square().mean(-1).sqrt()[0], model.backbone.word_size  # [S]
+    codes = sizes[model.prompt.wordings.length :]
     assert len(codes) == 3 + (9 if kind == "t5" else 3)
     assert (codes > 0.4 * word).all() and (codes < 3 * word).all()
 
@@ -92,7 +94,7 @@ def test_scores_of_a_batch_are_those_of_its_rows(ready, kind):
     loaded = ready(kind)
     model, rows = loaded.model.eval(), next(iter(loaded.data.test))[0]
     together = model.full_sort_predict(rows)
-    alone = torch.cat([model.full_sort_predict(rows[row:row + 1]) for row in range(8)])
+    alone = torch.cat([model.full_sort_predict(rows[row : row + 1]) for row in range(8)])
     torch.testing.assert_close(together[:8], alone, rtol=1e-4, atol=1e-4)
     assert len(together.unique(dim=0)) == len(together)  # histories matter
 
@@ -118,8 +120,14 @@ def test_adapters_and_new_vectors_move_and_nothing_else_of_the_model(ready, kind
     moved = moved_by_training(loaded, 2)
     theirs = {name for name, _ in model.named_parameters() if name.startswith("backbone.")}
     assert theirs & moved == {name for name in theirs if "lora_" in name}
-    assert {"item_codes.words.weight", "user_codes.words.weight", "item_vectors.weight", "identity_adapter.weight",
-            "projection.weight", "prompt.wordings.blank"} <= moved
+    assert {
+        "item_codes.words.weight",
+        "user_codes.words.weight",
+        "item_vectors.weight",
+        "identity_adapter.weight",
+        "projection.weight",
+        "prompt.wordings.blank",
+    } <= moved
     given = {id(p) for group in optimiser.param_groups for p in group["params"]}
     assert given == {id(p) for p in model.parameters() if p.requires_grad}
 
@@ -128,8 +136,15 @@ def test_a_language_model_learns_at_a_rate_of_its_own(ready):
     loaded = ready("t5", "--learning_rate=1e-3", "--llm_learning_rate=1e-4")
     loaded.trainer._set_learning_rate(0.5)
     theirs = {id(p) for p in loaded.model.backbone.parameters()}
-    rates = {own: {group["lr"] for group in loaded.trainer.optimizer.param_groups
-                   for p in group["params"] if (id(p) in theirs) == own} for own in (True, False)}
+    rates = {
+        own: {
+            group["lr"]
+            for group in loaded.trainer.optimizer.param_groups
+            for p in group["params"]
+            if (id(p) in theirs) == own
+        }
+        for own in (True, False)
+    }
     (slow,), (fast,) = rates[True], rates[False]
     assert slow == pytest.approx(fast / 10)
 
@@ -145,7 +160,9 @@ def test_a_run_ends_with_scores_that_its_checkpoint_gives_again(trained):
     first, again = (load_data_and_model(path) for _ in range(2))
     rows = next(iter(first.data.test))[0]
     torch.testing.assert_close(first.model.full_sort_predict(rows), again.model.full_sort_predict(rows))
-    assert first.trainer.evaluate(first.data.test, load_best_model=False)["ndcg@10"] == trained["test_result"]["ndcg@10"]
+    assert (
+        first.trainer.evaluate(first.data.test, load_best_model=False)["ndcg@10"] == trained["test_result"]["ndcg@10"]
+    )
     with safe_open(path, "pt") as file:
         kept = {key for key in file.keys() if key.startswith("model.backbone.") and "lora_" not in key}
     assert kept == {"model.backbone._extra_state"}
@@ -177,25 +194,40 @@ def test_all_weights_train_without_adapters(ready):
 
 
 def test_the_recipe_of_the_paper_runs_on_it(run_tiny, folder):
-    result = run_tiny("TokenRec-paper", "--epochs=1", "--lightgcn_epochs=2", f"--llm={folder}", "--lora_rank=0",
-                      "--llm_learning_rate=5e-5", "--wordings=['what comes next']", "--held_out_wording=~")
+    result = run_tiny(
+        "TokenRec-paper",
+        "--epochs=1",
+        "--lightgcn_epochs=2",
+        f"--llm={folder}",
+        "--lora_rank=0",
+        "--llm_learning_rate=5e-5",
+        "--wordings=['what comes next']",
+        "--held_out_wording=~",
+    )
     assert 0 <= result["test_result"]["ndcg@10"] <= 1 and not (Path(result["checkpoint"]).parent / "adapter").exists()
 
 
 # what cannot be
 
 
-@pytest.mark.parametrize("change, message", [
-    (("--llm=T5",), "is a t5 model, not a causal language model.*backbone=t5"),
-    (("--backbone=t5", f"--llm={STORIES}"), "is a llama model, not a T5.*backbone=causal"),
-    (("--backbone=t5", "--llm=nobody/nothing-of-this-name"), "nobody/nothing-of-this-name: .*it is not in .*, and HF_HUB_OFFLINE is set"),
-    (("--backbone=t5", "--llm=T5", "--lora_targets=nowhere"), "no layer 'nowhere'"),
-    (("--backbone=t5", "--llm=T5", "--answer_length=8"), "answer_length is of the compact T5"),
-    ((f"--llm={STORIES}", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5"),
-    (("--backbone=t5", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5 and llm"),
-    (("--lora_rank=4", "--llm_dtype=bfloat16"), "llm_dtype, lora_rank: for a pretrained language model only"),
-    (("--quantisation=4bit",), "quantisation: for a pretrained"),
-    (("--gradient_checkpointing=True",), "gradient_checkpointing: for a pretrained")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("--llm=T5",), "is a t5 model, not a causal language model.*backbone=t5"),
+        (("--backbone=t5", f"--llm={STORIES}"), "is a llama model, not a T5.*backbone=causal"),
+        (
+            ("--backbone=t5", "--llm=nobody/nothing-of-this-name"),
+            "nobody/nothing-of-this-name: .*it is not in .*, and HF_HUB_OFFLINE is set",
+        ),
+        (("--backbone=t5", "--llm=T5", "--lora_targets=nowhere"), "no layer 'nowhere'"),
+        (("--backbone=t5", "--llm=T5", "--answer_length=8"), "answer_length is of the compact T5"),
+        ((f"--llm={STORIES}", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5"),
+        (("--backbone=t5", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5 and llm"),
+        (("--lora_rank=4", "--llm_dtype=bfloat16"), "llm_dtype, lora_rank: for a pretrained language model only"),
+        (("--quantisation=4bit",), "quantisation: for a pretrained"),
+        (("--gradient_checkpointing=True",), "gradient_checkpointing: for a pretrained"),
+    ],
+)
 def test_what_cannot_be_is_said_in_a_line(assembled, monkeypatch, folder, change, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=message) as raised:

@@ -2,13 +2,20 @@
 
 import pytest
 import torch
+from test_llm import STORIES
 from torch import nn
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.training.window_trainer import loss_scaler, parameter_groups
-from test_llm import STORIES
 
-OWN = {"ContRec": (), "DeftRec": (), "TokenRec": (), "TIGER": ("--user_buckets=5",), "SIIT": ("--backbone=t5",), "SASRecAll": ()}
+OWN = {
+    "ContRec": (),
+    "DeftRec": (),
+    "TokenRec": (),
+    "TIGER": ("--user_buckets=5",),
+    "SIIT": ("--backbone=t5",),
+    "SASRecAll": (),
+}
 
 
 def names_of(model, group):
@@ -16,9 +23,15 @@ def names_of(model, group):
     return {names[id(p)] for p in group["params"]}
 
 
-@pytest.mark.parametrize("model, arguments", [*OWN.items(), ("TokenRec", ("--backbone=t5",)),
-                                              ("ContRec", ("--answer_weight=0.1", "--vocabulary_size=300")),
-                                              ("ContRec", (f"--llm={STORIES}", "--lora_rank=2", "--user_tokens=0"))])
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        *OWN.items(),
+        ("TokenRec", ("--backbone=t5",)),
+        ("ContRec", ("--answer_weight=0.1", "--vocabulary_size=300")),
+        ("ContRec", (f"--llm={STORIES}", "--lora_rank=2", "--user_tokens=0")),
+    ],
+)
 def test_matrices_decay_and_nothing_else(assembled, model, arguments):
     recommender = assembled(model, *arguments).model
     decaying, others = (names_of(recommender, group) for group in parameter_groups(recommender, 0.1))
@@ -60,8 +73,10 @@ def test_only_what_is_trained_is_clipped(staged, monkeypatch):
         parameter.grad = torch.full_like(parameter, 1e6)
     before = {name: p.detach().clone() for name, p in loaded.model.named_parameters() if p.requires_grad}
     clipped = []
-    monkeypatch.setattr("recbole_contrec.training.window_trainer.clip_grad_norm_",
-                        lambda parameters, **_: clipped.extend(map(id, parameters)))
+    monkeypatch.setattr(
+        "recbole_contrec.training.window_trainer.clip_grad_norm_",
+        lambda parameters, **_: clipped.extend(map(id, parameters)),
+    )
     loaded.trainer._train_epoch(loaded.data.train, 0)
     trained = {id(p) for p in loaded.model.parameters() if p.requires_grad}
     assert set(clipped) == trained
@@ -92,23 +107,23 @@ def test_the_loss_of_float16_is_scaled(staged):
             adapter.zero_()
     assert (found[1024.0] != 0).float().mean() > (found[1.0] != 0).float().mean()
 
-    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0 ** 40)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer.optimizer.zero_grad()
     trainer._step(sum(model.calculate_loss(batch)))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
-    assert trainer.scaler.get_scale() == 2.0 ** 39
+    assert trainer.scaler.get_scale() == 2.0**39
 
 
 def test_a_resumed_run_goes_on_with_its_scale(staged):
     first, second = (staged("ContRec", *HALF, "--epochs=2", "--run_name=half") for _ in range(2))
-    first.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0 ** 5)
+    first.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**5)
     first.trainer._train_epoch(first.data.train, 0)
     first.trainer.best_valid_score = 0.0
     first.trainer._save_last(0, first.data.train)
     second.trainer.resume_checkpoint("saved/half")
     assert second.trainer.scaler.state_dict() == first.trainer.scaler.state_dict()
-    assert second.trainer.scaler.state_dict()["scale"] == 2.0 ** 5
+    assert second.trainer.scaler.state_dict()["scale"] == 2.0**5
 
 
 def test_weights_of_float16_are_not_trained(assembled):

@@ -14,7 +14,15 @@ from recbole_contrec.data.vectors import text_vectors, user_and_item_vectors, ve
 from recbole_contrec.errors import UserError
 from recbole_contrec.tokenizer import load_vectors, save_vectors
 
-TEXTS = ["", "red nail polish", "blue nail polish", "shampoo for dry hair", "shampoo for oily hair", "", "red nail polish"]
+TEXTS = [
+    "",
+    "red nail polish",
+    "blue nail polish",
+    "shampoo for dry hair",
+    "shampoo for oily hair",
+    "",
+    "red nail polish",
+]
 
 
 def test_texts_that_share_words_have_near_vectors():
@@ -37,12 +45,15 @@ def vectors_of(config_of):
     def build(source):
         config = config_of("ContRec", f"--item_vectors={source}")
         return user_and_item_vectors(config, load_data(config).train.dataset, lambda *_: None)
+
     return build
 
 
 def test_two_sources_share_the_width(vectors_of, config_of):
     both, svd, text = (vectors_of(source) for source in ("svd+text", "svd", "text"))
-    half = user_and_item_vectors(config_of("ContRec", "--vector_size=8"), load_data(config_of()).train.dataset, lambda *_: None)
+    half = user_and_item_vectors(
+        config_of("ContRec", "--vector_size=8"), load_data(config_of()).train.dataset, lambda *_: None
+    )
     assert both.items.shape == svd.items.shape == text.items.shape
     for ours, theirs in zip(both, half):
         torch.testing.assert_close(ours[:, :8], theirs)
@@ -82,14 +93,30 @@ def test_one_word_alone_tells_nothing_apart():
 STORIES = Path(__file__).parent / "data" / "stories260k"
 
 
-@pytest.mark.parametrize("settings", [
-    ("--item_vectors=svd",), ("--item_vectors=text",), ("--item_vectors=svd+text",),
-    ("--item_vectors=lightgcn", "--lightgcn_epochs=1"), (f"--text_encoder={STORIES}",),
-    ("--item_vectors=svd+text", f"--text_encoder={STORIES}")])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("--item_vectors=svd",),
+        ("--item_vectors=text",),
+        ("--item_vectors=svd+text",),
+        ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
+        (f"--text_encoder={STORIES}",),
+        ("--item_vectors=svd+text", f"--text_encoder={STORIES}"),
+    ],
+)
 def test_what_the_command_writes_is_read_as_the_same_vectors(tiny, workplace, vectors_of, config_of, capsys, settings):
     output = workplace / "new" / "my.vectors.npy"
-    code = main(["vectors", "--dataset=tiny", f"--data_path={tiny}", f"--output={output}", "--vector_size=16",
-                 "--show_progress=False", *settings])
+    code = main(
+        [
+            "vectors",
+            "--dataset=tiny",
+            f"--data_path={tiny}",
+            f"--output={output}",
+            "--vector_size=16",
+            "--show_progress=False",
+            *settings,
+        ]
+    )
     printed = capsys.readouterr()
     assert code == 0 and printed.err.count("error") == 0 and f"written: {output}, 60 items of width 16" in printed.out
     assert [file.name for file in sorted(output.parent.iterdir())] == ["my.vectors.npy", "my.vectors.tokens.txt"]
@@ -101,12 +128,16 @@ def test_what_the_command_writes_is_read_as_the_same_vectors(tiny, workplace, ve
     for stage in vector_stages(config, dataset, whole):
         stage.accept(stage.build(lambda *_: None).tensors)
     torch.testing.assert_close(read.items, whole["items"], atol=1e-4, rtol=0)
-    if settings[0] in ("--item_vectors=text", f"--text_encoder={STORIES}"):  # where users are means of their items anyway
+    if settings[0] in (
+        "--item_vectors=text",
+        f"--text_encoder={STORIES}",
+    ):  # where users are means of their items anyway
         torch.testing.assert_close(read.users, whole["users"], atol=1e-4, rtol=0)
 
 
 def test_held_out_items_have_no_say(tiny, workplace):
     """Other validation and test items, the same file."""
+
     def written(name):
         write_item_vectors(f"{name}.npy", "ContRec", "tiny", arguments=[f"--data_path={tiny}", "--show_progress=False"])
         return load_vectors(f"{name}.npy", ["", *(f"i{item}" for item in range(60))]).vectors
@@ -147,10 +178,18 @@ def test_files_appear_when_both_are_complete(tmp_path):
 
 
 DAMAGED_ARRAYS = {
-    "objects": lambda whole: _saved(np.array([[None] * 3] * 4, dtype=object)), "texts": lambda whole: _saved(np.array([["a"] * 3] * 4)),
-    "NaN": lambda whole: _saved(np.full((4, 3), np.nan)), "one row": lambda whole: _saved(np.ones(12)), "dates": lambda whole: _saved(np.zeros((4, 3), "M8[s]")),
-    "cut": lambda whole: whole[:-5], "no array": lambda whole: b"x" * 500, "empty": lambda whole: b"", "header": lambda whole: whole.replace(b"(4, 3)", b"(4,,3)"),
-    "absurd": lambda whole: whole.replace(b"(4, 3)", b"(99999999999, 3)"), "code": lambda whole: whole.replace(b"'<f8'", b"print")}
+    "objects": lambda whole: _saved(np.array([[None] * 3] * 4, dtype=object)),
+    "texts": lambda whole: _saved(np.array([["a"] * 3] * 4)),
+    "NaN": lambda whole: _saved(np.full((4, 3), np.nan)),
+    "one row": lambda whole: _saved(np.ones(12)),
+    "dates": lambda whole: _saved(np.zeros((4, 3), "M8[s]")),
+    "cut": lambda whole: whole[:-5],
+    "no array": lambda whole: b"x" * 500,
+    "empty": lambda whole: b"",
+    "header": lambda whole: whole.replace(b"(4, 3)", b"(4,,3)"),
+    "absurd": lambda whole: whole.replace(b"(4, 3)", b"(99999999999, 3)"),
+    "code": lambda whole: whole.replace(b"'<f8'", b"print"),
+}
 
 
 def _saved(array):
@@ -165,4 +204,6 @@ def test_damaged_arrays_are_refused_in_a_short_line(tmp_path, damage):
     (tmp_path / "v.tokens.txt").write_text("a\nb\nc\nd\n")
     with pytest.raises(ValueError) as caught:
         load_vectors(tmp_path / "v.npy", ["[PAD]", "a", "b", "c", "d"])
-    assert str(tmp_path / "v.npy") in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert (
+        str(tmp_path / "v.npy") in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    )

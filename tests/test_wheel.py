@@ -11,19 +11,32 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from conftest import TINY_CONTREC, write_atomic_files
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "run_recbole_contrec.py", "recbole_contrec",
-           "properties", "tests")
+SOURCES = (
+    "pyproject.toml",
+    "setup.cfg",
+    "README.md",
+    "LICENSE",
+    "run_recbole_contrec.py",
+    "recbole_contrec",
+    "properties",
+    "tests",
+)
 
 
 def run(*command, cwd):
     """Run a command far from the checkout, without the paths that lead to it."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, timeout=600,
-                          env={**environment, "OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**environment, "OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
     assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
@@ -39,8 +52,19 @@ def wheel(tmp_path_factory):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy(ROOT / name, copy / name)
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder / "built",
-        copy, cwd=folder)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+        folder / "built",
+        copy,
+        cwd=folder,
+    )
     [built] = (folder / "built").iterdir()
     assert built.suffix == ".whl"
     return built
@@ -65,7 +89,9 @@ def installed(wheel, tmp_path_factory):
 def test_what_the_wheel_holds(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for kind in ("model", "dataset"):
-        wanted = {f"recbole_contrec/properties/{kind}/{path.name}" for path in (ROOT / "properties" / kind).glob("*.yaml")}
+        wanted = {
+            f"recbole_contrec/properties/{kind}/{path.name}" for path in (ROOT / "properties" / kind).glob("*.yaml")
+        }
         assert wanted and wanted <= names
     assert {"recbole_contrec/properties/overall.yaml", "recbole_contrec/properties/model/ContRec.yaml"} <= names
     modules = {str(path.relative_to(ROOT).as_posix()) for path in (ROOT / "recbole_contrec").rglob("*.py")}
@@ -80,8 +106,10 @@ def test_what_the_wheel_holds(wheel):
 
 def test_the_wheel_works_from_an_empty_folder(installed, tmp_path):
     python, purelib = installed
-    code = ("import recbole_contrec, recbole, sys; from recbole_contrec.settings.registry import package_properties as p; "
-            "print(recbole_contrec.__file__); print(p())")
+    code = (
+        "import recbole_contrec, recbole, sys; from recbole_contrec.settings.registry import package_properties as p; "
+        "print(recbole_contrec.__file__); print(p())"
+    )
     package, properties = map(Path, run(python, "-c", code, cwd=tmp_path).split("\n")[:2])
     assert package == purelib / "recbole_contrec" / "__init__.py"
     assert properties == purelib / "recbole_contrec" / "properties"
@@ -95,8 +123,15 @@ def test_the_wheel_works_from_an_empty_folder(installed, tmp_path):
 def test_the_installed_command_trains(installed, tmp_path):
     python, _ = installed
     write_atomic_files(tmp_path / "data")
-    run(python.parent / "recbole_contrec", "--model=ContRec", "--dataset=tiny", "--data_path=data", *TINY_CONTREC,
-        "--run_name=mine", cwd=tmp_path)
+    run(
+        python.parent / "recbole_contrec",
+        "--model=ContRec",
+        "--dataset=tiny",
+        "--data_path=data",
+        *TINY_CONTREC,
+        "--run_name=mine",
+        cwd=tmp_path,
+    )
     result = json.loads((tmp_path / "saved/mine/result.json").read_text())
     assert result["card"]["model"] == "ContRec" and result["card"]["users"] == 40 and result["epochs"] == 2
     assert (tmp_path / "saved/mine/best.safetensors").is_file()

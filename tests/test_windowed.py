@@ -16,9 +16,11 @@ def test_histories_of_targets_end_before_them(assembled):
     histories = targets.histories()
     assert len(histories) == len(targets.items) == model.count_targets(batch)
     found = sorted((row[row > 0].tolist(), item) for row, item in zip(histories, targets.items.tolist()))
-    wanted = sorted((items[:place + 1].tolist(), following[place].item())
-                    for items, following in zip(batch["item_id_list"], batch[NEXT_PREFIX + "item_id_list"])
-                    for place in following.nonzero()[:, 0].tolist())
+    wanted = sorted(
+        (items[: place + 1].tolist(), following[place].item())
+        for items, following in zip(batch["item_id_list"], batch[NEXT_PREFIX + "item_id_list"])
+        for place in following.nonzero()[:, 0].tolist()
+    )
     assert found == wanted
 
 
@@ -39,5 +41,9 @@ def test_repeats_cost_only_where_it_is_asked_for(assembled, model):
     difference = biased.full_sort_predict(rows) - plain.full_sort_predict(rows)
     seen = torch.zeros_like(difference).scatter(1, rows["item_id_list"], 1.0)
     torch.testing.assert_close(difference[:, 1:], bias * seen[:, 1:], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(biased.predict(rows), biased.full_sort_predict(rows).gather(1, rows["item_id"][:, None])[:, 0],
-                               atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        biased.predict(rows),
+        biased.full_sort_predict(rows).gather(1, rows["item_id"][:, None])[:, 0],
+        atol=1e-5,
+        rtol=1e-5,
+    )

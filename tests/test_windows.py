@@ -12,8 +12,11 @@ from recbole_contrec.errors import UserError
 
 def counted_positions(windows, offsets):
     """Flat positions of all targets, as often as windows count them."""
-    return Counter(position + 1 for start, length, context in zip(windows.start, windows.length, windows.context)
-                   for position in range(start + context, start + length))
+    return Counter(
+        position + 1
+        for start, length, context in zip(windows.start, windows.length, windows.context)
+        for position in range(start + context, start + length)
+    )
 
 
 @pytest.mark.parametrize("context", [0, 1, 4])
@@ -97,9 +100,12 @@ def test_batches_count_every_target_once_whatever_the_context(config_of):
     def targets(context):
         loader = load_data(config_of("ContRec", "--MAX_ITEM_LIST_LENGTH=6", f"--window_context={context}")).train
         loader.set_epoch(3)
-        return Counter(pair for batch in loader for user, row in zip(batch["user_id"].tolist(),
-                                                                     batch[NEXT_PREFIX + "item_id_list"].tolist())
-                       for pair in ((user, item) for item in row if item))
+        return Counter(
+            pair
+            for batch in loader
+            for user, row in zip(batch["user_id"].tolist(), batch[NEXT_PREFIX + "item_id_list"].tolist())
+            for pair in ((user, item) for item in row if item)
+        )
 
     assert targets(0) == targets(3)
 
@@ -125,8 +131,11 @@ def test_windows_move_from_epoch_to_epoch_unless_they_shall_not(config_of):
     def windows(epoch, *settings):
         loader = load_data(config_of("ContRec", "--MAX_ITEM_LIST_LENGTH=6", *settings)).train
         loader.set_epoch(epoch)
-        return sorted(row[:length] for batch in loader
-                      for row, length in zip(batch["item_id_list"].tolist(), batch["item_length"].tolist()))
+        return sorted(
+            row[:length]
+            for batch in loader
+            for row, length in zip(batch["item_id_list"].tolist(), batch["item_length"].tolist())
+        )
 
     assert windows(1) != windows(2)
     assert windows(1, "--window_shift=False") == windows(2, "--window_shift=False")

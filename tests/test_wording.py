@@ -24,9 +24,13 @@ def sentence(wordings, *words):
 def test_every_row_draws_a_wording_in_training(wordings):
     drawn = wordings.train()(300)
     assert drawn.shape == (300, 4, 8) and wordings.length == 4
-    known = torch.stack([sentence(wordings, "suggest", "the", "next", "item"),
-                         sentence(wordings, "", "what", "comes", "next"),  # a blank in front of a shorter one
-                         sentence(wordings, "the", "user", "likes", "what")])
+    known = torch.stack(
+        [
+            sentence(wordings, "suggest", "the", "next", "item"),
+            sentence(wordings, "", "what", "comes", "next"),  # a blank in front of a shorter one
+            sentence(wordings, "the", "user", "likes", "what"),
+        ]
+    )
     which = (drawn[:, None] == known).all((2, 3))
     assert (which.sum(1) == 1).all() and (which.sum(0) > 50).all()
 
@@ -44,10 +48,16 @@ def test_the_held_out_wording_learns_from_the_others(wordings):
     assert (gradient.abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("trained, held_out, message", [
-    (TRAINED, "what comes after", "has the words after"), (TRAINED, "?", "must have words"),
-    (TRAINED, "What comes next!", "not those of a training wording"), ([], None, "at least one sentence"),
-    (["!"], None, "at least one word")])
+@pytest.mark.parametrize(
+    "trained, held_out, message",
+    [
+        (TRAINED, "what comes after", "has the words after"),
+        (TRAINED, "?", "must have words"),
+        (TRAINED, "What comes next!", "not those of a training wording"),
+        ([], None, "at least one sentence"),
+        (["!"], None, "at least one word"),
+    ],
+)
 def test_wordings_that_make_no_sense(trained, held_out, message):
     with pytest.raises(ValueError, match=message):
         Wordings(trained, held_out, 8)

@@ -24,6 +24,25 @@ from recbole_contrec.backbone.t5_writer import T5Writer
 from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
 from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words_of
 
-__all__ = ["Answers", "Branches", "CausalDecoder", "Encoded", "EncoderDecoder", "Generated", "Layout", "KeyValueCache",
-           "PretrainedDecoder", "PretrainedModel", "PretrainedT5", "Prompt", "T5Writer", "Vocabulary", "VocabularyWordings",
-           "Wordings", "Words", "length_groups", "rows_at_once", "words_of"]
+__all__ = [
+    "Answers",
+    "Branches",
+    "CausalDecoder",
+    "Encoded",
+    "EncoderDecoder",
+    "Generated",
+    "Layout",
+    "KeyValueCache",
+    "PretrainedDecoder",
+    "PretrainedModel",
+    "PretrainedT5",
+    "Prompt",
+    "T5Writer",
+    "Vocabulary",
+    "VocabularyWordings",
+    "Wordings",
+    "Words",
+    "length_groups",
+    "rows_at_once",
+    "words_of",
+]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from recbole_contrec.errors import UserError, did_you_mean
 
-SAMPLED = 8              # values of a frozen parameter that stand in the mark
-ROUNDING = 2.0 ** -8     # how far these may differ, for weights loaded in another dtype: bfloat16 has 8 bits
+SAMPLED = 8  # values of a frozen parameter that stand in the mark
+ROUNDING = 2.0**-8  # how far these may differ, for weights loaded in another dtype: bfloat16 has 8 bits
 
 
 def add_adapters(model: nn.Module, rank: int, alpha: float, dropout: float, targets: str | Sequence[str]) -> nn.Module:
@@ -40,15 +40,21 @@ def add_adapters(model: nn.Module, rank: int, alpha: float, dropout: float, targ
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise UserError(f"lora_rank={rank} needs peft: pip install 'recbole_contrec[llm]', or train all weights with "
-                        "lora_rank=0") from error
+        raise UserError(
+            f"lora_rank={rank} needs peft: pip install 'recbole_contrec[llm]', or train all weights with lora_rank=0"
+        ) from error
     if isinstance(targets, str) and targets not in ("all-linear", "default"):
         targets = [targets]
     if not isinstance(targets, str):
         _check_names(model, targets)
     task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-    settings = LoraConfig(task_type=task, r=rank, lora_alpha=alpha, lora_dropout=dropout,
-                          target_modules=None if targets == "default" else targets)
+    settings = LoraConfig(
+        task_type=task,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=None if targets == "default" else targets,
+    )
     try:
         return get_peft_model(model, settings)
     except ValueError as error:
@@ -79,8 +85,10 @@ def pack_mark(name: str, words: str, alpha: float | None, frozen: Iterable[Tenso
         alpha: of the adapters, None without these; their weights do not show it.
         frozen: the weights that stay as they are. Few values of each say whether they are the same, in any dtype.
     """
-    return torch.frombuffer(bytearray(json.dumps({
-        "base": name, "words": words, "alpha": alpha, "weights": _sample(frozen)}).encode()), dtype=torch.uint8)
+    return torch.frombuffer(
+        bytearray(json.dumps({"base": name, "words": words, "alpha": alpha, "weights": _sample(frozen)}).encode()),
+        dtype=torch.uint8,
+    )
 
 
 def check_mark(packed: Tensor, name: str, words: str, alpha: float | None, frozen: Iterable[Tensor]) -> None:

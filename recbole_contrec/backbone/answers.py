@@ -18,10 +18,10 @@ from recbole_contrec.backbone.vocabulary import Encoded
 class Branches(NamedTuple):
     """A forward pass over prompts and the answers behind some of their positions."""
 
-    states: Tensor      # [B, S, D]     of the prompt, as without answers
-    said: Tensor        # [B, Q, A, D]  states that predict the words of an answer, zero behind its end
-    numbers: Tensor     # [B, Q, A]     these words
-    real: Tensor        # [B, Q, A]     false behind the end
+    states: Tensor  # [B, S, D]     of the prompt, as without answers
+    said: Tensor  # [B, Q, A, D]  states that predict the words of an answer, zero behind its end
+    numbers: Tensor  # [B, Q, A]     these words
+    real: Tensor  # [B, Q, A]     false behind the end
 
     def first(self, count: int) -> "Branches":
         """The first ``count`` answers of every row."""
@@ -41,26 +41,26 @@ class Branches(NamedTuple):
 class Generated(NamedTuple):
     """Answers in a model's own words."""
 
-    answers: Encoded    # [B, Q, A] and [B, Q]; the end mark stands behind the end as well
-    states: Tensor      # [B, Q, D]     mean of the states that their words came from
+    answers: Encoded  # [B, Q, A] and [B, Q]; the end mark stands behind the end as well
+    states: Tensor  # [B, Q, D]     mean of the states that their words came from
 
 
 class _Level(NamedTuple):
     """The words at one place of all distinct texts, a node for every beginning of a text. All texts end with the end mark,
     so that a node either goes on or is the end of one text."""
 
-    parents: Tensor     # [W]           among the nodes of the level above that go on
-    numbers: Tensor     # [W]           the word that leads here
-    on: Tensor          # [W']          nodes that go on
-    over: Tensor        # [W - W']      nodes at which a text ends
-    texts: Tensor       # [W - W']      numbers of these texts
+    parents: Tensor  # [W]           among the nodes of the level above that go on
+    numbers: Tensor  # [W]           the word that leads here
+    on: Tensor  # [W']          nodes that go on
+    over: Tensor  # [W - W']      nodes at which a text ends
+    texts: Tensor  # [W - W']      numbers of these texts
 
 
 class _Distinct(NamedTuple):
     """The different texts among all answers, in parts that are read one after the other: each a trie of its own."""
 
     n_texts: int
-    text_of: Tensor     # [N]
+    text_of: Tensor  # [N]
     parts: list[list[_Level]]
 
 
@@ -79,8 +79,8 @@ class Answers(nn.Module):
         ValueError: no item has a text.
     """
 
-    MEMORY = 2 ** 25  # word scores computed at once, as a number of floats
-    PLACES = 2 ** 27  # of a mask at once, by which the beginnings of a part of the texts see each other, a byte each
+    MEMORY = 2**25  # word scores computed at once, as a number of floats
+    PLACES = 2**27  # of a mask at once, by which the beginnings of a part of the texts see each other, a byte each
     PART = 1024  # beginnings of texts that are read together, about: each is compared with all others of its part
 
     def __init__(self, encoded: Encoded, hidden_size: int):
@@ -130,7 +130,7 @@ class Answers(nn.Module):
     def _texts(self) -> "_Distinct":
         if self._distinct is None or self._distinct.text_of.device != self.numbers.device:
             keys = self.numbers.masked_fill(~Encoded(self.numbers, self.lengths).real(), -1)
-            distinct, text_of = keys.unique(dim=0, return_inverse=True)           # [1 + texts, A], no text comes first
+            distinct, text_of = keys.unique(dim=0, return_inverse=True)  # [1 + texts, A], no text comes first
             self._distinct = _Distinct(len(distinct) - 1, text_of, _parts(distinct[1:], self.PART))
         return self._distinct
 
@@ -152,16 +152,17 @@ class Answers(nn.Module):
 
     def read_words(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, answers: Encoded) -> Branches:
         """:meth:`read_along` with any answers: numbers [B, Q, A], lengths [B, Q]. Only words that there are take a position."""
-        numbers, real = answers.numbers, answers.real()                           # [B, Q, A]
+        numbers, real = answers.numbers, answers.real()  # [B, Q, A]
         trunk, packed = prompt.shape[1], _packed(begins, real)
-        row, answer, word = real.nonzero(as_tuple=True)                           # [n]
-        before = backbone.read(numbers[row, answer, (word - 1).clamp(min=0)])     # [n, D]
+        row, answer, word = real.nonzero(as_tuple=True)  # [n]
+        before = backbone.read(numbers[row, answer, (word - 1).clamp(min=0)])  # [n, D]
         vectors = torch.where((word == 0)[:, None], self.begin.to(before.dtype), before)
         branches = prompt.new_zeros(*packed.begins.shape, prompt.shape[2]).index_put(
-            (row, packed.place[row, answer, word]), vectors.to(prompt.dtype))     # [B, W, D]
+            (row, packed.place[row, answer, word]), vectors.to(prompt.dtype)
+        )  # [B, W, D]
         positions, visible = _laid_out(trunk, packed)
-        states = backbone(torch.cat([prompt, branches], dim=1), positions, visible, trunk)      # [B, S + W, D]
-        said = states_of(states[:, trunk:], packed.place.flatten(1)).unflatten(1, real.shape[1:])   # [B, Q, A, D]
+        states = backbone(torch.cat([prompt, branches], dim=1), positions, visible, trunk)  # [B, S + W, D]
+        said = states_of(states[:, trunk:], packed.place.flatten(1)).unflatten(1, real.shape[1:])  # [B, Q, A, D]
         return Branches(states[:, :trunk], said.masked_fill(~real[..., None], 0.0), numbers, real)
 
     # what is said
@@ -182,10 +183,10 @@ class Answers(nn.Module):
         found = self.begin.new_zeros(batch, 1 + n_texts)
         for levels in parts:
             inputs, parents, reached = self.begin.expand(batch, 1, -1), branch[:, None], memory
-            so_far = self.begin.new_zeros(batch, 1)                               # [B, W'], of the nodes that go on
+            so_far = self.begin.new_zeros(batch, 1)  # [B, W'], of the nodes that go on
             for level in levels:
-                states, reached = backbone.step(reached, inputs, parents)         # [B, W', D]
-                log_probs = so_far[:, level.parents] + self._next(backbone, states, level)      # [B, W]
+                states, reached = backbone.step(reached, inputs, parents)  # [B, W', D]
+                log_probs = so_far[:, level.parents] + self._next(backbone, states, level)  # [B, W]
                 found[:, level.texts] = log_probs[:, level.over]
                 so_far = log_probs[:, level.on]
                 inputs = backbone.read(level.numbers[level.on]).expand(batch, -1, -1)
@@ -198,7 +199,7 @@ class Answers(nn.Module):
         """Log-probabilities of the words of a level after the nodes above it: states [B, W', D] -> [B, W]."""
         rows = []
         for part in states.split(max(1, self.MEMORY // (states.shape[1] * backbone.n_words))):
-            log_probs = backbone.word_logits(part).float().log_softmax(-1)        # [b, W', V]
+            log_probs = backbone.word_logits(part).float().log_softmax(-1)  # [b, W', V]
             rows.append(log_probs[:, level.parents, level.numbers])
         return torch.cat(rows)
 
@@ -207,8 +208,16 @@ class Answers(nn.Module):
         return 1 + (self.longest - 1) * beams
 
     @torch.no_grad()
-    def generate(self, backbone: nn.Module, memory: KeyValueCache, branches: Tensor, end: int, beams: int = 1,
-                 temperature: float = 0.0, generator: torch.Generator | None = None) -> "Generated":
+    def generate(
+        self,
+        backbone: nn.Module,
+        memory: KeyValueCache,
+        branches: Tensor,
+        end: int,
+        beams: int = 1,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> "Generated":
         """Write an answer behind each of some branches, until the end mark.
 
         Args:
@@ -222,28 +231,30 @@ class Answers(nn.Module):
                 Without it every branch has its own.
         """
         batch, n_answers = branches.shape
-        said = self.numbers.new_zeros(batch, n_answers, 1, 0)                     # [B, Q, W, words so far]
-        scores = self.begin.new_zeros(batch, n_answers, 1)                        # [B, Q, W]
-        alive, total = torch.ones_like(scores, dtype=torch.bool), scores[..., None]    # of the states, [B, Q, W, D]
+        said = self.numbers.new_zeros(batch, n_answers, 1, 0)  # [B, Q, W, words so far]
+        scores = self.begin.new_zeros(batch, n_answers, 1)  # [B, Q, W]
+        alive, total = torch.ones_like(scores, dtype=torch.bool), scores[..., None]  # of the states, [B, Q, W, D]
         length = torch.zeros_like(scores, dtype=torch.long)
         inputs, parents = self.begin.expand(batch, n_answers, -1), branches
         while said.shape[3] < self.longest and alive[:, :, 0].any():  # what is ahead and has ended is not overtaken
-            state, memory = backbone.step(memory, inputs, parents)                # [B, Q W, D]
-            state = state.unflatten(1, (n_answers, -1))                           # [B, Q, W, D]
+            state, memory = backbone.step(memory, inputs, parents)  # [B, Q W, D]
+            state = state.unflatten(1, (n_answers, -1))  # [B, Q, W, D]
             total, length = total + state * alive[..., None], length + alive
-            log_probs = backbone.word_logits(state).float().log_softmax(-1)       # [B, Q, W, V]
+            log_probs = backbone.word_logits(state).float().log_softmax(-1)  # [B, Q, W, V]
             if temperature:
                 log_probs = log_probs / temperature + _gumbel(log_probs, generator)
             words = log_probs.shape[-1]
             log_probs = log_probs.masked_fill(~alive[..., None], -torch.inf)
-            log_probs[..., end] = log_probs[..., end].masked_fill(~alive, 0.0)    # an answer that has ended stays as it is
-            ahead = (scores[..., None] + log_probs).flatten(2)                    # [B, Q, W V]
-            scores, best = ahead.topk(min(beams, ahead.shape[2]), dim=2)          # [B, Q, W']
+            log_probs[..., end] = log_probs[..., end].masked_fill(
+                ~alive, 0.0
+            )  # an answer that has ended stays as it is
+            ahead = (scores[..., None] + log_probs).flatten(2)  # [B, Q, W V]
+            scores, best = ahead.topk(min(beams, ahead.shape[2]), dim=2)  # [B, Q, W']
             beam, word = best // words, best % words
             alive, length = alive.gather(2, beam) & (word != end), length.gather(2, beam)
             said, total = (part.gather(2, beam[..., None].expand(-1, -1, -1, part.shape[3])) for part in (said, total))
             said = torch.cat([said, word[..., None]], dim=3)
-            inputs = backbone.read(word).flatten(1, 2)                            # [B, Q W', D]
+            inputs = backbone.read(word).flatten(1, 2)  # [B, Q W', D]
             parents = (state.shape[2] * torch.arange(n_answers, device=word.device)[:, None] + beam).flatten(1)
         numbers = F.pad(said[:, :, 0], (0, self.longest - said.shape[3]), value=end)
         return Generated(Encoded(numbers, length[:, :, 0]), total[:, :, 0] / length[:, :, 0, None])
@@ -262,22 +273,26 @@ def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
 class _Packed(NamedTuple):
     """The words of all answers of a row beside each other, W places a row."""
 
-    place: Tensor       # [B, Q, A]     of every word; of what is no word any place
-    begins: Tensor      # [B, W]        position that the answer of a place begins behind; 0 for the padding at the end
-    answer: Tensor      # [B, W]        number of that answer; -1 for the padding
-    word: Tensor        # [B, W]        which of its words stands there
+    place: Tensor  # [B, Q, A]     of every word; of what is no word any place
+    begins: Tensor  # [B, W]        position that the answer of a place begins behind; 0 for the padding at the end
+    answer: Tensor  # [B, W]        number of that answer; -1 for the padding
+    word: Tensor  # [B, W]        which of its words stands there
 
 
 def _packed(begins: Tensor, real: Tensor) -> _Packed:
     """Places for answers behind some positions [B, Q], whose words are these [B, Q, A]."""
-    lengths = real.sum(2)                                                         # [B, Q]
-    size = max(int(lengths.sum(1).max()), 1)                                      # W
+    lengths = real.sum(2)  # [B, Q]
+    size = max(int(lengths.sum(1).max()), 1)  # W
     place = (lengths.cumsum(1) - lengths)[..., None] + torch.arange(real.shape[2], device=real.device)
     row, answer, word = real.nonzero(as_tuple=True)
     at = row, place[row, answer, word]
     none = begins.new_zeros(len(begins), size)
-    return _Packed(place.clamp(max=size - 1), none.index_put(at, begins[row, answer]), (none - 1).index_put(at, answer),
-                   none.index_put(at, word))
+    return _Packed(
+        place.clamp(max=size - 1),
+        none.index_put(at, begins[row, answer]),
+        (none - 1).index_put(at, answer),
+        none.index_put(at, word),
+    )
 
 
 def _laid_out(trunk: int, packed: _Packed) -> tuple[Tensor, Tensor]:
@@ -292,9 +307,9 @@ def _laid_out(trunk: int, packed: _Packed) -> tuple[Tensor, Tensor]:
     begins, answer, word = packed.begins, packed.answer, packed.word
     places = torch.arange(trunk, device=begins.device)
     positions = torch.cat([places.expand(len(begins), -1), begins + 1 + word], dim=1)
-    causal = (places <= places[:, None]).expand(len(begins), -1, -1)              # [B, S, S]
-    history = places <= begins[..., None]                                         # [B, W, S]
-    own = (answer[:, :, None] == answer[:, None]) & (word[:, None] <= word[:, :, None])     # [B, W, W]
+    causal = (places <= places[:, None]).expand(len(begins), -1, -1)  # [B, S, S]
+    history = places <= begins[..., None]  # [B, W, S]
+    own = (answer[:, :, None] == answer[:, None]) & (word[:, None] <= word[:, :, None])  # [B, W, W]
     above = F.pad(causal, (0, word.shape[1]))
     return positions, torch.cat([above, torch.cat([history, own], dim=2)], dim=1)
 
@@ -302,7 +317,7 @@ def _laid_out(trunk: int, packed: _Packed) -> tuple[Tensor, Tensor]:
 def _parts(texts: Tensor, beginnings: int) -> list[list[_Level]]:
     """Different texts [n, A] in rising order, cut into tries of so many beginnings each, about; text i gets the number i + 1."""
     same = (texts[1:] == texts[:-1]) & (texts[1:] >= 0)
-    new = (texts[1:] >= 0).sum(1) - same.long().cumprod(1).sum(1)                 # beginnings that the text before has not
+    new = (texts[1:] >= 0).sum(1) - same.long().cumprod(1).sum(1)  # beginnings that the text before has not
     new = F.pad(new, (1, 0), value=int((texts[0] >= 0).sum())).cumsum(0) // beginnings
     sizes = new.unique_consecutive(return_counts=True)[1].tolist()
     starts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
@@ -317,15 +332,23 @@ def _beginnings(levels: list[_Level]) -> int:
 def _levels(texts: Tensor, first: int) -> list[_Level]:
     """The trie of different texts [n, A], -1 behind their ends; they are numbered from ``first`` on."""
     device, width = texts.device, int(texts.max()) + 1
-    levels, node, alive = [], torch.zeros(len(texts), dtype=torch.long, device=device), torch.arange(len(texts), device=device)
-    ends = F.pad(texts[:, 1:] < 0, (0, 1), value=True)                            # [n, A]
+    levels, node, alive = (
+        [],
+        torch.zeros(len(texts), dtype=torch.long, device=device),
+        torch.arange(len(texts), device=device),
+    )
+    ends = F.pad(texts[:, 1:] < 0, (0, 1), value=True)  # [n, A]
     for depth in range(texts.shape[1]):
         # In order of (node, word) the children of a node stand together, and their places number this level.
-        edges, child = (node[alive] * width + texts[alive, depth]).unique(return_inverse=True)  # [W], of every text alive
+        edges, child = (node[alive] * width + texts[alive, depth]).unique(
+            return_inverse=True
+        )  # [W], of every text alive
         stops = ends[alive, depth]
         on = torch.ones(len(edges), dtype=torch.bool, device=device)
         on[child[stops]] = False
-        levels.append(_Level(edges // width, edges % width, on.nonzero().squeeze(1), child[stops], alive[stops] + first))
+        levels.append(
+            _Level(edges // width, edges % width, on.nonzero().squeeze(1), child[stops], alive[stops] + first)
+        )
         if stops.all():
             break
         node[alive] = (on.cumsum(0) - 1)[child]

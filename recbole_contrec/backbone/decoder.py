@@ -4,13 +4,13 @@ recbole_contrec.backbone.decoder
 A causal transformer fed with vectors instead of words, built from a transformers configuration.
 """
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
 
 # Added to an attention score, this leaves a weight of exactly 0. It is finite in every dtype, also behind a cast of
 # autocast, so a place that sees nothing (padding) gets a state without meaning, not NaN.
@@ -40,13 +40,13 @@ class KeyValueCache(NamedTuple):
     @classmethod
     def after(cls, inputs: Tensor, at: Tensor, cache: Any) -> "KeyValueCache":
         """Of branches behind positions [B, Q] of prompts [B, S, D]."""
-        seen = torch.arange(inputs.shape[1], device=at.device) <= at[..., None]   # [B, Q, S]
+        seen = torch.arange(inputs.shape[1], device=at.device) <= at[..., None]  # [B, Q, S]
         return cls(cache, seen, at + 1)
 
     def grown(self, parents: Tensor) -> Tensor:
         """What the W branches of the next step see, after their parents [B, W]: these and themselves, [B, W, S + W]."""
         batch, width = parents.shape
-        seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.seen.shape[2]))    # [B, W, S]
+        seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.seen.shape[2]))  # [B, W, S]
         own = torch.eye(width, dtype=torch.bool, device=seen.device).expand(batch, -1, -1)
         return torch.cat([seen, own], dim=2)
 
@@ -72,7 +72,7 @@ class PromptDropout(nn.Dropout):
     def forward(self, states: Tensor) -> Tensor:
         if self._prompt is None or not self.training:
             return super().forward(states)
-        return torch.cat([super().forward(states[:, :self._prompt]), states[:, self._prompt:]], dim=1)
+        return torch.cat([super().forward(states[:, : self._prompt]), states[:, self._prompt :]], dim=1)
 
 
 class CausalDecoder(nn.Module):
@@ -95,24 +95,46 @@ class CausalDecoder(nn.Module):
         ValueError: ``n_heads`` does not divide ``hidden_size``, or a prompt is too long.
     """
 
-    POSITIONS = 2 ** 18  # of prompts that are read at once where nothing is learned: what bounds the memory
+    POSITIONS = 2**18  # of prompts that are read at once where nothing is learned: what bounds the memory
 
-    def __init__(self, hidden_size: int, n_layers: int, n_heads: int, max_positions: int, dropout: float = 0.0,
-                 intermediate_size: int | None = None, n_words: int = 0, says: bool = False):
+    def __init__(
+        self,
+        hidden_size: int,
+        n_layers: int,
+        n_heads: int,
+        max_positions: int,
+        dropout: float = 0.0,
+        intermediate_size: int | None = None,
+        n_words: int = 0,
+        says: bool = False,
+    ):
         super().__init__()
         if hidden_size % n_heads:
             raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
         from transformers import GPT2Config, GPT2Model  # slow import, needed by this class only
 
         self.max_positions = max_positions
-        self.transformer = GPT2Model(GPT2Config(
-            vocab_size=1, n_positions=max_positions, n_embd=hidden_size, n_layer=n_layers, n_head=n_heads,
-            n_inner=intermediate_size, activation_function="gelu_pytorch_tanh", embd_pdrop=dropout,
-            resid_pdrop=dropout,
-            # The usual 0.02 is made for widths near 768; at 64 it starves the first epochs. This is PyTorch's own scale.
-            initializer_range=(3 * hidden_size) ** -0.5,
-            # With attention dropout the fused kernel is not available on CPUs, and [B, heads, S, S] is stored.
-            attn_pdrop=0.0, use_cache=False, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None))
+        self.transformer = GPT2Model(
+            GPT2Config(
+                vocab_size=1,
+                n_positions=max_positions,
+                n_embd=hidden_size,
+                n_layer=n_layers,
+                n_head=n_heads,
+                n_inner=intermediate_size,
+                activation_function="gelu_pytorch_tanh",
+                embd_pdrop=dropout,
+                resid_pdrop=dropout,
+                # The usual 0.02 is made for widths near 768; at 64 it starves the first epochs. This is PyTorch's own scale.
+                initializer_range=(3 * hidden_size) ** -0.5,
+                # With attention dropout the fused kernel is not available on CPUs, and [B, heads, S, S] is stored.
+                attn_pdrop=0.0,
+                use_cache=False,
+                attn_implementation="sdpa",
+                bos_token_id=None,
+                eos_token_id=None,
+            )
+        )
         del self.transformer.wte  # the prompt gives vectors, never word numbers
         self.dropout = PromptDropout(dropout)
         self.transformer.drop = self.dropout
@@ -133,8 +155,9 @@ class CausalDecoder(nn.Module):
         """Scores (logits) of the next word: [..., D] -> [..., V]."""
         return self.said(states)
 
-    def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None,
-                prompt: int | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None, prompt: int | None = None
+    ) -> Tensor:
         """States of a prompt, or of a prompt with branches: several ways to go on that stand behind it one after the
         other, each numbered on from where it branches off and blind to the others.
 
@@ -148,12 +171,12 @@ class CausalDecoder(nn.Module):
             Tensor: final states [B, S, D]; without ``visible``, row ``s`` has seen places ``0..s``.
         """
         if positions is None and visible is None:
-            positions = self._positions(inputs)[None]                             # [1, S]
+            positions = self._positions(inputs)[None]  # [1, S]
             return self.transformer(inputs_embeds=inputs, position_ids=positions).last_hidden_state
-        positions, mask = branch_masks(inputs, positions, visible)                # [B, S], [B, 1, S, S]
+        positions, mask = branch_masks(inputs, positions, visible)  # [B, S], [B, 1, S, S]
         check_length(int(positions.max()) + 1, self.max_positions)
         with self.dropout.up_to(prompt):
-            hidden = self.dropout(inputs + self.transformer.wpe(positions))       # [B, S, D]
+            hidden = self.dropout(inputs + self.transformer.wpe(positions))  # [B, S, D]
             # Block by block: GPT2Model takes no such mask in older transformers.
             for block in self.transformer.h:
                 hidden = self._block_from(block, hidden, *self._keys_and_values(block, hidden), mask)
@@ -190,8 +213,9 @@ class CausalDecoder(nn.Module):
             tuple: final states [B, Q, D], and a memory with a branch for each of them.
         """
         cache = []
-        states = self._states_at(inputs, at, shared, lambda *both: cache.append(
-            tuple(F.pad(part, (0, 0, 0, room)) for part in both)))
+        states = self._states_at(
+            inputs, at, shared, lambda *both: cache.append(tuple(F.pad(part, (0, 0, 0, room)) for part in both))
+        )
         return states, KeyValueCache.after(inputs, at, cache)
 
     @torch.no_grad()
@@ -207,35 +231,38 @@ class CausalDecoder(nn.Module):
             tuple: final states [B, W, D], and the memory of the W branches.
         """
         before, after = memory.seen.shape[2], memory.seen.shape[2] + inputs.shape[1]
-        seen = memory.grown(parents)                                              # [B, W, S + W]
-        position = memory.position.gather(1, parents)                             # [B, W]
-        hidden = inputs + self.transformer.wpe(position)                          # [B, W, D]
+        seen = memory.grown(parents)  # [B, W, S + W]
+        position = memory.position.gather(1, parents)  # [B, W]
+        hidden = inputs + self.transformer.wpe(position)  # [B, W, D]
         for block, (keys, values) in zip(self.transformer.h, memory.cache):
             keys, values = keys[:, :, :after], values[:, :, :after]
             keys[:, :, before:], values[:, :, before:] = self._keys_and_values(block, hidden)
             hidden = self._block_from(block, hidden, keys, values, seen[:, None])
         return self.transformer.ln_f(hidden), memory._replace(seen=seen, position=position + 1)
 
-    def _states_at(self, inputs: Tensor, at: Tensor, shared: int,
-                   keep: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
+    def _states_at(
+        self, inputs: Tensor, at: Tensor, shared: int, keep: Callable[[Tensor, Tensor], None] | None = None
+    ) -> Tensor:
         """:meth:`states_at`; ``keep`` gets the keys and values of every block, [B, heads, S, D / heads] each."""
         batch, positions = len(inputs), self._positions(inputs)
-        hidden = inputs + self.transformer.wpe(positions)                         # [B, S, D]
+        hidden = inputs + self.transformer.wpe(positions)  # [B, S, D]
         shared = worth_sharing(inputs, shared)
-        front, hidden = hidden[:1, :shared], hidden[:, shared:]                   # [1, P, D], [B, S - P, D]
-        past = positions <= positions[shared:, None] if shared else None          # [S - P, S]
+        front, hidden = hidden[:1, :shared], hidden[:, shared:]  # [1, P, D], [B, S - P, D]
+        past = positions <= positions[shared:, None] if shared else None  # [S - P, S]
         for number, block in enumerate(self.transformer.h, 1):
             keys, values = self._keys_and_values(block, hidden)
             if shared:
                 own = self._keys_and_values(block, front)
-                keys, values = (torch.cat([first.expand(batch, -1, -1, -1), rest], dim=2)
-                                for first, rest in zip(own, (keys, values)))      # [B, heads, S, D / heads]
+                keys, values = (
+                    torch.cat([first.expand(batch, -1, -1, -1), rest], dim=2)
+                    for first, rest in zip(own, (keys, values))
+                )  # [B, heads, S, D / heads]
                 front = self._block_from(block, front, *own)
             if keep is not None:
                 keep(keys, values)
             if number == len(self.transformer.h):  # nothing reads the final block's other states
-                hidden = states_of(hidden, at - shared)                           # [B, Q, D]
-                past = (positions <= at[..., None])[:, None]                      # [B, 1, Q, S]
+                hidden = states_of(hidden, at - shared)  # [B, Q, D]
+                past = (positions <= at[..., None])[:, None]  # [B, 1, Q, S]
             hidden = self._block_from(block, hidden, keys, values, past)
         return self.transformer.ln_f(hidden)
 
@@ -243,8 +270,8 @@ class CausalDecoder(nn.Module):
     def _keys_and_values(block, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """What a block's attention sees of ``hidden`` [B, S, D]: [B, heads, S, D / heads] each."""
         attention, width = block.attn, hidden.shape[-1]
-        weight, bias = attention.c_attn.weight[:, width:], attention.c_attn.bias[width:]    # of query, key, value
-        both = (block.ln_1(hidden) @ weight + bias).chunk(2, dim=-1)              # [B, S, D] each
+        weight, bias = attention.c_attn.weight[:, width:], attention.c_attn.bias[width:]  # of query, key, value
+        both = (block.ln_1(hidden) @ weight + bias).chunk(2, dim=-1)  # [B, S, D] each
         return tuple(part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both)
 
     @staticmethod
@@ -253,11 +280,11 @@ class CausalDecoder(nn.Module):
         to the scores) says of the keys and values [B, heads, S, D / heads]; without a mask they are all S positions, each
         with its past."""
         attention, width = block.attn, own.shape[-1]
-        weight, bias = attention.c_attn.weight[:, :width], attention.c_attn.bias[:width]    # of query, key, value
+        weight, bias = attention.c_attn.weight[:, :width], attention.c_attn.bias[:width]  # of query, key, value
         query = torch.addmm(bias, block.ln_1(own).flatten(0, 1), weight).view_as(own)
-        query = query.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)    # [B, heads, W, D / heads]
+        query = query.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # [B, heads, W, D / heads]
         found = F.scaled_dot_product_attention(query, keys, values, mask, is_causal=mask is None)
-        own = own + attention.resid_dropout(attention.c_proj(found.transpose(1, 2).flatten(2)))    # [B, W, D]
+        own = own + attention.resid_dropout(attention.c_proj(found.transpose(1, 2).flatten(2)))  # [B, W, D]
         return own + block.mlp(block.ln_2(own))
 
     def _positions(self, inputs: Tensor) -> Tensor:

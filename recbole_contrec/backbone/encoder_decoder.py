@@ -31,10 +31,17 @@ class EncoderDecoder(nn.Module):
         ValueError: ``n_heads`` does not divide ``hidden_size``.
     """
 
-    POSITIONS = 2 ** 18  # of prompts that are read at once where nothing is learned: what bounds the memory
+    POSITIONS = 2**18  # of prompts that are read at once where nothing is learned: what bounds the memory
 
-    def __init__(self, hidden_size: int, n_layers: int, n_heads: int, answer_length: int, dropout: float = 0.0,
-                 intermediate_size: int | None = None):
+    def __init__(
+        self,
+        hidden_size: int,
+        n_layers: int,
+        n_heads: int,
+        answer_length: int,
+        dropout: float = 0.0,
+        intermediate_size: int | None = None,
+    ):
         super().__init__()
         self.transformer = compact_t5(hidden_size, n_layers, n_heads, dropout, intermediate_size)
         self.answer_length = answer_length
@@ -57,8 +64,14 @@ class EncoderDecoder(nn.Module):
         return answer_states(self.transformer, inputs, length, self.answer)
 
 
-def compact_t5(hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0.0, intermediate_size: int | None = None,
-               head_width: int | None = None) -> nn.Module:
+def compact_t5(
+    hidden_size: int,
+    n_layers: int,
+    n_heads: int,
+    dropout: float = 0.0,
+    intermediate_size: int | None = None,
+    head_width: int | None = None,
+) -> nn.Module:
     """A ``T5Model`` of transformers with random weights and without word tables: prompts give vectors, never word numbers.
 
     Args:
@@ -76,10 +89,20 @@ def compact_t5(hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0
         raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
     from transformers import T5Config, T5Model  # slow import, needed here only
 
-    model = T5Model(T5Config(
-        vocab_size=1, d_model=hidden_size, d_kv=head_width or hidden_size // n_heads,
-        d_ff=intermediate_size or 4 * hidden_size, num_layers=n_layers, num_decoder_layers=n_layers, num_heads=n_heads,
-        dropout_rate=dropout, feed_forward_proj="relu", use_cache=False))
+    model = T5Model(
+        T5Config(
+            vocab_size=1,
+            d_model=hidden_size,
+            d_kv=head_width or hidden_size // n_heads,
+            d_ff=intermediate_size or 4 * hidden_size,
+            num_layers=n_layers,
+            num_decoder_layers=n_layers,
+            num_heads=n_heads,
+            dropout_rate=dropout,
+            feed_forward_proj="relu",
+            use_cache=False,
+        )
+    )
     del model.shared, model.encoder.embed_tokens, model.decoder.embed_tokens
     return model
 
@@ -87,8 +110,11 @@ def compact_t5(hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0
 def answer_states(model: nn.Module, inputs: Tensor, length: Tensor, answer: Tensor) -> Tensor:
     """One pass through a T5 of transformers: inputs [B, S, D], real positions [B], what the decoder reads [P, D] -> final
     states [B, P, D]."""
-    visible = (torch.arange(inputs.shape[1], device=inputs.device) < length[:, None]).long()     # [B, S]
+    visible = (torch.arange(inputs.shape[1], device=inputs.device) < length[:, None]).long()  # [B, S]
     encoded = model.encoder(inputs_embeds=inputs, attention_mask=visible)
     return model.decoder(
-        inputs_embeds=answer.expand(len(inputs), -1, -1), encoder_hidden_states=encoded.last_hidden_state,
-        encoder_attention_mask=visible, use_cache=False).last_hidden_state
+        inputs_embeds=answer.expand(len(inputs), -1, -1),
+        encoder_hidden_states=encoded.last_hidden_state,
+        encoder_attention_mask=visible,
+        use_cache=False,
+    ).last_hidden_state

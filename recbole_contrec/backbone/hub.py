@@ -7,10 +7,11 @@ that the Hub offers is executed.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 from recbole_contrec.errors import UserError
 
@@ -76,8 +77,10 @@ def find_model(name: str) -> Source:
         folder = _cached_folder(name)
         return Source(name, folder, folder.name)
     if not (folder / "config.json").is_file() or not any([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        raise UserError(f"{name}: the folder holds no transformers model (config.json and *.safetensors); name one that "
-                        "save_pretrained has written")
+        raise UserError(
+            f"{name}: the folder holds no transformers model (config.json and *.safetensors); name one that "
+            "save_pretrained has written"
+        )
     return Source(name, folder, None)
 
 
@@ -92,7 +95,9 @@ def _cached_folder(name: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    by_hand = f"Fetch it where there is a network (hf download {name}) and set HF_HOME to that cache, or name its folder"
+    by_hand = (
+        f"Fetch it where there is a network (hf download {name}) and set HF_HOME to that cache, or name its folder"
+    )
     try:
         try:
             path = hf_hub_download(name, "config.json", local_files_only=True)
@@ -102,18 +107,24 @@ def _cached_folder(name: str) -> Path:
             with _quiet("huggingface_hub.utils.logging"):  # two lines for each of five attempts; the error says it once
                 path = hf_hub_download(name, "config.json")
     except HFValidationError as error:
-        raise UserError(f"{name or repr(name)}: there is no such folder, and models of Hugging Face are named OWNER/MODEL, for instance "
-                        "Qwen/Qwen3-0.6B") from error
+        raise UserError(
+            f"{name or repr(name)}: there is no such folder, and models of Hugging Face are named OWNER/MODEL, for instance "
+            "Qwen/Qwen3-0.6B"
+        ) from error
     except GatedRepoError as error:
-        raise UserError(f"{name}: its terms want to be accepted at https://huggingface.co/{name}; then run hf auth login"
-                        ) from error
+        raise UserError(
+            f"{name}: its terms want to be accepted at https://huggingface.co/{name}; then run hf auth login"
+        ) from error
     except RepositoryNotFoundError as error:
-        raise UserError(f"{name}: there is no such folder, and Hugging Face knows no such model or keeps it behind a login "
-                        "(hf auth login); check the name") from error
+        raise UserError(
+            f"{name}: there is no such folder, and Hugging Face knows no such model or keeps it behind a login "
+            "(hf auth login); check the name"
+        ) from error
     except LocalEntryNotFoundError as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "Hugging Face cannot be reached"
-        raise UserError(f"{name}: there is no such folder, it is not in {constants.HF_HUB_CACHE}, and {why}. {by_hand}"
-                        ) from error
+        raise UserError(
+            f"{name}: there is no such folder, it is not in {constants.HF_HUB_CACHE}, and {why}. {by_hand}"
+        ) from error
     except EntryNotFoundError as error:
         raise UserError(f"{name}: it has no config.json, so it is no transformers model") from error
     except Exception as error:  # of whatever library it uses for HTTP, or of the disk
@@ -144,7 +155,10 @@ def _why(what: str, error: Exception) -> str:
         error = OSError(_NO_TOKENIZER)
     if "ignore_mismatched_sizes" in text:
         return f"its {what} cannot be loaded: its weights have other sizes than its config.json says"
-    for attention, sign in (("sdpa", "scaled_dot_product_attention"), ("flash_attention_2", "does not support Flash Attention")):
+    for attention, sign in (
+        ("sdpa", "scaled_dot_product_attention"),
+        ("flash_attention_2", "does not support Flash Attention"),
+    ):
         if sign in text:
             return f"transformers has no {attention} for it: take eager attention"
     return f"its {what} cannot be loaded: {_first_line(error)}"

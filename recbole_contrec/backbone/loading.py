@@ -42,8 +42,12 @@ def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, qua
         UserError: no such model, one that cannot be reached or read, one of another kind, one without a fast tokenizer
             or an end of text; or a package that is missing.
     """
-    for key, value, choices in (("kind", kind, KINDS), ("dtype", dtype, DTYPES), ("attention", attention, ATTENTIONS),
-                                ("quantisation", quantisation, QUANTISATIONS)):
+    for key, value, choices in (
+        ("kind", kind, KINDS),
+        ("dtype", dtype, DTYPES),
+        ("attention", attention, ATTENTIONS),
+        ("quantisation", quantisation, QUANTISATIONS),
+    ):
         if value not in choices:
             raise ValueError(f"{key}={value!r}: choose one of {', '.join(map(str, choices))}")
     if attention == "flash_attention_2" and dtype == "float32":
@@ -60,8 +64,10 @@ def _check_kind(name: str, kind: str, config) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     if kind == "t5" and config.model_type not in T5_FAMILY:
-        raise UserError(f"{name} is a {config.model_type} model, not a T5: take one such as google-t5/t5-small or "
-                        "google/flan-t5-small; backbone=causal takes a causal language model")
+        raise UserError(
+            f"{name} is a {config.model_type} model, not a T5: take one such as google-t5/t5-small or "
+            "google/flan-t5-small; backbone=causal takes a causal language model"
+        )
     if kind == "causal" and (config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING):
         raise not_causal(name, config)
 
@@ -69,8 +75,10 @@ def _check_kind(name: str, kind: str, config) -> None:
 def not_causal(name: str, config) -> UserError:
     """The error of a model of another kind."""
     instead = "; TokenRec takes a T5 with backbone=t5" if config.model_type in T5_FAMILY else ""
-    return UserError(f"{name} is a {config.model_type} model, not a causal language model: take one that reads from left "
-                     f"to right, such as gpt2 or Qwen/Qwen3-0.6B{instead}")
+    return UserError(
+        f"{name} is a {config.model_type} model, not a causal language model: take one that reads from left "
+        f"to right, such as gpt2 or Qwen/Qwen3-0.6B{instead}"
+    )
 
 
 def _load_tokenizer(source: Source):
@@ -100,7 +108,9 @@ def _load_model(source: Source, config, dtype: str, attention: str | None, quant
         return model
 
     model = source.load("language model", load)
-    model.name_or_path = model.config._name_or_path = source.name  # what peft writes beside adapters, not a place in the cache
+    model.name_or_path = model.config._name_or_path = (
+        source.name
+    )  # what peft writes beside adapters, not a place in the cache
     return model
 
 
@@ -114,8 +124,12 @@ def _quantisation(bits: str, dtype: torch.dtype | str):
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     # NF4 with doubly quantised scales is the recipe of QLoRA (https://arxiv.org/abs/2305.14314).
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                              bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else dtype,
+    )
 
 
 def _dtype_key() -> str:

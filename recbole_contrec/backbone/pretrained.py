@@ -13,7 +13,14 @@ from inspect import signature
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.decoder import KeyValueCache, additive_mask, branch_masks, check_length, states_of, worth_sharing
+from recbole_contrec.backbone.decoder import (
+    KeyValueCache,
+    additive_mask,
+    branch_masks,
+    check_length,
+    states_of,
+    worth_sharing,
+)
 from recbole_contrec.backbone.loading import not_causal
 from recbole_contrec.backbone.pretrained_model import PretrainedModel
 from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_right, scores_words
@@ -48,12 +55,16 @@ class PretrainedDecoder(PretrainedModel):
             if not reads_from_left_to_right(self, words):
                 raise not_causal(self.name, self._whole.config)
             if not scores_words(self, self._whole, words):
-                raise UserError(f"{self.name}: how a {self._whole.config.model_type} model scores words is not known here")
+                raise UserError(
+                    f"{self.name}: how a {self._whole.config.model_type} model scores words is not known here"
+                )
             self._branches = True
-            self._branches = ("position_ids" in signature(self._body.forward).parameters
-                              # GPT-Neo counts the window of its local layers in places, whatever their position numbers
-                              and "local" not in getattr(self._whole.config, "attention_layers", ())
-                              and reads_branches(self, words))
+            self._branches = (
+                "position_ids" in signature(self._body.forward).parameters
+                # GPT-Neo counts the window of its local layers in places, whatever their position numbers
+                and "local" not in getattr(self._whole.config, "attention_layers", ())
+                and reads_branches(self, words)
+            )
 
     def longest_prompt(self, branches: bool) -> int:
         """Positions of the longest prompt that it reads, with branches or without.
@@ -71,7 +82,7 @@ class PretrainedDecoder(PretrainedModel):
     def word_logits(self, states: Tensor) -> Tensor:
         """Scores (logits) of the next word: [..., D] -> [..., V], -inf for numbers that no word has."""
         config = self._whole.config.get_text_config()
-        scores = self._whole.get_output_embeddings()(states.to(self._dtype))[..., :self.n_words].float()
+        scores = self._whole.get_output_embeddings()(states.to(self._dtype))[..., : self.n_words].float()
         # What some architectures do between output layer and softmax: Cohere, Granite, Gemma.
         scores = scores * (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
         if cap := getattr(config, "final_logit_softcapping", None):
@@ -80,8 +91,9 @@ class PretrainedDecoder(PretrainedModel):
 
     # states
 
-    def forward(self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None,
-                prompt: int | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None, prompt: int | None = None
+    ) -> Tensor:
         """:meth:`CausalDecoder.forward`: inputs [B, S, D], positions [B, S], visible [B, S, S] -> final states [B, S, D]. Dropout,
         which few of these models have, is everywhere as they were trained with it.
 
@@ -95,8 +107,9 @@ class PretrainedDecoder(PretrainedModel):
         positions, mask = branch_masks(inputs, positions, visible)
         self._check_branches(int(positions.max()) + 1)
         with self._masked():
-            return self._body(inputs_embeds=inputs, position_ids=positions, attention_mask=mask,
-                              use_cache=False).last_hidden_state.float()
+            return self._body(
+                inputs_embeds=inputs, position_ids=positions, attention_mask=mask, use_cache=False
+            ).last_hidden_state.float()
 
     @torch.no_grad()
     def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:
@@ -125,16 +138,19 @@ class PretrainedDecoder(PretrainedModel):
     @torch.no_grad()
     def step(self, memory: KeyValueCache, inputs: Tensor, parents: Tensor) -> tuple[Tensor, KeyValueCache]:
         """:meth:`CausalDecoder.step`: inputs [B, W, D], parents [B, W] -> final states [B, W, D] and the memory of W branches."""
-        position = memory.position.gather(1, parents)                             # [B, W]
+        position = memory.position.gather(1, parents)  # [B, W]
         self._check_branches(int(position.max()) + 1)
         if beyond := memory.cache.get_seq_length() - memory.seen.shape[2]:
             memory.cache.crop(-beyond)  # another step from this memory has been taken
-        seen = memory.grown(parents)                                              # [B, W, S + W]
+        seen = memory.grown(parents)  # [B, W, S + W]
         with self._masked():
             states = self._body(
-                inputs_embeds=inputs.to(self._dtype), position_ids=position,
-                attention_mask=additive_mask(seen, self._dtype), past_key_values=memory.cache,
-                use_cache=True).last_hidden_state                                 # [B, W, D]
+                inputs_embeds=inputs.to(self._dtype),
+                position_ids=position,
+                attention_mask=additive_mask(seen, self._dtype),
+                past_key_values=memory.cache,
+                use_cache=True,
+            ).last_hidden_state  # [B, W, D]
         return states.float(), memory._replace(seen=seen, position=position + 1)
 
     # inside
@@ -165,12 +181,16 @@ class PretrainedDecoder(PretrainedModel):
         """Whether a prompt of some length, its branches included, can be read."""
         kind = self._whole.config.model_type
         if not self._branches:
-            raise ValueError(f"{self.name}: a {kind} model of transformers {version('transformers')} cannot read branches "
-                             "of a prompt; take one with plain attention and position numbers, such as a Llama or Qwen")
+            raise ValueError(
+                f"{self.name}: a {kind} model of transformers {version('transformers')} cannot read branches "
+                "of a prompt; take one with plain attention and position numbers, such as a Llama or Qwen"
+            )
         check_length(length, self.max_positions)
         if length > self._window:
-            raise ValueError(f"{self.name}: some layers see {self._window} positions only, so a prompt with branches "
-                             f"cannot have {length}")
+            raise ValueError(
+                f"{self.name}: some layers see {self._window} positions only, so a prompt with branches "
+                f"cannot have {length}"
+            )
 
 
 def _window(config) -> int:

@@ -47,13 +47,22 @@ class PretrainedModel(nn.Module):
         UserError: a model that cannot be had or is of another kind; or a package that is missing.
     """
 
-    POSITIONS = 2 ** 14  # of prompts that are read at once where nothing is learned: what bounds the memory
+    POSITIONS = 2**14  # of prompts that are read at once where nothing is learned: what bounds the memory
 
     kind: str  # an heir's key of loading.KINDS
 
-    def __init__(self, name: str, dtype: str = "float32", attention: str | None = None, lora_rank: int = 8,
-                 lora_alpha: float = 16.0, lora_dropout: float = 0.0, lora_targets: str | Sequence[str] = "all-linear",
-                 gradient_checkpointing: bool = False, quantisation: str | None = None):
+    def __init__(
+        self,
+        name: str,
+        dtype: str = "float32",
+        attention: str | None = None,
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        lora_dropout: float = 0.0,
+        lora_targets: str | Sequence[str] = "all-linear",
+        gradient_checkpointing: bool = False,
+        quantisation: str | None = None,
+    ):
         super().__init__()
         if quantisation is not None and lora_rank == 0:
             raise ValueError(f"quantisation={quantisation}: such weights cannot be trained, set lora_rank")
@@ -82,8 +91,10 @@ class PretrainedModel(nn.Module):
         self.n_words = max(numbers) + 1
         rows = len(self._embeddings.weight)
         if self.n_words > rows:
-            raise UserError(f"{self.name}: its tokenizer has {self.n_words} words, its model {rows}; take a tokenizer.json "
-                            "of this model")
+            raise UserError(
+                f"{self.name}: its tokenizer has {self.n_words} words, its model {rows}; take a tokenizer.json "
+                "of this model"
+            )
         holes = [number for number in range(self.n_words) if number not in numbers]
         self.register_buffer("_holes", torch.tensor(holes, dtype=torch.long, device=self._device), persistent=False)
 
@@ -95,7 +106,7 @@ class PretrainedModel(nn.Module):
     @property
     def word_size(self) -> float:
         """Root mean square of the coordinates of the word vectors."""
-        return self._embeddings.weight[:self.n_words].detach().float().square().mean().sqrt().item()
+        return self._embeddings.weight[: self.n_words].detach().float().square().mean().sqrt().item()
 
     def read(self, numbers: Tensor) -> Tensor:
         """Vectors of words: [...] -> [..., D]."""
@@ -113,7 +124,7 @@ class PretrainedModel(nn.Module):
     def state_dict(self, *args, prefix: str = "", **options):
         """What is trained, and the mark of what is not."""
         state = super().state_dict(*args, prefix=prefix, **options)
-        for key in [key for key in state if key.startswith(prefix) and key[len(prefix):] not in self._kept]:
+        for key in [key for key in state if key.startswith(prefix) and key[len(prefix) :] not in self._kept]:
             del state[key]
         return state
 
@@ -162,14 +173,19 @@ class PretrainedModel(nn.Module):
 
 def _recompute(model: nn.Module) -> None:
     """Let a model of transformers compute its blocks again in the backward pass."""
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # its old name
+    enable = (
+        getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    )  # its old name
     enable({"use_reentrant": False})
-    if hasattr(model, "_require_grads_hook"):  # word vectors would get gradients, which re-entrant checkpoints alone need
+    if hasattr(
+        model, "_require_grads_hook"
+    ):  # word vectors would get gradients, which re-entrant checkpoints alone need
         model.disable_input_require_grads()
 
 
 def _expect_kept_only(model: PretrainedModel, keys) -> None:
     """What is never saved is not missing."""
     own = model._prefix
-    keys.missing_keys[:] = [key for key in keys.missing_keys
-                            if not key.startswith(own) or key[len(own):] in model._kept]
+    keys.missing_keys[:] = [
+        key for key in keys.missing_keys if not key.startswith(own) or key[len(own) :] in model._kept
+    ]

@@ -40,7 +40,7 @@ class PretrainedT5(PretrainedModel):
         start = getattr(config, "decoder_start_token_id", None)
         words = self.vocabulary.encode(answer_prefix, add_special_tokens=False).ids
         answer = torch.tensor([config.pad_token_id if start is None else start, *words], device=self._device)
-        self.register_buffer("_answer", answer, persistent=False)                 # [P]
+        self.register_buffer("_answer", answer, persistent=False)  # [P]
         self.answer_length = len(answer)
 
     def _examine(self) -> None:
@@ -50,5 +50,5 @@ class PretrainedT5(PretrainedModel):
 
     def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
         """:meth:`EncoderDecoder.forward`: inputs [B, S, D], real positions [B] -> final states [B, P, D] of the decoder."""
-        answer = self._embeddings(self._answer)                                   # [P, D]
+        answer = self._embeddings(self._answer)  # [P, D]
         return answer_states(self._whole, inputs.to(self._dtype), length, answer).float()

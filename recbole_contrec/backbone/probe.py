@@ -20,7 +20,7 @@ def reads_from_left_to_right(decoder, words: Tensor) -> bool:
         words: three different ones [3].
     """
     first, second, third = words.tolist()
-    states = decoder(decoder.read(words.new_tensor([[first, second], [first, third]])))      # [2, 2, D]
+    states = decoder(decoder.read(words.new_tensor([[first, second], [first, third]])))  # [2, 2, D]
     before, at = (states[0] - states[1]).norm(dim=-1)
     return bool(before <= CLOSE * at)
 
@@ -34,8 +34,8 @@ def scores_words(decoder, model, words: Tensor) -> bool:
         model: the causal language model inside it.
         words: any [n].
     """
-    ours = decoder.word_logits(decoder(decoder.read(words)[None]))                # [1, n, V]
-    theirs = model(input_ids=words[None], use_cache=False).logits.float()[..., :ours.shape[-1]]
+    ours = decoder.word_logits(decoder(decoder.read(words)[None]))  # [1, n, V]
+    theirs = model(input_ids=words[None], use_cache=False).logits.float()[..., : ours.shape[-1]]
     real = ours.isfinite()  # numbers without a word have none
     return bool((ours - theirs)[real].norm() <= 0.05 * theirs[real].norm())
 
@@ -48,8 +48,8 @@ def reads_branches(decoder, words: Tensor) -> bool:
         decoder: with ``read``, ``forward``, ``start`` and ``step``.
         words: three different ones [3]; the third shall follow the first, past the second.
     """
-    inputs = decoder.read(words)[None]                                            # [1, 3, D]
-    right, wrong = decoder(inputs[:, [0, 2]])[0, 1], decoder(inputs)[0, 2]        # [D] each
+    inputs = decoder.read(words)[None]  # [1, 3, D]
+    right, wrong = decoder(inputs[:, [0, 2]])[0, 1], decoder(inputs)[0, 2]  # [D] each
     visible = torch.ones(1, 3, 3, dtype=torch.bool, device=words.device).tril()
     visible[0, 2, 1] = False
     try:

@@ -16,17 +16,17 @@ from recbole_contrec.backbone.wording import VocabularyWordings, Wordings
 class Words(NamedTuple):
     """What a prompt says of items in words, padded at the end."""
 
-    vectors: Tensor     # [B, L, T, D]
-    lengths: Tensor     # [B, L]
-    real: Tensor        # [B, L]        false where there is no item: such places take no position
+    vectors: Tensor  # [B, L, T, D]
+    lengths: Tensor  # [B, L]
+    real: Tensor  # [B, L]        false where there is no item: such places take no position
 
 
 class Layout(NamedTuple):
     """A prompt laid out, and the way back to its items."""
 
-    vectors: Tensor     # [B, S, D]
-    ends: Tensor        # [B, L]        where items end: the state there has seen item 1..l completely
-    shared: int         # leading positions at which all rows have the same vectors, all in front of `ends`
+    vectors: Tensor  # [B, S, D]
+    ends: Tensor  # [B, L]        where items end: the state there has seen item 1..l completely
+    shared: int  # leading positions at which all rows have the same vectors, all in front of `ends`
 
     def after_items(self, states: Tensor) -> Tensor:
         """The states [B, L, D] after every item among those of all positions [B, S, D]."""
@@ -54,10 +54,18 @@ class Prompt(nn.Module):
             knows: a token of many times their size would drown what its blocks add.
     """
 
-    def __init__(self, hidden_size: int, instruction_length: int, n_user_tokens: int, n_item_tokens: int,
-                 item_positions: str, max_items: int,
-                 wordings: Wordings | VocabularyWordings | None = None, words_per_item: int = 0,
-                 token_scale: float = 1.0):
+    def __init__(
+        self,
+        hidden_size: int,
+        instruction_length: int,
+        n_user_tokens: int,
+        n_item_tokens: int,
+        item_positions: str,
+        max_items: int,
+        wordings: Wordings | VocabularyWordings | None = None,
+        words_per_item: int = 0,
+        token_scale: float = 1.0,
+    ):
         super().__init__()
         if item_positions not in ("one", "each"):
             raise ValueError(f"item_positions={item_positions!r}: choose 'one' or 'each'")
@@ -97,10 +105,10 @@ class Prompt(nn.Module):
             parts.append(self.wordings(batch))
         if self.n_user_tokens:
             parts.append(self.token_scale * user_tokens)
-        items = item_tokens.sum(2, keepdim=True) if self.positions_per_item == 1 else item_tokens   # [B, L, P, D]
+        items = item_tokens.sum(2, keepdim=True) if self.positions_per_item == 1 else item_tokens  # [B, L, P, D]
         items = items if self.token_scale == 1 else self.token_scale * items
         widths = torch.full((batch, length), self.positions_per_item, device=items.device)
-        widths = widths if words is None else (widths + words.lengths) * words.real         # [B, L]
+        widths = widths if words is None else (widths + words.lengths) * words.real  # [B, L]
         ends = self.prefix_length - 1 + widths.cumsum(1)
         parts.append(items.flatten(1, 2) if words is None else _interleaved(items, words, widths))
         return Layout(torch.cat(parts, dim=1), ends, self.shared)
@@ -108,14 +116,14 @@ class Prompt(nn.Module):
 
 def _interleaved(items: Tensor, words: Words, widths: Tensor) -> Tensor:
     """The words of every item in front of its P vectors [B, L, P, D], without gaps: [B, S', D]."""
-    ends = widths.cumsum(1)[..., None]                                            # [B, L, 1]
+    ends = widths.cumsum(1)[..., None]  # [B, L, 1]
     place = torch.arange(words.vectors.shape[2], device=items.device)
-    shown = (place < words.lengths[..., None]) & words.real[..., None]            # [B, L, T]
+    shown = (place < words.lengths[..., None]) & words.real[..., None]  # [B, L, T]
     rows, numbers, words_of_item = shown.nonzero(as_tuple=True)
-    laid_out = items.new_zeros(len(items), int(ends.max()), items.shape[-1])      # [B, S', D]
+    laid_out = items.new_zeros(len(items), int(ends.max()), items.shape[-1])  # [B, S', D]
     start = (ends - widths[..., None])[rows, numbers, 0]
     laid_out[rows, start + words_of_item] = words.vectors[rows, numbers, words_of_item]
-    last = ends - items.shape[2] + torch.arange(items.shape[2], device=items.device)        # [B, L, P]
+    last = ends - items.shape[2] + torch.arange(items.shape[2], device=items.device)  # [B, L, P]
     rows, numbers = words.real.nonzero(as_tuple=True)
-    laid_out[rows[:, None], last[rows, numbers]] = items[rows, numbers]           # [real items, P, D]
+    laid_out[rows[:, None], last[rows, numbers]] = items[rows, numbers]  # [real items, P, D]
     return laid_out

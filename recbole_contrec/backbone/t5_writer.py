@@ -42,13 +42,20 @@ class T5Writer(nn.Module):
     Arguments and errors are those of :func:`~recbole_contrec.backbone.encoder_decoder.compact_t5`.
     """
 
-    POSITIONS = 2 ** 18  # of prompts that are read at once where nothing is learned: what bounds the memory
+    POSITIONS = 2**18  # of prompts that are read at once where nothing is learned: what bounds the memory
 
-    def __init__(self, hidden_size: int, n_layers: int, n_heads: int, dropout: float = 0.0,
-                 intermediate_size: int | None = None, head_width: int | None = None):
+    def __init__(
+        self,
+        hidden_size: int,
+        n_layers: int,
+        n_heads: int,
+        dropout: float = 0.0,
+        intermediate_size: int | None = None,
+        head_width: int | None = None,
+    ):
         super().__init__()
         self.transformer = compact_t5(hidden_size, n_layers, n_heads, dropout, intermediate_size, head_width)
-        self.first = nn.Parameter(0.2 * torch.randn(hidden_size))                 # what the decoder starts at
+        self.first = nn.Parameter(0.2 * torch.randn(hidden_size))  # what the decoder starts at
 
     def encode(self, inputs: Tensor, length: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read prompts.
@@ -64,8 +71,14 @@ class T5Writer(nn.Module):
         real = places < (inputs.shape[1] if length is None else length[:, None])
         return self.transformer.encoder(inputs_embeds=inputs, attention_mask=real.long()).last_hidden_state, real
 
-    def decode(self, encoded: Tensor, real: Tensor, written: Tensor, positions: Tensor | None = None,
-               visible: Tensor | None = None) -> Tensor:
+    def decode(
+        self,
+        encoded: Tensor,
+        real: Tensor,
+        written: Tensor,
+        positions: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """States of the start and of everything written.
 
         Args:
@@ -83,12 +96,12 @@ class T5Writer(nn.Module):
             positions = torch.arange(1, width + 1, device=written.device).expand(batch, -1)
         if visible is None:
             visible = torch.ones(batch, width, width, dtype=torch.bool, device=written.device).tril()
-        positions = nn.functional.pad(positions, (1, 0))                          # [B, 1 + Q]
-        visible = nn.functional.pad(visible, (1, 0, 1, 0))                        # [B, 1 + Q, 1 + Q]
+        positions = nn.functional.pad(positions, (1, 0))  # [B, 1 + Q]
+        visible = nn.functional.pad(visible, (1, 0, 1, 0))  # [B, 1 + Q, 1 + Q]
         visible[:, :, 0] = True
         decoder = self.transformer.decoder
-        bias = self._distance_bias(positions) + additive_mask(visible, written.dtype)       # [B, heads, 1 + Q, 1 + Q]
-        mask = additive_mask(real[:, None], written.dtype)                        # [B, 1, 1, S]
+        bias = self._distance_bias(positions) + additive_mask(visible, written.dtype)  # [B, heads, 1 + Q, 1 + Q]
+        mask = additive_mask(real[:, None], written.dtype)  # [B, 1, 1, S]
         hidden = decoder.dropout(torch.cat([self.first.expand(batch, 1, -1), written], dim=1))
         # Layer by layer: T5's decoder takes neither position numbers nor such a mask, and a block of older transformers asks
         # for a cache.
@@ -134,14 +147,20 @@ class T5Writer(nn.Module):
             past = memory.seen[:, -branches:].gather(1, parents[..., None].expand(-1, -1, before))
             seen = torch.cat([nn.functional.pad(memory.seen, (0, width)), torch.cat([past, seen], dim=2)], dim=1)
         number = int(steps[0, -1]) + 1 if before else 1
-        memory = memory._replace(written=torch.cat([memory.written, inputs], dim=1), seen=seen,
-                                 positions=torch.cat([steps, torch.full_like(parents, number)], dim=1))
+        memory = memory._replace(
+            written=torch.cat([memory.written, inputs], dim=1),
+            seen=seen,
+            positions=torch.cat([steps, torch.full_like(parents, number)], dim=1),
+        )
         return self.decode(*memory)[:, -width:], memory
 
     def _distance_bias(self, positions: Tensor) -> Tensor:
         """T5's learned bias of every pair of positions [B, Q], in its first block for all of them: [B, heads, Q, Q]."""
         attention = self.transformer.decoder.block[0].layer[0].SelfAttention
         buckets = attention._relative_position_bucket(
-            positions[:, None, :] - positions[:, :, None], bidirectional=False,
-            num_buckets=attention.relative_attention_num_buckets, max_distance=attention.relative_attention_max_distance)
+            positions[:, None, :] - positions[:, :, None],
+            bidirectional=False,
+            num_buckets=attention.relative_attention_num_buckets,
+            max_distance=attention.relative_attention_max_distance,
+        )
         return attention.relative_attention_bias(buckets).permute(0, 3, 1, 2)

@@ -11,15 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 TEXTS_AT_ONCE = 4096
 
 
 class Encoded(NamedTuple):
     """Texts as word numbers, padded at the end."""
 
-    numbers: Tensor     # [..., T]
-    lengths: Tensor     # [...]     real words of each
+    numbers: Tensor  # [..., T]
+    lengths: Tensor  # [...]     real words of each
 
     def real(self) -> Tensor:
         """Which of the numbers are words, [..., T]."""
@@ -58,9 +57,15 @@ class Vocabulary:
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-            vocab_size=size, special_tokens=["</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False))
+        tokenizer.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=size,
+                special_tokens=["</s>"],
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            ),
+        )
         return cls(tokenizer, tokenizer.token_to_id("</s>"))
 
     @classmethod
@@ -92,9 +97,11 @@ class Vocabulary:
         most = 2 * limit * self._longest_word  # characters that cannot matter are not read
         found = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
-            part = [text[:most] for text in texts[start:start + TEXTS_AT_ONCE]]
-            found += [encoding.ids[:limit - ended] + [self.end] * ended
-                      for encoding in self.tokenizer.encode_batch_fast(part, add_special_tokens=False)]
+            part = [text[:most] for text in texts[start : start + TEXTS_AT_ONCE]]
+            found += [
+                encoding.ids[: limit - ended] + [self.end] * ended
+                for encoding in self.tokenizer.encode_batch_fast(part, add_special_tokens=False)
+            ]
         lengths = torch.tensor([len(numbers) for numbers in found], dtype=torch.long)
         widest = max([1, *map(len, found)])
         rows = [numbers + [self.end] * (widest - len(numbers)) for numbers in found]
@@ -106,5 +113,5 @@ class Vocabulary:
 
     def decode(self, numbers: Tensor) -> list[str]:
         """Texts of word numbers [n, T], each up to its first end mark."""
-        rows = [row[:row.index(self.end)] if self.end in row else row for row in numbers.tolist()]
+        rows = [row[: row.index(self.end)] if self.end in row else row for row in numbers.tolist()]
         return [text.strip() for text in self.tokenizer.decode_batch(rows, skip_special_tokens=True)]

@@ -48,16 +48,18 @@ class Wordings(nn.Module):
         self.vectors = nn.Embedding(1 + len(vocabulary), hidden_size)
         nn.init.normal_(self.vectors.weight, std=0.02)
         number = {word: place for place, word in enumerate(vocabulary, 1)}
-        rows = [[self.BLANK] * (self.length - len(sentence)) + [number[word] for word in sentence]
-                for sentence in [*sentences, tested]]
-        self.register_buffer("numbers", torch.tensor(rows), persistent=False)     # [wordings + 1, I], tested one last
+        rows = [
+            [self.BLANK] * (self.length - len(sentence)) + [number[word] for word in sentence]
+            for sentence in [*sentences, tested]
+        ]
+        self.register_buffer("numbers", torch.tensor(rows), persistent=False)  # [wordings + 1, I], tested one last
 
     def forward(self, batch: int) -> Tensor:
         """Word vectors [B, I, D] of one wording a row."""
         if not self.training:
             return self.vectors(self.numbers[-1]).expand(batch, -1, -1)
         drawn = torch.randint(len(self.numbers) - 1, (batch,), device=self.numbers.device)
-        return self.vectors(self.numbers[drawn])                                  # [B, I, D]
+        return self.vectors(self.numbers[drawn])  # [B, I, D]
 
 
 class VocabularyWordings(nn.Module):
@@ -78,18 +80,26 @@ class VocabularyWordings(nn.Module):
         ValueError: no wording, or an empty one.
     """
 
-    def __init__(self, wordings: Sequence[str], held_out: str | None, vocabulary: Vocabulary,
-                 read: Callable[[Tensor], Tensor], hidden_size: int):
+    def __init__(
+        self,
+        wordings: Sequence[str],
+        held_out: str | None,
+        vocabulary: Vocabulary,
+        read: Callable[[Tensor], Tensor],
+        hidden_size: int,
+    ):
         super().__init__()
         sentences = [*wordings, wordings[0] if held_out is None else held_out] if wordings else []
         if not sentences or not all(text.strip() for text in sentences):
             raise ValueError("wordings: name at least one sentence, each with at least one word")
         # No vocabulary makes more words of a sentence than it has bytes in its longest form, and a blank in front.
-        words = vocabulary.encode(sentences, 1 + max(len(normalize("NFKD", text).encode()) for text in sentences), marks=True)
+        words = vocabulary.encode(
+            sentences, 1 + max(len(normalize("NFKD", text).encode()) for text in sentences), marks=True
+        )
         self.length = words.numbers.shape[1]
         self.blank = nn.Parameter(torch.zeros(hidden_size))
-        missing = self.length - words.lengths[:, None]                            # in front [wordings + 1, 1]
-        place = torch.arange(self.length) - missing                               # in the sentence [wordings + 1, I]
+        missing = self.length - words.lengths[:, None]  # in front [wordings + 1, 1]
+        place = torch.arange(self.length) - missing  # in the sentence [wordings + 1, I]
         # Kept in checkpoints: a vocabulary trained on other texts numbers its words otherwise.
         self.register_buffer("numbers", words.numbers.gather(1, place.clamp(min=0)))
         self.register_buffer("real", place >= 0)
@@ -100,7 +110,7 @@ class VocabularyWordings(nn.Module):
         drawn = torch.full((batch,), len(self.numbers) - 1, device=self.numbers.device)
         if self.training:
             drawn = torch.randint_like(drawn, len(self.numbers) - 1)
-        return torch.where(self.real[drawn][..., None], self._read(self.numbers[drawn]), self.blank)    # [B, I, D]
+        return torch.where(self.real[drawn][..., None], self._read(self.numbers[drawn]), self.blank)  # [B, I, D]
 
 
 def words_of(text: str) -> list[str]:

@@ -11,13 +11,22 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import BinaryIO, Iterator
+from typing import BinaryIO
 
 from recbole_contrec.data.download import PrepareError
 
-_MARKS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip",
-          b"PK\x05\x06": "zip", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
+_MARKS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+}
 DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError)
 
 
@@ -55,9 +64,15 @@ def _unpacked(file: BinaryIO, name: str, stack: ExitStack) -> BinaryIO:
 
 
 def _only(name: str, members: list[str]) -> str:
-    members = [member for member in members if not member.rsplit("/", 1)[-1].startswith(".") and "__MACOSX" not in member]
+    members = [
+        member for member in members if not member.rsplit("/", 1)[-1].startswith(".") and "__MACOSX" not in member
+    ]
     if len(members) != 1:
-        held = f"{len(members):,} files ({', '.join(members[:5])}{', ...' if len(members) > 5 else ''})" if members else "no file"
+        held = (
+            f"{len(members):,} files ({', '.join(members[:5])}{', ...' if len(members) > 5 else ''})"
+            if members
+            else "no file"
+        )
         raise PrepareError(f"{name} holds {held}: unpack it and name the one that is meant")
     return members[0]
 

@@ -9,9 +9,10 @@ a field that goes on over lines, and the first field of too long rows for an ind
 import csv
 import os
 import re
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Iterable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,27 @@ from recbole_contrec.settings.schema import show
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 # What pandas, and so RecBole, reads as no value.
-MISSING = ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-           "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
+MISSING = (
+    "",
+    "#N/A",
+    "#N/A N/A",
+    "#NA",
+    "-1.#IND",
+    "-1.#QNAN",
+    "-NaN",
+    "-nan",
+    "1.#IND",
+    "1.#QNAN",
+    "<NA>",
+    "N/A",
+    "NA",
+    "NULL",
+    "NaN",
+    "None",
+    "n/a",
+    "nan",
+    "null",
+)
 _BLOCK = 1 << 24  # bytes whose lines are looked at together
 _HEAD = 1 << 16  # bytes in which a header must end
 _STAND_IN = b"\x1f"  # for a separator of several characters
@@ -52,8 +72,9 @@ def _separator(value) -> str:
     if value == "\\t":
         return "\t"
     if not isinstance(value, str) or not value or set(value) & set('"\r\n'):
-        raise UserError(f"field_separator={show(value)} cannot stand between columns: name a character such as '\\t' "
-                        f"or ','")
+        raise UserError(
+            f"field_separator={show(value)} cannot stand between columns: name a character such as '\\t' or ','"
+        )
     return value
 
 
@@ -80,13 +101,17 @@ def read_header(file: Path, separator: str = "\t", encoding: str | None = None) 
 def _columns(line: str, file: Path, separator: str) -> dict[str, str]:
     cells = line.split(separator)
     if bare := [cell for cell in cells if cell.count(":") != 1 or cell.startswith(":")]:
-        raise UserError(f"{file}: column {shown(bare[0])} must read name:type (token, token_seq, float or float_seq), "
-                        f"with {show(separator)} between columns")
+        raise UserError(
+            f"{file}: column {shown(bare[0])} must read name:type (token, token_seq, float or float_seq), "
+            f"with {show(separator)} between columns"
+        )
     columns: dict[str, str] = {}
     for name, kind in (cell.split(":") for cell in cells):
         if kind not in TYPES:
-            raise UserError(f"{file}: column {shown(name)} has the unknown type {shown(kind)}{did_you_mean(kind, TYPES)}; "
-                            f"types are {', '.join(TYPES)}")
+            raise UserError(
+                f"{file}: column {shown(name)} has the unknown type {shown(kind)}{did_you_mean(kind, TYPES)}; "
+                f"types are {', '.join(TYPES)}"
+            )
         if name in columns:
             raise UserError(f"{file}: its header names the column {shown(name)} twice: rename one of them")
         columns[name] = kind
@@ -133,7 +158,7 @@ class AtomicFile:
         if not data.endswith(b"\n"):
             data += b"\n"
         start = data.index(b"\n") + 1
-        self.columns = _columns(data[:start - 1].decode(), self.path, separator)
+        self.columns = _columns(data[: start - 1].decode(), self.path, separator)
         body, self._separator = _one_byte(data[start:], separator, self.path)
         del data
         body, self._line_of_row = _without_blank_lines(body)
@@ -175,10 +200,21 @@ class AtomicFile:
         return table.set_axis([order[place] for place in places], axis=1)
 
     def _parsed(self, places: list[int], types: dict) -> pd.DataFrame:
-        return pd.read_csv(BytesIO(self._body), sep=self._separator, header=None, names=range(len(self.columns)), usecols=places,
-                           dtype={place: types.get(place, str) for place in places}, index_col=False, keep_default_na=False,
-                           na_values={place: list(MISSING) for place in types}, float_precision="round_trip",
-                           skip_blank_lines=False, encoding="utf-8", low_memory=False)
+        return pd.read_csv(
+            BytesIO(self._body),
+            sep=self._separator,
+            header=None,
+            names=range(len(self.columns)),
+            usecols=places,
+            dtype={place: types.get(place, str) for place in places},
+            index_col=False,
+            keep_default_na=False,
+            na_values={place: list(MISSING) for place in types},
+            float_precision="round_trip",
+            skip_blank_lines=False,
+            encoding="utf-8",
+            low_memory=False,
+        )
 
     def _numbers(self, texts: pd.Series, name: str) -> pd.Series:
         """A column as numbers that pandas' own parser does not take as it stands."""
@@ -186,8 +222,10 @@ class AtomicFile:
         bad = [text for text, number in read.items() if number is None]
         if bad:
             rows = np.flatnonzero(texts.isin(bad))
-            raise UserError(f"{self.path.name}, {self.where(rows)}: column {shown(name)} is of type float and holds "
-                            f"{shown(texts[rows[0]])}, which is no number")
+            raise UserError(
+                f"{self.path.name}, {self.where(rows)}: column {shown(name)} is of type float and holds "
+                f"{shown(texts[rows[0]])}, which is no number"
+            )
         return texts.map(read).astype(np.float64)
 
     # rows against the header
@@ -196,8 +234,13 @@ class AtomicFile:
         """The rows, once each of them has the fields of the header; in literal mode with stray marks put between quotes."""
         wrong, found, changes, row, start = [], [], [], 0, 0
         while start < len(body):
-            end = len(body) if start + _BLOCK >= len(body) else body.rindex(b"\n", start, start + _BLOCK) + 1 \
-                if body.rfind(b"\n", start, start + _BLOCK) >= 0 else body.index(b"\n", start) + 1
+            end = (
+                len(body)
+                if start + _BLOCK >= len(body)
+                else body.rindex(b"\n", start, start + _BLOCK) + 1
+                if body.rfind(b"\n", start, start + _BLOCK) >= 0
+                else body.index(b"\n", start) + 1
+            )
             block = np.frombuffer(body, np.uint8, end - start, start)
             ends = np.flatnonzero(block == 10)
             begins = np.concatenate([[0], ends[:-1] + 1])
@@ -205,7 +248,7 @@ class AtomicFile:
             marks = np.flatnonzero(block == 34)
             if len(marks):
                 quoted = np.unique(np.searchsorted(ends, marks))
-                lines = [body[start + begins[k]:start + ends[k]].decode() for k in quoted]
+                lines = [body[start + begins[k] : start + ends[k]].decode() for k in quoted]
                 fields[quoted], rewritten = self._quoted(lines, quoted + row)
                 changes += [(start + begins[quoted[k]], start + ends[quoted[k]], text) for k, text in rewritten]
             misfits = np.flatnonzero(fields != len(self.columns))
@@ -219,9 +262,13 @@ class AtomicFile:
     def _refuse_misfits(self, rows: list[int], fields: int) -> None:
         names = ", ".join(map(str, list(self.columns)[:6])) + (", ..." if len(self.columns) > 6 else "")
         others = f" (so {self.where(rows)})" if len(rows) > 1 else ""
-        hint = ": is there a separator too many, at the end of the row or in a text?" if fields > len(self.columns) else ""
-        raise UserError(f"{self.path.name}, line {self.line(rows[0])} has {fields} field{'s' * (fields != 1)}, the header has "
-                        f"{len(self.columns)} ({shown(names, 120)}){others}{hint}")
+        hint = (
+            ": is there a separator too many, at the end of the row or in a text?" if fields > len(self.columns) else ""
+        )
+        raise UserError(
+            f"{self.path.name}, line {self.line(rows[0])} has {fields} field{'s' * (fields != 1)}, the header has "
+            f"{len(self.columns)} ({shown(names, 120)}){others}{hint}"
+        )
 
     def _quoted(self, lines: list[str], rows) -> tuple[list[int], list[tuple[int, bytes]]]:
         """Fields of lines with quotation marks, and those lines that must be written otherwise to be read literally."""
@@ -248,9 +295,11 @@ class AtomicFile:
         names = list(self.columns)
         cell = _literal_fields(line, self._separator)[field]
         column = f"column {shown(names[field])}" if field < len(names) else f"field {field + 1}"
-        raise UserError(f"{self.path.name}, line {self.line(row)}, {column}: the quotation mark that begins "
-                        f"{shown(cell, 60)} is not closed at the end of the field. Put the field between quotation marks and double "
-                        "those within, or leave them out")
+        raise UserError(
+            f"{self.path.name}, line {self.line(row)}, {column}: the quotation mark that begins "
+            f"{shown(cell, 60)} is not closed at the end of the field. Put the field between quotation marks and double "
+            "those within, or leave them out"
+        )
 
 
 # bytes
@@ -262,8 +311,10 @@ def _one_byte(body: bytes, separator: str, file: Path) -> tuple[bytes, str]:
     if len(encoded) == 1:
         return body, separator
     if _STAND_IN in body:
-        raise UserError(f"{file.name} holds the control character 0x1f, which cannot be read beside "
-                        f"field_separator={show(separator)}")
+        raise UserError(
+            f"{file.name} holds the control character 0x1f, which cannot be read beside "
+            f"field_separator={show(separator)}"
+        )
     return body.replace(encoded, _STAND_IN), _STAND_IN.decode()
 
 
@@ -291,9 +342,9 @@ def _open_field(line: str, separator: str) -> int | None:
     """Number of the first field that begins with a quotation mark and does not end with its partner."""
     start, number = 0, 0
     while start <= len(line):
-        if line[start:start + 1] == '"':
+        if line[start : start + 1] == '"':
             found = _QUOTED.match(line, start)
-            if not found or line[found.end():found.end() + 1] not in ("", separator):
+            if not found or line[found.end() : found.end() + 1] not in ("", separator):
                 return number
             end = found.end()
         else:
@@ -308,7 +359,7 @@ def _literal_fields(line: str, separator: str) -> list[str]:
     fields, start = [], 0
     while start <= len(line):
         found = _QUOTED.match(line, start)
-        closed = found and line[found.end():found.end() + 1] in ("", separator)
+        closed = found and line[found.end() : found.end() + 1] in ("", separator)
         end = found.end() if closed else line.find(separator, start)
         end = len(line) if end < 0 else end
         fields.append(line[start:end])

@@ -5,8 +5,9 @@ What the columns of atomic files must be for what RecBole does with them, whatev
 command line. RecBole takes a time that is a category for a time, and counts its numbers.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.headers import inter_file, require_columns
@@ -15,8 +16,13 @@ from recbole_contrec.settings.schema import show
 
 IDS = ("USER_ID_FIELD", "ITEM_ID_FIELD")
 ENTITIES = ("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD")
-_NAMES = {"USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "TIME_FIELD": "time", "LABEL_FIELD": "label",
-          **dict.fromkeys(ENTITIES, "knowledge graph's")}
+_NAMES = {
+    "USER_ID_FIELD": "user",
+    "ITEM_ID_FIELD": "item",
+    "TIME_FIELD": "time",
+    "LABEL_FIELD": "label",
+    **dict.fromkeys(ENTITIES, "knowledge graph's"),
+}
 
 
 def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
@@ -37,14 +43,18 @@ def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
     fields = [config[key] for key in IDS]
     if fields[0] == fields[1]:
         raise UserError(f"USER_ID_FIELD and ITEM_ID_FIELD are both {show(fields[0])}: they must be two columns")
-    by_time = config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]  # what comes split is not sorted
+    by_time = (
+        config["eval_args"]["order"] == "TO" and not config["benchmark_filename"]
+    )  # what comes split is not sorted
     fields += [config["TIME_FIELD"]] if by_time else []
     require_columns(first, columns, [*filter(None, fields), *_named_in(config, "inter")])
     if lost := [name for name in filter(None, fields) if name not in inter]:
         key = "unload_col" if config["load_col"] is None else "load_col"
         must = "leave out" if key == "unload_col" else "hold"
         not_ = " not" if key == "unload_col" else ""
-        raise UserError(f"{key}: inter must{not_} {must} {', '.join(lost)} as well, it is {show((config[key] or {}).get('inter'))}")
+        raise UserError(
+            f"{key}: inter must{not_} {must} {', '.join(lost)} as well, it is {show((config[key] or {}).get('inter'))}"
+        )
     check_types(first, {name: columns[name] for name in inter}, config, whole=True)
     _check_parts(folder, dataset, first, {name: columns[name] for name in inter}, config, style)
     for suffix, key in (("item", "ITEM_ID_FIELD"), ("user", "USER_ID_FIELD")):
@@ -73,7 +83,9 @@ def _check_parts(folder: Path, dataset: str, first: Path, wanted: dict[str, str]
         require_columns(file, columns, wanted)
         for name, kind in wanted.items():
             if columns[name] != kind:
-                raise UserError(f"{file}: column {shown(name)} is of type {columns[name]}, in {first.name} it is {kind}")
+                raise UserError(
+                    f"{file}: column {shown(name)} is of type {columns[name]}, in {first.name} it is {kind}"
+                )
 
 
 def check_types(file: Path, columns: dict[str, str], config, whole: bool = False) -> None:
@@ -92,12 +104,16 @@ def check_types(file: Path, columns: dict[str, str], config, whole: bool = False
         right = "token" if key.endswith("ID_FIELD") else "float"
         kind = columns.get(config[key])
         if kind not in (None, right):
-            raise UserError(f"{file}: the {_NAMES[key]} column {shown(config[key])} is of type {kind} and must be {right}: "
-                            f"write {config[key]}:{right} in its first line, or name another column with --{key}=COLUMN")
+            raise UserError(
+                f"{file}: the {_NAMES[key]} column {shown(config[key])} is of type {kind} and must be {right}: "
+                f"write {config[key]}:{right} in its first line, or name another column with --{key}=COLUMN"
+            )
     for name in config["threshold"] or () if whole else ():
         if columns.get(name, "float") != "float":
-            raise UserError(f"{file}: threshold compares numbers, and column {shown(name)} is of type {columns[name]}; it must "
-                            "be float")
+            raise UserError(
+                f"{file}: threshold compares numbers, and column {shown(name)} is of type {columns[name]}; it must "
+                "be float"
+            )
 
 
 def loaded_columns(config, suffix: str, columns) -> list[str]:

@@ -16,9 +16,10 @@ import re
 import zipfile
 import zlib
 from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -88,9 +89,11 @@ def _tokens(column: pd.Series, kind: str) -> tuple[np.ndarray, np.ndarray]:
     seen = pd.Series([token if token.isascii() and token.isprintable() else as_seen(token) for token in tokens])
     if (again := seen.duplicated()).any():
         twice = tokens[again][0]
-        raise PrepareError(f"two {kind} ids differ only in blanks, quotes, invisible characters or how accents are "
-                           f"encoded: "
-                           f"{shown(twice)}; rename one")
+        raise PrepareError(
+            f"two {kind} ids differ only in blanks, quotes, invisible characters or how accents are "
+            f"encoded: "
+            f"{shown(twice)}; rename one"
+        )
     return codes, tokens
 
 
@@ -136,8 +139,9 @@ def reading(path) -> Iterator[None]:
         raise
     except (*DAMAGED, zlib.error, EOFError) as error:
         size = Path(path).stat().st_size
-        raise PrepareError(f"{name} ({size:,} bytes) is cut off or not the archive it should be "
-                           f"({error}): fetch it again") from error
+        raise PrepareError(
+            f"{name} ({size:,} bytes) is cut off or not the archive it should be ({error}): fetch it again"
+        ) from error
     except UnicodeDecodeError as error:
         raise PrepareError(f"{name} is not UTF-8 text (byte {error.start}): convert it") from error
     except (ValueError, SyntaxError, RuntimeError) as error:  # parsers; RuntimeError: a zip with a password
@@ -157,8 +161,9 @@ def _member(archive: zipfile.ZipFile, name: str):
     """Open a member by its file name, whatever folder it lies in; nothing is ever unpacked to disk."""
     names = [entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == name]
     if not names:
-        raise PrepareError(f"no {name} in {Path(archive.filename).name}; it holds: "
-                           f"{', '.join(archive.namelist()[:10])}")
+        raise PrepareError(
+            f"no {name} in {Path(archive.filename).name}; it holds: {', '.join(archive.namelist()[:10])}"
+        )
     return archive.open(min(names, key=len))
 
 
@@ -276,12 +281,17 @@ def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
             review, where = _record(line, reviews, line_number), f"{Path(reviews).name}, line {line_number}"
             for field in fields.values():
                 require_column(field, list(review), where)
-            row = {column: (_text if column in numbers else _number)(review, field, where) for column, field in fields.items()}
+            row = {
+                column: (_text if column in numbers else _number)(review, field, where)
+                for column, field in fields.items()
+            }
             if not (row[USER] and row[ITEM] and math.isfinite(row[TIME])):
                 lines.append(line_number)
                 continue
             for column, value in row.items():
-                columns[column].append(numbers[column].setdefault(value, len(numbers[column])) if column in numbers else value)
+                columns[column].append(
+                    numbers[column].setdefault(value, len(numbers[column])) if column in numbers else value
+                )
     inter = pd.DataFrame({column: np.array(values) for column, values in columns.items()})
     for column, codes in numbers.items():
         inter[column] = pd.Categorical.from_codes(inter[column], categories=list(codes))
@@ -323,8 +333,9 @@ def _labels(product: dict, where: str) -> list[str]:
     branches = product.get("categories") or []
     if isinstance(branches, list) and all(isinstance(label, str) for label in branches):
         branches = [branches]
-    if not isinstance(branches, list) or not all(isinstance(branch, list) and all(isinstance(label, str) for label in branch)
-                                                 for branch in branches):
+    if not isinstance(branches, list) or not all(
+        isinstance(branch, list) and all(isinstance(label, str) for label in branch) for branch in branches
+    ):
         raise PrepareError(f"{where}: categories holds {shown(branches)} and must be a list of lists of names")
     return [label for branch in branches for label in branch[1:]]
 

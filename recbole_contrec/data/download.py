@@ -14,10 +14,10 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
 from pathlib import Path
-from typing import Iterator, Sequence
 from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
@@ -49,19 +49,13 @@ def disk_errors(folder):
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            raise DiskError(
-                f"no space left for {folder}: free some or choose another --data_path"
-            ) from error
+            raise DiskError(f"no space left for {folder}: free some or choose another --data_path") from error
         reason = error.strerror or error
-        raise DiskError(
-            f"cannot write in {folder}: {reason}; choose another --data_path"
-        ) from error
+        raise DiskError(f"cannot write in {folder}: {reason}; choose another --data_path") from error
 
 
 @contextmanager
-def source_files(
-    locations: Sequence[str], cache: Path, md5: str | None, progress: bool
-) -> Iterator[list[Path]]:
+def source_files(locations: Sequence[str], cache: Path, md5: str | None, progress: bool) -> Iterator[list[Path]]:
     """The files of a data set; ``md5`` belongs to the first of ``locations``.
 
     Downloads lie in ``cache`` until the body of the ``with`` is through, and go when it cannot
@@ -174,8 +168,7 @@ def download(url: str, target, md5: str | None = None, progress: bool = True) ->
                 time.sleep(RETRY_WAIT)
     else:
         raise PrepareError(
-            f"the connection broke off: {broken}. Run the same command again to go on, "
-            f"or {by_hand(url)}"
+            f"the connection broke off: {broken}. Run the same command again to go on, or {by_hand(url)}"
         )
     with disk_errors(target.parent):
         check_md5(part, md5, url, remove=True)
@@ -228,7 +221,11 @@ def _save(response, part: Path, start: int, total: int | None, progress: bool) -
             file = open(part, "ab" if start else "wb")
             _validator(part).write_text(validator)
         bar = tqdm(
-            total=total, initial=start, unit="B", unit_scale=True, desc=part.stem,
+            total=total,
+            initial=start,
+            unit="B",
+            unit_scale=True,
+            desc=part.stem,
             disable=not progress,
         )
         with file:
@@ -262,9 +259,7 @@ def _response(url: str, headers: dict, part: Path):
         if error.code == 416 and headers:  # the partial file is longer than the file itself
             part.unlink()
             raise _Interrupted("the server has nothing behind the part that is here") from error
-        raise PrepareError(
-            f"the server answered {error.code} ({error.reason}) for {url}: {by_hand(url)}"
-        ) from error
+        raise PrepareError(f"the server answered {error.code} ({error.reason}) for {url}: {by_hand(url)}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise PrepareError(f"no connection to {url} ({reason}): {by_hand(url)}") from error
@@ -275,9 +270,13 @@ def _open(url: str, headers: dict):
     neither a setting nor a redirect can name anything else."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler, urllib.request.UnknownHandler, urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler, urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor,
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
     ):
         opener.add_handler(handler())
     headers = {"User-Agent": "recbole_contrec", "Accept-Encoding": "identity", **headers}

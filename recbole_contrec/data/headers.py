@@ -5,8 +5,9 @@ What the first lines of atomic files say: which column is the user, the item, th
 folder of RecBole files needs no YAML.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple
+from typing import Any, NamedTuple
 
 from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.errors import UserError, did_you_mean, nearest, shown
@@ -16,9 +17,26 @@ PREPARE = "python run_recbole_contrec.py prepare --dataset={}"
 
 ROLES = {  # key -> (RecBole's default, other usual names, types), in the order in which columns are given away
     "USER_ID_FIELD": ("user_id", ("user", "uid", "reviewer_id", "session_id", "visitor_id", "customer_id"), ("token",)),
-    "ITEM_ID_FIELD": ("item_id", ("item", "iid", "asin", "parent_asin", "movie_id", "product_id", "business_id",
-                                  "track_id", "artist_id", "book_id", "game_id", "venue_id"), ("token",)),
-    "TIME_FIELD": ("timestamp", ("time", "ts", "unix_review_time", "date", "datetime"), ("float",))}
+    "ITEM_ID_FIELD": (
+        "item_id",
+        (
+            "item",
+            "iid",
+            "asin",
+            "parent_asin",
+            "movie_id",
+            "product_id",
+            "business_id",
+            "track_id",
+            "artist_id",
+            "book_id",
+            "game_id",
+            "venue_id",
+        ),
+        ("token",),
+    ),
+    "TIME_FIELD": ("timestamp", ("time", "ts", "unix_review_time", "date", "datetime"), ("float",)),
+}
 _RATINGS = ("rating", "score", "overall", "stars", "label", "weight", "count")
 
 
@@ -29,10 +47,18 @@ class Headers(NamedTuple):
     found: str
 
 
-def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str] | None = None, *,
-                                  wanted: Iterable[str] = (), need_time: bool = True,
-                                  separator: str = "\t", encoding: str | None = None,
-                                  parts: list[str] | None = None, folders: Iterable[Path] = ()) -> Headers:
+def dataset_settings_from_headers(
+    data_path,
+    dataset: str,
+    named: dict[str, str] | None = None,
+    *,
+    wanted: Iterable[str] = (),
+    need_time: bool = True,
+    separator: str = "\t",
+    encoding: str | None = None,
+    parts: list[str] | None = None,
+    folders: Iterable[Path] = (),
+) -> Headers:
     """Columns of user, item and time, and what to load, for a folder of RecBole atomic files without a YAML.
 
     RecBole's default names count first, then usual names, then types: the first two ``token`` columns and the only
@@ -63,8 +89,7 @@ def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str]
             fields[key] = name
     missing = [key for key in ROLES if key not in fields and (need_time or key != "TIME_FIELD")]
     if missing:
-        kinds = ", ".join(f"{key.split('_')[0].lower()} column ({ROLES[key][0]}:{ROLES[key][2][0]})"
-                          for key in missing)
+        kinds = ", ".join(f"{key.split('_')[0].lower()} column ({ROLES[key][0]}:{ROLES[key][2][0]})" for key in missing)
         raise UserError(f"{file} lacks: {kinds}; it has {_listed(columns)}. Name it with --{missing[0]}=COLUMN")
     inter = list(dict.fromkeys([*filter(None, fields.values()), *wanted]))
     texts = _text_columns(folder / f"{dataset}.item", fields, separator, encoding)  # loaded beside RecBole, see text.py
@@ -75,8 +100,9 @@ def dataset_settings_from_headers(data_path, dataset: str, named: dict[str, str]
 def _find_column(key, columns, taken) -> str | None:
     default, usual, types = ROLES[key]
     others = {_plain(name) for role in ROLES if role != key for name in (ROLES[role][0], *ROLES[role][1])}
-    free = [name for name, kind in columns.items()
-            if kind in types and name not in taken and _plain(name) not in others]
+    free = [
+        name for name, kind in columns.items() if kind in types and name not in taken and _plain(name) not in others
+    ]
     if default in free:
         return default
     plain = {_plain(name): name for name in reversed(free)}
@@ -98,8 +124,9 @@ def _text_columns(file, fields, separator, encoding) -> list[str]:
     columns = read_header(file, separator, encoding) if is_there(file) else {}
     if fields["ITEM_ID_FIELD"] not in columns:
         return []
-    return [name for name, kind in columns.items()
-            if kind in ("token_seq", "token") and name != fields["ITEM_ID_FIELD"]]
+    return [
+        name for name, kind in columns.items() if kind in ("token_seq", "token") and name != fields["ITEM_ID_FIELD"]
+    ]
 
 
 def inter_file(folder: Path, dataset: str, parts, folders) -> Path:
@@ -110,18 +137,25 @@ def inter_file(folder: Path, dataset: str, parts, folders) -> Path:
     present = [line.name for line in known if not line.where.startswith("no data")]
     here = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     near = did_you_mean(file.name, here) or did_you_mean(dataset, [name for name in present if name != dataset])
-    what = f"{folder} has no file {file.name}" if folder.is_dir() else f"there is no data set {dataset!r} in {folder.parent}"
+    what = (
+        f"{folder} has no file {file.name}"
+        if folder.is_dir()
+        else f"there is no data set {dataset!r} in {folder.parent}"
+    )
     name = next(iter(nearest(dataset, [line.name for line in known if line.name not in present])), None)
     own = f"{PREPARE.format(dataset)} --from=FILE --user= --item= --time="
-    raise UserError(f"{what}{near}; there are {', '.join(present)}.\n"
-                    + (f"The command that gets one: {PREPARE.format(name)}" if name else f"A table of your own: {own}"))
+    raise UserError(
+        f"{what}{near}; there are {', '.join(present)}.\n"
+        + (f"The command that gets one: {PREPARE.format(name)}" if name else f"A table of your own: {own}")
+    )
 
 
 def require_columns(file, columns, names):
     missing = list(dict.fromkeys(name for name in names if name not in columns))
     if missing:
-        raise UserError(f"{file} lacks {', '.join(missing)}{did_you_mean(missing[0], columns)}; "
-                        f"it has {_listed(columns)}")
+        raise UserError(
+            f"{file} lacks {', '.join(missing)}{did_you_mean(missing[0], columns)}; it has {_listed(columns)}"
+        )
 
 
 def _listed(columns) -> str:

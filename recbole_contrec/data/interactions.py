@@ -39,7 +39,9 @@ class Interactions(NamedTuple):
         order = order[np.argsort(users[order], kind="stable")]
         if dataset.config["first_n"]:
             sorted_users = users[order]
-            order = order[np.arange(len(order)) - np.searchsorted(sorted_users, sorted_users) < dataset.config["first_n"]]
+            order = order[
+                np.arange(len(order)) - np.searchsorted(sorted_users, sorted_users) < dataset.config["first_n"]
+            ]
         return cls(users[order], items[order])
 
     @classmethod

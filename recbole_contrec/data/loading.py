@@ -67,8 +67,10 @@ def load_data(config) -> RunData:
         with check_split(config):
             loaders = prepare(config, dataset)
     if max(config["topk"]) >= dataset.item_num:
-        raise UserError(f"topk={config['topk']} asks for more items than the catalogue of {config['dataset']!r} has "
-                        f"({dataset.item_num - 1})")
+        raise UserError(
+            f"topk={config['topk']} asks for more items than the catalogue of {config['dataset']!r} has "
+            f"({dataset.item_num - 1})"
+        )
     data = RunData(dataset, *loaders)
     check_targets(config, data)
     return data
@@ -110,8 +112,10 @@ def _refuse_short_histories(dataset) -> None:
     short = sorted(user for user, count in counts.items() if count < 3)
     if short:
         name = str(dataset.id2token(dataset.uid_field, short[0]))
-        raise UserError(f"histories with fewer than three interactions: {len(short)} (user {name!r} has "
-                        f"{counts[short[0]]}). Leave-one-out needs three: set --user_inter_num_interval=[3,inf)")
+        raise UserError(
+            f"histories with fewer than three interactions: {len(short)} (user {name!r} has "
+            f"{counts[short[0]]}). Leave-one-out needs three: set --user_inter_num_interval=[3,inf)"
+        )
 
 
 def _coarse_times(dataset) -> list[str]:
@@ -122,10 +126,16 @@ def _coarse_times(dataset) -> list[str]:
     ties = single_precision_ties(rows[user].to_numpy(), rows[time].to_numpy(np.float64))
     if not ties.made:
         return []
-    order = (f"; {ties.against:,} of them, of {ties.users:,} users, stand there against their times: sort the file by user and time "
-             "where these shall count" if ties.against else ", which is that of their times")
-    return [f"{dataset.dataset_name}: RecBole reads {time} in single precision. Neighbouring events of a user become simultaneous "
-            f"in {ties.made:,} places (in {ties.own:,} they are in the file itself) and keep the order of the file{order}"]
+    order = (
+        f"; {ties.against:,} of them, of {ties.users:,} users, stand there against their times: sort the file by user and time "
+        "where these shall count"
+        if ties.against
+        else ", which is that of their times"
+    )
+    return [
+        f"{dataset.dataset_name}: RecBole reads {time} in single precision. Neighbouring events of a user become simultaneous "
+        f"in {ties.made:,} places (in {ties.own:,} they are in the file itself) and keep the order of the file{order}"
+    ]
 
 
 def _items_without_interactions(dataset) -> list[str]:
@@ -133,8 +143,10 @@ def _items_without_interactions(dataset) -> list[str]:
     known, ranked = dataset.inter_feat[dataset.iid_field].nunique(), dataset.item_num - 1
     if known >= ranked:
         return []
-    return [f"{dataset.dataset_name}: {ranked - known:,} of {ranked:,} items occur in no interaction, only in {dataset.dataset_name}"
-            ".item or other files that are loaded; they are ranked like all others"]
+    return [
+        f"{dataset.dataset_name}: {ranked - known:,} of {ranked:,} items occur in no interaction, only in {dataset.dataset_name}"
+        ".item or other files that are loaded; they are ranked like all others"
+    ]
 
 
 def _reading_error(error: ValueError, config) -> UserError:
@@ -146,8 +158,11 @@ def _reading_error(error: ValueError, config) -> UserError:
 
 
 def _filtering_error(config) -> UserError:
-    filters = {key: config[key] for key in ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
-               if config[key] and config[key] != "[0,inf)"}
+    filters = {
+        key: config[key]
+        for key in ("user_inter_num_interval", "item_inter_num_interval", "val_interval")
+        if config[key] and config[key] != "[0,inf)"
+    }
     if not filters:
         return UserError(f"data set {config['dataset']!r} is empty, though no filter is set: check its files")
     return UserError(f"data set {config['dataset']!r} is empty behind its filters ({filters}). Loosen the filters")

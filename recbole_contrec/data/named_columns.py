@@ -5,8 +5,9 @@ Columns that settings name: filters, labels, features, aliases. Each must be loa
 """
 
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any
 
 from recbole.utils import InputType, ModelType
 
@@ -21,8 +22,10 @@ from recbole_contrec.settings.schema import show
 
 logger = logging.getLogger("recbole_contrec")
 
-_KINDS = {**dict.fromkeys(("threshold", "numerical_features", "normalize_field", "discretization"), "float"),
-          **dict.fromkeys(("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"), "token")}
+_KINDS = {
+    **dict.fromkeys(("threshold", "numerical_features", "normalize_field", "discretization"), "float"),
+    **dict.fromkeys(("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"), "token"),
+}
 ITEM_COLUMNS = ("selected_features", "item_attribute")  # GRU4RecF, SASRecF, FDSA and S3Rec read item columns
 
 
@@ -38,14 +41,18 @@ def check_named_columns(config, dataset: str, folders: Iterable[Path]) -> None:
         UserError: the setting, the column, and those that there are.
     """
     files = headers(config, dataset, folders)
-    loaded = {suffix: {name: columns[name] for name in loaded_columns(config, suffix, columns)} for suffix, columns in files.items()}
+    loaded = {
+        suffix: {name: columns[name] for name in loaded_columns(config, suffix, columns)}
+        for suffix, columns in files.items()
+    }
     every = {name: kind for columns in reversed(list(loaded.values())) for name, kind in columns.items()}
     for key, names in named_columns(config.final_config_dict).items():
         for name in names:
             _require(key, name, every, files)
             if not every[name].startswith(_KINDS.get(key, "")):
-                raise UserError(f"{key}: column {shown(name)} is of type {every[name]}, and {key} reads {_KINDS[key]} "
-                                "columns")
+                raise UserError(
+                    f"{key}: column {shown(name)} is of type {every[name]}, and {key} reads {_KINDS[key]} columns"
+                )
     for name, wanted in (config["val_interval"] or {}).items():
         check_interval_and_type(name, every[name], wanted)
     for name in config["seq_len"] or ():
@@ -86,12 +93,18 @@ def item_columns_asked_for(values: Mapping[str, Any], columns: Mapping[str, str]
     Raises:
         UserError: one that is not there, with those that are.
     """
-    asked = [(key, name) for key in ITEM_COLUMNS if key in values
-             for name in ([values[key]] if isinstance(values[key], str) else values[key] or ())]
+    asked = [
+        (key, name)
+        for key in ITEM_COLUMNS
+        if key in values
+        for name in ([values[key]] if isinstance(values[key], str) else values[key] or ())
+    ]
     for key, name in asked:
         if name not in columns:
-            raise UserError(f"{key}: {file} has no column {shown(str(name))}{did_you_mean(str(name), columns)}; it has "
-                            f"{_listed(columns)}: set --{key}=['COLUMN']")
+            raise UserError(
+                f"{key}: {file} has no column {shown(str(name))}{did_you_mean(str(name), columns)}; it has "
+                f"{_listed(columns)}: set --{key}=['COLUMN']"
+            )
     return [name for _, name in asked]
 
 
@@ -100,9 +113,11 @@ def _require(key: str, name: str, every: dict[str, str], files: dict[str, dict[s
         return
     for suffix, columns in files.items():
         if name in columns:
-            raise UserError(f"{key}: column {shown(name)} of the .{suffix} file is not loaded: name it in load_col, "
-                            "for instance "
-                            f"--load_col={{'{suffix}': [..., '{name}']}}")
+            raise UserError(
+                f"{key}: column {shown(name)} of the .{suffix} file is not loaded: name it in load_col, "
+                "for instance "
+                f"--load_col={{'{suffix}': [..., '{name}']}}"
+            )
     raise UserError(f"{key}: there is no column {shown(name)}{did_you_mean(name, every)}; loaded are {_listed(every)}")
 
 
@@ -110,7 +125,9 @@ def _check_made_columns(config, every) -> None:
     """Columns that RecBole makes would take the place of others of the same name without a word."""
     roles = [config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD") if config[key]]
     if len({*roles}) < len(roles):
-        raise UserError(f"USER_ID_FIELD, ITEM_ID_FIELD and TIME_FIELD must be three columns; they are {', '.join(roles)}")
+        raise UserError(
+            f"USER_ID_FIELD, ITEM_ID_FIELD and TIME_FIELD must be three columns; they are {', '.join(roles)}"
+        )
     made = []
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and not config["benchmark_filename"]:
         made = [(name + config["LIST_SUFFIX"], "LIST_SUFFIX") for name in every]
@@ -120,8 +137,10 @@ def _check_made_columns(config, every) -> None:
     taken = {*every}
     for name, key in made:
         if name in taken:
-            raise UserError(f"{key}={show(config[key])}: RecBole would make a column {shown(name)}, and there is one of this "
-                            "name: choose another")
+            raise UserError(
+                f"{key}={show(config[key])}: RecBole would make a column {shown(name)}, and there is one of this "
+                "name: choose another"
+            )
         taken.add(name)
 
 
@@ -138,17 +157,21 @@ def _check_labels(config, every, interactions) -> None:
         return
     numbers = [name for name, kind in interactions.items() if kind == "float" and name != config["TIME_FIELD"]]
     if learns_from_labels(config) or "labeled" in config["eval_args"]["mode"].values():
-        raise UserError(f"{config.model} needs labels, and no column {config['LABEL_FIELD']} is loaded: say from which "
-                        "value on an "
-                        f"interaction counts, for instance --threshold={{'{(numbers or ['rating'])[0]}': 4}}")
+        raise UserError(
+            f"{config.model} needs labels, and no column {config['LABEL_FIELD']} is loaded: say from which "
+            "value on an "
+            f"interaction counts, for instance --threshold={{'{(numbers or ['rating'])[0]}': 4}}"
+        )
 
 
 def _check_unused(config, loaded) -> None:
     for suffix, names in (config["unused_col"] or {}).items():
         for name in names:
             if name not in loaded.get(suffix, ()):
-                raise UserError(f"unused_col: no column {shown(name)} of the .{suffix} file is loaded; loaded are "
-                                f"{_listed(loaded.get(suffix, {})) or 'none'}")
+                raise UserError(
+                    f"unused_col: no column {shown(name)} of the .{suffix} file is loaded; loaded are "
+                    f"{_listed(loaded.get(suffix, {})) or 'none'}"
+                )
             if name in (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"], config["LABEL_FIELD"]):
                 raise UserError(f"unused_col: {show(name)} is needed: a model is trained on it")
 
@@ -162,9 +185,11 @@ def _check_files(config, files, path: Path) -> None:
     for suffix, names in (config["unload_col"] or {}).items():
         for name in [names] if isinstance(names, str) else names or ():
             if name not in files.get(suffix, ()):
-                raise UserError(f"unload_col: the .{suffix} file has no column "
-                                f"{shown(name)}{did_you_mean(name, files.get(suffix, ()))}; it has "
-                                f"{_listed(files.get(suffix, {})) or 'none'}")
+                raise UserError(
+                    f"unload_col: the .{suffix} file has no column "
+                    f"{shown(name)}{did_you_mean(name, files.get(suffix, ()))}; it has "
+                    f"{_listed(files.get(suffix, {})) or 'none'}"
+                )
 
 
 def _check_twice(config, loaded) -> None:
@@ -174,9 +199,11 @@ def _check_twice(config, loaded) -> None:
     for suffix, columns in loaded.items():
         for name in columns if suffix != "link" else ():
             if seen.setdefault(name, suffix) != suffix and suffix not in joins.get(name, ()):
-                raise UserError(f"column {shown(name)} is loaded of the .{seen[name]} and of the .{suffix} file: "
-                                f"rename one of them, or name "
-                                "in load_col what shall be loaded")
+                raise UserError(
+                    f"column {shown(name)} is loaded of the .{seen[name]} and of the .{suffix} file: "
+                    f"rename one of them, or name "
+                    "in load_col what shall be loaded"
+                )
 
 
 def _check_numbers(config, loaded) -> None:
@@ -186,17 +213,30 @@ def _check_numbers(config, loaded) -> None:
         for name in config["selected_features"] or ():
             kind = loaded.get("item", {}).get(name, "")
             if kind.startswith("float") and name not in named:
-                raise UserError(f"selected_features: column {shown(name)} is of type {kind}, and {config.model} reads "
-                                f"only those numbers that "
-                                f"numerical_features names: set --numerical_features=['{name}']")
+                raise UserError(
+                    f"selected_features: column {shown(name)} is of type {kind}, and {config.model} reads "
+                    f"only those numbers that "
+                    f"numerical_features names: set --numerical_features=['{name}']"
+                )
     if config["MODEL_TYPE"] == ModelType.CONTEXT:
-        known = (config["TIME_FIELD"], config["LABEL_FIELD"], *(config["threshold"] or ()),
-                 *(config["val_interval"] or ()))
-        idle = [name for columns in loaded.values() for name, kind in columns.items()
-                if kind.startswith("float") and name not in (*named, *known)]
+        known = (
+            config["TIME_FIELD"],
+            config["LABEL_FIELD"],
+            *(config["threshold"] or ()),
+            *(config["val_interval"] or ()),
+        )
+        idle = [
+            name
+            for columns in loaded.values()
+            for name, kind in columns.items()
+            if kind.startswith("float") and name not in (*named, *known)
+        ]
         if idle:
-            logger.warning("%s does not read the columns %s: it reads those numbers only that numerical_features names",
-                           config.model, ", ".join(idle[:8]) + (", ..." if len(idle) > 8 else ""))
+            logger.warning(
+                "%s does not read the columns %s: it reads those numbers only that numerical_features names",
+                config.model,
+                ", ".join(idle[:8]) + (", ..." if len(idle) > 8 else ""),
+            )
 
 
 def _listed(columns: Mapping[str, str]) -> str:

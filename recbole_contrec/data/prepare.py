@@ -13,11 +13,11 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
 
 from recbole_contrec.data import convert
 from recbole_contrec.data.convert import Tables, write
@@ -72,18 +72,30 @@ def _amazon(category: str) -> Recipe:
 
 # RecBole's names (its properties/dataset/url.yaml); amazon-clothing is short for the last one of its line.
 AMAZON_CATEGORIES = {
-    "amazon-apps-for-android": "Apps_for_Android", "amazon-automotive": "Automotive", "amazon-baby": "Baby",
-    "amazon-beauty": "Beauty", "amazon-books": "Books", "amazon-cds-vinyl": "CDs_and_Vinyl",
+    "amazon-apps-for-android": "Apps_for_Android",
+    "amazon-automotive": "Automotive",
+    "amazon-baby": "Baby",
+    "amazon-beauty": "Beauty",
+    "amazon-books": "Books",
+    "amazon-cds-vinyl": "CDs_and_Vinyl",
     "amazon-cell-phones-accessories": "Cell_Phones_and_Accessories",
-    "amazon-clothing": "Clothing_Shoes_and_Jewelry", "amazon-clothing-shoes-jewelry": "Clothing_Shoes_and_Jewelry",
-    "amazon-digital-music": "Digital_Music", "amazon-electronics": "Electronics",
+    "amazon-clothing": "Clothing_Shoes_and_Jewelry",
+    "amazon-clothing-shoes-jewelry": "Clothing_Shoes_and_Jewelry",
+    "amazon-digital-music": "Digital_Music",
+    "amazon-electronics": "Electronics",
     "amazon-grocery-gourmet-food": "Grocery_and_Gourmet_Food",
-    "amazon-health-personal-care": "Health_and_Personal_Care", "amazon-home-kitchen": "Home_and_Kitchen",
-    "amazon-instant-video": "Amazon_Instant_Video", "amazon-kindle-store": "Kindle_Store",
-    "amazon-movies-tv": "Movies_and_TV", "amazon-musical-instruments": "Musical_Instruments",
-    "amazon-office-products": "Office_Products", "amazon-patio-lawn-garden": "Patio_Lawn_and_Garden",
-    "amazon-pet-supplies": "Pet_Supplies", "amazon-sports-outdoors": "Sports_and_Outdoors",
-    "amazon-tools-home-improvement": "Tools_and_Home_Improvement", "amazon-toys-games": "Toys_and_Games",
+    "amazon-health-personal-care": "Health_and_Personal_Care",
+    "amazon-home-kitchen": "Home_and_Kitchen",
+    "amazon-instant-video": "Amazon_Instant_Video",
+    "amazon-kindle-store": "Kindle_Store",
+    "amazon-movies-tv": "Movies_and_TV",
+    "amazon-musical-instruments": "Musical_Instruments",
+    "amazon-office-products": "Office_Products",
+    "amazon-patio-lawn-garden": "Patio_Lawn_and_Garden",
+    "amazon-pet-supplies": "Pet_Supplies",
+    "amazon-sports-outdoors": "Sports_and_Outdoors",
+    "amazon-tools-home-improvement": "Tools_and_Home_Improvement",
+    "amazon-toys-games": "Toys_and_Games",
     "amazon-video-games": "Video_Games",
 }
 
@@ -93,7 +105,8 @@ CATALOGUE: dict[str, Recipe] = {
     "ml-latest-small": _movielens("ml-latest-small", "100 thousand (changes over time)"),
     "lastfm": Recipe(
         "Last.fm of HetRec 2011, artists in the order of their first tag",
-        (f"{HETREC}hetrec2011-lastfm-2k.zip",), convert.lastfm,
+        (f"{HETREC}hetrec2011-lastfm-2k.zip",),
+        convert.lastfm,
     ),
     **{name: _amazon(category) for name, category in AMAZON_CATEGORIES.items()},
 }
@@ -106,7 +119,7 @@ def known_datasets() -> dict[str, str]:
 
 def _names() -> str:
     """The known names on one line."""
-    amazon = [name[len("amazon-"):] for name in AMAZON_CATEGORIES]
+    amazon = [name[len("amazon-") :] for name in AMAZON_CATEGORIES]
     return ", ".join(name for name in CATALOGUE if name not in AMAZON_CATEGORIES) + f", amazon-{{{','.join(amazon)}}}"
 
 
@@ -169,8 +182,10 @@ def _recipe(dataset: str, source, columns: dict[str, object]) -> Recipe:
     if dataset in CATALOGUE and not columns:
         return CATALOGUE[dataset]
     if source is None:
-        raise PrepareError(f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}; known: {_names()}.\n"
-                           "For a table of your own pass --from=FILE --user= --item= --time=")
+        raise PrepareError(
+            f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}; known: {_names()}.\n"
+            "For a table of your own pass --from=FILE --user= --item= --time="
+        )
     columns = {**DEFAULT_COLUMNS, **columns}
     texts = columns.get("text") or []
     columns["text"] = texts.split(",") if isinstance(texts, str) else texts
@@ -209,8 +224,10 @@ def _refuse_existing(target: Path, dataset: str, force: bool) -> None:
     own = {dataset + suffix for suffix in ATOMIC}
     others = sorted(entry.name for entry in target.iterdir() if entry.name not in own)
     if others:
-        raise PrepareError(f"--force would delete files of {target} that are not part of the data set "
-                           f"({', '.join(others[:5])}): move them first")
+        raise PrepareError(
+            f"--force would delete files of {target} that are not part of the data set "
+            f"({', '.join(others[:5])}): move them first"
+        )
 
 
 @contextmanager
@@ -263,8 +280,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_path", default="dataset", help="the folder of the data set folders (default: dataset)")
     parser.add_argument("--from", dest="source", help="a file or http(s) address to take instead")
     parser.add_argument("--md5", help="the checksum of that file")
-    parser.add_argument("--force", nargs="?", const="True", default="False", choices=("True", "False"),
-                        help="replace a data set of that name")
+    parser.add_argument(
+        "--force",
+        nargs="?",
+        const="True",
+        default="False",
+        choices=("True", "False"),
+        help="replace a data set of that name",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--user", help="column of the user ids (default: user_id)")
     parser.add_argument("--item", help="column of the item ids (default: item_id)")
@@ -296,8 +319,12 @@ def main(argv: Sequence[str]) -> int:
     arguments = _arguments(argv)
     columns = {option: getattr(arguments, option) for option in COLUMN_OPTIONS}
     done = prepare(
-        arguments.dataset, arguments.data_path, arguments.source,
-        columns=columns, force=arguments.force == "True", md5=arguments.md5,
+        arguments.dataset,
+        arguments.data_path,
+        arguments.source,
+        columns=columns,
+        force=arguments.force == "True",
+        md5=arguments.md5,
     )
     name = arguments.dataset
     mean = done.interactions / done.users

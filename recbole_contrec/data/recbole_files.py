@@ -6,9 +6,9 @@ own reader gets no second look at a file.
 """
 
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pandas as pd
@@ -47,9 +47,11 @@ class Files:
         self._config = config
         separator = config["seq_separator"]
         if not isinstance(separator, str) or separator in ("", config["field_separator"]):
-            raise UserError(f"seq_separator={show(separator)} must be a text that stands between the parts of a "
-                            f"sequence, and another one than "
-                            "field_separator")
+            raise UserError(
+                f"seq_separator={show(separator)} must be a text that stands between the parts of a "
+                f"sequence, and another one than "
+                "field_separator"
+            )
         self._read: dict[Path, AtomicFile] = {}
         self.notes: list[str] = []
 
@@ -110,8 +112,13 @@ class Files:
         """Complete rows, one an item or a user, and their numbers in the file."""
         suffix = source.value if isinstance(source, FeatureSource) else source
         config, events = self._config, source == FeatureSource.INTERACTION
-        keys = {"inter": ("USER_ID_FIELD", "ITEM_ID_FIELD"), "item": ("ITEM_ID_FIELD",), "user": ("USER_ID_FIELD",),
-                "kg": ENTITIES[:3], "link": ("ITEM_ID_FIELD", "ENTITY_ID_FIELD")}.get(suffix, ())
+        keys = {
+            "inter": ("USER_ID_FIELD", "ITEM_ID_FIELD"),
+            "item": ("ITEM_ID_FIELD",),
+            "user": ("USER_ID_FIELD",),
+            "kg": ENTITIES[:3],
+            "link": ("ITEM_ID_FIELD", "ENTITY_ID_FIELD"),
+        }.get(suffix, ())
         if suffix in ("kg", "link"):
             require_columns(file.path, columns, [config[key] for key in keys])
         ids = [config[key] for key in keys if config[key] in columns]
@@ -135,12 +142,20 @@ class Files:
             return
         example = shown(dataset.inter_feat[key].to_numpy()[np.argmax(unknown)])
         if unknown.all():
-            raise UserError(f"{file.path.name}: no {key} of an interaction has a row there, for instance {example}; its first row is that of "
-                            f"{shown(table[key][0])}")
-        kept = self._config["filter_inter_by_user_or_item"] is not True or self._config["benchmark_filename"] is not None
+            raise UserError(
+                f"{file.path.name}: no {key} of an interaction has a row there, for instance {example}; its first row is that of "
+                f"{shown(table[key][0])}"
+            )
+        kept = (
+            self._config["filter_inter_by_user_or_item"] is not True or self._config["benchmark_filename"] is not None
+        )
         what = "have no features" if kept else "are left out (filter_inter_by_user_or_item)"
-        self.tell([f"{file.path.name}: {unknown.sum():,} of {len(unknown):,} interactions {what}, for their {key}, for instance {example}, has "
-                   "no row there"])
+        self.tell(
+            [
+                f"{file.path.name}: {unknown.sum():,} of {len(unknown):,} interactions {what}, for their {key}, for instance {example}, has "
+                "no row there"
+            ]
+        )
 
     def _check_link(self, dataset: Dataset, file: AtomicFile, table: pd.DataFrame, rows: np.ndarray) -> None:
         """An item is one entity: of several RecBole mixes the numbers up. It leaves interactions out whose item is
@@ -151,9 +166,11 @@ class Files:
             if (again := pairs[name].duplicated()).any():
                 value = pairs[name][again.idxmax()]
                 places = rows[pairs.index[pairs[name] == value]]
-                raise UserError(f"{file.path.name}, {file.where(places)}: {name} {shown(value)} stands in more than "
-                                f"one pair; an item must be "
-                                "one entity, and an entity one item")
+                raise UserError(
+                    f"{file.path.name}, {file.where(places)}: {name} {shown(value)} stands in more than "
+                    f"one pair; an item must be "
+                    "one entity, and an entity one item"
+                )
         known = pd.concat([dataset.kg_feat[dataset.head_entity_field], dataset.kg_feat[dataset.tail_entity_field]])
         linked = table[item][table[entity].isin(known)]
         left_out = ~dataset.inter_feat[item].isin(linked).to_numpy()
@@ -161,11 +178,17 @@ class Files:
             return
         example = shown(dataset.inter_feat[item].to_numpy()[np.argmax(left_out)])
         if left_out.all():
-            raise UserError(f"{file.path.name}: no item of an interaction is an entity of {dataset.dataset_name}.kg, "
-                            f"for instance {example}; "
-                            f"its first row is {shown(table[item][0])}, {shown(table[entity][0])}")
-        self.tell([f"{file.path.name}: {left_out.sum():,} of {len(left_out):,} interactions are left out, for their item, for instance "
-                   f"{example}, is no entity of {dataset.dataset_name}.kg"])
+            raise UserError(
+                f"{file.path.name}: no item of an interaction is an entity of {dataset.dataset_name}.kg, "
+                f"for instance {example}; "
+                f"its first row is {shown(table[item][0])}, {shown(table[entity][0])}"
+            )
+        self.tell(
+            [
+                f"{file.path.name}: {left_out.sum():,} of {len(left_out):,} interactions are left out, for their item, for instance "
+                f"{example}, is no entity of {dataset.dataset_name}.kg"
+            ]
+        )
 
     @staticmethod
     def _register(dataset: Dataset, columns: dict[str, str], source) -> None:

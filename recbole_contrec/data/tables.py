@@ -7,9 +7,10 @@ A table of one's own, CSV, TSV or Parquet with named columns -> RecBole's atomic
 import csv
 import io
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -54,8 +55,10 @@ def table(paths: Sequence[Path], columns: dict[str, object], progress: bool = Tr
     if "rating" in options:
         inter[RATING] = _numbers(rows[options["rating"]], source, options["rating"])
         if len(empty := np.flatnonzero(inter[RATING].isna())):
-            notes.append(f"ratings that are missing and stay so: {len(empty):,} ({_where(source, empty)}); a run that loads "
-                         "ratings refuses such rows")
+            notes.append(
+                f"ratings that are missing and stay so: {len(empty):,} ({_where(source, empty)}); a run that loads "
+                "ratings refuses such rows"
+            )
     inter[TIME] = _seconds(rows[options["time"]], source, options["time"])
     complete = (inter[[USER, ITEM]].notna().all(axis=1) & ~not_finite(inter[TIME])).to_numpy()
     if not complete.all():
@@ -125,11 +128,13 @@ class _WithoutNul(io.RawIOBase):
         data = self._file.read(len(buffer))
         if (place := data.find(b"\0")) >= 0:
             line = self._lines + data[:place].count(b"\n") + 1
-            raise PrepareError(f"{self._name}, line {line} holds a NUL character: the file is damaged, no table, or "
-                               f"not written "
-                               "in UTF-8")
+            raise PrepareError(
+                f"{self._name}, line {line} holds a NUL character: the file is damaged, no table, or "
+                f"not written "
+                "in UTF-8"
+            )
         self._lines += data.count(b"\n")
-        buffer[:len(data)] = data
+        buffer[: len(data)] = data
         return len(data)
 
 
@@ -138,8 +143,11 @@ def _csv_header(path: Path) -> tuple[str, list[str]]:
     with _opened(path) as file:
         line = io.TextIOWrapper(file, encoding="utf-8-sig", newline="").readline(_LONGEST_HEADER)
     if not line.strip():
-        raise PrepareError(f"{path.name} is empty: its first line must name the columns" if not line else
-                           f"{path.name}: its first line must name the columns, and it is blank")
+        raise PrepareError(
+            f"{path.name} is empty: its first line must name the columns"
+            if not line
+            else f"{path.name}: its first line must name the columns, and it is blank"
+        )
     separator = max([",", "\t", ";", "|"], key=line.count)
     return separator, next(csv.reader([line], delimiter=separator), [])
 
@@ -186,8 +194,10 @@ def _ids(column: pd.Series, path: Path) -> pd.Series:
     column = column.astype("category")
     plain = {name: clean_text(name) for name in column.cat.categories}
     if padding := [name for name in plain if plain[name] == PADDING]:
-        raise PrepareError(f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, by which RecBole "
-                           "names what fills short histories up: rename it")
+        raise PrepareError(
+            f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, by which RecBole "
+            "names what fills short histories up: rename it"
+        )
     bad = [name for name in plain if plain[name] in MISSING]
     return column.cat.remove_categories(bad)
 
@@ -196,8 +206,10 @@ def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = np.flatnonzero(numbers.isna() & column.notna() | np.isinf(numbers))
     if len(wrong):
-        raise PrepareError(f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}, which is no "
-                           "number")
+        raise PrepareError(
+            f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}, which is no "
+            "number"
+        )
     return numbers.astype(np.float64)
 
 
@@ -221,6 +233,12 @@ def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
     mostly_numbers = numbers is not None and numbers.notna().sum() > (dates.notna() & numbers.isna()).sum()
     wrong = np.flatnonzero(given & (numbers if mostly_numbers else dates).isna())
     if len(wrong):
-        others = "the others are numbers" if mostly_numbers else "write times as numbers or as 2024-01-31 12:00:00 (ISO 8601)"
-        raise PrepareError(f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}: {others}")
+        others = (
+            "the others are numbers"
+            if mostly_numbers
+            else "write times as numbers or as 2024-01-31 12:00:00 (ISO 8601)"
+        )
+        raise PrepareError(
+            f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}: {others}"
+        )
     return (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)

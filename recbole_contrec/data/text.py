@@ -48,8 +48,10 @@ def read_item_texts(config, item_ids, files: Files | None = None) -> dict[str, l
     texts = [name for name, kind in columns.items() if kind in ("token_seq", "token") and name != item_field]
     for name in wanted or ():
         if name not in columns:
-            raise UserError(f"text_fields: {path.name} has no column {name!r}{did_you_mean(name, columns)}; "
-                            f"it has {', '.join(columns)}")
+            raise UserError(
+                f"text_fields: {path.name} has no column {name!r}{did_you_mean(name, columns)}; "
+                f"it has {', '.join(columns)}"
+            )
     fields = texts if wanted is None else list(wanted)
     if item_field not in columns:
         raise UserError(f"{path.name} has no column {item_field!r}; it has {', '.join(columns)}")
@@ -62,8 +64,12 @@ def read_item_texts(config, item_ids, files: Files | None = None) -> dict[str, l
         files.tell([what])
     table = table.reindex(item_ids).fillna("")
     separator = config["seq_separator"]
-    return {name: [" ".join(filter(None, text.split(separator))) for text in table[name]]
-            if columns[name].endswith("seq") and separator != " " else table[name].tolist() for name in fields}
+    return {
+        name: [" ".join(filter(None, text.split(separator))) for text in table[name]]
+        if columns[name].endswith("seq") and separator != " "
+        else table[name].tolist()
+        for name in fields
+    }
 
 
 def joined(texts: dict[str, list[str]]) -> list[str]:
@@ -87,8 +93,10 @@ def part_field(part: str, texts: dict[str, list[str]], named: str | None) -> str
     """
     if named is not None:
         if named not in texts:
-            raise UserError(f"{part}_field={named}: no such text field{did_you_mean(named, texts)}; "
-                            f"there are {', '.join(texts) or 'none'}")
+            raise UserError(
+                f"{part}_field={named}: no such text field{did_you_mean(named, texts)}; "
+                f"there are {', '.join(texts) or 'none'}"
+            )
         return named
     words = {name: re.sub("([a-z])([A-Z])", r"\1_\2", name).lower() for name in texts}
     for where in (r"(?<![a-z]){}", "{}"):  # at the beginning of a word, else anywhere
@@ -96,8 +104,9 @@ def part_field(part: str, texts: dict[str, list[str]], named: str | None) -> str
             for name in texts:
                 if re.search(where.format(hint), words[name]):
                     return name
-    raise UserError(f"no text field looks like a {part}: name one with --{part}_field=NAME; "
-                    f"there are {', '.join(texts) or 'none'}")
+    raise UserError(
+        f"no text field looks like a {part}: name one with --{part}_field=NAME; there are {', '.join(texts) or 'none'}"
+    )
 
 
 def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | None]) -> list[str]:
@@ -122,8 +131,10 @@ def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | No
     columns = {}
     for part in parts:
         if part not in PARTS and part not in texts:
-            raise UserError(f"the template {template!r}: no text field {part!r}{did_you_mean(part, [*PARTS, *texts])}; "
-                            f"there are {', '.join([*PARTS, *texts])}")
+            raise UserError(
+                f"the template {template!r}: no text field {part!r}{did_you_mean(part, [*PARTS, *texts])}; "
+                f"there are {', '.join([*PARTS, *texts])}"
+            )
         literal = part in texts and named.get(part) is None
         try:
             columns[part] = texts[part if literal else part_field(part, texts, named[part])]
@@ -131,4 +142,7 @@ def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | No
             instead = f"; or write a template of these, such as {{{next(iter(texts))}}}" if texts else ""
             raise UserError(f"the template {template!r}: {error}{instead}") from error
     # blanks alone are no text
-    return [template.format(**dict(zip(columns, row))).strip() if any(map(str.strip, row)) else "" for row in zip(*columns.values())]
+    return [
+        template.format(**dict(zip(columns, row))).strip() if any(map(str.strip, row)) else ""
+        for row in zip(*columns.values())
+    ]

@@ -6,9 +6,10 @@ length. Any model of transformers serves: an encoder (all-MiniLM-L6-v2), the enc
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.training.stages import Report
 
 TOKENS_A_BATCH = 8192  # padding included
-CHARACTERS_A_CHUNK = 2 ** 20  # tokenised at once: tokens of a long text take far more memory than its characters
+CHARACTERS_A_CHUNK = 2**20  # tokenised at once: tokens of a long text take far more memory than its characters
 
 
 class TokenisedTexts(NamedTuple):
@@ -66,10 +67,12 @@ class TextEncoder:
         if self.source.commit:
             return f"{self.name} {self.source.commit}"
         digest = hashlib.sha256()
-        for path in sorted(path for path in self.source.folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        for path in sorted(
+            path for path in self.source.folder.iterdir() if path.is_file() and not path.name.startswith(".")
+        ):
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             with path.open("rb") as file:
-                while block := file.read(2 ** 20):
+                while block := file.read(2**20):
                     digest.update(block)
         return digest.hexdigest()
 
@@ -91,16 +94,20 @@ class TextEncoder:
         for chunk in _chunks(map(_readable, texts)):
             found = self.tokenizer(chunk, truncation=True, max_length=self.max_tokens, return_special_tokens_mask=True)
             # Marks alone are no text.
-            kept = [numbers if text and not all(marks) else []
-                    for text, numbers, marks in zip(chunk, found["input_ids"], found["special_tokens_mask"])]
+            kept = [
+                numbers if text and not all(marks) else []
+                for text, numbers, marks in zip(chunk, found["input_ids"], found["special_tokens_mask"])
+            ]
             lengths += map(len, kept)
             tokens.append(np.array([number for numbers in kept for number in numbers], dtype=np.int32))
             report(len(lengths), len(texts), "cut into tokens")
         flat = np.concatenate(tokens)
         words = getattr(self.config, "vocab_size", None)
         if words and flat.max(initial=0) >= words:
-            raise self._error(f"its tokenizer gives number {flat.max()}, and the model knows {words:,} tokens: the two do "
-                              "not belong together")
+            raise self._error(
+                f"its tokenizer gives number {flat.max()}, and the model knows {words:,} tokens: the two do "
+                "not belong together"
+            )
         return TokenisedTexts(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
     @torch.no_grad()
@@ -116,12 +123,12 @@ class TextEncoder:
         Raises:
             UserError: the model cannot be loaded, or gives numbers that are none.
         """
-        longest_first = np.argsort(-texts.lengths, kind="stable")[:np.count_nonzero(texts.lengths)]
+        longest_first = np.argsort(-texts.lengths, kind="stable")[: np.count_nonzero(texts.lengths)]
         vectors, done = torch.zeros(len(texts.lengths), 0), 0
         for rows in _batches(longest_first, texts.lengths):
-            tokens, real = self._padded(texts, rows)                              # [B, S] each
-            states = self.model(input_ids=tokens, attention_mask=real.long()).last_hidden_state     # [B, S, D]
-            means = states.masked_fill(~real[..., None], 0).sum(1) / real.sum(1, keepdim=True)      # [B, D]
+            tokens, real = self._padded(texts, rows)  # [B, S] each
+            states = self.model(input_ids=tokens, attention_mask=real.long()).last_hidden_state  # [B, S, D]
+            means = states.masked_fill(~real[..., None], 0).sum(1) / real.sum(1, keepdim=True)  # [B, D]
             if not vectors.shape[1]:
                 vectors = torch.zeros(len(vectors), means.shape[1])
             vectors[torch.from_numpy(rows)] = F.normalize(means, dim=1).cpu()
@@ -146,7 +153,7 @@ class TextEncoder:
         lengths = texts.lengths[rows]
         real = np.arange(lengths.max()) < lengths[:, None]
         tokens = np.zeros(real.shape, dtype=np.int64)
-        tokens[real] = np.concatenate([texts.tokens[texts.offsets[row]:texts.offsets[row + 1]] for row in rows])
+        tokens[real] = np.concatenate([texts.tokens[texts.offsets[row] : texts.offsets[row + 1]] for row in rows])
         return torch.from_numpy(tokens).to(self.device), torch.from_numpy(real).to(self.device)
 
     def _check_max_tokens(self) -> None:
@@ -154,7 +161,9 @@ class TextEncoder:
         marks = self.tokenizer.num_special_tokens_to_add()
         most = min(self.tokenizer.model_max_length, getattr(self.config, "max_position_embeddings", None) or np.inf)
         if not marks < self.max_tokens <= most:
-            wanted = f"at least {marks + 1}, {marks} of which are marks" if self.max_tokens <= marks else f"at most {most}"
+            wanted = (
+                f"at least {marks + 1}, {marks} of which are marks" if self.max_tokens <= marks else f"at most {most}"
+            )
             raise UserError(f"text_encoder_tokens={self.max_tokens}: {self.name} reads {wanted}")
 
     def _error(self, text: str) -> UserError:
@@ -214,5 +223,5 @@ def _batches(longest_first: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndar
     first = 0
     while first < len(longest_first):
         count = max(1, TOKENS_A_BATCH // lengths[longest_first[first]])
-        yield longest_first[first:first + count]
+        yield longest_first[first : first + count]
         first += count

@@ -6,7 +6,8 @@ are none are refused. RecBole fills such times with their mean.
 """
 
 import unicodedata
-from typing import Iterable, NamedTuple, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,9 @@ _JOINERS = "\u200c\u200d"
 LARGEST = float(np.finfo(np.float32).max)  # RecBole computes in single precision
 
 
-def complete_rows(file: AtomicFile, table: pd.DataFrame, ids: Iterable[str], times: Iterable[str]
-                  ) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
+def complete_rows(
+    file: AtomicFile, table: pd.DataFrame, ids: Iterable[str], times: Iterable[str]
+) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
     """Rows whose ids and times exist.
 
     Args:
@@ -42,8 +44,11 @@ def complete_rows(file: AtomicFile, table: pd.DataFrame, ids: Iterable[str], tim
     if not any(mask.any() for mask in lacking.values()):
         return table, rows, said
     dropped = np.logical_or.reduce(list(lacking.values()))
-    reasons = "; ".join(f"no {name} in {file.where(np.flatnonzero(mask))}{_example(table[name], mask)}"
-                        for name, mask in lacking.items() if mask.any())
+    reasons = "; ".join(
+        f"no {name} in {file.where(np.flatnonzero(mask))}{_example(table[name], mask)}"
+        for name, mask in lacking.items()
+        if mask.any()
+    )
     if dropped.all():
         raise UserError(f"{file.path.name} has no row with {' and '.join(lacking)}: {reasons}")
     note = f"{file.path.name}: {dropped.sum():,} of {len(table):,} rows are left out: {reasons}"
@@ -61,20 +66,27 @@ def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
         if plain in MISSING:
             missing.append(value)
         elif plain == PADDING:
-            raise UserError(f"{file.path.name}, {file.where(np.flatnonzero(column == value))}: {name} is {value}, by "
-                            "which RecBole names what fills short histories up: rename it")
+            raise UserError(
+                f"{file.path.name}, {file.where(np.flatnonzero(column == value))}: {name} is {value}, by "
+                "which RecBole names what fills short histories up: rename it"
+            )
         elif stripped.setdefault(plain, value) != value:
             twins = [np.flatnonzero(column == twin)[0] for twin in (stripped[plain], value)]
-            raise UserError(f"{file.path.name}, {file.where(twins)}: {name} is {shown(stripped[plain])} and {shown(value)}, "
-                            "which differ only in blanks, invisible characters or how accents are encoded: write one "
-                            "of them")
+            raise UserError(
+                f"{file.path.name}, {file.where(twins)}: {name} is {shown(stripped[plain])} and {shown(value)}, "
+                "which differ only in blanks, invisible characters or how accents are encoded: write one "
+                "of them"
+            )
     return column.isin(missing).to_numpy() if missing else np.zeros(len(column), dtype=bool)
 
 
 def as_seen(text: str) -> str:
     """A text without what nobody sees, each letter in one form; joiners are left, for scripts and emoji need them."""
-    plain = "".join(sign for sign in unicodedata.normalize("NFC", text)
-                    if sign in _JOINERS or unicodedata.category(sign) not in ("Cc", "Cf"))
+    plain = "".join(
+        sign
+        for sign in unicodedata.normalize("NFC", text)
+        if sign in _JOINERS or unicodedata.category(sign) not in ("Cc", "Cf")
+    )
     return " ".join(plain.split())
 
 
@@ -86,8 +98,10 @@ def _numbers_twice(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
         return []
     first = min(twins, key=lambda value: (len(value), value))
     rows = [np.flatnonzero(column == value)[0] for value in (first[:-2], first)]
-    return [f"{file.path.name}: {name} {shown(first[:-2])} and {shown(first)} ({file.where(rows)}), and {len(twins):,} such pairs in all, are "
-            "read as different ids: write them alike where they are the same"]
+    return [
+        f"{file.path.name}: {name} {shown(first[:-2])} and {shown(first)} ({file.where(rows)}), and {len(twins):,} such pairs in all, are "
+        "read as different ids: write them alike where they are the same"
+    ]
 
 
 def _mixed_units(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
@@ -98,8 +112,10 @@ def _mixed_units(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
     if not late.any() or not seconds.any():
         return []
     rows = [int(np.argmax(seconds)), int(np.argmax(late))]
-    return [f"{file.path.name}: {name} looks like seconds in {seconds.sum():,} rows and like milliseconds or smaller units in {late.sum():,} "
-            f"({file.where(rows)} for instance); all are read as the same unit"]
+    return [
+        f"{file.path.name}: {name} looks like seconds in {seconds.sum():,} rows and like milliseconds or smaller units in {late.sum():,} "
+        f"({file.where(rows)} for instance); all are read as the same unit"
+    ]
 
 
 def not_finite(column: pd.Series) -> np.ndarray:
@@ -110,10 +126,16 @@ def not_finite(column: pd.Series) -> np.ndarray:
 def _example(column: pd.Series, mask: np.ndarray) -> str:
     """`` ('NA')``: what stands there, where it is not simply empty."""
     value = column[np.argmax(mask)]
-    return f" ({shown(value)})" if isinstance(value, str) and value or isinstance(value, float) and not np.isnan(value) else ""
+    return (
+        f" ({shown(value)})"
+        if isinstance(value, str) and value or isinstance(value, float) and not np.isnan(value)
+        else ""
+    )
 
 
-def check_numbers(file: AtomicFile, table: pd.DataFrame, rows: np.ndarray, names: Sequence[str], events: bool) -> list[str]:
+def check_numbers(
+    file: AtomicFile, table: pd.DataFrame, rows: np.ndarray, names: Sequence[str], events: bool
+) -> list[str]:
     """Numbers of the remaining ``float`` columns. RecBole fills missing ones with the mean of the others.
 
     Args:
@@ -136,21 +158,28 @@ def check_numbers(file: AtomicFile, table: pd.DataFrame, rows: np.ndarray, names
         where = file.where(rows[wrong if wrong.any() else empty])
         if wrong.any():
             what = "missing" if empty[np.argmax(wrong)] else "not finite in single precision"
-            raise UserError(f"{file.path.name}: {name} is {what} in {where}: write a number there, take these rows out, or "
-                            f"leave {name} out of load_col")
+            raise UserError(
+                f"{file.path.name}: {name} is {what} in {where}: write a number there, take these rows out, or "
+                f"leave {name} out of load_col"
+            )
         if empty.all():
             raise UserError(f"{file.path.name}: {name} has no value at all: leave it out of load_col")
         notes.append(f"{file.path.name}: {name} is missing in {where}; RecBole puts the mean of the others there")
     return notes
 
 
-def first_of_each(file: AtomicFile, table: pd.DataFrame, rows: np.ndarray, key: str) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
+def first_of_each(
+    file: AtomicFile, table: pd.DataFrame, rows: np.ndarray, key: str
+) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
     """One row an id, as RecBole does it: the first; and what is to be said about others."""
     again = table[key].duplicated().to_numpy()
     if not again.any():
         return table, rows, []
-    note = (f"{file.path.name}: {key} {shown(table[key][np.argmax(again)])} and others stand" if again.sum() > 1 else
-            f"{file.path.name}: {key} {shown(table[key][np.argmax(again)])} stands")
+    note = (
+        f"{file.path.name}: {key} {shown(table[key][np.argmax(again)])} and others stand"
+        if again.sum() > 1
+        else f"{file.path.name}: {key} {shown(table[key][np.argmax(again)])} stands"
+    )
     note += f" there more than once: the first row counts, not {file.where(rows[again])}"
     return table[~again].reset_index(drop=True), rows[~again], [note]
 
@@ -171,8 +200,10 @@ def sequences(file: AtomicFile, column: pd.Series, rows: np.ndarray, kind: str, 
         except ValueError:
             array = np.array([np.nan])
         if not (np.abs(array) <= LARGEST).all():
-            raise UserError(f"{file.path.name}, {file.where([row])}: column {column.name} is of type float_seq and holds "
-                            f"{shown(separator.join(each))}, which are not all finite numbers")
+            raise UserError(
+                f"{file.path.name}, {file.where([row])}: column {column.name} is of type float_seq and holds "
+                f"{shown(separator.join(each))}, which are not all finite numbers"
+            )
         arrays.append(array)
     return arrays
 

@@ -35,7 +35,9 @@ SOURCES = ("item_vectors", "item_descriptions")  # settings that name methods or
 ROWS_A_BLOCK = 65_536  # computed in double precision at once
 
 
-def vector_stages(config, dataset: WindowDataset, found: dict[str, torch.Tensor], key: str = "item_vectors") -> Iterator[Stage]:
+def vector_stages(
+    config, dataset: WindowDataset, found: dict[str, torch.Tensor], key: str = "item_vectors"
+) -> Iterator[Stage]:
     """The stages that fill ``found`` with ``users`` [U, d] and ``items`` [N, d], see :func:`user_and_item_vectors`.
 
     Before these, where ``text_encoder`` names a model and ``found`` has no ``texts`` [N, D] yet, these are what it makes of
@@ -45,20 +47,30 @@ def vector_stages(config, dataset: WindowDataset, found: dict[str, torch.Tensor]
     content = source_content(config[key], dataset, key)
     reading = [name for name in SOURCES if config[name] and "text" in methods_of(config[name])]
     if config["text_encoder"] and reading and "texts" not in found:
-        settings = {"encoder": text_encoder_of(config).identity, "tokens": config["text_encoder_tokens"],
-                    "content": source_content("text", dataset)}
-        yield Stage("item texts", settings, lambda report: _encoded_item_texts(config, dataset, report, reading[0]),
-                    found.update)
+        settings = {
+            "encoder": text_encoder_of(config).identity,
+            "tokens": config["text_encoder_tokens"],
+            "content": source_content("text", dataset),
+        }
+        yield Stage(
+            "item texts",
+            settings,
+            lambda report: _encoded_item_texts(config, dataset, report, reading[0]),
+            found.update,
+        )
     keys += ["lightgcn_epochs"] if "lightgcn" in methods else []
 
     def build(report: Report) -> StageResult:
         return StageResult(user_and_item_vectors(config, dataset, report, found.get("texts"), key)._asdict(), {})
 
-    yield Stage(key.replace("_", " "), {**{name: config[name] for name in keys}, "content": content}, build, found.update)
+    yield Stage(
+        key.replace("_", " "), {**{name: config[name] for name in keys}, "content": content}, build, found.update
+    )
 
 
-def user_and_item_vectors(config, dataset: WindowDataset, report: Report, encoded: torch.Tensor | None = None,
-                          key: str = "item_vectors") -> CollaborativeVectors:
+def user_and_item_vectors(
+    config, dataset: WindowDataset, report: Report, encoded: torch.Tensor | None = None, key: str = "item_vectors"
+) -> CollaborativeVectors:
     """Vectors of about unit variance a coordinate, rows by internal number, row 0 (padding) zero.
 
     Args:
@@ -75,8 +87,10 @@ def user_and_item_vectors(config, dataset: WindowDataset, report: Report, encode
     source, size = config[key], config["vector_size"]
     methods = methods_of(source)
     if methods:
-        parts = [_standardised(_vectors_by(method, size // len(methods), config, dataset, report, encoded, key))
-                 for method in methods]
+        parts = [
+            _standardised(_vectors_by(method, size // len(methods), config, dataset, report, encoded, key))
+            for method in methods
+        ]
         vectors = CollaborativeVectors(*(torch.cat(columns, dim=1) for columns in zip(*parts)))
     else:
         vectors = _standardised(_with_history_means(_vectors_from_file(source, size, dataset, key), dataset))
@@ -106,8 +120,10 @@ def check_source(config, dataset: WindowDataset, key: str = "item_vectors") -> N
     if len(set(methods)) < len(methods) or methods and size % len(methods):
         raise UserError(f"{key}={source}: {len(methods)} different parts must share vector_size={size} evenly")
     if config["text_encoder"] and not any("text" in methods_of(config[name]) for name in SOURCES if config[name]):
-        raise UserError(f"text_encoder={show(config['text_encoder'])} reads item texts, and item_vectors={source} asks for "
-                        "none: set item_vectors=text or svd+text, or text_encoder=~")
+        raise UserError(
+            f"text_encoder={show(config['text_encoder'])} reads item texts, and item_vectors={source} asks for "
+            "none: set item_vectors=text or svd+text, or text_encoder=~"
+        )
     if "text" in methods:
         _item_texts(config, dataset, key)
         if config["text_encoder"]:
@@ -133,11 +149,14 @@ def source_content(source: str, dataset: WindowDataset, key: str = "item_vectors
 
 def _check_file(source: str, key: str) -> None:
     if not Path(source).is_file():
-        raise UserError(f"{key}={source}: neither a file nor one of {', '.join(METHODS)}{did_you_mean(source, METHODS)}")
+        raise UserError(
+            f"{key}={source}: neither a file nor one of {', '.join(METHODS)}{did_you_mean(source, METHODS)}"
+        )
 
 
-def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: Report,
-                encoded: torch.Tensor | None, key: str) -> CollaborativeVectors:
+def _vectors_by(
+    method: str, size: int, config, dataset: WindowDataset, report: Report, encoded: torch.Tensor | None, key: str
+) -> CollaborativeVectors:
     if method == "svd":
         return svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=config["seed"])
     if method == "lightgcn":
@@ -145,8 +164,10 @@ def _vectors_by(method: str, size: int, config, dataset: WindowDataset, report: 
     if encoded is not None:
         vectors = principal_components(encoded, size)
         if not vectors.any():
-            raise UserError(f"text_encoder={config['text_encoder']} reads the same of every item text: raise "
-                            f"text_encoder_tokens={config['text_encoder_tokens']}, or bring other texts (text_fields)")
+            raise UserError(
+                f"text_encoder={config['text_encoder']} reads the same of every item text: raise "
+                f"text_encoder_tokens={config['text_encoder_tokens']}, or bring other texts (text_fields)"
+            )
         return _with_history_means(vectors, dataset)
     return _with_history_means(text_vectors(_item_texts(config, dataset, key), size, config["seed"], key), dataset)
 
@@ -173,8 +194,15 @@ def _encoded_item_texts(config, dataset: WindowDataset, report: Report, key: str
         raise UserError(f"text_encoder={config['text_encoder']}: its tokenizer finds no token in any item text")
     vectors = encoder.encode(tokenised, report)
     at_the_cut = float((lengths == config["text_encoder_tokens"]).mean())
-    return StageResult({"texts": vectors}, {"texts": len(lengths), "tokens": float(lengths.mean()),
-                                            "share_at_the_cut": at_the_cut, "width": vectors.shape[1]})
+    return StageResult(
+        {"texts": vectors},
+        {
+            "texts": len(lengths),
+            "tokens": float(lengths.mean()),
+            "share_at_the_cut": at_the_cut,
+            "width": vectors.shape[1],
+        },
+    )
 
 
 def text_vectors(texts: Sequence[str], size: int, seed: int, key: str = "item_vectors") -> torch.Tensor:
@@ -192,7 +220,7 @@ def text_vectors(texts: Sequence[str], size: int, seed: int, key: str = "item_ve
         UserError: no text holds a word.
     """
     try:
-        matrix = tfidf().fit_transform(texts)                                     # [N, words]
+        matrix = tfidf().fit_transform(texts)  # [N, words]
     except ValueError as error:
         raise UserError(f"{key} asks for texts, and the item texts hold no words") from error
     rank = min(size, *(side - 1 for side in matrix.shape))
@@ -216,14 +244,14 @@ def principal_components(vectors: torch.Tensor, size: int) -> torch.Tensor:
     Returns:
         [N, d] float32.
     """
-    rows = seen_rows(vectors)                                                     # [N]
-    known = vectors[rows]                                                         # [n, D]
+    rows = seen_rows(vectors)  # [N]
+    known = vectors[rows]  # [n, D]
     mean = known.mean(0, dtype=torch.float64)
-    gram = sum(centred.T @ centred for centred in _centred(known, mean))          # [D, D]
-    values, axes = torch.linalg.eigh(gram)                                        # rising
+    gram = sum(centred.T @ centred for centred in _centred(known, mean))  # [D, D]
+    values, axes = torch.linalg.eigh(gram)  # rising
     # Below this, relative to rows of unit length, is rounding: one text in two batches differs by as much.
     rank = min(size, int((values > 1e-10 * len(known)).sum()))
-    axes = axes.flip(1)[:, :rank]                                                 # [D, rank]
+    axes = axes.flip(1)[:, :rank]  # [D, rank]
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     result = torch.zeros(len(vectors), size)
     result[rows, :rank] = torch.cat([(centred @ axes).float() for centred in _centred(known, mean)])
@@ -249,17 +277,25 @@ def _vectors_from_file(path: str, size: int, dataset: WindowDataset, key: str) -
     except (OSError, ValueError) as error:
         raise UserError(f"{key}={path}: {error}") from error
     if loaded.vectors.shape[1] != size:
-        raise UserError(f"{key}={path} has vectors of width {loaded.vectors.shape[1]}: "
-                        f"set --vector_size={loaded.vectors.shape[1]}")
+        raise UserError(
+            f"{key}={path} has vectors of width {loaded.vectors.shape[1]}: set --vector_size={loaded.vectors.shape[1]}"
+        )
     return loaded.vectors
 
 
 def _lightgcn_vectors(size: int, config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
     """RecBole's LightGCN, trained with BPR on the training pairs; its propagated vectors, not its layer-0 tables."""
     batch_size, epochs = 4096, config["lightgcn_epochs"]
-    settings = {"USER_ID_FIELD": config["USER_ID_FIELD"], "ITEM_ID_FIELD": config["ITEM_ID_FIELD"],
-                "NEG_PREFIX": config["NEG_PREFIX"], "device": config["device"],
-                "embedding_size": size, "n_layers": 2, "reg_weight": 1e-5, "require_pow": False}
+    settings = {
+        "USER_ID_FIELD": config["USER_ID_FIELD"],
+        "ITEM_ID_FIELD": config["ITEM_ID_FIELD"],
+        "NEG_PREFIX": config["NEG_PREFIX"],
+        "device": config["device"],
+        "embedding_size": size,
+        "n_layers": 2,
+        "reg_weight": 1e-5,
+        "require_pow": False,
+    }
     users, items = (torch.from_numpy(column) for column in dataset.histories.pairs())
     # The caller's random state stays as it is, so that a stage found on disk changes nothing later.
     with torch.random.fork_rng():

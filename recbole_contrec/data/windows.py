@@ -6,7 +6,8 @@ history is cut into windows and every position of a window is a training example
 validation and test are RecBole's own, bit for bit.
 """
 
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -96,14 +97,16 @@ class WindowDataset(SequentialDataset):
         """
         args = self.config["eval_args"]
         if args["split"] != {"LS": "valid_and_test"} or args["order"] != "TO":
-            raise UserError(f"{self.config['model']} trains on whole histories and needs the leave-one-out split in order "
-                            "of time: leave eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO")
+            raise UserError(
+                f"{self.config['model']} trains on whole histories and needs the leave-one-out split in order "
+                "of time: leave eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO"
+            )
         self._change_feat_format()
         everything = self.inter_feat
         valid, test = self._held_out_targets()
         self.inter_feat = self._rows_with_history(np.concatenate([valid, test]))
         self._drop_unused_col()
-        parts = [self.inter_feat[:len(valid)], self.inter_feat[len(valid):]]
+        parts = [self.inter_feat[: len(valid)], self.inter_feat[len(valid) :]]
         self.inter_feat = everything
         users, items = self.histories.pairs()
         train = Interaction({self.uid_field: torch.from_numpy(users), self.iid_field: torch.from_numpy(items)})
@@ -121,8 +124,7 @@ class WindowDataset(SequentialDataset):
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         if self.config["first_n"]:
             self._keep_first(self.config["first_n"])
-        users, first, counts = np.unique(self.inter_feat[self.uid_field].numpy(), return_index=True,
-                                         return_counts=True)
+        users, first, counts = np.unique(self.inter_feat[self.uid_field].numpy(), return_index=True, return_counts=True)
         items = self.inter_feat[self.iid_field].numpy()
         # A history of three has no validation row in RecBole: one row for training and one for test.
         lengths = counts - np.where(counts == 3, 1, 2)
@@ -147,8 +149,9 @@ class WindowDataset(SequentialDataset):
     def inter_matrix(self, form="coo", value_field=None):
         """Users x items matrix [U, N] of the training interactions, as RecBole's data sets give it."""
         users, items = self.histories.pairs()
-        matrix = sp.coo_matrix((np.ones(len(items), dtype=np.float32), (users, items)),
-                               shape=(self.user_num, self.item_num))
+        matrix = sp.coo_matrix(
+            (np.ones(len(items), dtype=np.float32), (users, items)), shape=(self.user_num, self.item_num)
+        )
         return matrix if form == "coo" else matrix.asformat(form)
 
     def _rows_with_history(self, targets: np.ndarray) -> Interaction:
@@ -194,8 +197,7 @@ class WindowLoader:
         self.shift = shuffle and config["window_shift"] is not False
         self.epoch = 0
         if self.context >= self.size:
-            raise UserError(f"window_context={self.context} must be smaller than "
-                            f"MAX_ITEM_LIST_LENGTH={self.size}")
+            raise UserError(f"window_context={self.context} must be smaller than MAX_ITEM_LIST_LENGTH={self.size}")
         self._plan_for_epoch = None
 
     @property
@@ -237,9 +239,11 @@ class WindowLoader:
         counted = inside & (place >= windows.context[:, None])
         targets = np.where(counted, self.histories.items[np.where(counted, source + 1, 0)], 0)
         sequence = self.dataset.iid_field + self.config["LIST_SUFFIX"]
-        return Interaction({
-            self.dataset.uid_field: torch.from_numpy(self.histories.users[windows.history]),
-            sequence: torch.from_numpy(items),
-            NEXT_PREFIX + sequence: torch.from_numpy(targets),
-            self.dataset.item_list_length_field: torch.from_numpy(windows.length),
-        })
+        return Interaction(
+            {
+                self.dataset.uid_field: torch.from_numpy(self.histories.users[windows.history]),
+                sequence: torch.from_numpy(items),
+                NEXT_PREFIX + sequence: torch.from_numpy(targets),
+                self.dataset.item_list_length_field: torch.from_numpy(windows.length),
+            }
+        )

@@ -4,7 +4,8 @@ recbole_contrec.decoding.beam
 Beam search for tuples of codes, code by code, over all rows of a batch at once.
 """
 
-from typing import Callable, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +19,16 @@ NextLogProbs = Callable[[Tensor | None, Tensor | None], Tensor]
 class Beams(NamedTuple):
     """The items that a search found, best first. Where fewer than W exist, item 0 of log-probability -inf fills up."""
 
-    items: Tensor       # [B, W]
-    log_probs: Tensor   # [B, W]
+    items: Tensor  # [B, W]
+    log_probs: Tensor  # [B, W]
 
 
 class Tuples(NamedTuple):
     """The tuples of codes that a search found, best first; w <= W of them."""
 
-    codes: Tensor       # [B, w, K]
-    log_probs: Tensor   # [B, w]    -inf where fewer exist
-    nodes: Tensor       # [B, w]    of the tree's last level
+    codes: Tensor  # [B, w, K]
+    log_probs: Tensor  # [B, w]    -inf where fewer exist
+    nodes: Tensor  # [B, w]    of the tree's last level
 
 
 class Tree(Protocol):
@@ -84,8 +85,9 @@ def beam_search(trie: CodeTrie, width: int, next_log_probs: NextLogProbs, exclud
 
 
 @torch.no_grad()
-def diverse_beam_search(tree: Tree, width: int, next_log_probs: NextLogProbs, groups: int = 1,
-                        penalty: float = 0.0) -> Tuples:
+def diverse_beam_search(
+    tree: Tree, width: int, next_log_probs: NextLogProbs, groups: int = 1, penalty: float = 0.0
+) -> Tuples:
     """Beam search in groups that avoid each other's codes (Vijayakumar et al., AAAI 2018,
     https://arxiv.org/abs/1610.02424, with the Hamming distance).
 
@@ -106,12 +108,21 @@ def diverse_beam_search(tree: Tree, width: int, next_log_probs: NextLogProbs, gr
         raise ValueError(f"{groups} groups cannot share {width} beams evenly")
     found = _search(tree, width, next_log_probs, groups, penalty)
     order = found.log_probs.argsort(dim=1, descending=True)
-    return Tuples(found.codes.gather(1, order[..., None].expand_as(found.codes)), found.log_probs.gather(1, order),
-                  found.nodes.gather(1, order))
+    return Tuples(
+        found.codes.gather(1, order[..., None].expand_as(found.codes)),
+        found.log_probs.gather(1, order),
+        found.nodes.gather(1, order),
+    )
 
 
-def _search(tree: Tree, width: int, next_log_probs: NextLogProbs, groups: int, penalty: float,
-            allowed: Callable[[int, Tensor], Tensor] | None = None) -> Tuples:
+def _search(
+    tree: Tree,
+    width: int,
+    next_log_probs: NextLogProbs,
+    groups: int,
+    penalty: float,
+    allowed: Callable[[int, Tensor], Tensor] | None = None,
+) -> Tuples:
     """Level by level, and within a level group by group.
 
     Args:
@@ -119,31 +130,32 @@ def _search(tree: Tree, width: int, next_log_probs: NextLogProbs, groups: int, p
     """
     codes = parents = written = None
     for level in range(tree.depth):
-        log_probs = next_log_probs(codes, parents)                                # [B, w, C]
+        log_probs = next_log_probs(codes, parents)  # [B, w, C]
         if level == 0:  # every group begins at the root
             scores, of_group = log_probs.new_zeros(len(log_probs), 1), [slice(0, 1)] * groups
             nodes = torch.zeros_like(scores, dtype=torch.long)
-        children = tree.children(level, nodes)                                    # [B, w, F] each
+        children = tree.children(level, nodes)  # [B, w, F] each
         real = children.real
         if allowed is not None:
             real = real & allowed(level, nodes)
         ahead = (scores[..., None] + log_probs.gather(2, children.codes)).masked_fill(~real, -torch.inf)
-        times = torch.zeros_like(log_probs[:, 0])                                 # [B, C]  chosen by groups before
+        times = torch.zeros_like(log_probs[:, 0])  # [B, C]  chosen by groups before
         chosen, sizes, fan_out = [], [0], ahead.shape[2]
         for group in of_group:
-            part = ahead[:, group]                                                # [B, w', F]
-            wanted = part - penalty * times.unsqueeze(1).expand(-1, part.shape[1], -1).gather(2, children.codes[:, group])
-            best = wanted.flatten(1).topk(min(width // groups, wanted[0].numel()), dim=1).indices    # [B, w'']
+            part = ahead[:, group]  # [B, w', F]
+            wanted = part - penalty * times.unsqueeze(1).expand(-1, part.shape[1], -1).gather(
+                2, children.codes[:, group]
+            )
+            best = wanted.flatten(1).topk(min(width // groups, wanted[0].numel()), dim=1).indices  # [B, w'']
             best = best + group.start * fan_out
             chosen.append(best)
             sizes.append(sizes[-1] + best.shape[1])
             taken = children.codes.flatten(1).gather(1, best)
             times = times.scatter_add(1, taken, torch.ones_like(taken, dtype=times.dtype))
-        best = torch.cat(chosen, dim=1)                                           # [B, w]
+        best = torch.cat(chosen, dim=1)  # [B, w]
         of_group = [slice(*borders) for borders in zip(sizes, sizes[1:])]
         scores, nodes, codes = (part.flatten(1).gather(1, best) for part in (ahead, children.nodes, children.codes))
         parents = best // fan_out
         before = [] if written is None else [written.gather(1, parents[..., None].expand(-1, -1, level))]
-        written = torch.cat([*before, codes[..., None]], dim=2)                   # [B, w, level + 1]
+        written = torch.cat([*before, codes[..., None]], dim=2)  # [B, w, level + 1]
     return Tuples(written, scores, nodes)
-

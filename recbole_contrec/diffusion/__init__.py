@@ -5,6 +5,7 @@ It needs torch alone, so it can be used from any PyTorch project.
 Axes: `n` flat positions, `d` width of an item vector, `D` width of a condition, `T` noise levels,
 `M` samples.
 """
+
 from .denoiser import Denoised, Denoiser
 from .head import OBJECTIVES, ContrastiveLoss, DiffusionHead, HeadLoss
 from .losses import CONTRASTS, DISPERSIVE_KINDS, Contrast, dispersive_loss

@@ -1,4 +1,5 @@
 """The network inside the diffusion head: a small MLP steered by the condition and the noise level."""
+
 import math
 from typing import NamedTuple
 
@@ -6,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FREQUENCIES = 32                    # sine and cosine of each: a level is 64 numbers
+FREQUENCIES = 32  # sine and cosine of each: a level is 64 numbers
 
 
 class Denoised(NamedTuple):
-    output: Tensor                  # [n, d]       in the space that the head predicts in
-    hidden: Tensor                  # [n, width]   the representation that `output` is read from
+    output: Tensor  # [n, d]       in the space that the head predicts in
+    hidden: Tensor  # [n, width]   the representation that `output` is read from
 
 
 class Denoiser(nn.Module):
@@ -68,25 +69,25 @@ class Denoiser(nn.Module):
         Returns:
             Denoised: output [n, d] and hidden [n, width].
         """
-        direct, steering = self.condition(condition).chunk(2, dim=-1)                # [n, width] each
-        steering = F.silu(steering + self._embed_level(t))                           # [n, width]
-        modulation = self.modulation(steering).chunk(3 * len(self.blocks), dim=-1)   # [n, width] each
-        hidden = self.input(signal * x_t) + direct                                   # [n, width]
+        direct, steering = self.condition(condition).chunk(2, dim=-1)  # [n, width] each
+        steering = F.silu(steering + self._embed_level(t))  # [n, width]
+        modulation = self.modulation(steering).chunk(3 * len(self.blocks), dim=-1)  # [n, width] each
+        hidden = self.input(signal * x_t) + direct  # [n, width]
         for i, block in enumerate(self.blocks):
             shift, scale, gate = modulation[3 * i : 3 * i + 3]
             normed = F.layer_norm(hidden, hidden.shape[-1:])
-            hidden = hidden + gate * block(normed * (1 + scale) + shift)             # [n, width]
+            hidden = hidden + gate * block(normed * (1 + scale) + shift)  # [n, width]
         return Denoised(self.output(hidden), hidden)
 
     def _embed_level(self, t):
         # T is small: with many rows it is cheaper to embed every level once and look the rows up
         if t.numel() < len(self.level_table):
-            return self.level(self.level_table[t])                                   # [n, width]
-        return F.embedding(t, self.level(self.level_table))                          # [n, width]
+            return self.level(self.level_table[t])  # [n, width]
+        return F.embedding(t, self.level(self.level_table))  # [n, width]
 
 
 def _sinusoids(levels):
     """Sinusoidal table [T, 2 * FREQUENCIES], as of Vaswani et al., 2017, section 3.5."""
     frequency = torch.exp(-math.log(10_000) * torch.arange(FREQUENCIES) / FREQUENCIES)
-    angle = torch.arange(levels).unsqueeze(1) * frequency                            # [T, FREQUENCIES]
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)                             # [T, 2 * FREQUENCIES]
+    angle = torch.arange(levels).unsqueeze(1) * frequency  # [T, FREQUENCIES]
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)  # [T, 2 * FREQUENCIES]

@@ -1,4 +1,5 @@
 """The diffusion head: from a condition to the distribution of the next item vector."""
+
 from typing import NamedTuple
 
 import torch
@@ -11,24 +12,24 @@ from .schedule import NoiseSchedule, check_prediction, gaussian
 
 OBJECTIVES = ("denoising", "regression")
 
-MAX_ROWS = 65_536                   # samples x conditions denoised at once: bounds the memory of `sample`
+MAX_ROWS = 65_536  # samples x conditions denoised at once: bounds the memory of `sample`
 
 
 class HeadLoss(NamedTuple):
-    regression: Tensor              # scalar, mean squared error in the space of the prediction
-    dispersive: Tensor              # scalar, not yet weighted; zero when switched off
+    regression: Tensor  # scalar, mean squared error in the space of the prediction
+    dispersive: Tensor  # scalar, not yet weighted; zero when switched off
 
 
 class ContrastiveLoss(NamedTuple):
-    regression: Tensor              # scalar, mean squared error of the targets
-    contrast: Tensor                # scalar, not yet weighted
-    dispersive: Tensor              # scalar, not yet weighted; zero when switched off
+    regression: Tensor  # scalar, mean squared error of the targets
+    contrast: Tensor  # scalar, not yet weighted
+    dispersive: Tensor  # scalar, not yet weighted; zero when switched off
 
 
 class Answer(NamedTuple):
-    output: Tensor                  # [..., n, d]      of the denoiser
-    wanted: Tensor                  # broadcasts with it
-    hidden: Tensor                  # [..., n, width]
+    output: Tensor  # [..., n, d]      of the denoiser
+    wanted: Tensor  # broadcasts with it
+    hidden: Tensor  # [..., n, width]
 
 
 class DiffusionHead(nn.Module):
@@ -94,7 +95,9 @@ class DiffusionHead(nn.Module):
         for name, share in dict(dropout=dropout, condition_dropout=condition_dropout).items():
             _check(0 <= share < 1, f"{name} must lie in [0, 1), not {share!r}")
         check_prediction(prediction)
-        _check(noisy_skip or prediction == "x0", f"noisy_skip can be left out of prediction x0 alone, not of {prediction}")
+        _check(
+            noisy_skip or prediction == "x0", f"noisy_skip can be left out of prediction x0 alone, not of {prediction}"
+        )
         _check(
             dispersive is None or dispersive in DISPERSIVE_KINDS,
             f"dispersive must be None or one of {', '.join(DISPERSIVE_KINDS)}, not {dispersive!r}",
@@ -112,7 +115,7 @@ class DiffusionHead(nn.Module):
         self.schedule = NoiseSchedule(schedule, levels)
         self.denoiser = Denoiser(d, condition_size, width, depth, dropout, levels)
         if objective == "regression":
-            self.denoiser.input.requires_grad_(False)       # it reads zeros alone
+            self.denoiser.input.requires_grad_(False)  # it reads zeros alone
         # absent when unused: a parameter that never gets a gradient stops distributed training
         none = nn.Parameter(torch.zeros(condition_size)) if condition_dropout else None
         self.register_parameter("none", none)
@@ -132,7 +135,7 @@ class DiffusionHead(nn.Module):
         self.noisy_skip = bool(state)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(False))          # of before there was a skip
+        state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(False))  # of before there was a skip
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def loss(self, condition, target):
@@ -148,7 +151,7 @@ class DiffusionHead(nn.Module):
             HeadLoss: two scalars.
         """
         self._check_rows(condition, target)
-        x0 = target.detach().expand(self.noise_draws, *target.shape)                 # [draws, n, d]
+        x0 = target.detach().expand(self.noise_draws, *target.shape)  # [draws, n, d]
         output, wanted, hidden = self._answer(condition, x0)
         regression = F.mse_loss(output, wanted)
         return HeadLoss(regression, self._spread(hidden, regression))
@@ -177,10 +180,10 @@ class DiffusionHead(nn.Module):
         self._check_rows(condition, target)
         right = negatives.dim() == 3 and negatives.shape[1] > 0 and negatives[:, 0].shape == target.shape
         _check(right, f"negatives must be [{len(target)}, R, {self.d}], not {list(negatives.shape)}")
-        x0 = torch.cat([target[None], negatives.transpose(0, 1)]).detach()           # [1 + R, n, d]
-        x0 = x0[:, None].expand(-1, self.noise_draws, -1, -1)                        # [1 + R, draws, n, d]
+        x0 = torch.cat([target[None], negatives.transpose(0, 1)]).detach()  # [1 + R, n, d]
+        x0 = x0[:, None].expand(-1, self.noise_draws, -1, -1)  # [1 + R, draws, n, d]
         output, wanted, hidden = self._answer(condition, x0, self.contrast.same_noise)
-        error = (output - wanted).square().mean(-1)                                  # [1 + R, draws, n]
+        error = (output - wanted).square().mean(-1)  # [1 + R, draws, n]
         regression = error[0].mean()
         return ContrastiveLoss(regression, self.contrast(error[0], error[1:]), self._spread(hidden[0], regression))
 
@@ -192,7 +195,7 @@ class DiffusionHead(nn.Module):
         step, one sample and no guidance.
         """
         self._check_condition(condition)
-        x_t = self._clean_like(condition)                                            # [n, d]
+        x_t = self._clean_like(condition)  # [n, d]
         if self.training and self.objective == "denoising":
             x_t = torch.randn_like(x_t)
         return self._predict_x0(x_t, self._level(self.schedule.levels - 1), condition)
@@ -207,9 +210,9 @@ class DiffusionHead(nn.Module):
             output, hidden = self._denoise(x_t, t, self._drop_condition(condition))  # [n, d], [n, width]
             output = self.schedule.to_x0(x_t, output, t, self.space)
             return Answer(output.expand_as(x0), x0, hidden.expand(*x0.shape[:-1], -1))
-        t = torch.randint(self.schedule.levels, x0.shape[-3:-1], device=x0.device)   # [draws, n]
+        t = torch.randint(self.schedule.levels, x0.shape[-3:-1], device=x0.device)  # [draws, n]
         eps = torch.randn_like(x0[0] if same_noise else x0)
-        x_t = self.schedule.add_noise(x0, eps, t)                                    # [..., draws, n, d]
+        x_t = self.schedule.add_noise(x0, eps, t)  # [..., draws, n, d]
         output, hidden = self._denoise(x_t, t, self._drop_condition(condition))
         return Answer(output, self.schedule.target(x0, eps, t, self.space), hidden)
 
@@ -252,23 +255,23 @@ class DiffusionHead(nn.Module):
         common = [gaussian((samples, 1, self.d), like, generator) for _ in levels] if common_noise else None
         chunks = condition.split(max(1, MAX_ROWS // samples))
         drawn = [self._sample_chunk(chunk, levels, samples, guidance, eta, generator, common) for chunk in chunks]
-        return torch.cat(drawn, dim=1)                                               # [M, n, d]
+        return torch.cat(drawn, dim=1)  # [M, n, d]
 
     def _sample_chunk(self, condition, levels, samples, guidance, eta, generator, common):
-        x = self._clean_like(condition).expand(samples, -1, -1)                      # [M, n, d]
+        x = self._clean_like(condition).expand(samples, -1, -1)  # [M, n, d]
         if len(levels) > 1 or samples > 1:
             x = gaussian(x.shape, x, generator) if common is None else common[0].expand_as(x)
         for number, (t, t_next) in enumerate(zip(levels, [*levels[1:], None]), 1):
-            x0 = self._guided_x0(x, self._level(t), condition, guidance)             # [M, n, d]
-            noise = None if common is None or t_next is None else common[number]     # [M, 1, d]
-            x = self.schedule.step(x, x0, t, t_next, eta, generator, noise)          # [M, n, d]
+            x0 = self._guided_x0(x, self._level(t), condition, guidance)  # [M, n, d]
+            noise = None if common is None or t_next is None else common[number]  # [M, 1, d]
+            x = self.schedule.step(x, x0, t, t_next, eta, generator, noise)  # [M, n, d]
         return x
 
     def _guided_x0(self, x_t, t, condition, guidance):
         if guidance == 0:
             return self._predict_x0(x_t, t, condition)
-        both = torch.stack([condition, self._none_like(condition)])                  # [2, n, D]
-        given, none = self._predict_x0(x_t, t, both.unsqueeze(1))                    # [M, n, d] each
+        both = torch.stack([condition, self._none_like(condition)])  # [2, n, D]
+        given, none = self._predict_x0(x_t, t, both.unsqueeze(1))  # [M, n, d] each
         return (1 + guidance) * given - guidance * none
 
     def _predict_x0(self, x_t, t, condition):
@@ -279,7 +282,7 @@ class DiffusionHead(nn.Module):
         """The denoiser's answer in the space of the prediction."""
         signal = self.schedule.signal(t)
         denoised = self.denoiser(x_t, t, signal, condition)
-        output = denoised.output.to(x_t.dtype)      # under autocast the noise algebra stays in full precision
+        output = denoised.output.to(x_t.dtype)  # under autocast the noise algebra stays in full precision
         if self.prediction == "noise":
             # Near pure noise the noise is nearly all of x_t, which the denoiser sees scaled to nothing. So it is
             # given past it, as EDM's skip: eps = sqrt(1-abar) x_t + sqrt(abar) v leaves v to the
@@ -290,14 +293,14 @@ class DiffusionHead(nn.Module):
     def _drop_condition(self, condition):
         if not self.training or not self.condition_dropout:
             return condition
-        dropped = torch.rand(len(condition), 1, device=condition.device) < self.condition_dropout   # [n, 1]
+        dropped = torch.rand(len(condition), 1, device=condition.device) < self.condition_dropout  # [n, 1]
         return torch.where(dropped, self._none_like(condition), condition)
 
     def _none_like(self, condition):
         return self.none.to(condition.dtype).expand_as(condition)
 
     def _clean_like(self, condition):
-        return self.schedule.alpha_bar.new_zeros(len(condition), self.d)             # [n, d]
+        return self.schedule.alpha_bar.new_zeros(len(condition), self.d)  # [n, d]
 
     def _level(self, t):
         """One level for all rows, [1]."""

@@ -1,5 +1,6 @@
 """What the head minimises beside the regression: the dispersive loss, the repulsive half of a contrastive loss, which
 needs no positive pairs, and the contrast with negatives."""
+
 import math
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ DISPERSIVE_KINDS = ("infonce_l2", "infonce_cosine", "hinge", "covariance")
 
 CONTRASTS = ("bpr", "hinge")
 
-HINGE_MARGIN = 1.0                  # mean squared difference a coordinate from which two rows count as apart
+HINGE_MARGIN = 1.0  # mean squared difference a coordinate from which two rows count as apart
 
 
 def dispersive_loss(z, kind, temperature=0.5, limit=512, generator=None):
@@ -45,7 +46,7 @@ def dispersive_loss(z, kind, temperature=0.5, limit=512, generator=None):
         device = z.device if generator is None else generator.device
         z = z[torch.randperm(len(z), generator=generator, device=device)[:limit].to(z.device)]  # [limit, w]
     if len(z) < 2:
-        return z.sum() * 0          # a constant would have no gradient to hand back
+        return z.sum() * 0  # a constant would have no gradient to hand back
     if kind == "infonce_l2":
         return _log_mean_exp(-_squared_distances(z) / temperature)
     if kind == "infonce_cosine":
@@ -58,10 +59,10 @@ def dispersive_loss(z, kind, temperature=0.5, limit=512, generator=None):
 
 def _squared_distances(z):
     """[n, n], divided by the width so that temperatures and margins do not depend on it."""
-    z = z - z.mean(0)               # the products below lose digits far from the origin
-    length = z.square().sum(-1)                                                      # [n]
+    z = z - z.mean(0)  # the products below lose digits far from the origin
+    length = z.square().sum(-1)  # [n]
     # one matrix product; unlike cdist, smooth where two rows coincide
-    squared = length[:, None] + length[None, :] - 2 * z @ z.T                        # [n, n]
+    squared = length[:, None] + length[None, :] - 2 * z @ z.T  # [n, n]
     return squared.clamp(min=0) / z.shape[1]
 
 
@@ -71,8 +72,8 @@ def _log_mean_exp(x):
 
 def _covariance(z):
     z = z - z.mean(0)
-    z = z / (z.square().mean(0) + 1e-6).sqrt()      # unit variance, or shrinking `z` would be a solution
-    correlation = z.T @ z / len(z)                                                   # [w, w]
+    z = z / (z.square().mean(0) + 1e-6).sqrt()  # unit variance, or shrinking `z` would be a solution
+    correlation = z.T @ z / len(z)  # [w, w]
     off_diagonal = correlation - torch.diag(correlation.diagonal())
     return off_diagonal.square().sum() / z.shape[1]
 
@@ -114,7 +115,7 @@ class Contrast:
 
     def __call__(self, positive, negative):
         """Errors of targets [...] and of R negatives of each [R, ...] -> scalar."""
-        lead = negative - positive                                                   # [R, ...]
+        lead = negative - positive  # [R, ...]
         if self.kind == "bpr":
             return F.softplus(-self.scale * lead).mean()
         return (self.margin - lead).clamp(min=0).mean()

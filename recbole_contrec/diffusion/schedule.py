@@ -1,4 +1,5 @@
 """How much signal is left at each noise level, and the closed forms that follow from it."""
+
 import math
 
 import torch
@@ -37,7 +38,7 @@ class NoiseSchedule(nn.Module):
         if not isinstance(levels, int) or levels < 2:
             raise ValueError(f"levels must be an integer of at least 2, not {levels!r}")
         self.kind, self.levels = kind, levels
-        alpha_bar = _alpha_bar(kind, levels).clamp(min=MIN_ALPHA_BAR).float()        # [T]
+        alpha_bar = _alpha_bar(kind, levels).clamp(min=MIN_ALPHA_BAR).float()  # [T]
         # a function of the two arguments: not worth a place in checkpoints
         self.register_buffer("alpha_bar", alpha_bar, persistent=False)
 
@@ -123,14 +124,14 @@ class NoiseSchedule(nn.Module):
             float.
         """
         levels, signal = self.steps(steps), self.alpha_bar.tolist()
-        variance = 1.0                                                               # of pure noise
+        variance = 1.0  # of pure noise
         for t, t_next in zip(levels, [*levels[1:], None]):
             now = signal[t]
-            gain = math.sqrt(now) * std**2 / (now * std**2 + 1 - now)                # from x_t to the mean of x0
+            gain = math.sqrt(now) * std**2 / (now * std**2 + 1 - now)  # from x_t to the mean of x0
             if t_next is None:
                 return gain * math.sqrt(variance)
             then = signal[t_next]
-            fresh = eta**2 * (1 - then) / (1 - now) * max(1 - now / then, 0)         # as in `step`
+            fresh = eta**2 * (1 - then) / (1 - now) * max(1 - now / then, 0)  # as in `step`
             direction = math.sqrt(max(1 - then - fresh, 0) / (1 - now))
             variance *= (math.sqrt(then) * gain + direction * (1 - math.sqrt(now) * gain)) ** 2
             variance += fresh
@@ -145,17 +146,17 @@ def gaussian(shape, like, generator=None):
 def _alpha_bar(kind, levels):
     """[T] in float64: the product runs over many factors near one."""
     if kind == "cosine":
-        u = torch.arange(levels + 1, dtype=torch.float64) / levels                   # [T + 1]
+        u = torch.arange(levels + 1, dtype=torch.float64) / levels  # [T + 1]
         signal = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-        return signal[1:] / signal[0]                                                # [T]
+        return signal[1:] / signal[0]  # [T]
     if kind == "linear":
         # 1e-4 and 0.02 belong to 1000 levels; fewer levels need larger steps, but none beyond certainty
         ends = torch.tensor([1e-4, 0.02], dtype=torch.float64) * 1000 / levels
         beta = torch.linspace(*ends.tolist(), levels, dtype=torch.float64).clamp(max=0.999)
     else:
-        x = torch.linspace(1, 2 * levels + 1, levels, dtype=torch.float64)           # [T]
+        x = torch.linspace(1, 2 * levels + 1, levels, dtype=torch.float64)  # [T]
         beta = 1 - torch.exp(-0.1 / levels - x * 0.5 * 9.9 / levels**2)
-    return (1 - beta).cumprod(0)                                                     # [T]
+    return (1 - beta).cumprod(0)  # [T]
 
 
 def check_prediction(prediction):

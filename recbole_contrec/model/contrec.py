@@ -9,8 +9,9 @@ Reference:
 
 import logging
 from bisect import bisect_left
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +73,9 @@ class ContRec(GenerativeRecommender):
         if self.user_tokenizer is not None:
             self.register_buffer("user_vectors", torch.zeros(self.n_users, size))
             # learned where it stands in for users in training; else new users without a history are read as the mean one
-            self.unknown_user = nn.Parameter(torch.zeros(n_user_tokens, config["token_size"]),
-                                             requires_grad=config["user_token_dropout"] > 0)
+            self.unknown_user = nn.Parameter(
+                torch.zeros(n_user_tokens, config["token_size"]), requires_grad=config["user_token_dropout"] > 0
+            )
             self.user_adapter = TokenAdapter(n_user_tokens, config["token_size"], hidden_size)
         self.item_tokens = nn.Embedding(self.n_items, n_tokens * config["token_size"])
         self.item_tokens.weight.requires_grad_(config["train_item_tokens"])
@@ -87,22 +89,37 @@ class ContRec(GenerativeRecommender):
 
         # language model and head
         self.language = language_of(config, dataset, hidden_size, pretrained)
-        self.prompt = Prompt(hidden_size, config["instruction_length"], n_user_tokens, n_tokens,
-                             config["item_positions"], self.max_seq_length, self._wordings(),
-                             self.language.words_per_item if self.language else 0,
-                             pretrained.word_size / TOKEN_RMS if pretrained else 1.0)
+        self.prompt = Prompt(
+            hidden_size,
+            config["instruction_length"],
+            n_user_tokens,
+            n_tokens,
+            config["item_positions"],
+            self.max_seq_length,
+            self._wordings(),
+            self.language.words_per_item if self.language else 0,
+            pretrained.word_size / TOKEN_RMS if pretrained else 1.0,
+        )
         answer = self.language.longest_answer if self.language else 0
         longest = self.prompt.max_positions + answer
-        limit = min(longest, pretrained.longest_prompt(branches=answer > 0) if pretrained else longest,
-                    config["max_prompt_length"] or longest)
+        limit = min(
+            longest,
+            pretrained.longest_prompt(branches=answer > 0) if pretrained else longest,
+            config["max_prompt_length"] or longest,
+        )
         self.room = room_for_history(self.prompt, limit, answer)
         self.backbone = pretrained or self._new_backbone(limit)
         self.head = self._new_head()
         if config["objective"] == "denoising" and config["diffusion_steps"] > 1:
             _warn_of_narrow_draws(config)
-        self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
-                                   repeat_rate(dataset.histories) if config["repeat_bias"] else None,
-                                   config["text_bonus"], config["text_weight"])
+        self.retrieval = Retrieval(
+            config["similarity"],
+            config["temperature"],
+            config["label_smoothing"],
+            repeat_rate(dataset.histories) if config["repeat_bias"] else None,
+            config["text_bonus"],
+            config["text_weight"],
+        )
 
         if not config["ranking_weight"]:
             self.retrieval.requires_grad_(False)  # its loss alone trains it
@@ -118,33 +135,63 @@ class ContRec(GenerativeRecommender):
         config = self.config
         if not config["wordings"]:
             return None
-        return VocabularyWordings(config["wordings"], config["held_out_wording"], self.language.vocabulary,
-                                  lambda numbers: self.backbone.read(numbers), self.hidden_size)
+        return VocabularyWordings(
+            config["wordings"],
+            config["held_out_wording"],
+            self.language.vocabulary,
+            lambda numbers: self.backbone.read(numbers),
+            self.hidden_size,
+        )
 
     def _new_backbone(self, max_positions):
         config = self.config
-        return CausalDecoder(config["hidden_size"], config["n_layers"], config["n_heads"], max_positions, config["dropout"],
-                             config["inner_size"], len(self.language.vocabulary) if self.language else 0,
-                             self.language is not None and self.language.answers is not None)
+        return CausalDecoder(
+            config["hidden_size"],
+            config["n_layers"],
+            config["n_heads"],
+            max_positions,
+            config["dropout"],
+            config["inner_size"],
+            len(self.language.vocabulary) if self.language else 0,
+            self.language is not None and self.language.answers is not None,
+        )
 
     def _new_tokenizer(self, n_tokens):
         config = self.config
         if config["tokenizer"] == "none":
             return WholeVector()
-        tokenizer = SigmaVAE(config["vector_size"], n_tokens, config["token_size"], config["tokenizer_hidden_size"],
-                             config["token_mask_ratio"], config["token_sigma"], config["tokenizer_dropout"],
-                             config["tokenizer"])
+        tokenizer = SigmaVAE(
+            config["vector_size"],
+            n_tokens,
+            config["token_size"],
+            config["tokenizer_hidden_size"],
+            config["token_mask_ratio"],
+            config["token_sigma"],
+            config["tokenizer_dropout"],
+            config["tokenizer"],
+        )
         return tokenizer.requires_grad_(False).eval()
 
     def _new_head(self, **settings):
         config = self.config
         return DiffusionHead(
-            d=config["vector_size"], condition_size=self.hidden_size, width=config["head_width"],
-            depth=config["head_depth"], dropout=config["head_dropout"], schedule=config["noise_schedule"],
-            levels=config["noise_levels"], prediction=config["prediction"], noisy_skip=noisy_skip(config), guidance=float(config["guidance"]),
-            condition_dropout=config["condition_dropout"], noise_draws=config["noise_draws"],
+            d=config["vector_size"],
+            condition_size=self.hidden_size,
+            width=config["head_width"],
+            depth=config["head_depth"],
+            dropout=config["head_dropout"],
+            schedule=config["noise_schedule"],
+            levels=config["noise_levels"],
+            prediction=config["prediction"],
+            noisy_skip=noisy_skip(config),
+            guidance=float(config["guidance"]),
+            condition_dropout=config["condition_dropout"],
+            noise_draws=config["noise_draws"],
             dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
-            dispersive_temperature=config["dispersive_temperature"], objective=config["objective"], **settings)
+            dispersive_temperature=config["dispersive_temperature"],
+            objective=config["objective"],
+            **settings,
+        )
 
     # stages before training
 
@@ -158,29 +205,51 @@ class ContRec(GenerativeRecommender):
 
         fitted = self.config["tokenizer"] != "none"
         tokenizer_keys = self._pick(
-            "tokenizer", "token_size", "tokenizer_hidden_size", "token_mask_ratio", "token_sigma", "token_mean_weight",
-            "token_twins_weight", "tokenizer_dropout", "tokenizer_epochs", "tokenizer_batch_size",
-            "tokenizer_learning_rate", "seed")
+            "tokenizer",
+            "token_size",
+            "tokenizer_hidden_size",
+            "token_mask_ratio",
+            "token_sigma",
+            "token_mean_weight",
+            "token_twins_weight",
+            "tokenizer_dropout",
+            "tokenizer_epochs",
+            "tokenizer_batch_size",
+            "tokenizer_learning_rate",
+            "seed",
+        )
         if fitted:
-            yield Stage("item tokenizer", {**tokenizer_keys, "tokens": self.config["item_tokens"]},
-                        lambda report: self._fit_tokenizer(self.item_tokenizer, vectors["items"], report),
-                        self.item_tokenizer.load_state_dict)
+            yield Stage(
+                "item tokenizer",
+                {**tokenizer_keys, "tokens": self.config["item_tokens"]},
+                lambda report: self._fit_tokenizer(self.item_tokenizer, vectors["items"], report),
+                self.item_tokenizer.load_state_dict,
+            )
         self._set_item_tokens(torch.arange(self.n_items, device=self.device), vectors["items"].to(self.device))
         if fitted and self.user_tokenizer is not None:
-            yield Stage("user tokenizer", {**tokenizer_keys, "tokens": self.config["user_tokens"]},
-                        lambda report: self._fit_tokenizer(self.user_tokenizer, vectors["users"], report),
-                        self.user_tokenizer.load_state_dict)
+            yield Stage(
+                "user tokenizer",
+                {**tokenizer_keys, "tokens": self.config["user_tokens"]},
+                lambda report: self._fit_tokenizer(self.user_tokenizer, vectors["users"], report),
+                self.user_tokenizer.load_state_dict,
+            )
 
     def _fit_tokenizer(self, tokenizer, vectors, report) -> StageResult:
-        return self._fit(tokenizer, vectors, report, health_report, mean_weight=self.config["token_mean_weight"],
-                         twins_weight=self.config["token_twins_weight"])
+        return self._fit(
+            tokenizer,
+            vectors,
+            report,
+            health_report,
+            mean_weight=self.config["token_mean_weight"],
+            twins_weight=self.config["token_twins_weight"],
+        )
 
     # RecBole's methods, beside those of the base class
 
     def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """Conditions after every item [B, L, D] for histories [B, L] padded at the end and users [B]."""
         prompt = self._read(item_seq, user)
-        return self._conditions(prompt.after_items(self.backbone(prompt.vectors)))          # [B, L, D]
+        return self._conditions(prompt.after_items(self.backbone(prompt.vectors)))  # [B, L, D]
 
     def calculate_loss(self, interaction) -> ContRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
@@ -188,8 +257,12 @@ class ContRec(GenerativeRecommender):
         regression = dispersive = targets.states.new_zeros(())
         if self.config["regression_weight"] or self.config["dispersive_weight"]:
             regression, dispersive = self.head.loss(targets.states, self._unit_scale(self.item_vectors(targets.items)))
-        return ContRecLoss(self._ranking(targets), self.config["regression_weight"] * regression,
-                           self.config["dispersive_weight"] * dispersive, language)
+        return ContRecLoss(
+            self._ranking(targets),
+            self.config["regression_weight"] * regression,
+            self.config["dispersive_weight"] * dispersive,
+            language,
+        )
 
     # beyond RecBole's contract
 
@@ -201,13 +274,21 @@ class ContRec(GenerativeRecommender):
     def _preferences(self, conditions: Tensor) -> Tensor:
         """Sampled preference vectors [M, B, d] for conditions [B, D]."""
         if self.config["diffusion_steps"] > 1 and self.head.space == "x0":
-            warn_once("the head was trained without noisy_skip: its draws of several steps are far too narrow; train it with "
-                      "--noisy_skip=True")
+            warn_once(
+                "the head was trained without noisy_skip: its draws of several steps are far too narrow; train it with "
+                "--noisy_skip=True"
+            )
         # one generator, on the CPU: a ranking must not depend on where it is computed
         generator = torch.Generator().manual_seed(self.config["seed"])
         return self.head.sample(
-            conditions, self.config["diffusion_steps"], self.config["diffusion_samples"], float(self.config["guidance"]),
-            self.config["sampling_noise"], generator, common_noise=True)
+            conditions,
+            self.config["diffusion_steps"],
+            self.config["diffusion_samples"],
+            float(self.config["guidance"]),
+            self.config["sampling_noise"],
+            generator,
+            common_noise=True,
+        )
 
     def _ranking(self, targets: Targets) -> Tensor:
         """The ranking loss, weighted."""
@@ -215,22 +296,27 @@ class ContRec(GenerativeRecommender):
         if not weight:
             return targets.states.new_zeros(())
         history = targets.histories() if self.config["repeat_bias"] else None
-        return weight * self.retrieval.ranking_loss(self.head.estimate(targets.states), self.item_vectors.weight,
-                                                    targets.items, self.config["ranking_negatives"], history)
+        return weight * self.retrieval.ranking_loss(
+            self.head.estimate(targets.states),
+            self.item_vectors.weight,
+            targets.items,
+            self.config["ranking_negatives"],
+            history,
+        )
 
     def _read_items(self, items: Tensor) -> Tensor:
         """What the language model reads for some items: [B, L] -> [B, L, K, D]."""
-        tokens = self.item_tokens(items).unflatten(-1, (self.config["item_tokens"], -1))   # [B, L, K, token_size]
+        tokens = self.item_tokens(items).unflatten(-1, (self.config["item_tokens"], -1))  # [B, L, K, token_size]
         if self.training and self.config["token_noise"]:
             tokens = self._noisy(tokens)
-        read = self._with_identity(self.item_adapter(tokens), items)              # [B, L, K, D]
+        read = self._with_identity(self.item_adapter(tokens), items)  # [B, L, K, D]
         bag = self.language.bag(self.backbone, items) if self.language else None
         return read if bag is None else torch.cat([read[:, :, :1] + bag[:, :, None], read[:, :, 1:]], dim=2)
 
     @torch.no_grad()
     def _set_item_tokens(self, items: Tensor, vectors: Tensor) -> None:
         """Tokens of some items [m] from their vectors [m, d]."""
-        tokens = self.item_tokenizer.encode(vectors)                              # [m, K, token_size]
+        tokens = self.item_tokenizer.encode(vectors)  # [m, K, token_size]
         self.item_tokens.weight[items] = tokens.flatten(1) * (items > 0)[:, None]
 
     def _read_users(self, users: Tensor, item_seq: Tensor) -> Tensor | None:
@@ -238,11 +324,11 @@ class ContRec(GenerativeRecommender):
         nothing of their history is known, and for some users in training, the tokens are the learned stand-in."""
         if self.user_tokenizer is None:
             return None
-        vectors = self.user_vectors[users]                                        # [B, d]
+        vectors = self.user_vectors[users]  # [B, d]
         if self.user_fold_in is not None and not self.training:
             new = (vectors == 0).all(1)
             vectors[new] = self.user_fold_in(item_seq[new])
-        tokens = self.user_tokenizer.encode(vectors)                              # [B, K, token_size]
+        tokens = self.user_tokenizer.encode(vectors)  # [B, K, token_size]
         hidden = (vectors == 0).all(1)
         if self.training:
             # The vector of a training user was computed from his training targets as well; reading it every
@@ -280,10 +366,22 @@ def _warn_of_narrow_draws(config) -> None:
     if (found := share(config["diffusion_steps"])) < ENOUGH:
         counts = range(config["diffusion_steps"], config["noise_levels"] + 1)
         place = bisect_left(counts, ENOUGH, key=share)
-        remedy = f"diffusion_steps={counts[place]} keep" if place < len(counts) else "more noise_levels, all of them visited, would keep"
-        logger.warning("diffusion_steps=%d of noise_levels=%d (%s): where the truth spreads by %g around its mean, a perfect head "
-                       "draws %.0f %% of that; %s %.0f %%", config["diffusion_steps"], config["noise_levels"],
-                       config["noise_schedule"], SMALL_SPREAD, 100 * found, remedy, 100 * ENOUGH)
+        remedy = (
+            f"diffusion_steps={counts[place]} keep"
+            if place < len(counts)
+            else "more noise_levels, all of them visited, would keep"
+        )
+        logger.warning(
+            "diffusion_steps=%d of noise_levels=%d (%s): where the truth spreads by %g around its mean, a perfect head "
+            "draws %.0f %% of that; %s %.0f %%",
+            config["diffusion_steps"],
+            config["noise_levels"],
+            config["noise_schedule"],
+            SMALL_SPREAD,
+            100 * found,
+            remedy,
+            100 * ENOUGH,
+        )
 
 
 def _check_settings(config) -> None:
@@ -299,19 +397,25 @@ def _check_settings(config) -> None:
     if not config["answer_weight"] and (unread := changed(config, *of_answers)):
         raise ValueError(f"{', '.join(unread)}: nothing is answered, set answer_weight as well")
     if config["answer_temperature"] and config["answer_beams"] > 1:
-        raise ValueError(f"answer_temperature={config['answer_temperature']:g} draws one answer word by word: set answer_beams=1 as "
-                         "well")
+        raise ValueError(
+            f"answer_temperature={config['answer_temperature']:g} draws one answer word by word: set answer_beams=1 as "
+            "well"
+        )
     if not config["ranking_weight"]:
         if config["repeat_bias"]:
             raise ValueError("repeat_bias is learned by the ranking loss: with ranking_weight=0 set repeat_bias=False")
         if config["train_item_vectors"]:
-            raise ValueError("item vectors are learned as targets by the ranking loss: with ranking_weight=0 set train_item_vectors="
-                             "False, or the targets of the denoising drift")
+            raise ValueError(
+                "item vectors are learned as targets by the ranking loss: with ranking_weight=0 set train_item_vectors="
+                "False, or the targets of the denoising drift"
+            )
     if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
     if config["diffusion_steps"] > config["noise_levels"]:
-        raise ValueError(f"diffusion_steps={config['diffusion_steps']} visits more levels than "
-                         f"noise_levels={config['noise_levels']} has")
+        raise ValueError(
+            f"diffusion_steps={config['diffusion_steps']} visits more levels than "
+            f"noise_levels={config['noise_levels']} has"
+        )
     if config["objective"] == "regression":
         for key in ("diffusion_steps", "diffusion_samples", "noise_draws"):
             if config[key] != 1:
@@ -319,7 +423,9 @@ def _check_settings(config) -> None:
     if config["tokenizer"] == "none":
         for key, most in dict(item_tokens=1, user_tokens=1, token_size=config["vector_size"]).items():
             if config[key] != most and (key, config[key]) != ("user_tokens", 0):
-                raise ValueError(f"tokenizer=none reads a whole vector in place of its tokens: set {key}={most}, not {config[key]}")
+                raise ValueError(
+                    f"tokenizer=none reads a whole vector in place of its tokens: set {key}={most}, not {config[key]}"
+                )
 
 
 def noisy_skip(config) -> bool:
@@ -337,7 +443,7 @@ class TokenAdapter(nn.Module):
 
     def __init__(self, n_tokens: int, token_size: int, hidden_size: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(n_tokens, token_size, hidden_size) * 0.2 * token_size ** -0.5)
+        self.weight = nn.Parameter(torch.randn(n_tokens, token_size, hidden_size) * 0.2 * token_size**-0.5)
         self.bias = nn.Parameter(torch.zeros(n_tokens, hidden_size))
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -55,17 +55,24 @@ class DeftRec(ContRec):
 
     def __init__(self, config, dataset):
         if config["objective"] == "regression" and config["negative_noise"] != "same":
-            raise ValueError(f"objective=regression draws no noise: leave negative_noise at same, not {config['negative_noise']}")
+            raise ValueError(
+                f"objective=regression draws no noise: leave negative_noise at same, not {config['negative_noise']}"
+            )
         super().__init__(config, dataset)
         self.negatives = None
         if config["contrastive_weight"]:
-            self.negatives = NegativeSampler(*dataset.histories.pairs(), self.n_users, self.n_items,
-                                             config["negative_source"])
+            self.negatives = NegativeSampler(
+                *dataset.histories.pairs(), self.n_users, self.n_items, config["negative_source"]
+            )
 
     def _new_head(self):
         config = self.config
-        contrast = Contrast(config["contrastive_loss"], config["contrastive_scale"], config["contrastive_margin"],
-                            config["negative_noise"] == "same")
+        contrast = Contrast(
+            config["contrastive_loss"],
+            config["contrastive_scale"],
+            config["contrastive_margin"],
+            config["negative_noise"] == "same",
+        )
         return super()._new_head(contrast=contrast)
 
     # RecBole's methods; the others are ContRec's
@@ -75,15 +82,19 @@ class DeftRec(ContRec):
         weights = self.config
         targets, language = self._targets_and_language(interaction)
         regression = contrastive = dispersive = targets.states.new_zeros(())
-        vectors = self._unit_scale(self.item_vectors(targets.items))              # [n, d]
+        vectors = self._unit_scale(self.item_vectors(targets.items))  # [n, d]
         if weights["contrastive_weight"]:
-            negatives = self._negatives(interaction[self.USER_ID], targets)       # [n, R or 1, d]
+            negatives = self._negatives(interaction[self.USER_ID], targets)  # [n, R or 1, d]
             regression, contrastive, dispersive = self.head.contrastive_loss(targets.states, vectors, negatives)
         elif weights["regression_weight"] or weights["dispersive_weight"]:
             regression, dispersive = self.head.loss(targets.states, vectors)
-        return DeftRecLoss(self._ranking(targets), weights["regression_weight"] * regression,
-                           weights["contrastive_weight"] * contrastive, weights["dispersive_weight"] * dispersive,
-                           language)
+        return DeftRecLoss(
+            self._ranking(targets),
+            weights["regression_weight"] * regression,
+            weights["contrastive_weight"] * contrastive,
+            weights["dispersive_weight"] * dispersive,
+            language,
+        )
 
     # condition and negatives
 
@@ -93,8 +104,8 @@ class DeftRec(ContRec):
         Normalised to length sqrt(D), about unit size a coordinate: what the head's layers are initialised for.
         """
         if self.config["condition"] == "mean":
-            count = torch.arange(1, states.shape[1] + 1, device=states.device)[:, None]             # [L, 1]
-            states = states.cumsum(1) / count                                     # [B, L, D]
+            count = torch.arange(1, states.shape[1] + 1, device=states.device)[:, None]  # [L, 1]
+            states = states.cumsum(1) / count  # [B, L, D]
         return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
 
     def _answer_conditions(self, states: Tensor) -> Tensor:
@@ -114,6 +125,6 @@ class DeftRec(ContRec):
         The mean is not brought back to unit scale, as in the paper: with many negatives it lies near the mean
         of the catalogue.
         """
-        numbers = self.negatives(users[targets.row], self.config["negatives_per_target"], targets.items)   # [n, R]
-        vectors = self._unit_scale(self.item_vectors(numbers))                    # [n, R, d]
+        numbers = self.negatives(users[targets.row], self.config["negatives_per_target"], targets.items)  # [n, R]
+        vectors = self._unit_scale(self.item_vectors(numbers))  # [n, R, d]
         return vectors.mean(1, keepdim=True) if self.config["negative_vector"] == "mean" else vectors

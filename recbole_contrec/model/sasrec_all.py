@@ -36,7 +36,9 @@ class SASRecAll(Windowed, SASRec):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.config = config
-        self.catalogue = Retrieval("inner", repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None)
+        self.catalogue = Retrieval(
+            "inner", repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None
+        )
         if config["item_embedding_init"] == "svd":
             self._start_at_vectors(dataset)
 
@@ -45,13 +47,15 @@ class SASRecAll(Windowed, SASRec):
         """As ContRec's retrieval space does: truncated SVD of the training interactions, at the scale of RecBole's random
         start."""
         size, scale = self.item_embedding.embedding_dim, self.config["initializer_range"]
-        vectors = svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=self.config["seed"])
+        vectors = svd_vectors(
+            *dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=self.config["seed"]
+        )
         self.item_embedding.weight.copy_(scale * standardise(vectors.items))
 
     def states(self, item_seq: Tensor) -> Tensor:
         """States after every item of histories padded at the end, [B, L] -> [B, L, D]; SASRec's ``forward`` gives
         the last one of each row."""
-        positions = self.position_embedding.weight[:item_seq.size(1)]             # [L, D]
+        positions = self.position_embedding.weight[: item_seq.size(1)]  # [L, D]
         inputs = self.dropout(self.LayerNorm(self.item_embedding(item_seq) + positions))
         return self.trm_encoder(inputs, self.get_attention_mask(item_seq), output_all_encoded_layers=False)[-1]
 
@@ -59,17 +63,18 @@ class SASRecAll(Windowed, SASRec):
         """Mean cross entropy of the next item over the targets of a batch, as SASRec computes it for its one."""
         targets = self._states_with_targets(interaction, lambda item_seq, rows: self.states(item_seq))
         history = targets.histories() if self.config["repeat_bias"] else None
-        return SASRecAllLoss(self.catalogue.ranking_loss(targets.states, self.item_embedding.weight, targets.items,
-                                                         history=history))
+        return SASRecAllLoss(
+            self.catalogue.ranking_loss(targets.states, self.item_embedding.weight, targets.items, history=history)
+        )
 
     def predict(self, interaction) -> Tensor:
         """Score of one item a row [B]."""
         item, history = interaction[self.ITEM_ID], interaction[self.ITEM_SEQ]
-        state = self.forward(history, interaction[self.ITEM_SEQ_LEN])             # [B, D]
+        state = self.forward(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
         return self.catalogue.paired_scores(state, self.item_embedding(item), item, history)
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N]."""
         history = interaction[self.ITEM_SEQ]
-        state = self.forward(history, interaction[self.ITEM_SEQ_LEN])             # [B, D]
+        state = self.forward(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
         return self.catalogue.scores(state, self.item_embedding.weight, history)

@@ -7,7 +7,7 @@ Reference:
     https://arxiv.org/abs/2305.05065
 """
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
@@ -37,9 +37,21 @@ from recbole_contrec.training.stages import Stage, StageResult
 
 # Settings that a way to identifiers reads, beside those of all.
 _SETTINGS_OF = {
-    "rqvae": ("token_size", "tokenizer_hidden_size", "tokenizer_dropout", "codebook_weight", "commitment_weight",
-              "code_restart", "tokenizer_epochs", "tokenizer_batch_size", "tokenizer_learning_rate"),
-    "rkmeans": (), "pq": (), "clusters": (), "random": (),
+    "rqvae": (
+        "token_size",
+        "tokenizer_hidden_size",
+        "tokenizer_dropout",
+        "codebook_weight",
+        "commitment_weight",
+        "code_restart",
+        "tokenizer_epochs",
+        "tokenizer_batch_size",
+        "tokenizer_learning_rate",
+    ),
+    "rkmeans": (),
+    "pq": (),
+    "clusters": (),
+    "random": (),
 }
 _FEWEST_CODES = 8  # by default: the last code must tell apart all items that share the others
 _RARE = 0.01  # share of training targets below which repeats are none
@@ -88,7 +100,8 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         self.users = nn.Embedding(buckets, hidden_size) if buckets else None
         if buckets:
             used = torch.zeros(buckets, dtype=torch.bool).index_fill_(
-                0, torch.from_numpy(dataset.histories.users).long() % buckets, True)
+                0, torch.from_numpy(dataset.histories.users).long() % buckets, True
+            )
             self.register_buffer("trained_users", used, persistent=False)
         self.prompt = Prompt(hidden_size, 0, int(buckets > 0), self.n_tokens, "each", self.max_seq_length + self.causal)
         sizes = hidden_size, config["n_layers"], config["n_heads"]
@@ -117,8 +130,13 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
     def _identifier_stage(self, dataset, vectors: Tensor) -> Stage:
         config, none = self.config, self.item_codes.unknown_code
         method = config["identifiers"]
-        settings = {"identifiers": method, "tokens": config["item_tokens"], "codes": none, "seed": config["seed"],
-                    **{key: config[key] for key in _SETTINGS_OF[method]}}
+        settings = {
+            "identifiers": method,
+            "tokens": config["item_tokens"],
+            "codes": none,
+            "seed": config["seed"],
+            **{key: config[key] for key in _SETTINGS_OF[method]},
+        }
 
         def build(report) -> StageResult:
             if method == "rqvae":
@@ -130,8 +148,9 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
                 codes = with_counter(codes, none)
             except ValueError as error:
                 raise UserError(f"{error}: raise codes, which is {none} here, or item_tokens") from error
-            return StageResult({"codes": codes},
-                               {**health, **identifier_report(codes, none), "collisions_before_last": shared})
+            return StageResult(
+                {"codes": codes}, {**health, **identifier_report(codes, none), "collisions_before_last": shared}
+            )
 
         def accept(tensors: dict[str, Tensor]) -> None:
             self.item_codes.codes.copy_(tensors["codes"])
@@ -147,10 +166,24 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         # A seed of its own: the codes must not depend on what else the model drew, nor that on whether they were on disk.
         with torch.random.fork_rng():
             torch.manual_seed(config["seed"])
-            tokenizer = ResidualVQ(vectors.shape[1], config["item_tokens"], self.item_codes.unknown_code, config["token_size"],
-                                   config["tokenizer_hidden_size"], config["tokenizer_dropout"], config["code_restart"])
-        result = fitted(config, tokenizer.to(self.device), vectors.to(self.device), report, code_report,
-                        codebook_weight=config["codebook_weight"], commitment_weight=config["commitment_weight"])
+            tokenizer = ResidualVQ(
+                vectors.shape[1],
+                config["item_tokens"],
+                self.item_codes.unknown_code,
+                config["token_size"],
+                config["tokenizer_hidden_size"],
+                config["tokenizer_dropout"],
+                config["code_restart"],
+            )
+        result = fitted(
+            config,
+            tokenizer.to(self.device),
+            vectors.to(self.device),
+            report,
+            code_report,
+            codebook_weight=config["codebook_weight"],
+            commitment_weight=config["commitment_weight"],
+        )
         return encode_rows(tokenizer, vectors), result.report
 
     def _plain_codes(self, method: str, dataset, vectors: Tensor) -> Tensor:
@@ -192,20 +225,20 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     def _read_users(self, user: Tensor) -> Tensor:
         """The vectors of users [B], [B, 1, D]; for somebody new (0) the mean of those that were trained."""
-        new = self.users.weight[self.trained_users].mean(0)                       # [D]
+        new = self.users.weight[self.trained_users].mean(0)  # [D]
         return torch.where((user == 0)[:, None], new, self.users(user % self.users.num_embeddings))[:, None]
 
     def _targets(self, interaction) -> Targets:
         if self.causal:
             return super()._targets(interaction)
         targets, user = self._targets_without_states(interaction), interaction[self.USER_ID]
-        prefixes, length = targets.histories(), targets.place + 1                 # [n, L], [n]
-        written = self.item_codes(targets.items)[:, :-1]                          # [n, K - 1, D]
+        prefixes, length = targets.histories(), targets.place + 1  # [n, L], [n]
+        written = self.item_codes(targets.items)[:, :-1]  # [n, K - 1, D]
         states, order = [], length_groups(length)
         for rows in order:
-            prompt = self._read(prefixes[rows, :int(length[rows[0]])], user[targets.row[rows]])
+            prompt = self._read(prefixes[rows, : int(length[rows[0]])], user[targets.row[rows]])
             encoded = self.backbone.encode(prompt.vectors, prompt.last(length[rows]) + 1)
-            states.append(self.backbone.decode(*encoded, written[rows]))          # [b, K, D]
+            states.append(self.backbone.decode(*encoded, written[rows]))  # [b, K, D]
         return targets._replace(states=torch.cat(states)[torch.cat(order).argsort()])
 
     # backbone
@@ -234,8 +267,10 @@ def _check_settings(config) -> None:
         ValueError: names the settings.
     """
     if config["identifiers"] == "pq" and config["vector_size"] < config["item_tokens"]:
-        raise ValueError(f"item_tokens={config['item_tokens']}: identifiers=pq quantises parts of the item vectors, and "
-                         f"vector_size={config['vector_size']} has fewer")
+        raise ValueError(
+            f"item_tokens={config['item_tokens']}: identifiers=pq quantises parts of the item vectors, and "
+            f"vector_size={config['vector_size']} has fewer"
+        )
     of_t5 = [key for key in ("sampled_prefixes", "head_width") if config[key] != config.settings[key].default]
     if of_t5 and config["backbone"] == "causal":
         raise ValueError(f"{', '.join(of_t5)}: for backbone=t5 only")

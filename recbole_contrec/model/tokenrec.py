@@ -7,7 +7,8 @@ Reference:
     https://arxiv.org/abs/2406.10450
 """
 
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from recbole_contrec.tokenizer import (
     seen_rows,
 )
 from recbole_contrec.training.stages import Stage, StageResult
+
 
 class TokenRecLoss(NamedTuple):
     """Weighted terms; the trainer minimises their sum and logs each by its name."""
@@ -109,9 +111,17 @@ class TokenRec(GenerativeRecommender):
         codes = config["codes"] or default_codes(rows)
         if codes > rows:
             raise ValueError(f"codes={codes}: a codebook cannot have more codes than the table has rows ({rows})")
-        tokenizer = MaskedVQ(config["vector_size"], n_tokens, codes, config["token_size"],
-                             config["tokenizer_hidden_size"], config["token_mask_ratio"], config["tokenizer_dropout"],
-                             config["code_restart"], config["code_gradient"])
+        tokenizer = MaskedVQ(
+            config["vector_size"],
+            n_tokens,
+            codes,
+            config["token_size"],
+            config["tokenizer_hidden_size"],
+            config["token_mask_ratio"],
+            config["tokenizer_dropout"],
+            config["code_restart"],
+            config["code_gradient"],
+        )
         return tokenizer.requires_grad_(False).eval()
 
     def _pretrained(self):
@@ -122,9 +132,16 @@ class TokenRec(GenerativeRecommender):
 
     def _new_prompt(self, max_items, pretrained: PretrainedModel | None):
         config = self.config
-        return Prompt(self.hidden_size, 0, config["user_tokens"], config["item_tokens"], config["item_positions"],
-                      max_items, self._wordings(pretrained),
-                      token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0)
+        return Prompt(
+            self.hidden_size,
+            0,
+            config["user_tokens"],
+            config["item_tokens"],
+            config["item_positions"],
+            max_items,
+            self._wordings(pretrained),
+            token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0,
+        )
 
     def _wordings(self, pretrained):
         config = self.config
@@ -132,9 +149,13 @@ class TokenRec(GenerativeRecommender):
             return None
         if pretrained is None:
             return Wordings(config["wordings"], config["held_out_wording"], self.hidden_size)
-        return VocabularyWordings(config["wordings"], config["held_out_wording"],
-                                  Vocabulary(pretrained.vocabulary, pretrained.end_id),
-                                  lambda numbers: self.backbone.read(numbers), self.hidden_size)
+        return VocabularyWordings(
+            config["wordings"],
+            config["held_out_wording"],
+            Vocabulary(pretrained.vocabulary, pretrained.end_id),
+            lambda numbers: self.backbone.read(numbers),
+            self.hidden_size,
+        )
 
     def _new_backbone(self):
         config = self.config
@@ -146,10 +167,15 @@ class TokenRec(GenerativeRecommender):
     def _add_head(self, dataset):
         config = self.config
         states = 1 if self.causal else self.backbone.answer_length
-        self.projection = projection(states * self.hidden_size, config["projection_size"], config["vector_size"],
-                                     config["dropout"])
-        self.retrieval = Retrieval(config["similarity"], config["temperature"], config["label_smoothing"],
-                                   repeat_rate(dataset.histories) if config["repeat_bias"] else None)
+        self.projection = projection(
+            states * self.hidden_size, config["projection_size"], config["vector_size"], config["dropout"]
+        )
+        self.retrieval = Retrieval(
+            config["similarity"],
+            config["temperature"],
+            config["label_smoothing"],
+            repeat_rate(dataset.histories) if config["repeat_bias"] else None,
+        )
 
     # stages before training
 
@@ -167,15 +193,37 @@ class TokenRec(GenerativeRecommender):
 
     def _code_stage(self, name: str, tokenizer: MaskedVQ, table: CodeTable, vectors: Tensor) -> Stage:
         """Fit a tokenizer to ``vectors`` [rows, d] and keep the codes that it gives them."""
-        keys = ("token_size", "tokenizer_hidden_size", "tokenizer_dropout", "token_mask_ratio", "codebook_weight",
-                "commitment_weight", "code_restart", "code_gradient", "distinct_codes", "tokenizer_epochs",
-                "tokenizer_batch_size", "tokenizer_learning_rate", "seed")
-        settings = {**self._pick(*keys), "tokenizer": "masked VQ", "tokens": tokenizer.n_tokens,
-                    "codes": tokenizer.codes}
+        keys = (
+            "token_size",
+            "tokenizer_hidden_size",
+            "tokenizer_dropout",
+            "token_mask_ratio",
+            "codebook_weight",
+            "commitment_weight",
+            "code_restart",
+            "code_gradient",
+            "distinct_codes",
+            "tokenizer_epochs",
+            "tokenizer_batch_size",
+            "tokenizer_learning_rate",
+            "seed",
+        )
+        settings = {
+            **self._pick(*keys),
+            "tokenizer": "masked VQ",
+            "tokens": tokenizer.n_tokens,
+            "codes": tokenizer.codes,
+        }
 
         def build(report) -> StageResult:
-            result = self._fit(tokenizer, vectors, report, code_report, codebook_weight=self.config["codebook_weight"],
-                               commitment_weight=self.config["commitment_weight"])
+            result = self._fit(
+                tokenizer,
+                vectors,
+                report,
+                code_report,
+                codebook_weight=self.config["codebook_weight"],
+                commitment_weight=self.config["commitment_weight"],
+            )
             codes = (distinct_codes if self.config["distinct_codes"] else encode_rows)(tokenizer, vectors)
             left = collision_rate(codes[seen_rows(vectors)])
             return StageResult({**result.tensors, "codes of rows": codes}, {**result.report, "collisions_left": left})
@@ -193,18 +241,23 @@ class TokenRec(GenerativeRecommender):
         """States after every item [B, L, D] for histories [B, L] padded at the end and users [B]. With the causal
         backbone alone: T5 gives one answer a history."""
         prompt = self._read(item_seq, user)
-        return prompt.after_items(self.backbone(prompt.vectors))                  # [B, L, D]
+        return prompt.after_items(self.backbone(prompt.vectors))  # [B, L, D]
 
     def calculate_loss(self, interaction) -> TokenRecLoss:
         """Mean loss over the targets of a batch: every position of a window with the causal backbone, the last one and
         some drawn ones with T5, or the one of RecBole's own rows."""
         targets = self._targets(interaction)
-        preference = self.projection(targets.states)                              # [n, d]
-        table, config = self.item_vectors.weight, self.config                     # [N, d]
+        preference = self.projection(targets.states)  # [n, d]
+        table, config = self.item_vectors.weight, self.config  # [N, d]
         ranking = pairwise = preference.new_zeros(())
         if config["ranking_weight"]:
-            ranking = self.retrieval.ranking_loss(preference, table, targets.items, config["ranking_negatives"],
-                                                  targets.histories() if config["repeat_bias"] else None)
+            ranking = self.retrieval.ranking_loss(
+                preference,
+                table,
+                targets.items,
+                config["ranking_negatives"],
+                targets.histories() if config["repeat_bias"] else None,
+            )
         if config["pairwise_weight"]:
             pairwise = pairwise_cosine_loss(preference, table, targets.items, config["pairwise_margin"])
         return TokenRecLoss(config["ranking_weight"] * ranking, config["pairwise_weight"] * pairwise)
@@ -230,14 +283,14 @@ class TokenRec(GenerativeRecommender):
         if self.causal:
             return super()._targets(interaction)
         targets, user = self._targets_without_states(interaction), interaction[self.USER_ID]
-        prefixes = targets.histories()                                            # [n, L]
+        prefixes = targets.histories()  # [n, L]
         if self.config["shuffle_history"]:
             prefixes = shuffled(prefixes)
-        return targets._replace(states=self._last_states(prefixes, targets.place + 1, user[targets.row]))    # [n, P D]
+        return targets._replace(states=self._last_states(prefixes, targets.place + 1, user[targets.row]))  # [n, P D]
 
     def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         if self.causal:
-            return super()._state_after(prompt, length)                           # [b, D]
+            return super()._state_after(prompt, length)  # [b, D]
         return self.backbone(prompt.vectors, prompt.last(length) + 1).flatten(1)  # [b, P D]
 
     def _read_items(self, items: Tensor) -> Tensor:
@@ -249,7 +302,7 @@ class TokenRec(GenerativeRecommender):
         nothing of their history is known, and for some users in training, the tokens are the learned stand-in."""
         if self.user_tokenizer is None:
             return None
-        codes = self.user_codes.codes[users]                                      # [B, K]
+        codes = self.user_codes.codes[users]  # [B, K]
         if self.training:
             # The codes of a training user were computed from his training targets as well; reading them every
             # time, the model would learn to look the answer up instead of reading the history.
@@ -257,7 +310,7 @@ class TokenRec(GenerativeRecommender):
             codes = codes.masked_fill(hidden[:, None], self.user_codes.unknown_code)
         elif self.user_fold_in is not None:
             new = (codes[:, 0] == self.user_codes.unknown_code).nonzero().squeeze(1)  # [n]
-            vectors = self.user_fold_in(item_seq[new])                            # [n, d]
+            vectors = self.user_fold_in(item_seq[new])  # [n, d]
             some = (vectors != 0).any(1)
             codes[new[some]] = self.user_tokenizer.encode(vectors[some])
         return self.user_codes.read(codes)

@@ -9,7 +9,7 @@ Reference:
     https://arxiv.org/abs/2406.10450
 """
 
-from typing import Iterator
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
@@ -19,9 +19,20 @@ from recbole_contrec.model.tokenrec import TokenRec
 from recbole_contrec.training.stages import Stage
 
 # Generated codes must name one item each, and every code needs a position; the rest would be ignored.
-_NEEDED = {"backbone": "causal", "llm": None, "item_positions": "each", "distinct_codes": True, "ranking_weight": 1.0,
-           "ranking_negatives": 0, "pairwise_weight": 0.0, "pairwise_margin": 0.0, "projection_size": 0, "similarity": "cosine",
-           "temperature": 0.05, "repeat_bias": False}
+_NEEDED = {
+    "backbone": "causal",
+    "llm": None,
+    "item_positions": "each",
+    "distinct_codes": True,
+    "ranking_weight": 1.0,
+    "ranking_negatives": 0,
+    "pairwise_weight": 0.0,
+    "pairwise_margin": 0.0,
+    "projection_size": 0,
+    "similarity": "cosine",
+    "temperature": 0.05,
+    "repeat_bias": False,
+}
 # What only matters for item vectors that are read.
 _OF_IDENTITY = ("item_vectors_init", "train_item_vectors")
 
@@ -72,7 +83,9 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
         try:
             self._trie = self._new_trie()
         except ValueError as error:
-            raise UserError(f"{error}: raise codes, which is {self.item_codes.unknown_code} here, or item_tokens") from error
+            raise UserError(
+                f"{error}: raise codes, which is {self.item_codes.unknown_code} here, or item_tokens"
+            ) from error
 
     def _start_item_vectors(self, vectors: Tensor) -> None:
         super()._start_item_vectors(vectors)

@@ -4,8 +4,8 @@ recbole_contrec.settings.checks
 What RecBole itself complains about, in a user's words, and models of it that cannot be trained here.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from recbole.trainer import DecisionTreeTrainer, PretrainTrainer
 
@@ -28,5 +28,7 @@ def refuse_untrainable(trainer: type) -> None:
         UserError: names the trainer and the reason.
     """
     if issubclass(trainer, (PretrainTrainer, DecisionTreeTrainer)):
-        raise UserError(f"{trainer.__name__}: RecBole trains this model in several runs, or outside torch, and hands it on "
-                        "in pickled files; that is not supported here")
+        raise UserError(
+            f"{trainer.__name__}: RecBole trains this model in several runs, or outside torch, and hands it on "
+            "in pickled files; that is not supported here"
+        )

@@ -7,17 +7,19 @@ From ``package.module:Class`` in a YAML file to the class, with errors that say 
 import importlib
 import sys
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.memory import out_of_memory
 
 # What a class under each key must be; imported on use only.
-_BASES = {"model_class": ("recbole.model.abstract_recommender", "AbstractRecommender", "RecBole recommender"),
-          "dataset_class": ("recbole.data.dataset", "Dataset", "RecBole data set"),
-          "trainer_class": ("recbole.trainer", "AbstractTrainer", "RecBole trainer")}
+_BASES = {
+    "model_class": ("recbole.model.abstract_recommender", "AbstractRecommender", "RecBole recommender"),
+    "dataset_class": ("recbole.data.dataset", "Dataset", "RecBole data set"),
+    "trainer_class": ("recbole.trainer", "AbstractTrainer", "RecBole trainer"),
+}
 
 
 def load_class(text: str, key: str = "model_class") -> type:
@@ -96,8 +98,10 @@ def faults_of(entry) -> Iterator[None]:
     except BaseException as error:
         if not entry.of_user or isinstance(error, Exception) and out_of_memory(error):
             raise
-        raise UserError(f"model {entry.name}: {_what(error)}{_line_in(entry.model_class.__module__, error)}; --debug shows "
-                        "the traceback") from error
+        raise UserError(
+            f"model {entry.name}: {_what(error)}{_line_in(entry.model_class.__module__, error)}; --debug shows "
+            "the traceback"
+        ) from error
 
 
 def _what(error: BaseException) -> str:
@@ -114,11 +118,18 @@ def _text_of(error: BaseException) -> str:
 
 def _line_in(name: str, error: BaseException) -> str:
     """`` (FILE, line N)``: the line of the module itself, else the last line of the user's."""
-    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
-             if not frame.filename.startswith("<frozen") and Path(frame.filename) not in (Path(__file__), _IMPORTLIB)]
+    lines = [
+        (frame.filename, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen") and Path(frame.filename) not in (Path(__file__), _IMPORTLIB)
+    ]
     path = Path(*name.split("."))
-    own = [place for place in lines
-           if Path(place[0]).with_suffix("").parts[-len(path.parts):] == path.parts or Path(place[0]).parent.name == path.name]
+    own = [
+        place
+        for place in lines
+        if Path(place[0]).with_suffix("").parts[-len(path.parts) :] == path.parts
+        or Path(place[0]).parent.name == path.name
+    ]
     file, line = (own or lines or [("", None)])[-1]
     return f" ({file}, line {line})" if line else ""
 

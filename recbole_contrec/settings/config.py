@@ -38,8 +38,8 @@ from recbole_contrec.settings.registry import (
     model_exists,
     overlay,
     properties_folders,
-    tuned_files,
     recbole_properties,
+    tuned_files,
 )
 from recbole_contrec.settings.schema import Loader, keep_bounds, parse_arguments, parse_value, read_yaml, show
 
@@ -83,8 +83,9 @@ class Config(RecBoleConfig):
             that is missing or no YAML, settings that do not go together.
     """
 
-    def __init__(self, model=None, dataset=None, config_file_list=None, config_dict=None, arguments=(),
-                 properties=None):
+    def __init__(
+        self, model=None, dataset=None, config_file_list=None, config_dict=None, arguments=(), properties=None
+    ):
         self._arguments = parse_arguments(arguments)
         self.folders = properties_folders(self._arguments.pop("properties", properties))
         files = [config_file_list] if isinstance(config_file_list, (str, Path)) else list(config_file_list or ())
@@ -118,8 +119,10 @@ class Config(RecBoleConfig):
 
     def _load_variable_config_dict(self, config_dict):
         self._texts = {key: value for key, value in (config_dict or {}).items() if isinstance(value, str)}
-        return {key: parse_value(value) if isinstance(value, str) else _without_numpy(value)
-                for key, value in (config_dict or {}).items()}
+        return {
+            key: parse_value(value) if isinstance(value, str) else _without_numpy(value)
+            for key, value in (config_dict or {}).items()
+        }
 
     def _load_cmd_line(self):
         return {key: parse_value(text) for key, text in self._arguments.items()}
@@ -151,12 +154,15 @@ class Config(RecBoleConfig):
         super()._load_internal_config_dict(self.entry.recbole_name or "", model_class, dataset)
         internal = self.internal_config_dict
         # before its columns are asked for
-        refuse_untrainable(self.entry.trainer_class or get_trainer(internal["MODEL_TYPE"], self.entry.recbole_name or self.entry.name))
+        refuse_untrainable(
+            self.entry.trainer_class or get_trainer(internal["MODEL_TYPE"], self.entry.recbole_name or self.entry.name)
+        )
         self.settings, overall = general_settings(self.folders)
         kept = self._kept_from_recbole()
         internal.update({key: value for key, value in overall.items() if key not in kept})
-        self.settings.update({key: keep_bounds(self.settings.get(key), setting)
-                              for key, setting in self.entry.settings.items()})
+        self.settings.update(
+            {key: keep_bounds(self.settings.get(key), setting) for key, setting in self.entry.settings.items()}
+        )
         internal.update(deepcopy(self.entry.changes))
         for name in [path.stem for path in self.entry.chain]:  # base first: MyRec inherits what ContRec wants here
             for path in tuned_files(name, dataset, self.folders):
@@ -168,8 +174,9 @@ class Config(RecBoleConfig):
         for path in dataset_files(dataset, self.folders):
             self._data_values.update(overlay(self.settings, path))
         if self._data_values.get("load_col") and not self._wants_item_columns():
-            self._data_values["load_col"] = {suffix: columns for suffix, columns
-                                             in self._data_values["load_col"].items() if suffix != "item"}
+            self._data_values["load_col"] = {
+                suffix: columns for suffix, columns in self._data_values["load_col"].items() if suffix != "item"
+            }
         internal.update(self._data_values)
         self._check_all_given()  # before some of them are read
         self._fill_from_headers(dataset)
@@ -177,7 +184,7 @@ class Config(RecBoleConfig):
 
     def _changed_later(self, name: str, keys) -> set[str]:
         """Those keys that a model further down the chain sets itself."""
-        later = self.entry.chain[[path.stem for path in self.entry.chain].index(name) + 1:]
+        later = self.entry.chain[[path.stem for path in self.entry.chain].index(name) + 1 :]
         return {key for path in later for key in read_yaml(path) if key in keys}
 
     def _kept_from_recbole(self) -> set[str]:
@@ -192,9 +199,12 @@ class Config(RecBoleConfig):
         """Whether RecBole shall load the ``.item`` file. It then counts items that nobody touched and joins the
         columns into every batch, so only for models that read them there, and for models of users, who know."""
         of_user = not (self.entry.is_recbole or self.entry.model_class.__module__.startswith("recbole_contrec."))
-        return (self.internal_config_dict["MODEL_TYPE"] in _FEATURE_TYPES
-                or any(key in self.internal_config_dict for key in ITEM_COLUMNS)
-                or of_user and self.entry.dataset_class is None)
+        return (
+            self.internal_config_dict["MODEL_TYPE"] in _FEATURE_TYPES
+            or any(key in self.internal_config_dict for key in ITEM_COLUMNS)
+            or of_user
+            and self.entry.dataset_class is None
+        )
 
     def _fill_from_headers(self, dataset):
         """Columns that no YAML and no user has named come from the headers of the data files."""
@@ -206,11 +216,17 @@ class Config(RecBoleConfig):
         named = {key: given[key] for key in ROLES if key in given}
         sequential = asked["MODEL_TYPE"] == ModelType.SEQUENTIAL
         headers = dataset_settings_from_headers(
-            self._data_path(asked), dataset, named, wanted=_fields_asked_for(asked),
-            need_time=not asked.get("benchmark_filename") and (
-                sequential or (asked["eval_args"] or {}).get("order") != "RO"),  # what comes split is not sorted
-            separator=asked["field_separator"], encoding=asked.get("encoding"),
-            parts=asked.get("benchmark_filename"), folders=self.folders)
+            self._data_path(asked),
+            dataset,
+            named,
+            wanted=_fields_asked_for(asked),
+            need_time=not asked.get("benchmark_filename")
+            and (sequential or (asked["eval_args"] or {}).get("order") != "RO"),  # what comes split is not sorted
+            separator=asked["field_separator"],
+            encoding=asked.get("encoding"),
+            parts=asked.get("benchmark_filename"),
+            folders=self.folders,
+        )
         load_col = {**(self.internal_config_dict["load_col"] or {}), **headers.settings["load_col"]}
         found = {**headers.settings, "load_col": load_col}
         self.internal_config_dict.update({key: value for key, value in found.items() if key not in given})
@@ -225,7 +241,11 @@ class Config(RecBoleConfig):
         if load_col.get("inter") and load_col["inter"] != "*":
             load_col["inter"] = list(dict.fromkeys([*load_col["inter"], *_fields_asked_for(asked)]))
         folder = dataset_folder(self._data_path(asked), self.dataset)
-        if asked.get("benchmark_filename") and asked["MODEL_TYPE"] == ModelType.SEQUENTIAL and load_col.get("inter") != "*":
+        if (
+            asked.get("benchmark_filename")
+            and asked["MODEL_TYPE"] == ModelType.SEQUENTIAL
+            and load_col.get("inter") != "*"
+        ):
             self._load_histories(load_col, asked, folder)
         items = folder / f"{self.dataset}.item"
         if load_col.get("item") != "*" and any(asked.get(key) for key in ITEM_COLUMNS) and is_there(items):
@@ -258,8 +278,12 @@ class Config(RecBoleConfig):
         self._set_default_negatives(final)
         check_keys(self, final, self.external_config_dict, self._trains_on_windows)
         given = dict(self.external_config_dict)
-        if final.get("benchmark_filename") and given.get("eval_args"):  # what is as it would be anyhow, asks for nothing
-            given["eval_args"] = {part: value for part, value in given["eval_args"].items() if value != protocol.get(part)}
+        if final.get("benchmark_filename") and given.get(
+            "eval_args"
+        ):  # what is as it would be anyhow, asks for nothing
+            given["eval_args"] = {
+                part: value for part, value in given["eval_args"].items() if value != protocol.get(part)
+            }
         check_protocol(self._kind(final), final, given)
         self._record = {key: deepcopy(value) for key, value in final.items() if key != "MODEL_TYPE"}
         return final
@@ -292,13 +316,18 @@ class Config(RecBoleConfig):
     def _set_default_negatives(self, final):
         """Cross-entropy over the whole catalogue takes no sampled negatives. RecBole's default has one a row: it
         stops there, or, where the class is POINTWISE, trains half of each batch on random targets."""
-        if (final["MODEL_TYPE"] != ModelType.SEQUENTIAL or final.get("loss_type") != "CE"
-                or getattr(self.model_class, "input_type", None) == InputType.PAIRWISE):
+        if (
+            final["MODEL_TYPE"] != ModelType.SEQUENTIAL
+            or final.get("loss_type") != "CE"
+            or getattr(self.model_class, "input_type", None) == InputType.PAIRWISE
+        ):
             return
         if "train_neg_sample_args" in {**self.entry.changes, **self._data_values, **self.external_config_dict}:
             if final["train_neg_sample_args"] is not None:
-                raise UserError(f"{self.model} with loss_type=CE scores the whole catalogue and takes no sampled "
-                                "negatives: set --train_neg_sample_args=~")
+                raise UserError(
+                    f"{self.model} with loss_type=CE scores the whole catalogue and takes no sampled "
+                    "negatives: set --train_neg_sample_args=~"
+                )
         final["train_neg_sample_args"] = None
 
     @property
@@ -322,8 +351,10 @@ class Config(RecBoleConfig):
         with recbole_checks():
             super()._set_train_neg_sample_args()
         if lacks_negatives(self):
-            raise UserError(f"train_neg_sample_args=~: {self.model} learns from pairs of items and needs sampled ones: leave it "
-                            f"away, or set {FORMS['train_neg_sample_args']}")
+            raise UserError(
+                f"train_neg_sample_args=~: {self.model} learns from pairs of items and needs sampled ones: leave it "
+                f"away, or set {FORMS['train_neg_sample_args']}"
+            )
 
     def _set_eval_neg_sample_args(self, phase):
         with recbole_checks():

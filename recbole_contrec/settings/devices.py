@@ -44,8 +44,9 @@ def choose_device(final: dict[str, Any], given: dict[str, Any]) -> None:
         return
     visible = gpu if "gpu_id" in given or _OF_THE_SHELL is None else _OF_THE_SHELL
     if torch.cuda.is_initialized() and "gpu_id" in given and os.environ.get(VISIBLE, "0") != visible:
-        raise UserError(f"gpu_id={gpu}: this process already computes on GPU {os.environ.get(VISIBLE, '0')}; start "
-                        "another")
+        raise UserError(
+            f"gpu_id={gpu}: this process already computes on GPU {os.environ.get(VISIBLE, '0')}; start another"
+        )
     os.environ[VISIBLE] = visible
     final.update(gpu_id=gpu, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     asked = [f"{key}={show(given[key])}" for key in ("use_gpu", "gpu_id") if key in given]
@@ -62,8 +63,9 @@ def one_gpu(value) -> str:
     names = [str(part).strip() for part in value] if isinstance(value, (list, tuple)) else str(value).split(",")
     names = [name for name in map(str.strip, names) if name]
     if len(names) > 1:
-        raise UserError(f"gpu_id={show(value)} names {len(names)} GPUs, and a run is one process on one device: give "
-                        "one of them")
+        raise UserError(
+            f"gpu_id={show(value)} names {len(names)} GPUs, and a run is one process on one device: give one of them"
+        )
     if names and not _GPU.fullmatch(names[0]):
         raise UserError(f"gpu_id={show(value)}: must be the number of a GPU; for the CPU set --use_gpu=False")
     return names[0] if names else ""

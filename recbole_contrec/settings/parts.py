@@ -6,35 +6,61 @@ others, or logs that it cannot read one and goes on without it.
 """
 
 import re
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.settings.schema import Setting, declare, is_finite, show
 
 # Mappings with parts of fixed names: every part in the grammar of schema.py.
 PARTS: dict[str, dict[str, Setting]] = {
-    key: {part: declare(part, comment) for part, comment in parts.items()} for key, parts in {
+    key: {part: declare(part, comment) for part, comment in parts.items()}
+    for key, parts in {
         "eval_args": {
-            "split": "(dict)", "group_by": "(str or ~; one of: user, none, ~)", "order": "(str; one of: TO, RO)",
-            "mode": "(str or dict)"},
+            "split": "(dict)",
+            "group_by": "(str or ~; one of: user, none, ~)",
+            "order": "(str; one of: TO, RO)",
+            "mode": "(str or dict)",
+        },
         "train_neg_sample_args": {
-            "distribution": "(str or ~; one of: uniform, popularity, ~)", "sample_num": "(int; 1..100000)",
-            "alpha": "(float; >= 0)", "dynamic": "(bool)", "candidate_num": "(int; 0..100000)"},
+            "distribution": "(str or ~; one of: uniform, popularity, ~)",
+            "sample_num": "(int; 1..100000)",
+            "alpha": "(float; >= 0)",
+            "dynamic": "(bool)",
+            "candidate_num": "(int; 0..100000)",
+        },
         "clip_grad_norm": {"max_norm": "(float; > 0)", "norm_type": "(float or str; > 0)"},
-    }.items()}
+    }.items()
+}
 FORMS = {
     "eval_args": "{'split': {'LS': 'valid_and_test'}, 'order': 'TO', 'group_by': 'user', 'mode': 'full'}",
     "train_neg_sample_args": "{'distribution': 'uniform', 'sample_num': 1}",
     "clip_grad_norm": "{'max_norm': 1.0}",
-    "val_interval": "{'rating': '[3,inf)'}", "threshold": "{'rating': 3}", "seq_len": "{'title': 10}",
-    "preload_weight": "{'ent_id': 'ent_emb'}", "discretization": "{'price': {'method': 'ED', 'bucket': 10}}",
-    "load_col": "{'inter': ['user_id', 'item_id', 'timestamp']}", "unload_col": "{'inter': ['rating']}",
-    "unused_col": "{'inter': ['timestamp']}"}
+    "val_interval": "{'rating': '[3,inf)'}",
+    "threshold": "{'rating': 3}",
+    "seq_len": "{'title': 10}",
+    "preload_weight": "{'ent_id': 'ent_emb'}",
+    "discretization": "{'price': {'method': 'ED', 'bucket': 10}}",
+    "load_col": "{'inter': ['user_id', 'item_id', 'timestamp']}",
+    "unload_col": "{'inter': ['rating']}",
+    "unused_col": "{'inter': ['timestamp']}",
+}
 SPLITS = {"LS": "'valid_and_test'", "RS": "[0.8, 0.1, 0.1]", "TS": "[0.8, 0.1, 0.1]"}
 LEFT_OUT = ("valid_and_test", "test_only", "valid_only")
 PHASES = ("valid", "test")
-NAMES = ("USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "LABEL_FIELD", "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "NEG_PREFIX",
-         "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD")
+NAMES = (
+    "USER_ID_FIELD",
+    "ITEM_ID_FIELD",
+    "RATING_FIELD",
+    "LABEL_FIELD",
+    "ITEM_LIST_LENGTH_FIELD",
+    "LIST_SUFFIX",
+    "NEG_PREFIX",
+    "HEAD_ENTITY_ID_FIELD",
+    "TAIL_ENTITY_ID_FIELD",
+    "RELATION_ID_FIELD",
+    "ENTITY_ID_FIELD",
+)
 SUFFIXES = ("inter", "user", "item", "kg", "link")
 
 
@@ -52,8 +78,9 @@ def check_parts(key: str, value: Any, final: dict[str, Any]) -> None:
     check_form(key, value)
     for part, content in value.items() if key in PARTS else ():
         if part not in PARTS[key]:
-            raise UserError(f"{key}: unknown part {part}{did_you_mean(part, PARTS[key])}; it has "
-                            f"{', '.join(PARTS[key])}")
+            raise UserError(
+                f"{key}: unknown part {part}{did_you_mean(part, PARTS[key])}; it has {', '.join(PARTS[key])}"
+            )
         try:
             PARTS[key][part].check(content)
         except UserError as error:
@@ -70,8 +97,11 @@ def check_form(key: str, value: Any) -> None:
     """
     if key in NAMES and not (isinstance(value, str) and value) or key == "TIME_FIELD" and value == "":
         raise UserError(f"{key}={show(value)}: must be a text that is not empty")
-    if key == "benchmark_filename" and value is not None and not (
-            isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(part, str) for part in value)):
+    if (
+        key == "benchmark_filename"
+        and value is not None
+        and not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(part, str) for part in value))
+    ):
         raise UserError(f"{key}={show(value)}: must name three parts, such as ['train', 'valid', 'test']")
     whole = isinstance(value, dict) and all(isinstance(part, str) for part in value)
     if key in FORMS and value is not None and not whole:
@@ -80,9 +110,21 @@ def check_form(key: str, value: Any) -> None:
 
 def named_columns(final: dict[str, Any]) -> dict[str, list[str]]:
     """The columns that settings name, by setting."""
-    names = {key: list(final.get(key) or ()) for key in (
-        "val_interval", "threshold", "seq_len", "discretization", "numerical_features", "normalize_field",
-        "alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id")}
+    names = {
+        key: list(final.get(key) or ())
+        for key in (
+            "val_interval",
+            "threshold",
+            "seq_len",
+            "discretization",
+            "numerical_features",
+            "normalize_field",
+            "alias_of_user_id",
+            "alias_of_item_id",
+            "alias_of_entity_id",
+            "alias_of_relation_id",
+        )
+    }
     names["preload_weight"] = [name for pair in (final.get("preload_weight") or {}).items() for name in pair]
     return {key: found for key, found in names.items() if found}
 
@@ -104,18 +146,23 @@ def _check_split(key, value, final):
             near = did_you_mean(content, LEFT_OUT) if isinstance(content, str) else ""
             raise UserError(f"{key}: split LS={show(content)}: must be one of {', '.join(LEFT_OUT)}{near}")
         if content == "valid_only":
-            raise UserError(f"{key}: split LS=valid_only leaves nothing to test, and a run ends with a test: set "
-                            "valid_and_test "
-                            "or test_only")
+            raise UserError(
+                f"{key}: split LS=valid_only leaves nothing to test, and a run ends with a test: set "
+                "valid_and_test "
+                "or test_only"
+            )
         return
     if not (isinstance(content, list) and len(content) == 3 and all(_is_share(share) for share in content)):
-        raise UserError(f"{key}: split {name}={show(content)}: must be three shares, of training, validation and test: "
-                        f"{{'{name}': {SPLITS[name]}}}")
+        raise UserError(
+            f"{key}: split {name}={show(content)}: must be three shares, of training, validation and test: "
+            f"{{'{name}': {SPLITS[name]}}}"
+        )
     train, valid, test = content
     if not train or not test or name == "TS" and not valid:
-        raise UserError(f"{key}: split {name}={show(content)}: there must be something to train on and something to "
-                        "test"
-                        + (", and for TS something to validate" if name == "TS" else ""))
+        raise UserError(
+            f"{key}: split {name}={show(content)}: there must be something to train on and something to "
+            "test" + (", and for TS something to validate" if name == "TS" else "")
+        )
 
 
 def _check_modes(key, value, final):
@@ -123,13 +170,16 @@ def _check_modes(key, value, final):
     if isinstance(mode, dict):
         for phase in mode:
             if phase not in PHASES:
-                raise UserError(f"{key}: mode: unknown part {phase}{did_you_mean(str(phase), PHASES)}; it has valid, "
-                                "test")
+                raise UserError(
+                    f"{key}: mode: unknown part {phase}{did_you_mean(str(phase), PHASES)}; it has valid, test"
+                )
     for phase_mode in mode.values() if isinstance(mode, dict) else [mode] if mode is not None else []:
         if not (isinstance(phase_mode, str) and re.fullmatch(r"full|labeled|(uni|pop)[1-9]\d*", phase_mode)):
-            raise UserError(f"{key}: mode={show(phase_mode)}: must be full, labeled, or a number of sampled items "
-                            "behind uni "
-                            "or pop: uni100, pop100")
+            raise UserError(
+                f"{key}: mode={show(phase_mode)}: must be full, labeled, or a number of sampled items "
+                "behind uni "
+                "or pop: uni100, pop100"
+            )
 
 
 def _check_protocol(key, value, final):
@@ -205,8 +255,9 @@ def check_interval(key: str, value: Any) -> None:
         match = re.fullmatch(r"\s*[\[(]([^,\[\]()]+),([^,\[\]()]+)[\])]\s*", part)
         ends = [_number(end) for end in match.groups()] if match else [None]
         if None in ends:
-            raise UserError(f"{key}={show(value)}: write an interval such as "
-                            f"{_as_interval(value) or '[5,inf) or (0,100]'}")
+            raise UserError(
+                f"{key}={show(value)}: write an interval such as {_as_interval(value) or '[5,inf) or (0,100]'}"
+            )
         if ends[0] > ends[1]:
             raise UserError(f"{key}={show(value)}: {ends[0]:g} is above {ends[1]:g}, so that the interval is empty")
 
@@ -228,17 +279,24 @@ def _as_interval(value) -> str | None:
         return None
     sign, number = match.groups()
     return {">=": f"[{number},inf)", ">": f"({number},inf)", "<=": f"(-inf,{number}]", "<": f"(-inf,{number})"}.get(
-        sign, f"[{number},{number}]")
+        sign, f"[{number},{number}]"
+    )
 
 
 def _check_values(key, value, final):
     for column, wanted in value.items():
         if isinstance(wanted, list) and wanted and all(isinstance(token, str) for token in wanted):
             continue  # tokens that are kept; that the column holds tokens is checked with its header
-        if wanted is None or isinstance(wanted, list) and not (len(wanted) == 2 and all(map(_is_finite_number, wanted))):
-            raise UserError(f"{key}: {column}={show(wanted)}: write an interval such as '[3,inf)' for numbers, or a "
-                            "list of "
-                            "texts for tokens: ['a', 'b']")
+        if (
+            wanted is None
+            or isinstance(wanted, list)
+            and not (len(wanted) == 2 and all(map(_is_finite_number, wanted)))
+        ):
+            raise UserError(
+                f"{key}: {column}={show(wanted)}: write an interval such as '[3,inf)' for numbers, or a "
+                "list of "
+                "texts for tokens: ['a', 'b']"
+            )
         try:
             check_interval(column, wanted)
         except UserError as error:
@@ -252,17 +310,23 @@ def check_interval_and_type(column: str, kind: str, wanted: Any) -> None:
         UserError: the other form.
     """
     if kind.startswith("float") and isinstance(wanted, list) and not all(map(_is_finite_number, wanted)):
-        raise UserError(f"val_interval: {column}={show(wanted)}: {column} holds numbers ({kind}): write an interval "
-                        "such as "
-                        f"'{_as_interval(wanted) or '[3,inf)'}'")
+        raise UserError(
+            f"val_interval: {column}={show(wanted)}: {column} holds numbers ({kind}): write an interval "
+            "such as "
+            f"'{_as_interval(wanted) or '[3,inf)'}'"
+        )
     if kind.startswith("token") and not isinstance(wanted, list):
-        raise UserError(f"val_interval: {column}={show(wanted)}: {column} holds tokens ({kind}): list those to keep, "
-                        "such as "
-                        "['a', 'b']")
+        raise UserError(
+            f"val_interval: {column}={show(wanted)}: {column} holds tokens ({kind}): list those to keep, "
+            "such as "
+            "['a', 'b']"
+        )
 
 
 def _check_threshold(key, value, final):
-    if len(value) != 1 or not all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in value.values()):
+    if len(value) != 1 or not all(
+        isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in value.values()
+    ):
         raise UserError(f"{key}={show(value)}: must be one column and a number: {FORMS[key]}")
 
 
@@ -278,10 +342,15 @@ def _check_lists_of_columns(key, value, final):
         if key == "unload_col" and (final.get("load_col") or {}).get(suffix, "*") != "*":
             raise UserError(f"unload_col and load_col both name columns of the .{suffix} file: leave one of them away")
         if suffix not in known:
-            raise UserError(f"{key}: unknown part {suffix}{did_you_mean(str(suffix), known)}; it has "
-                            f"{', '.join(known)}")
-        if columns == "*" and key == "load_col" or isinstance(columns, (list, tuple)) and all(
-                isinstance(column, str) for column in columns):
+            raise UserError(
+                f"{key}: unknown part {suffix}{did_you_mean(str(suffix), known)}; it has {', '.join(known)}"
+            )
+        if (
+            columns == "*"
+            and key == "load_col"
+            or isinstance(columns, (list, tuple))
+            and all(isinstance(column, str) for column in columns)
+        ):
             continue
         raise UserError(f"{key}: {suffix}={show(columns)}: must be a list of columns: {FORMS[key]}")
 
@@ -300,11 +369,16 @@ def _check_buckets(key, value, final):
     for column, how in value.items():
         method = how.get("method") if isinstance(how, dict) else None
         bucket = how.get("bucket") if isinstance(how, dict) else None
-        if method not in ("ED", "LD") or not set(how) <= {"method", "bucket"} or (method == "ED") != (
-                isinstance(bucket, int) and not isinstance(bucket, bool) and bucket >= 1):
-            raise UserError(f"{key}: {column}={show(how)}: must be {{'method': 'ED', 'bucket': 10}} for ten buckets of "
-                            "equal "
-                            "width, or {'method': 'LD'} for logarithmic ones")
+        if (
+            method not in ("ED", "LD")
+            or not set(how) <= {"method", "bucket"}
+            or (method == "ED") != (isinstance(bucket, int) and not isinstance(bucket, bool) and bucket >= 1)
+        ):
+            raise UserError(
+                f"{key}: {column}={show(how)}: must be {{'method': 'ED', 'bucket': 10}} for ten buckets of "
+                "equal "
+                "width, or {'method': 'LD'} for logarithmic ones"
+            )
         if column not in (final.get("numerical_features") or ()):
             raise UserError(f"{key}: {column} must stand in numerical_features as well")
 
@@ -314,13 +388,25 @@ def _texts(value) -> list[str]:
 
 
 _CHECKS: dict[str, Callable] = {
-    "eval_args": _check_protocol, "train_neg_sample_args": _check_negatives, "clip_grad_norm": _check_clipping,
-    "val_interval": _check_values, "threshold": _check_threshold, "seq_len": _check_lengths,
-    "load_col": _check_lists_of_columns, "unload_col": _check_lists_of_columns, "unused_col": _check_lists_of_columns,
-    "numerical_features": _check_columns, "normalize_field": _check_columns, "preload_weight": _check_pairs,
+    "eval_args": _check_protocol,
+    "train_neg_sample_args": _check_negatives,
+    "clip_grad_norm": _check_clipping,
+    "val_interval": _check_values,
+    "threshold": _check_threshold,
+    "seq_len": _check_lengths,
+    "load_col": _check_lists_of_columns,
+    "unload_col": _check_lists_of_columns,
+    "unused_col": _check_lists_of_columns,
+    "numerical_features": _check_columns,
+    "normalize_field": _check_columns,
+    "preload_weight": _check_pairs,
     "discretization": _check_buckets,
-    **dict.fromkeys(("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"), _check_columns),
-    **dict.fromkeys(("user_inter_num_interval", "item_inter_num_interval", "entity_kg_num_interval",
-                     "relation_kg_num_interval"), lambda key, value, final: check_interval(key, value)),
+    **dict.fromkeys(
+        ("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"), _check_columns
+    ),
+    **dict.fromkeys(
+        ("user_inter_num_interval", "item_inter_num_interval", "entity_kg_num_interval", "relation_kg_num_interval"),
+        lambda key, value, final: check_interval(key, value),
+    ),
 }
 CHECKED = tuple(dict.fromkeys((*FORMS, *_CHECKS)))

@@ -24,9 +24,9 @@ FILTERS = ("val_interval", "user_inter_num_interval", "item_inter_num_interval",
 class Kind(NamedTuple):
     """What of a model its protocol depends on."""
 
-    name: str           # as the user typed it
+    name: str  # as the user typed it
     sequential: bool
-    windows: bool       # trained on whole histories, by recbole_contrec.data.windows
+    windows: bool  # trained on whole histories, by recbole_contrec.data.windows
 
 
 def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> None:
@@ -40,12 +40,16 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         UserError: says what goes together.
     """
     if final.get("clip_grad_norm") and final.get("enable_scaler"):
-        raise UserError("clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is "
-                        "another "
-                        "bound in every step. Leave one of them away")
+        raise UserError(
+            "clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is "
+            "another "
+            "bound in every step. Leave one of them away"
+        )
     if final.get("transform") == "mask_itemseq" and int(final["mask_ratio"] * final["MAX_ITEM_LIST_LENGTH"]) < 1:
-        raise UserError(f"mask_ratio={final['mask_ratio']} of MAX_ITEM_LIST_LENGTH={final['MAX_ITEM_LIST_LENGTH']} items is less "
-                        "than one, so that nothing would be masked: raise one of them")
+        raise UserError(
+            f"mask_ratio={final['mask_ratio']} of MAX_ITEM_LIST_LENGTH={final['MAX_ITEM_LIST_LENGTH']} items is less "
+            "than one, so that nothing would be masked: raise one of them"
+        )
     args = final["eval_args"]
     own = given.get("eval_args") or {}
     split, order = args["split"], args["order"]
@@ -53,25 +57,34 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         _check_given_parts(kind, final, given, own)
         return
     if kind.windows and (split != LEAVE_ONE_OUT or order != "TO"):
-        raise UserError(f"{kind.name} trains on whole histories and needs the leave-one-out split in order of time: "
-                        "leave "
-                        "eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO")
+        raise UserError(
+            f"{kind.name} trains on whole histories and needs the leave-one-out split in order of time: "
+            "leave "
+            "eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO"
+        )
     if kind.sequential and order != "TO":
-        raise UserError(f"{kind.name} reads histories in order of time: leave eval_args.order at TO, it is "
-                        f"{show(order)}")
+        raise UserError(
+            f"{kind.name} reads histories in order of time: leave eval_args.order at TO, it is {show(order)}"
+        )
     if "TS" in split and order != "TO":
         raise UserError("eval_args: split TS cuts at a moment in time: leave order at TO")
     if order == "TO" and not final["TIME_FIELD"]:
-        raise UserError("eval_args: order TO sorts by time, and TIME_FIELD is ~: name the column, or, for models that read no "
-                        "histories, set order to RO")
+        raise UserError(
+            "eval_args: order TO sorts by time, and TIME_FIELD is ~: name the column, or, for models that read no "
+            "histories, set order to RO"
+        )
     if {"LS", "TS"} & set(split) and own.get("group_by", "user") != "user":
-        raise UserError(f"eval_args: group_by={show(own['group_by'])}: split {next(iter(split))} always cuts the "
-                        "history of every "
-                        "user; leave group_by at user, or split by RS")
+        raise UserError(
+            f"eval_args: group_by={show(own['group_by'])}: split {next(iter(split))} always cuts the "
+            "history of every "
+            "user; leave group_by at user, or split by RS"
+        )
     if final.get("mask_seen") and kind.sequential and split != LEAVE_ONE_OUT:
-        raise UserError(f"mask_seen=True needs the leave-one-out split, {LEAVE_ONE_OUT}: with split={show(split)} a "
-                        "user has "
-                        "several targets, and what was seen before each is not kept")
+        raise UserError(
+            f"mask_seen=True needs the leave-one-out split, {LEAVE_ONE_OUT}: with split={show(split)} a "
+            "user has "
+            "several targets, and what was seen before each is not kept"
+        )
 
 
 def _check_given_parts(kind, final, given, own) -> None:
@@ -79,10 +92,13 @@ def _check_given_parts(kind, final, given, own) -> None:
     if kind.windows:
         raise UserError(f"{kind.name} splits whole histories itself and cannot read benchmark_filename")
     if useless := [f"eval_args.{part}" for part in ("split", "order", "group_by") if part in own] + [
-            key for key in FILTERS if final.get(key) and str(final[key]).replace(" ", "") != "[0,inf)"]:
-        raise UserError("benchmark_filename: the data come split and are read as they are, so that "
-                        f"{', '.join(useless)} would do "
-                        "nothing: leave it away")
+        key for key in FILTERS if final.get(key) and str(final[key]).replace(" ", "") != "[0,inf)"
+    ]:
+        raise UserError(
+            "benchmark_filename: the data come split and are read as they are, so that "
+            f"{', '.join(useless)} would do "
+            "nothing: leave it away"
+        )
     if final.get("mask_seen") is not None and kind.sequential:
         raise UserError("mask_seen: not with benchmark_filename, where what was seen before a target is not kept")
 
@@ -101,21 +117,27 @@ def check_metrics(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> N
         if metric.lower() not in metric_types:
             raise UserError(f"there is no metric {metric!r}{did_you_mean(metric, names)}; there are {', '.join(names)}")
     if chosen.lower() not in [metric.lower() for metric in metrics]:
-        raise UserError(f"valid_metric={final['valid_metric']} is not computed: add {chosen} to metrics, which is "
-                        f"{metrics}, or set --valid_metric to one of them")
+        raise UserError(
+            f"valid_metric={final['valid_metric']} is not computed: add {chosen} to metrics, which is "
+            f"{metrics}, or set --valid_metric to one of them"
+        )
     cuts = metric_types[chosen.lower()] == EvaluatorType.RANKING and chosen.lower() not in WITHOUT_CUT
     if cuts and cut not in map(str, topk):
-        raise UserError(f"valid_metric={final['valid_metric']} needs a cut-off of topk, which is {topk}: for instance "
-                        f"--valid_metric={chosen}@{topk[-1] if topk else 10}")
+        raise UserError(
+            f"valid_metric={final['valid_metric']} needs a cut-off of topk, which is {topk}: for instance "
+            f"--valid_metric={chosen}@{topk[-1] if topk else 10}"
+        )
     if not cuts and "@" in final["valid_metric"]:
         raise UserError(f"valid_metric={final['valid_metric']}: {chosen} has no cut-off: --valid_metric={chosen}")
     if not topk and any(metric_types[metric.lower()] == EvaluatorType.RANKING for metric in metrics):
         raise UserError(f"topk={show(final['topk'])}: ranking metrics need a cut-off, for instance --topk=[10]")
     bigger = chosen.lower() not in smaller_metrics
     if "valid_metric_bigger" in given and given["valid_metric_bigger"] != bigger:
-        raise UserError(f"valid_metric_bigger={given['valid_metric_bigger']}: {'more' if bigger else 'less'} of "
-                        f"{chosen} is better, "
-                        "and RecBole goes by that; leave this setting away")
+        raise UserError(
+            f"valid_metric_bigger={given['valid_metric_bigger']}: {'more' if bigger else 'less'} of "
+            f"{chosen} is better, "
+            "and RecBole goes by that; leave this setting away"
+        )
     _check_kinds(kind, metrics, final["eval_args"]["mode"])
 
 
@@ -124,20 +146,27 @@ def _check_kinds(kind: Kind, metrics: list[str], mode) -> None:
     ranking = [metric for metric in metrics if metric_types[metric.lower()] == EvaluatorType.RANKING]
     value = [metric for metric in metrics if metric not in ranking]
     if ranking and value:
-        raise UserError(f"metrics: {', '.join(ranking)} rate rankings and {', '.join(value)} predicted clicks; a run "
-                        "has one kind")
+        raise UserError(
+            f"metrics: {', '.join(ranking)} rate rankings and {', '.join(value)} predicted clicks; a run has one kind"
+        )
     modes = {*mode.values()} if isinstance(mode, dict) else {mode}
     if kind.windows and "labeled" in modes:
-        raise UserError(f"{kind.name} ranks what comes next and reads no labels: leave eval_args.mode at full, or set "
-                        "uni100 or pop100")
+        raise UserError(
+            f"{kind.name} ranks what comes next and reads no labels: leave eval_args.mode at full, or set "
+            "uni100 or pop100"
+        )
     if value and "full" in modes:
-        raise UserError(f"metrics: {', '.join(value)} rate predicted clicks: set eval_args.mode to labeled or, for "
-                        "sampled items, "
-                        "to uni100, for both validation and test")
+        raise UserError(
+            f"metrics: {', '.join(value)} rate predicted clicks: set eval_args.mode to labeled or, for "
+            "sampled items, "
+            "to uni100, for both validation and test"
+        )
     if ranking and "labeled" in modes:
-        raise UserError(f"eval_args.mode=labeled rates predicted clicks (AUC, LogLoss); {', '.join(ranking)} need "
-                        "full, uni100 or "
-                        "pop100")
+        raise UserError(
+            f"eval_args.mode=labeled rates predicted clicks (AUC, LogLoss); {', '.join(ranking)} need "
+            "full, uni100 or "
+            "pop100"
+        )
     if "labeled" in modes and len(modes) > 1:
         raise UserError("eval_args.mode: labeled stands for validation and test together, not beside sampled items")
     if kind.windows and (bad := [metric for metric in value if metric.lower() in OF_PROBABILITIES]):

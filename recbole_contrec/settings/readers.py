@@ -20,12 +20,18 @@ logger = logging.getLogger("recbole_contrec")
 
 _HARMLESS = {"nproc": (1,), "world_size": (-1, 1), "offset": (0,), "group_offset": (0,), "local_rank": (0,)}
 _TRANSFORMED = ("MASK_ITEM_SEQ", "MASK_INDEX", "INVERSE_ITEM_SEQ", "CROP_ITEM_SEQ", "REORDER_ITEM_SEQ")
-_WHY = {"labels": "learns from no labels, and they filter nothing",
-        "features": "reads no features of users, items or interactions", "transform": "reads no transformed item lists",
-        "get_preload_weight": "reads no vectors from files", "knowledge": "reads no knowledge graph",
-        "sequential": "reads no histories", "negatives": "scores the whole catalogue and takes no sampled negatives",
-        "pairs": "takes no pairs of items", "shuffled": "always shuffles", "scaled": "computes in bf16, which needs no "
-                                                                                     "scaling"}
+_WHY = {
+    "labels": "learns from no labels, and they filter nothing",
+    "features": "reads no features of users, items or interactions",
+    "transform": "reads no transformed item lists",
+    "get_preload_weight": "reads no vectors from files",
+    "knowledge": "reads no knowledge graph",
+    "sequential": "reads no histories",
+    "negatives": "scores the whole catalogue and takes no sampled negatives",
+    "pairs": "takes no pairs of items",
+    "shuffled": "always shuffles",
+    "scaled": "computes in bf16, which needs no scaling",
+}
 
 
 def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bool) -> None:
@@ -53,7 +59,12 @@ def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bo
         elif not row.readers and row.fate not in ("honoured", REFUSED):
             logger.warning("%s=%s does nothing: %s", key, show(value), row.text)
     for row in BY_KEY.values():  # that of a YAML of the data set counts as well, but is not this model's fault
-        if row.key == "threshold" and row.key not in given and final.get(row.key) and not reads(config, final, row.readers, windows):
+        if (
+            row.key == "threshold"
+            and row.key not in given
+            and final.get(row.key)
+            and not reads(config, final, row.readers, windows)
+        ):
             logger.warning("%s=%s does nothing: %s %s", row.key, show(final[row.key]), config.model, _WHY["labels"])
 
 
@@ -61,7 +72,9 @@ def _reason(config, key: str, value: Any, readers: str) -> str:
     own = config.entry.values.get(key)
     if key == "transform" and own:
         return f"{config.model} is trained with {key}={own}"
-    filters = f": to keep the rows from a value on, set --val_interval={_as_filter(value)}" if key == "threshold" else ""
+    filters = (
+        f": to keep the rows from a value on, set --val_interval={_as_filter(value)}" if key == "threshold" else ""
+    )
     return f"{config.model} {_WHY.get(readers, 'does not read it')}{filters}"
 
 
@@ -106,14 +119,18 @@ def reads(config, final: dict[str, Any], what: str, windows: bool) -> bool:
 
 def learns_from_labels(config) -> bool:
     """Whether a model of RecBole's trains on labels of the file; sampled negatives bring labels of their own."""
-    labels = config["train_neg_sample_args"]["distribution"] == "none" and config["MODEL_INPUT_TYPE"] == InputType.POINTWISE
+    labels = (
+        config["train_neg_sample_args"]["distribution"] == "none" and config["MODEL_INPUT_TYPE"] == InputType.POINTWISE
+    )
     return config.entry.is_recbole and labels and _mentions(config.model_class, "LABEL_FIELD")
 
 
 def lacks_negatives(config) -> bool:
     """Whether a model reads the negative of a pair, and none are drawn."""
     drawn = config["train_neg_sample_args"]["distribution"] != "none"
-    return not drawn and config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and _mentions(config.model_class, "NEG_ITEM_ID")
+    return (
+        not drawn and config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and _mentions(config.model_class, "NEG_ITEM_ID")
+    )
 
 
 def _mentions(model_class: type, word: str) -> bool:

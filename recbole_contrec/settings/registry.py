@@ -19,11 +19,12 @@ import importlib
 import importlib.util
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple
+from typing import Any, NamedTuple
 
 from recbole_contrec.compat import require_recbole
 from recbole_contrec.errors import UserError, did_you_mean, shown
@@ -35,18 +36,46 @@ CLASS_KEYS = ("model_class", "dataset_class", "trainer_class")
 SPECIAL_KEYS = ("extends", *CLASS_KEYS)
 
 # Keys that RecBole or its command line reads and none of its YAML files declares.
-_UNDECLARED = {"model": ("str",), "dataset": ("str",), "config_files": ("str",), "properties": ("str",),
-               "encoding": ("str", "~"), "tail_ratio": ("float",), "nproc": ("int",), "ip": ("str",),
-               "port": ("int", "str"), "world_size": ("int",), "offset": ("int",), "group_offset": ("int",),
-               "local_rank": ("int",), "mask_ratio": ("float",), "ft_ratio": ("float",), "reg_weight": ("float",)}
+_UNDECLARED = {
+    "model": ("str",),
+    "dataset": ("str",),
+    "config_files": ("str",),
+    "properties": ("str",),
+    "encoding": ("str", "~"),
+    "tail_ratio": ("float",),
+    "nproc": ("int",),
+    "ip": ("str",),
+    "port": ("int", "str"),
+    "world_size": ("int",),
+    "offset": ("int",),
+    "group_offset": ("int",),
+    "local_rank": ("int",),
+    "mask_ratio": ("float",),
+    "ft_ratio": ("float",),
+    "reg_weight": ("float",),
+}
 
 # Settings that RecBole sets to nothing itself (for some models or data sets), whatever their default is.
-_MAY_BE_NOTHING = ("train_neg_sample_args", "load_col", "TIME_FIELD", "user_inter_num_interval",
-                   "item_inter_num_interval", "entity_kg_num_interval", "relation_kg_num_interval")
+_MAY_BE_NOTHING = (
+    "train_neg_sample_args",
+    "load_col",
+    "TIME_FIELD",
+    "user_inter_num_interval",
+    "item_inter_num_interval",
+    "entity_kg_num_interval",
+    "relation_kg_num_interval",
+)
 
 # What RecBole computes from other settings: no key for a user, although models read it.
-_DERIVED = ("device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "single_spec", "valid_neg_sample_args",
-            "test_neg_sample_args")
+_DERIVED = (
+    "device",
+    "MODEL_TYPE",
+    "MODEL_INPUT_TYPE",
+    "eval_type",
+    "single_spec",
+    "valid_neg_sample_args",
+    "test_neg_sample_args",
+)
 _SOURCE_KEY = re.compile(r"""config\[\s*["'](\w+)["']\s*\]""")
 
 ON = "_on_"  # ContRec_on_ml-1m.yaml
@@ -199,8 +228,9 @@ def general_settings(folders: Iterable[Path]) -> tuple[dict[str, Setting], dict[
     return settings, values
 
 
-def overlay(settings: dict[str, Setting], path: Path, may_declare: bool = False,
-            also: dict[str, Setting] | None = None) -> dict[str, Any]:
+def overlay(
+    settings: dict[str, Setting], path: Path, may_declare: bool = False, also: dict[str, Setting] | None = None
+) -> dict[str, Any]:
     """Put the values of a YAML file over known settings.
 
     Args:
@@ -257,8 +287,16 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
     loaded.setdefault("model_class", _recbole_model_class(recbole_name) if recbole_name else None)
     base = [path] if recbole_name and (path := _file(recbole_properties(), "model", recbole_name)) else []
     of_user = any(path.parents[1].resolve() != package_properties().resolve() for _, path in classes.values())
-    return ModelEntry(name, (*base, *chain), settings, {**values, **changes}, changes=changes,
-                      recbole_name=recbole_name, of_user=of_user, **loaded)
+    return ModelEntry(
+        name,
+        (*base, *chain),
+        settings,
+        {**values, **changes},
+        changes=changes,
+        recbole_name=recbole_name,
+        of_user=of_user,
+        **loaded,
+    )
 
 
 def _chain(name: str, folders: list[Path]) -> tuple[list[Path], str | None]:
@@ -283,7 +321,7 @@ def _chain(name: str, folders: list[Path]) -> tuple[list[Path], str | None]:
         elif "model_class" in special:
             return chain[::-1], None
         else:
-            rest = [folder for folder in rest[rest.index(_folder_of(files[0], rest)) + 1:]]
+            rest = [folder for folder in rest[rest.index(_folder_of(files[0], rest)) + 1 :]]
 
 
 def _folder_of(path: Path, folders: list[Path]) -> Path:
@@ -295,18 +333,25 @@ def _unknown(name: str, chain: list[Path], known: list[str]) -> str:
     if not chain:
         return f"unknown model {name!r}{near}; --list-models shows all {len(known)}"
     if chain[-1].stem == name:
-        return (f"{chain[-1]} says neither extends nor model_class, and no other folder "
-                f"nor RecBole has a model {name!r}{near}")
+        return (
+            f"{chain[-1]} says neither extends nor model_class, and no other folder "
+            f"nor RecBole has a model {name!r}{near}"
+        )
     return f"{chain[-1]}: extends {name!r}: there is no such model{near}"
 
 
 def list_models(folders: Iterable[Path]) -> list[ListedModel]:
     """All models: those with a YAML file, then RecBole's own that have none, by kind. No model is imported."""
     ours = _yaml_models(folders)
-    kinds = {name: module.split(".")[-2].removesuffix("_recommender").replace("_", " ")
-             for name, module in recbole_models().items()}
-    own = [ListedModel(name, f"RecBole, {kind}", "") for name, kind in sorted(kinds.items(), key=lambda item: item[::-1])
-           if name not in [model.name for model in ours]]
+    kinds = {
+        name: module.split(".")[-2].removesuffix("_recommender").replace("_", " ")
+        for name, module in recbole_models().items()
+    }
+    own = [
+        ListedModel(name, f"RecBole, {kind}", "")
+        for name, kind in sorted(kinds.items(), key=lambda item: item[::-1])
+        if name not in [model.name for model in ours]
+    ]
     return ours + own
 
 
@@ -368,7 +413,9 @@ def _recbole_model_settings(name: str) -> dict[str, Setting]:
 
 def _recbole_model_class(name: str) -> type:
     if ".exlib_recommender." in recbole_models()[name]:
-        raise UserError(f"RecBole's {name} is trained outside torch and kept in pickled files; that is not supported here")
+        raise UserError(
+            f"RecBole's {name} is trained outside torch and kept in pickled files; that is not supported here"
+        )
     try:
         return getattr(importlib.import_module(recbole_models()[name]), name)
     except ImportError as error:
@@ -395,8 +442,10 @@ def check_name(name: str, what: str) -> None:
         UserError: says what is wrong.
     """
     if not name.strip(". ") or re.search(r"[/\\\x00-\x1f\x7f]", name):
-        raise UserError(f"{shown(name)} is no name of a {what}: it holds no /, \\ or control characters, and more than dots; "
-                        "--data_path names the folder")
+        raise UserError(
+            f"{shown(name)} is no name of a {what}: it holds no /, \\ or control characters, and more than dots; "
+            "--data_path names the folder"
+        )
     if len(name.encode(errors="replace")) > 150:
         raise UserError(f"{shown(name)} is no name of a {what}: it is longer than 150 bytes")
 

@@ -30,10 +30,11 @@ were written for people, so that a type word nobody knows, or a default that bre
 import ast
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 import yaml
 
@@ -67,7 +68,7 @@ class Constraint:
         """
         text = text.strip()
         if text.startswith("one of:"):
-            return cls(choices=tuple(parse_value(choice.strip()) for choice in text[len("one of:"):].split(",")))
+            return cls(choices=tuple(parse_value(choice.strip()) for choice in text[len("one of:") :].split(",")))
         if match := _RANGE.fullmatch(text):
             low, below, high, bracket = match.groups()
             return cls(bounds=((">=", float(low)), ("<" if below or bracket else "<=", float(high))))
@@ -80,8 +81,12 @@ class Constraint:
         """Whether one value keeps the bounds and is among the choices."""
         if self.choices:
             return value in self.choices
-        compare = {">=": lambda a, b: a >= b, ">": lambda a, b: a > b, "<=": lambda a, b: a <= b,
-                   "<": lambda a, b: a < b}
+        compare = {
+            ">=": lambda a, b: a >= b,
+            ">": lambda a, b: a > b,
+            "<=": lambda a, b: a <= b,
+            "<": lambda a, b: a < b,
+        }
         return not isinstance(value, Real) or all(compare[sign](value, bound) for sign, bound in self.bounds)
 
     def __str__(self) -> str:
@@ -98,7 +103,7 @@ def _in_full(bound: float) -> str:
     return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
-LARGEST = 2 ** 63 - 1  # whole number that numpy and torch can hold
+LARGEST = 2**63 - 1  # whole number that numpy and torch can hold
 
 
 def _is_number(value) -> bool:
@@ -198,8 +203,10 @@ class Setting:
         if self.accepts(value) and is_finite(value):
             return value
         if not is_finite(value):
-            raise UserError(f"{self.key}={show(value)}: must be finite{f', {self.expected()}' if self.types else ''}"
-                            f"{f' ({self.source.name})' if self.source else ''}")
+            raise UserError(
+                f"{self.key}={show(value)}: must be finite{f', {self.expected()}' if self.types else ''}"
+                f"{f' ({self.source.name})' if self.source else ''}"
+            )
         near = ""
         if self.constraint and self.constraint.choices and isinstance(value, str):
             near = did_you_mean(value, map(str, self.constraint.choices))
@@ -224,8 +231,14 @@ class Setting:
 def declare(key: str, comment: str) -> Setting:
     """A setting from the comment that would stand behind it in a file, such as ``(int; >= 1) Blocks.``"""
     match = _COMMENT.match(comment)
-    return Setting(key, "", _read_types(match["types"]), Constraint.read(match["constraint"]) if match["constraint"] else None,
-                   match["meaning"].strip(), declared=True)
+    return Setting(
+        key,
+        "",
+        _read_types(match["types"]),
+        Constraint.read(match["constraint"]) if match["constraint"] else None,
+        match["meaning"].strip(),
+        declared=True,
+    )
 
 
 def keep_bounds(known: Setting | None, line: Setting) -> Setting:
@@ -250,7 +263,9 @@ def read_settings(path: Path, tolerant: bool = False) -> dict[str, Setting]:
     path = Path(path)
     text, values, entries = read_mapping(path)
     lines = text.splitlines()
-    return {key: _read_setting(key, values[key], _comment(lines, entry), path, tolerant) for key, entry in entries.items()}
+    return {
+        key: _read_setting(key, values[key], _comment(lines, entry), path, tolerant) for key, entry in entries.items()
+    }
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -270,8 +285,8 @@ def _comment(lines: list[str], entry: Entry) -> str:
     end = key.end_mark if on_key else value.end_mark
     if end.line >= len(lines) or not entry.lines:
         return ""
-    comment = [lines[end.line][end.column:].partition("#")[2].strip()]
-    for line in lines[end.line + 1:]:
+    comment = [lines[end.line][end.column :].partition("#")[2].strip()]
+    for line in lines[end.line + 1 :]:
         if not re.match(r"\s+#", line):
             break
         comment.append(line.partition("#")[2].strip())
@@ -298,8 +313,9 @@ def _read_setting(key, default, comment, path, tolerant) -> Setting:
     try:
         constraint = Constraint.read(match["constraint"]) if match["constraint"] else None
     except ValueError as error:
-        raise UserError(f"{path}: {key}: cannot read the constraint '{error}'; "
-                        "write >= 1, 0..1, 0..<1 or one of: a, b") from error
+        raise UserError(
+            f"{path}: {key}: cannot read the constraint '{error}'; write >= 1, 0..1, 0..<1 or one of: a, b"
+        ) from error
     if tolerant and types == ("str",):
         constraint = constraint or _choices_of_recbole(key, comment)
     setting = Setting(key, default, types, constraint, match["meaning"].strip(), path, declared=True)

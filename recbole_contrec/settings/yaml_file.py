@@ -7,21 +7,27 @@ program, is an error with file and line. No tag ever makes an object.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from recbole_contrec.errors import UserError, shown
 
-MAX_DEPTH = 50       # levels of nesting
-MAX_SIZE = 100_000   # values, once aliases are written out
+MAX_DEPTH = 50  # levels of nesting
+MAX_SIZE = 100_000  # values, once aliases are written out
 MAX_BYTES = 1_000_000  # of a file: PyYAML reads some 100 kB a second
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MERGE = "tag:yaml.org,2002:merge"
-_MEANT = {"tag:yaml.org,2002:timestamp": "a date", "tag:yaml.org,2002:binary": "bytes", "tag:yaml.org,2002:set": "a set",
-          "tag:yaml.org,2002:omap": "an ordered mapping", "tag:yaml.org,2002:pairs": "a list of pairs"}
+_MEANT = {
+    "tag:yaml.org,2002:timestamp": "a date",
+    "tag:yaml.org,2002:binary": "bytes",
+    "tag:yaml.org,2002:set": "a set",
+    "tag:yaml.org,2002:omap": "an ordered mapping",
+    "tag:yaml.org,2002:pairs": "a list of pairs",
+}
 
 
 class Loader(yaml.SafeLoader):
@@ -31,9 +37,12 @@ class Loader(yaml.SafeLoader):
 Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
-               r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
-    list("-+0123456789."))
+    re.compile(
+        r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
 
 
 class Entry(NamedTuple):
@@ -48,7 +57,7 @@ class YamlFile(NamedTuple):
     """What a file holds."""
 
     text: str
-    value: Any                # plain data; None for an empty file
+    value: Any  # plain data; None for an empty file
     entries: dict[str, Entry]  # of a mapping, by key
 
 
@@ -100,8 +109,10 @@ def read(path: Path) -> YamlFile:
         line, why = error.args
         raise UserError(f"{path}, line {line}: {why}") from None
     except yaml.reader.ReaderError as error:
-        line = text[:error.position].count("\n") + 1
-        raise UserError(f"{path}, line {line}: not valid YAML: the character {error.character:#x} may not stand there") from error
+        line = text[: error.position].count("\n") + 1
+        raise UserError(
+            f"{path}, line {line}: not valid YAML: the character {error.character:#x} may not stand there"
+        ) from error
     except RecursionError:
         raise UserError(f"{path}: nested more than {MAX_DEPTH} levels deep") from None
     except ValueError as error:  # a NUL in the path, a character beyond Unicode
@@ -162,8 +173,12 @@ def _check(root: yaml.Node) -> set[str]:
     size_of(root, ())
     if not isinstance(root, yaml.MappingNode):
         return set()
-    merged = {id(part) for key, value in root.value if key.tag == _MERGE
-              for part in (value.value if isinstance(value, yaml.SequenceNode) else [value])}
+    merged = {
+        id(part)
+        for key, value in root.value
+        if key.tag == _MERGE
+        for part in (value.value if isinstance(value, yaml.SequenceNode) else [value])
+    }
     return {key.value for key, value in root.value if key.tag != _MERGE and id(value) in merged}
 
 
@@ -200,8 +215,11 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
     if kind in ("int", "float") and ":" in text:
         raise _refused(node, f"YAML takes {_short(node.value)} for a number in base sixty: write it in quotes")
     if kind == "int" and re.fullmatch("0[0-7]+", text):
-        raise _refused(node, f"YAML takes {_short(node.value)} for the octal number {int(text, 8)}: write it without "
-                             "the zero, or in quotes")
+        raise _refused(
+            node,
+            f"YAML takes {_short(node.value)} for the octal number {int(text, 8)}: write it without "
+            "the zero, or in quotes",
+        )
     try:
         Loader.yaml_constructors[node.tag](_CONSTRUCTOR, node)
     except (ValueError, KeyError, IndexError) as error:  # !!int abc, 0x_, thousands of digits

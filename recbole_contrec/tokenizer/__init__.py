@@ -33,8 +33,8 @@ from .masked_vq import (
     distinct_codes,
     encode_rows,
 )
-from .residual_vq import ResidualVQ
 from .report import CodeHealth, TokenizerHealth, code_report, health_report, identifier_report
+from .residual_vq import ResidualVQ
 from .sigma_vae import SigmaVAE, Tokenized, TokenizerLoss, twins_redundancy
 from .whole_vector import WholeVector
 

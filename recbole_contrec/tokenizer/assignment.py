@@ -12,8 +12,9 @@ from torch import Tensor
 METHODS = ("optimal", "greedy")
 
 
-def assign(own: Tensor, own_scores: Tensor, candidates: Tensor, scores: Tensor, margin: float = 0.0,
-           method: str = "optimal") -> Tensor:
+def assign(
+    own: Tensor, own_scores: Tensor, candidates: Tensor, scores: Tensor, margin: float = 0.0, method: str = "optimal"
+) -> Tensor:
     """An identifier for every item: its own, or a candidate that scores better by more than a margin.
 
     Args:
@@ -40,7 +41,7 @@ def assign(own: Tensor, own_scores: Tensor, candidates: Tensor, scores: Tensor, 
     own_number, candidate_number = number[:n], number[n:].view(n, n_candidates)
     if len(own_number.unique()) < n:
         raise ValueError("two items have the same identifier")
-    gain = scores - own_scores[:, None]                                           # [n, W]
+    gain = scores - own_scores[:, None]  # [n, W]
     row, place = ((gain > margin) & (candidate_number != own_number[:, None])).nonzero(as_tuple=True)
     pairs = row, candidate_number[row, place], gain[row, place].double()
     chosen = _optimal(own_number, *pairs, len(tuples)) if method == "optimal" else _greedy(own_number, *pairs)

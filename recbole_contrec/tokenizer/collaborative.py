@@ -209,7 +209,9 @@ def _read_array(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"no vector file {path}: give the path of a .npy file of shape [rows, d]")
     try:
         vectors = np.load(path, allow_pickle=False)
-    except Exception as error:  # a damaged header is parsed as Python, a damaged archive unpacked: anything may come of it
+    except (
+        Exception
+    ) as error:  # a damaged header is parsed as Python, a damaged archive unpacked: anything may come of it
         why = " ".join(str(error).split())
         raise ValueError(f"{path} is not a .npy array of numbers: write it with numpy.save ({why:.150})") from None
     if not isinstance(vectors, np.ndarray) or vectors.dtype.kind not in "fiu":

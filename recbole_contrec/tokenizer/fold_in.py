@@ -44,7 +44,7 @@ class FoldIn(nn.Module):
         known = seen_rows(partner_vectors).numpy() & (degree > 0)
         scale = np.where(known, 1 / np.sqrt(np.maximum(degree, 1)), 0.0)
         features = np.column_stack([partner_vectors.numpy() * scale[:, None], scale])  # [R, d + 1]
-        count = np.asarray((matrix @ known[:, None].astype(np.float64))).ravel()
+        count = np.asarray(matrix @ known[:, None].astype(np.float64)).ravel()
         summed = scipy.sparse.diags(1 / np.sqrt(np.maximum(count, 1))) @ matrix @ features
         rows = seen_rows(vectors).numpy() & (count > 0)
         inputs = np.column_stack([summed[rows], np.ones(rows.sum())])
@@ -56,9 +56,9 @@ class FoldIn(nn.Module):
         """Vectors [B, d] of entities from their partners [B, L], 0 = none; one that comes twice counts once. Zero where
         no partner was in training."""
         features = self._features(partners)
-        count = _count(features)[:, None]                                         # [B, 1]
+        count = _count(features)[:, None]  # [B, 1]
         summed = features.sum(1) / count.clamp(min=1).sqrt()
-        inputs = torch.cat([summed, torch.ones_like(summed[:, :1])], dim=1)       # [B, d + 2]
+        inputs = torch.cat([summed, torch.ones_like(summed[:, :1])], dim=1)  # [B, d + 2]
         return (inputs @ self.map) * (count > 0)
 
     def count(self, partners: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ class ItemFoldIn:
         seed: of the draws.
     """
 
-    DRAWS = 4    # of the users of an item
+    DRAWS = 4  # of the users of an item
     MOST = 2000  # items that a correction is learned from
-    LEAST = 3    # times d, items that it takes
+    LEAST = 3  # times d, items that it takes
 
     def __init__(self, vectors: CollaborativeVectors, users, items, seed: int):
         self.vectors, self.seed = vectors, seed
@@ -125,8 +125,8 @@ class ItemFoldIn:
         if len(rows) < self.LEAST * vectors.shape[1]:
             return vectors
         rng = np.random.default_rng((self.seed, count))
-        rows = np.repeat(rng.permutation(rows)[:self.MOST], self.DRAWS)
-        users = [self.matrix.indices[slice(*self.matrix.indptr[row:row + 2])] for row in rows]
+        rows = np.repeat(rng.permutation(rows)[: self.MOST], self.DRAWS)
+        users = [self.matrix.indices[slice(*self.matrix.indptr[row : row + 2])] for row in rows]
         drawn = [torch.from_numpy(rng.choice(some, (1, count), replace=False)) for some in users]
         early = torch.cat([self.fold_in(some) for some in drawn])
         regression = Ridge(alpha=1.0).fit(early.numpy(), self.vectors.items[rows].numpy())

@@ -31,7 +31,7 @@ DENSE_SIDE = 64  # below this the eigenvectors are computed densely
 def residual_kmeans(vectors: Tensor, n_tokens: int, codes: int, seed: int = 0) -> Tensor:
     """Codes [N, K] from k-means over vectors [N, d], then over what its centroids leave of them, K times."""
     rows, found = _rows_and_room(vectors, n_tokens, codes)
-    residual = vectors[rows].cpu().numpy().astype(np.float64)                     # [n, d]
+    residual = vectors[rows].cpu().numpy().astype(np.float64)  # [n, d]
     for level in range(n_tokens):
         labels, centroids = _kmeans(residual, codes, seed + level)
         found[rows, level] = torch.from_numpy(labels)
@@ -50,7 +50,7 @@ def product_codes(vectors: Tensor, n_tokens: int, codes: int, seed: int = 0) -> 
     if vectors.shape[1] < n_tokens:
         raise ValueError(f"vectors of width {vectors.shape[1]} cannot be split into {n_tokens} parts")
     rows, found = _rows_and_room(vectors, n_tokens, codes)
-    x = vectors[rows].cpu().numpy().astype(np.float64)                            # [n, d]
+    x = vectors[rows].cpu().numpy().astype(np.float64)  # [n, d]
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((x.shape[1], x.shape[1])))
     for level, part in enumerate(np.array_split(x @ rotation, n_tokens, axis=1)):
         found[rows, level] = torch.from_numpy(_kmeans(part, codes, seed + level)[0])
@@ -67,9 +67,9 @@ def cluster_codes(users, items, n_users: int, n_items: int, n_tokens: int, codes
         users, items: [n] int, training interactions.
         n_users, n_items: table sizes U and N.
     """
-    matrix = interaction_matrix(users, items, n_users, n_items)                   # [U, N]
-    known = np.flatnonzero(np.asarray(matrix.sum(0)).ravel())                     # items with interactions
-    scale = sp.diags(1 / np.sqrt(np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)))     # a user of many items says less
+    matrix = interaction_matrix(users, items, n_users, n_items)  # [U, N]
+    known = np.flatnonzero(np.asarray(matrix.sum(0)).ravel())  # items with interactions
+    scale = sp.diags(1 / np.sqrt(np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)))  # a user of many items says less
     matrix = (scale @ matrix).tocsc()
     found = torch.full((n_items, n_tokens), codes)
     clusters = [known]
@@ -97,12 +97,12 @@ def with_counter(codes: Tensor, n_codes: int) -> Tensor:
         ValueError: more than C items share their codes.
     """
     known = codes[:, 0] < n_codes
-    _, group = codes.unique(dim=0, return_inverse=True)                           # [N]
+    _, group = codes.unique(dim=0, return_inverse=True)  # [N]
     group = group.masked_fill(~known, -1)
     order = group.argsort(stable=True)
     ordered = group[order]
     place = torch.arange(len(ordered), device=codes.device)
-    first = torch.searchsorted(ordered, ordered)                                  # of its group
+    first = torch.searchsorted(ordered, ordered)  # of its group
     counter = torch.empty_like(group).scatter_(0, order, place - first)
     most = int(counter[known].max()) + 1 if known.any() else 0
     if most > n_codes:
@@ -131,7 +131,7 @@ def _spectral(matrix: sp.csc_matrix, count: int, seed: int) -> np.ndarray:
     The co-occurrence [m, m], nearly full where users have hundreds of items, is never formed. Columns that stand together
     with none are dealt out evenly.
     """
-    own = np.asarray(matrix.multiply(matrix).sum(0)).ravel()                      # the diagonal [m]
+    own = np.asarray(matrix.multiply(matrix).sum(0)).ravel()  # the diagonal [m]
     degree = matrix.T @ (matrix @ np.ones(matrix.shape[1])) - own
     alone = degree <= 1e-9 * own
     labels = np.empty(len(own), dtype=np.int64)
@@ -145,7 +145,7 @@ def _spectral(matrix: sp.csc_matrix, count: int, seed: int) -> np.ndarray:
     if len(joined) <= DENSE_SIDE:
         vectors = np.linalg.eigh((matrix.T @ matrix).toarray() - np.diag(own))[1][:, -axes:]
     else:
-        vectors = _leading_vectors(matrix, own, axes, seed)                       # [m, axes]
+        vectors = _leading_vectors(matrix, own, axes, seed)  # [m, axes]
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     labels[joined] = _kmeans(vectors / np.maximum(length, 1e-12), count, seed)[0]
     return labels

@@ -216,8 +216,11 @@ def rotated(encoded: Tensor, codewords: Tensor) -> Tensor:
     source, target = F.normalize(encoded.detach(), dim=-1), F.normalize(codewords.detach(), dim=-1)
     middle = F.normalize(source + target, dim=-1)
     norm, wanted = (vectors.detach().norm(dim=-1, keepdim=True) for vectors in (encoded, codewords))
-    turned = (encoded - 2 * (encoded * middle).sum(-1, keepdim=True) * middle
-              + 2 * (encoded * source).sum(-1, keepdim=True) * target)
+    turned = (
+        encoded
+        - 2 * (encoded * middle).sum(-1, keepdim=True) * middle
+        + 2 * (encoded * source).sum(-1, keepdim=True) * target
+    )
     return wanted / norm.clamp_min(1e-12) * turned
 
 
@@ -299,7 +302,7 @@ def _nearest_free(chosen: tuple, cost: Tensor, taken: set) -> tuple:
     """The free tuple that differs from ``chosen`` in one code and adds least to its ``cost`` [K, C]."""
     for place in cost.flatten().argsort().tolist():
         book, code = divmod(place, cost.shape[1])
-        other = (*chosen[:book], code, *chosen[book + 1:])
+        other = (*chosen[:book], code, *chosen[book + 1 :])
         if other not in taken:
             return other
     return chosen

@@ -191,11 +191,18 @@ def identifier_report(codes: Tensor, n_codes: int) -> dict[str, Any]:
         different first codes the items have, first two and so on, as shares of the items; and ``collisions``, the share of
         items whose tuple is not theirs alone.
     """
-    codes = codes[codes[:, 0] < n_codes]                                          # [n, K]
+    codes = codes[codes[:, 0] < n_codes]  # [n, K]
     used, perplexity = _use_of_codes(codes, n_codes)
-    beginnings = [round(len(codes[:, :level].unique(dim=0)) / max(1, len(codes)), 4) for level in range(1, codes.shape[1] + 1)]
-    return {"items": len(codes), "codes_in_use": used, "perplexity": perplexity, "beginnings": beginnings,
-            "collisions": collision_rate(codes)}
+    beginnings = [
+        round(len(codes[:, :level].unique(dim=0)) / max(1, len(codes)), 4) for level in range(1, codes.shape[1] + 1)
+    ]
+    return {
+        "items": len(codes),
+        "codes_in_use": used,
+        "perplexity": perplexity,
+        "beginnings": beginnings,
+        "collisions": collision_rate(codes),
+    }
 
 
 def _use_of_codes(codes: Tensor, n_codes: int) -> tuple[list[float], list[float]]:

@@ -38,8 +38,16 @@ class ResidualVQ(nn.Module):
         ValueError: a setting out of range, or input of another width than d.
     """
 
-    def __init__(self, d: int, n_tokens: int = 3, codes: int = 256, token_size: int = 32, hidden_size: int = 128,
-                 dropout: float = 0.0, restart_below: float = 0.2):
+    def __init__(
+        self,
+        d: int,
+        n_tokens: int = 3,
+        codes: int = 256,
+        token_size: int = 32,
+        hidden_size: int = 128,
+        dropout: float = 0.0,
+        restart_below: float = 0.2,
+    ):
         super().__init__()
         if min(d, n_tokens, codes, token_size, hidden_size) < 1:
             raise ValueError("d, n_tokens, codes, token_size and hidden_size must be at least 1")
@@ -56,10 +64,10 @@ class ResidualVQ(nn.Module):
         """Quantise and reconstruct rows [n, d]. ``encoded`` holds the residuals before every level."""
         if x.dim() != 2 or x.shape[1] != self.d:
             raise ValueError(f"the tokenizer reads vectors [n, {self.d}], not {list(x.shape)}")
-        encoded = self.encoder(x)                                                 # [n, D]
-        codes, residuals = self._levels(encoded)                                  # [n, K], [n, K, D]
-        codewords = self.tokens(codes)                                            # [n, K, D]
-        passed = encoded + (codewords.sum(1) - encoded).detach()                  # straight through, to the encoder alone
+        encoded = self.encoder(x)  # [n, D]
+        codes, residuals = self._levels(encoded)  # [n, K], [n, K, D]
+        codewords = self.tokens(codes)  # [n, K, D]
+        passed = encoded + (codewords.sum(1) - encoded).detach()  # straight through, to the encoder alone
         return Quantized(codes, residuals, codewords, passed, self.decoder(passed))
 
     def encode(self, x: Tensor) -> Tensor:
@@ -82,10 +90,10 @@ class ResidualVQ(nn.Module):
     @torch.no_grad()
     def start_codebooks(self, x: Tensor) -> None:
         """Put the codebooks at the k-means centroids of the residuals of rows ``x`` [n, d]."""
-        x = x[torch.randperm(len(x))[:KMEANS_ROWS * self.codes].to(x.device)]
+        x = x[torch.randperm(len(x))[: KMEANS_ROWS * self.codes].to(x.device)]
         was_training = self.training
         self.eval()
-        residual = torch.cat([self.encoder(part) for part in x.split(CHUNK)])     # [n, D]
+        residual = torch.cat([self.encoder(part) for part in x.split(CHUNK)])  # [n, D]
         self.train(was_training)
         for codebook in self.codebooks:
             codebook.copy_(kmeans(residual, self.codes))
@@ -103,5 +111,6 @@ class ResidualVQ(nn.Module):
 
 
 def _mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout),
-                         nn.Linear(hidden, outputs))
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
+    )

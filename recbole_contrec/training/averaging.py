@@ -61,7 +61,12 @@ class WeightAverage:
         """
         for name, tensor in self.average.items():
             theirs = source.get(name)
-            if theirs is None or theirs.shape != tensor.shape or theirs.dtype != tensor.dtype or not theirs.isfinite().all():
+            if (
+                theirs is None
+                or theirs.shape != tensor.shape
+                or theirs.dtype != tensor.dtype
+                or not theirs.isfinite().all()
+            ):
                 raise ValueError(f"the average of {name} is missing, of another size, or not finite")
 
     @torch.no_grad()

@@ -23,25 +23,38 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
     masked = (not sequential) if config["mask_seen"] is None else config["mask_seen"]
     parameters = list(trainer.model.parameters())
     return {
-        "model": config["model"], "dataset": config["dataset"],
-        "users": dataset.user_num - 1, "items": dataset.item_num - 1, "interactions": interactions(data),
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "users": dataset.user_num - 1,
+        "items": dataset.item_num - 1,
+        "interactions": interactions(data),
         "core_filter": {"user": config["user_inter_num_interval"], "item": config["item_inter_num_interval"]},
-        "split": eval_args["split"], "order": f"{eval_args['order']}, by RecBole's float32 {config['TIME_FIELD']}; "
-                                              "equal times keep the order of the file"
-        if eval_args["order"] == "TO" else eval_args["order"],
-        "ranking": eval_args["mode"], "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
-        "seen_items_masked": masked, "seen_items_generated": getattr(trainer.model, "generates_seen", None),
+        "split": eval_args["split"],
+        "order": f"{eval_args['order']}, by RecBole's float32 {config['TIME_FIELD']}; "
+        "equal times keep the order of the file"
+        if eval_args["order"] == "TO"
+        else eval_args["order"],
+        "ranking": eval_args["mode"],
+        "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
+        "seen_items_masked": masked,
+        "seen_items_generated": getattr(trainer.model, "generates_seen", None),
         "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
-        "first_interactions_only": config["first_n"], "said_about_the_data": getattr(dataset, "notes", None) or None,
+        "first_interactions_only": config["first_n"],
+        "said_about_the_data": getattr(dataset, "notes", None) or None,
         "targets": {"valid": data.valid.sample_size, "test": data.test.sample_size},
-        "metrics": config["metrics"], "topk": config["topk"], "valid_metric": config["valid_metric"],
-        "seed": config["seed"], "versions": package_versions(), "commit": git_commit(),
+        "metrics": config["metrics"],
+        "topk": config["topk"],
+        "valid_metric": config["valid_metric"],
+        "seed": config["seed"],
+        "versions": package_versions(),
+        "commit": git_commit(),
         "device": device_name(config["device"]),
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "peak_memory_mib": round(peak_memory() / 2 ** 20),
+        "peak_memory_mib": round(peak_memory() / 2**20),
         "peak_gpu_memory_mib": peak_gpu_memory(config["device"]),
-        "diffusion_steps": config["diffusion_steps"], "diffusion_samples": config["diffusion_samples"],
+        "diffusion_steps": config["diffusion_steps"],
+        "diffusion_samples": config["diffusion_samples"],
         "test_users_per_second": round(trainer.evaluation_speed, 1),
     }
 

@@ -11,9 +11,10 @@ import os
 import random
 import shutil
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from recbole_contrec.files import part_of, write_whole
 from recbole_contrec.training.record import parse
 
 RECORD = "recbole_contrec"  # the header entry that holds the JSON record
-CHECKSUM = "crc32"          # the last key of the record, which files of earlier versions lack
+CHECKSUM = "crc32"  # the last key of the record, which files of earlier versions lack
 FORMAT = 1
 
 
@@ -37,7 +38,7 @@ class Checkpoint(NamedTuple):
 
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors under ``prefix.``, with the prefix taken off."""
-        return {name[len(prefix) + 1:]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
+        return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
@@ -141,8 +142,10 @@ def save_folder(path: Path, write: Callable[[Path], None]) -> None:
 def _not_written(path: Path, error: Exception) -> UserError:
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     why = "no space left on the device" if full else str(error)
-    return UserError(f"cannot write the checkpoint {path}: {why}. "
-                     f"{'Free some space or choose' if full else 'Choose'} another folder with --checkpoint_dir=DIR")
+    return UserError(
+        f"cannot write the checkpoint {path}: {why}. "
+        f"{'Free some space or choose' if full else 'Choose'} another folder with --checkpoint_dir=DIR"
+    )
 
 
 def load(path: Path) -> Checkpoint:
@@ -196,8 +199,10 @@ def _read(path: Path) -> Checkpoint:
 def damaged(path: Path, why: Exception | str) -> UserError:
     """The error of a file that is no checkpoint of ours, or no longer one."""
     text = " ".join(str(why).split()) or type(why).__name__
-    return UserError(f"{path} is not a checkpoint of recbole_contrec, or it is damaged: {text:.200}. Checkpoints are the "
-                     "*.safetensors files of a run's folder")
+    return UserError(
+        f"{path} is not a checkpoint of recbole_contrec, or it is damaged: {text:.200}. Checkpoints are the "
+        "*.safetensors files of a run's folder"
+    )
 
 
 def pack_names(names: Iterable[str]) -> torch.Tensor:
@@ -249,20 +254,31 @@ def optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.T
         state.setdefault(int(number), {})[field] = value
     own = optimizer.state_dict()["param_groups"]
     groups = _matching_groups(record["groups"], own)
-    parameters = dict(zip((number for group in own for number in group["params"]),
-                          (parameter for group in optimizer.param_groups for parameter in group["params"])))
+    parameters = dict(
+        zip(
+            (number for group in own for number in group["params"]),
+            (parameter for group in optimizer.param_groups for parameter in group["params"]),
+        )
+    )
     for number, values in state.items():
         if number not in parameters or not _FIELDS.get(type(optimizer).__name__, set()) <= values.keys():
             raise ValueError(f"the state of an optimizer has other parameters or parts ({number})")
         for field, value in values.items():
-            shape, dtype = ((), torch.float32) if field == "step" else (parameters[number].shape, parameters[number].dtype)
+            shape, dtype = (
+                ((), torch.float32) if field == "step" else (parameters[number].shape, parameters[number].dtype)
+            )
             if torch.is_tensor(value) and (value.shape != shape or value.dtype != dtype or not value.isfinite().all()):
-                raise ValueError(f"the state of an optimizer has another size or kind, or is not finite ({number}.{field:.40})")
+                raise ValueError(
+                    f"the state of an optimizer has another size or kind, or is not finite ({number}.{field:.40})"
+                )
     return {"state": state, "param_groups": groups}
 
 
-_FIELDS = {**dict.fromkeys(("Adam", "AdamW", "SparseAdam"), {"step", "exp_avg", "exp_avg_sq"}),
-           "Adagrad": {"step", "sum"}, "RMSprop": {"step", "square_avg"}}  # that a step reads
+_FIELDS = {
+    **dict.fromkeys(("Adam", "AdamW", "SparseAdam"), {"step", "exp_avg", "exp_avg_sq"}),
+    "Adagrad": {"step", "sum"},
+    "RMSprop": {"step", "square_avg"},
+}  # that a step reads
 
 
 def _matching_groups(theirs: list[dict], own: list[dict]) -> list[dict]:
@@ -270,8 +286,12 @@ def _matching_groups(theirs: list[dict], own: list[dict]) -> list[dict]:
     if [group.get("params") for group in theirs] != [group["params"] for group in own]:
         raise ValueError("the state of an optimizer is that of other parameters")
     for their, our in zip(theirs, own):
-        if other := [name for name in our if name in their and (
-                _kind(their[name]) != _kind(our[name]) or isinstance(our[name], bool) and their[name] != our[name])]:
+        if other := [
+            name
+            for name in our
+            if name in their
+            and (_kind(their[name]) != _kind(our[name]) or isinstance(our[name], bool) and their[name] != our[name])
+        ]:
             raise ValueError(f"the state of an optimizer has another {other[0]}")
     return [{**our, **{name: value for name, value in their.items() if name in our}} for their, our in zip(theirs, own)]
 
@@ -286,8 +306,11 @@ def pack_random_state() -> tuple[dict[str, torch.Tensor], dict]:
     """State of the random generators of torch, numpy and Python as (tensors, JSON record)."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     version, numbers, gauss_next = random.getstate()
-    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64)),
-               "python": torch.tensor(numbers, dtype=torch.int64)}
+    tensors = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(keys.astype(np.int64)),
+        "python": torch.tensor(numbers, dtype=torch.int64),
+    }
     if torch.cuda.is_initialized():
         tensors["cuda"] = torch.cuda.get_rng_state()
     return tensors, {"numpy": [kind, position, has_gauss, gauss], "python": [version, gauss_next]}

@@ -37,13 +37,17 @@ class FullRanking:
         self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
         self._seen_now: sp.csr_matrix | None = None
         self._ranks: list[tuple[np.ndarray, ...]] | None = None
-        self._scores_all_alike: bool | None = None  # whether the model's ranking gives what its scores of single items are
+        self._scores_all_alike: bool | None = (
+            None  # whether the model's ranking gives what its scores of single items are
+        )
 
     def bind_seen(self, data) -> None:
         """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``, and for metrics of
         popularity and coverage how often each item occurs in training."""
         self._valid_data = data.valid
-        self.eval_collector.data_collect(SimpleNamespace(dataset=data.train_dataset))  # a loader of graphs has no such name
+        self.eval_collector.data_collect(
+            SimpleNamespace(dataset=data.train_dataset)
+        )  # a loader of graphs has no such name
         if self.config["mask_seen"]:
             train = data.train_dataset.inter_matrix(form="csr")
             rows = data.valid.dataset.inter_feat
@@ -78,7 +82,8 @@ class FullRanking:
                 seen = side_by_side(*history, len(interaction))
                 interaction = Interaction({**interaction.interaction, SEEN_ITEMS: seen})
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(
-            (interaction, history, positive_u, positive_i))
+            (interaction, history, positive_u, positive_i)
+        )
         scores = no_score_is_the_worst(scores, self.config["model"])
         if self._ranks is not None:
             self._collect_ranks(interaction, scores, positive_u, positive_i)
@@ -111,14 +116,16 @@ class FullRanking:
         with torch.random.fork_rng():
             single = self.model.predict(interaction[some].to(self.device)).view(-1)
             try:
-                ranked = self._scores_of_all(interaction[first[:int(history[some].max()) + 1]])
+                ranked = self._scores_of_all(interaction[first[: int(history[some].max()) + 1]])
             except (NotImplementedError, KeyError):
                 return False
         items = interaction[self.config["ITEM_ID_FIELD"]][some].to(self.device)
         alike = torch.allclose(ranked[history[some].to(self.device), items], single, rtol=1e-4, atol=1e-5)
         if not alike:
-            logger.info("%s scores single items otherwise than rankings: sampled items are evaluated one by "
-                        "one", self.config["model"])
+            logger.info(
+                "%s scores single items otherwise than rankings: sampled items are evaluated one by one",
+                self.config["model"],
+            )
         return alike
 
     def _seen_by(self, users, positive_u, positive_i):
@@ -143,8 +150,13 @@ class FullRanking:
         users, items, ranks, ties = (np.concatenate(column) for column in zip(*self._ranks))
         self._ranks = None
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        np.savez(Path(self.folder) / RANKS, user=np.asarray(dataset.id2token(dataset.uid_field, users), dtype=str),
-                 item=np.asarray(dataset.id2token(dataset.iid_field, items), dtype=str), rank=ranks, ties=ties)
+        np.savez(
+            Path(self.folder) / RANKS,
+            user=np.asarray(dataset.id2token(dataset.uid_field, users), dtype=str),
+            item=np.asarray(dataset.id2token(dataset.iid_field, items), dtype=str),
+            rank=ranks,
+            ties=ties,
+        )
 
 
 def no_score_is_the_worst(scores: torch.Tensor, model: str) -> torch.Tensor:
@@ -157,10 +169,16 @@ def no_score_is_the_worst(scores: torch.Tensor, model: str) -> torch.Tensor:
     if not missing.any():
         return scores
     if missing[:, 1:].all():
-        raise FloatingPointError(f"{model} scores no item (all scores are NaN): it has diverged, or has a fault. Try a smaller "
-                                 "--learning_rate")
-    logger.warning("%s: %s of %s scores are NaN; these items are ranked last", model, f"{int(missing.sum()):,}",
-                   f"{scores.numel():,}")
+        raise FloatingPointError(
+            f"{model} scores no item (all scores are NaN): it has diverged, or has a fault. Try a smaller "
+            "--learning_rate"
+        )
+    logger.warning(
+        "%s: %s of %s scores are NaN; these items are ranked last",
+        model,
+        f"{int(missing.sum()):,}",
+        f"{scores.numel():,}",
+    )
     return scores.masked_fill(missing, -torch.inf)
 
 
@@ -175,8 +193,8 @@ def first_rows(row_idx: torch.Tensor, positive_u: torch.Tensor) -> tuple[torch.T
     Returns:
         tuple: the rows that hold the targets [P], and for every row which of these has its history [R].
     """
-    targets, rows = torch.bincount(positive_u), torch.bincount(row_idx)           # [U]
-    place = torch.arange(len(row_idx)) - (rows.cumsum(0) - rows)[row_idx]         # of a row among those of its user
+    targets, rows = torch.bincount(positive_u), torch.bincount(row_idx)  # [U]
+    place = torch.arange(len(row_idx)) - (rows.cumsum(0) - rows)[row_idx]  # of a row among those of its user
     of_user = targets[row_idx]
     return (place < of_user).nonzero().squeeze(1), (targets.cumsum(0) - targets)[row_idx] + place % of_user
 

@@ -57,15 +57,20 @@ def claim(parent: Path, name: str | None, made_up: str) -> Path:
         if not _take(parent / name):
             raise taken(parent / name)
         return parent / name
-    return next(folder for number in itertools.count(1)
-                if _take(folder := parent / (made_up if number == 1 else f"{made_up}-{number}")))
+    return next(
+        folder
+        for number in itertools.count(1)
+        if _take(folder := parent / (made_up if number == 1 else f"{made_up}-{number}"))
+    )
 
 
 def taken(folder: Path) -> UserError:
     """The error of a name that another run has."""
     goes_on = f"go on with it by --resume={folder}, " if (folder / LAST).is_file() else ""
-    return UserError(f"--run_name={folder.name}: {folder} is there already, and a run does not write over another: choose "
-                     f"another name, {goes_on}or remove it")
+    return UserError(
+        f"--run_name={folder.name}: {folder} is there already, and a run does not write over another: choose "
+        f"another name, {goes_on}or remove it"
+    )
 
 
 def free(folder: Path) -> bool:
@@ -87,13 +92,15 @@ def release(folder: Path) -> None:
 
 
 _made: dict[Path, list[Path]] = {}  # folder of a run -> folders above it that were made with it, the nearest first
-_one_thread = threading.Lock()      # locks of folders are the same to all threads
+_one_thread = threading.Lock()  # locks of folders are the same to all threads
 
 
 def _take(folder: Path) -> bool:
     with _one_thread:
         try:
-            return any(_try(folder) for _ in range(3))  # what we make may go at once with the failed start of another run
+            return any(
+                _try(folder) for _ in range(3)
+            )  # what we make may go at once with the failed start of another run
         except FileExistsError:
             return False
         except OSError as error:

@@ -41,12 +41,18 @@ def fingerprint_of_data(dataset) -> str:
     """Hash of the interactions, item features and item texts of a RecBole data set as they are read: what two data sets with
     the same users and items may differ in."""
     features = [dataset.inter_feat, dataset.item_feat]
-    columns = {f"{number} {name}": column for number, feature in enumerate(features) if feature is not None
-               for name, column in getattr(feature, "interaction", feature).items()}
+    columns = {
+        f"{number} {name}": column
+        for number, feature in enumerate(features)
+        if feature is not None
+        for name, column in getattr(feature, "interaction", feature).items()
+    }
     arrays = {name: np.asarray(column) for name, column in sorted(columns.items())}
     arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "fiub"}
     texts = sorted((getattr(dataset, "item_texts", None) or {}).items())
-    return fingerprint(*arrays.values(), texts=(arrays, *(column for field, column in texts for column in ((field,), column))))
+    return fingerprint(
+        *arrays.values(), texts=(arrays, *(column for field, column in texts for column in ((field,), column)))
+    )
 
 
 def pack_model(model, identity: Identity) -> dict[str, torch.Tensor]:
@@ -56,8 +62,9 @@ def pack_model(model, identity: Identity) -> dict[str, torch.Tensor]:
     return {**tensors, "items": checkpoint.pack_names(identity.items), "users": checkpoint.pack_names(identity.users)}
 
 
-def load_weights(model, path: Path, name: str, identity: Identity, stored: checkpoint.Checkpoint | None = None
-                 ) -> checkpoint.Checkpoint:
+def load_weights(
+    model, path: Path, name: str, identity: Identity, stored: checkpoint.Checkpoint | None = None
+) -> checkpoint.Checkpoint:
     """Put the weights of a checkpoint into a model.
 
     Args:
@@ -106,8 +113,10 @@ def _load_state(model, state: dict[str, torch.Tensor], path: Path) -> None:
         if not isinstance(error, RuntimeError):
             raise checkpoint.damaged(path, error) from error
         edited = "size mismatch" in str(error) and getattr(model, "language", None) is not None
-        raise UserError(f"{path} does not fit the model as configured: {lines[-1].strip():.300}"
-                        + "; if item texts were edited after training, it needs those of then" * edited) from error
+        raise UserError(
+            f"{path} does not fit the model as configured: {lines[-1].strip():.300}"
+            + "; if item texts were edited after training, it needs those of then" * edited
+        ) from error
 
 
 def _check_values(model, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], path: Path) -> None:
@@ -125,8 +134,10 @@ def _check_values(model, state: dict[str, torch.Tensor], own: dict[str, torch.Te
         if tensor.is_floating_point():
             bad = ~tensor.isfinite() if name in weights else tensor.isnan()
             if count := int(bad.sum()):
-                raise UserError(f"{path} holds weights that are not finite ({name}: {count:,} of {tensor.numel():,}): the file is "
-                                "damaged, or training had diverged")
+                raise UserError(
+                    f"{path} holds weights that are not finite ({name}: {count:,} of {tensor.numel():,}): the file is "
+                    "damaged, or training had diverged"
+                )
 
 
 def _kind_of(tensor: torch.Tensor) -> str:
@@ -153,8 +164,10 @@ def check_identity(stored: checkpoint.Checkpoint, model: str, identity: Identity
         except (KeyError, ValueError) as error:
             raise checkpoint.damaged(path, f"no names of {what}") from error
         if theirs != ours:
-            raise UserError(f"{path} was trained on {stored.record['dataset']!r} with {len(theirs) - 1} {what}; these are "
-                            f"{len(ours) - 1} {what} of {identity.dataset!r}: use the same data and filters")
+            raise UserError(
+                f"{path} was trained on {stored.record['dataset']!r} with {len(theirs) - 1} {what}; these are "
+                f"{len(ours) - 1} {what} of {identity.dataset!r}: use the same data and filters"
+            )
 
 
 # What RecBole calls other parameters: attributes of a model that are no weights, of any type.
@@ -181,8 +194,10 @@ def pack_other(model) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             try:
                 record[name] = {"value": json.loads(json.dumps(value))}
             except TypeError as error:
-                raise UserError(f"{type(model).__name__} keeps {name} as {type(value).__name__}, which a checkpoint "
-                                "without pickled code cannot hold") from error
+                raise UserError(
+                    f"{type(model).__name__} keeps {name} as {type(value).__name__}, which a checkpoint "
+                    "without pickled code cannot hold"
+                ) from error
     return tensors, record
 
 
@@ -192,8 +207,9 @@ def unpack_other(tensors: dict[str, torch.Tensor], record: dict[str, Any], devic
     Raises:
         ValueError, KeyError, TypeError: these are not what it gives.
     """
-    found: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()
-                             if name.split(".")[0] not in record}
+    found: dict[str, Any] = {
+        name: tensor.to(device) for name, tensor in tensors.items() if name.split(".")[0] not in record
+    }
     for name, how in record.items():
         if "numpy" in how:
             array = tensors[name].numpy()

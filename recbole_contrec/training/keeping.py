@@ -8,8 +8,9 @@ import logging
 import math
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from recbole.utils import get_local_time, set_color
@@ -42,8 +43,8 @@ class CurvePoint(NamedTuple):
     """A validation and what was spent on training and validating until then."""
 
     epoch: int
-    seconds: float          # by the clock
-    core_seconds: float     # of processor time, over all threads: not disturbed by what else the machine computes
+    seconds: float  # by the clock
+    core_seconds: float  # of processor time, over all threads: not disturbed by what else the machine computes
     score: float
 
 
@@ -110,7 +111,9 @@ class KeptRun(FullRanking):
             UserError: another run has it, or it cannot be made.
         """
         if not self.claimed:
-            self._stay_in(folders.claim(Path(self.config["checkpoint_dir"]), self.config["run_name"], default_name(self.config)))
+            self._stay_in(
+                folders.claim(Path(self.config["checkpoint_dir"]), self.config["run_name"], default_name(self.config))
+            )
             self.claimed = True
 
     # checkpoints
@@ -142,13 +145,24 @@ class KeptRun(FullRanking):
         if self.average is not None:
             tensors.update(_prefixed("average", self.average.average))
         score = float(self.best_valid_score)
-        record = {**self._record(epoch), "optimizers": optimizers, "random": random_record,
-                  "cur_step": self.cur_step, "best_valid_score": score if math.isfinite(score) else None,
-                  "best_valid_result": self.best_valid_result, "best_epoch": self.best_epoch,
-                  "epoch_seconds": self.epoch_seconds, "training_seconds": self.training_seconds,
-                  "core_seconds": self.core_seconds, "curve": self.curve, "refinements": self.refinements,
-                  "stages": {name: stage._asdict() for name, stage in self.stages.items()},
-                  "train_loss": self.train_loss_dict, "loss_scale": self._loss_scale(), "average_steps": self.average.steps if self.average else 0}
+        record = {
+            **self._record(epoch),
+            "optimizers": optimizers,
+            "random": random_record,
+            "cur_step": self.cur_step,
+            "best_valid_score": score if math.isfinite(score) else None,
+            "best_valid_result": self.best_valid_result,
+            "best_epoch": self.best_epoch,
+            "epoch_seconds": self.epoch_seconds,
+            "training_seconds": self.training_seconds,
+            "core_seconds": self.core_seconds,
+            "curve": self.curve,
+            "refinements": self.refinements,
+            "stages": {name: stage._asdict() for name, stage in self.stages.items()},
+            "train_loss": self.train_loss_dict,
+            "loss_scale": self._loss_scale(),
+            "average_steps": self.average.steps if self.average else 0,
+        }
         checkpoint.save(self.folder / LAST, tensors, record)
         (self.folder / BEFORE).unlink(missing_ok=True)
 
@@ -167,12 +181,18 @@ class KeptRun(FullRanking):
             UserError: the data have changed, although users and items are the same.
         """
         if record.get("data") not in (None, self.data):
-            raise UserError(f"{path} was trained on other interactions or texts of the same users and items of "
-                            f"{self.identity.dataset!r}: resume with the data of then, or train anew")
+            raise UserError(
+                f"{path} was trained on other interactions or texts of the same users and items of "
+                f"{self.identity.dataset!r}: resume with the data of then, or train anew"
+            )
         now = {**package_versions(), "device": device_name(self.device)}
         before = {**record.get("versions", {}), "device": record.get("device", now["device"])}
-        if different := [f"{name} {now.get(name)} (it was {before[name]})" for name in before if now.get(name) != before[name]]:
-            logger.warning("%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(different))
+        if different := [
+            f"{name} {now.get(name)} (it was {before[name]})" for name in before if now.get(name) != before[name]
+        ]:
+            logger.warning(
+                "%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(different)
+            )
 
     def _require_best(self, record: dict[str, Any], folder: Path) -> None:
         """The best model of the epochs before a kill is there and whole: its loss shall not be found after the training.
@@ -189,8 +209,10 @@ class KeptRun(FullRanking):
         check_identity(stored, self.config["model"], self.identity, path)
         require_own(stored.record, record.get("run"), path)
         if stored.record["epoch"] != record["best_epoch"]:
-            raise UserError(f"{path} is the model of epoch {stored.record['epoch']}, and the best is that of epoch "
-                            f"{record['best_epoch']}: {lost}")
+            raise UserError(
+                f"{path} is the model of epoch {stored.record['epoch']}, and the best is that of epoch "
+                f"{record['best_epoch']}: {lost}"
+            )
         try:
             check_weights(self.model, path, stored)
         except UserError as error:
@@ -209,9 +231,17 @@ class KeptRun(FullRanking):
         return path
 
     def _record(self, epoch) -> dict[str, Any]:
-        return {"run": self.run, "model": self.config["model"], "dataset": self.identity.dataset, "epoch": epoch,
-                "settings": self.settings, "versions": package_versions(),
-                "device": device_name(self.device), "data": self.data, "other": pack_other(self.model)[1]}
+        return {
+            "run": self.run,
+            "model": self.config["model"],
+            "dataset": self.identity.dataset,
+            "epoch": epoch,
+            "settings": self.settings,
+            "versions": package_versions(),
+            "device": device_name(self.device),
+            "data": self.data,
+            "other": pack_other(self.model)[1],
+        }
 
     def _generators(self, train_data) -> Iterator[tuple[str, torch.Generator]]:
         """The random generators of the loaders: workers of that of validation are seeded by its own."""
@@ -242,8 +272,12 @@ class KeptRun(FullRanking):
         record, average = stored.record, stored.part("average")
         check_identity(stored, self.config["model"], self.identity, path)
         try:
-            states = {name: checkpoint.optimizer_state(optimizer, stored.part(f"optimizer.{name}"), record["optimizers"][name])
-                      for name, optimizer in self._optimizers()}
+            states = {
+                name: checkpoint.optimizer_state(
+                    optimizer, stored.part(f"optimizer.{name}"), record["optimizers"][name]
+                )
+                for name, optimizer in self._optimizers()
+            }
             checkpoint.random_state(stored.part("random"), record["random"])
             for generator in stored.part("generator").values():
                 torch.Generator().set_state(generator)

@@ -10,7 +10,7 @@ import math
 import types
 from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-MAX_INT = 2 ** 53  # beyond it JSON numbers are no longer exact everywhere
+MAX_INT = 2**53  # beyond it JSON numbers are no longer exact everywhere
 
 
 class Count(int):
@@ -42,10 +42,10 @@ class _Stage(TypedDict):
 
 
 class _ModelOfToday(TypedDict, total=False):
-    run: str | None            # of the run that wrote it
+    run: str | None  # of the run that wrote it
     versions: dict[str, str]
     device: str
-    data: str | None           # fingerprint of the data
+    data: str | None  # fingerprint of the data
 
 
 class ModelRecord(_ModelOfToday):
@@ -138,8 +138,10 @@ def mismatch(value: Any, kind: Any, place: str = "its record") -> str | None:
     if origin is dict:
         if not isinstance(value, dict):
             return f"{place} is no dictionary"
-        return _first(mismatch(key, parts[0], f"a key of {place}") or mismatch(part, parts[1], f"{place}.{key:.40}")
-                      for key, part in value.items())
+        return _first(
+            mismatch(key, parts[0], f"a key of {place}") or mismatch(part, parts[1], f"{place}.{key:.40}")
+            for key, part in value.items()
+        )
     return None if _SIMPLE[kind](value) else f"{place} is {_NAMES[kind]}"
 
 
@@ -161,13 +163,26 @@ def _whole(value, least: int = -MAX_INT) -> bool:
     return type(value) is int and least <= value <= MAX_INT
 
 
-_SIMPLE = {int: _whole, Count: lambda value: _whole(value, 0), Epoch: lambda value: _whole(value, -1),
-           float: lambda value: type(value) is float and math.isfinite(value) or _whole(value),
-           str: lambda value: type(value) is str, bool: lambda value: type(value) is bool,
-           Digits: lambda value: type(value) is str and value.isdecimal() and len(value) < 16,
-           type(None): lambda value: value is None}
-_NAMES = {int: "no whole number", Count: "no whole number of at least 0", Epoch: "no number of an epoch", float: "no number",
-          str: "no text", bool: "neither true nor false", Digits: "no whole number", type(None): "not null"}
+_SIMPLE = {
+    int: _whole,
+    Count: lambda value: _whole(value, 0),
+    Epoch: lambda value: _whole(value, -1),
+    float: lambda value: type(value) is float and math.isfinite(value) or _whole(value),
+    str: lambda value: type(value) is str,
+    bool: lambda value: type(value) is bool,
+    Digits: lambda value: type(value) is str and value.isdecimal() and len(value) < 16,
+    type(None): lambda value: value is None,
+}
+_NAMES = {
+    int: "no whole number",
+    Count: "no whole number of at least 0",
+    Epoch: "no number of an epoch",
+    float: "no number",
+    str: "no text",
+    bool: "neither true nor false",
+    Digits: "no whole number",
+    type(None): "not null",
+}
 
 
 def _finite(text: str) -> float:

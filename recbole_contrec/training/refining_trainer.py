@@ -42,14 +42,19 @@ class RefiningTrainer(WindowTrainer):
         if self.refinements and "kept" not in self.refinements[-1]:
             last = self.refinements[-1]
             best = max if self.valid_metric_bigger else min
-            before, after = (best((point.score for point in self.curve if (point.epoch >= last["epoch"]) == later),
-                                  default=None) for later in (False, True))
+            before, after = (
+                best((point.score for point in self.curve if (point.epoch >= last["epoch"]) == later), default=None)
+                for later in (False, True)
+            )
             if before is not None and after is not None:
-                last.update(valid_before=round(before, 4), valid_after=round(after, 4), kept=best(before, after) == after)
+                last.update(
+                    valid_before=round(before, 4), valid_after=round(after, 4), kept=best(before, after) == after
+                )
                 if not last["kept"]:
                     self._take_back()
-                    logger.info("refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after,
-                                before)
+                    logger.info(
+                        "refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after, before
+                    )
                     return
         if sum("failed" not in record for record in self.refinements) < self.config["refine_rounds"]:
             self._refine(epoch, train_data)
@@ -91,7 +96,10 @@ class RefiningTrainer(WindowTrainer):
             self._forget_steps()
 
     def _costs_too_much(self, before: float, at_once: float) -> bool:
-        tolerance, lost = self.config["refine_tolerance"], before - at_once if self.valid_metric_bigger else at_once - before
+        tolerance, lost = (
+            self.config["refine_tolerance"],
+            before - at_once if self.valid_metric_bigger else at_once - before,
+        )
         return tolerance is not None and lost > tolerance * abs(before)
 
     def _take_back(self) -> None:

@@ -32,13 +32,19 @@ def outcome(trainer, best, tested, fit_seconds: float, test_seconds: float) -> d
     score, metrics = best
     epochs = len(trainer.epoch_seconds)
     return {
-        "best_valid_score": float(score) if math.isfinite(score) else None, "best_valid_result": _floats(metrics),
-        "test_result": _floats(tested), "best_epoch": trainer.best_epoch, "epochs": epochs,
+        "best_valid_score": float(score) if math.isfinite(score) else None,
+        "best_valid_result": _floats(metrics),
+        "test_result": _floats(tested),
+        "best_epoch": trainer.best_epoch,
+        "epochs": epochs,
         "curve": [point._asdict() for point in trainer.curve],
         "refinements": trainer.refinements,
-        "seconds": {**{name: round(stage.seconds, 2) for name, stage in trainer.stages.items()},
-                    "training": round(trainer.training_seconds or fit_seconds, 2),
-                    "epoch": round(sum(trainer.epoch_seconds) / max(epochs, 1), 3), "test": round(test_seconds, 2)},
+        "seconds": {
+            **{name: round(stage.seconds, 2) for name, stage in trainer.stages.items()},
+            "training": round(trainer.training_seconds or fit_seconds, 2),
+            "epoch": round(sum(trainer.epoch_seconds) / max(epochs, 1), 3),
+            "test": round(test_seconds, 2),
+        },
         "stages": {name: stage._asdict() for name, stage in trainer.stages.items()},
     }
 
@@ -60,13 +66,20 @@ def log_result(result: dict[str, Any]) -> None:
     """The card, the metrics and the next step, for the log."""
     checkpoint_path = result["checkpoint"]
     logger.info(set_color("protocol card", "blue") + "\n" + "\n".join(card_lines(result["card"])))
-    logger.info(set_color("best valid", "yellow") + f" (epoch {result['best_epoch']}):\n"
-                + (dict2str(result["best_valid_result"]) if result["best_valid_result"] else "none"))
+    logger.info(
+        set_color("best valid", "yellow")
+        + f" (epoch {result['best_epoch']}):\n"
+        + (dict2str(result["best_valid_result"]) if result["best_valid_result"] else "none")
+    )
     logger.info(set_color("test result", "yellow") + ":\n" + dict2str(result["test_result"]))
-    logger.info("seconds: %s; peak memory %d MiB", result["seconds"], peak_memory() / 2 ** 20)
+    logger.info("seconds: %s; peak memory %d MiB", result["seconds"], peak_memory() / 2**20)
     if checkpoint_path:
-        logger.info("checkpoint: %s\nrecommendations from it:\n    python -m recbole_contrec recommend "
-                    "--checkpoint=%s --users=ID,ID --k=10", checkpoint_path, checkpoint_path)
+        logger.info(
+            "checkpoint: %s\nrecommendations from it:\n    python -m recbole_contrec recommend "
+            "--checkpoint=%s --users=ID,ID --k=10",
+            checkpoint_path,
+            checkpoint_path,
+        )
 
 
 def _floats(result) -> dict[str, float] | None:

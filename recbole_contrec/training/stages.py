@@ -8,9 +8,10 @@ disk under a hash of the data and of the settings it depends on, so the next run
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -68,8 +69,9 @@ def fingerprint(*arrays: np.ndarray, texts: Iterable[Iterable[str]] = ()) -> str
     return digest.hexdigest()
 
 
-def run_stages(stages: Iterable[Stage], data_fingerprint: str, folder: Path,
-               show_progress: bool = False) -> dict[str, FinishedStage]:
+def run_stages(
+    stages: Iterable[Stage], data_fingerprint: str, folder: Path, show_progress: bool = False
+) -> dict[str, FinishedStage]:
     """Run what is missing, in order; a stage depends on all stages before it.
 
     Args:
@@ -90,16 +92,21 @@ def run_stages(stages: Iterable[Stage], data_fingerprint: str, folder: Path,
         found = result is not None
         if not found:
             with tqdm(total=1, desc=stage.name, disable=not show_progress, ncols=100, leave=False) as bar:
+
                 def report(done: int, total: int, text: str = "", bar=bar) -> None:
                     bar.total = total
                     bar.set_postfix_str(text, refresh=False)
                     bar.update(done - bar.n)
-                with checkpoint.random_state_kept():  # whether a stage is done or found, the same numbers are drawn after it
+
+                with (
+                    checkpoint.random_state_kept()
+                ):  # whether a stage is done or found, the same numbers are drawn after it
                     built = stage.build(report)
             # In the form in which it would be found: sums over tensors that lie otherwise in memory are rounded otherwise.
             result = StageResult(checkpoint.as_stored(built.tensors), built.report)
-            checkpoint.save(path, result.tensors, {"stage": stage.name, "settings": stage.settings,
-                                                   "report": result.report})
+            checkpoint.save(
+                path, result.tensors, {"stage": stage.name, "settings": stage.settings, "report": result.report}
+            )
             stage.accept(result.tensors)
         finished[stage.name] = FinishedStage(perf_counter() - start, found, result.report)
         figures = "".join(f"\n  {figure:<22} {_short(value)}" for figure, value in result.report.items())
@@ -135,7 +142,9 @@ def _check(stored: checkpoint.Checkpoint, stage: Stage, path: Path) -> None:
     settings = json.loads(json.dumps(stage.settings))
     if stored.record.get("stage") != stage.name or stored.record["settings"] != settings:
         raise UserError(f"{path} is not the stage that its name says")
-    if bad := [name for name, tensor in stored.tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+    if bad := [
+        name for name, tensor in stored.tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]:
         raise UserError(f"{path} holds numbers that are not finite ({bad[0]})")
 
 

@@ -49,7 +49,9 @@ class Started:
         Raises:
             UserError: another run has it, or it cannot be made.
         """
-        self.folder = folders.claim(Path(self.config["checkpoint_dir"]), self.config["run_name"], default_name(self.config))
+        self.folder = folders.claim(
+            Path(self.config["checkpoint_dir"]), self.config["run_name"], default_name(self.config)
+        )
         self.claimed = True
         self.config["run_name"] = self.folder.name
 
@@ -70,8 +72,10 @@ class Started:
         try:
             init_logger(self.config)
         except OSError as error:
-            raise UserError(f"cannot write the log {error.filename}: {error.strerror}. Runs write ./log, ./log_tensorboard "
-                            "and --checkpoint_dir; choose another working directory") from error
+            raise UserError(
+                f"cannot write the log {error.filename}: {error.strerror}. Runs write ./log, ./log_tensorboard "
+                "and --checkpoint_dir; choose another working directory"
+            ) from error
         finally:
             _handlers[:] = root.handlers
             root.handlers = root.handlers + others
@@ -132,8 +136,10 @@ def check_optimizer(config, model) -> None:
     sparse = {id(module.weight) for module in model.modules() if getattr(module, "sparse", False) is True}
     dense = [name for name, part in model.named_parameters() if part.requires_grad and id(part) not in sparse]
     if dense:
-        raise UserError(f"learner=sparse_adam: {config['model']} has no sparse gradients ({shown(dense[0])} and "
-                        f"{len(dense) - 1} others): take adam")
+        raise UserError(
+            f"learner=sparse_adam: {config['model']} has no sparse gradients ({shown(dense[0])} and "
+            f"{len(dense) - 1} others): take adam"
+        )
     if config["weight_decay"]:
         raise UserError(f"weight_decay={config['weight_decay']}: sparse_adam has none; leave it at 0")
 
@@ -142,5 +148,7 @@ def cannot_be_built(config, error: Exception) -> UserError:
     """What stands in the way of a model of RecBole's, whose settings have few bounds: the complaint and what the user set."""
     own = [f"{key}={show(value)}" for key, value in config.external_config_dict.items() if key in config.entry.values]
     text = " ".join(str(error).split())
-    return UserError(f"{config['model']} cannot be built with {', '.join(own) or 'these settings'}: "
-                     f"{bounded(text, 300) or type(error).__name__} (--debug shows where)")
+    return UserError(
+        f"{config['model']} cannot be built with {', '.join(own) or 'these settings'}: "
+        f"{bounded(text, 300) or type(error).__name__} (--debug shows where)"
+    )

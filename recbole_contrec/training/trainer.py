@@ -60,8 +60,9 @@ class RunTrainer(KeptRun):
             self.training_seconds += perf_counter() - start
             self.core_seconds += process_time() - start_of_cores
             if validates and (epoch + 1) % self.eval_step == 0:
-                self.curve.append(CurvePoint(epoch, round(self.training_seconds, 2), round(self.core_seconds, 2),
-                                             self._valid_score))
+                self.curve.append(
+                    CurvePoint(epoch, round(self.training_seconds, 2), round(self.core_seconds, 2), self._valid_score)
+                )
             if saved:
                 self._save_last(epoch, train_data)
             if stop:
@@ -92,8 +93,12 @@ class RunTrainer(KeptRun):
         if not hasattr(self.model, "stages"):
             return
         dataset = train_data.dataset
-        self.stages = run_stages(self.model.stages(dataset), self.identity.with_histories(dataset.histories),
-                                 Path(self.config["checkpoint_dir"]) / folders.STAGES, show_progress)
+        self.stages = run_stages(
+            self.model.stages(dataset),
+            self.identity.with_histories(dataset.histories),
+            Path(self.config["checkpoint_dir"]) / folders.STAGES,
+            show_progress,
+        )
 
     def _averaged(self):
         """The model with the weights that count: the average where there is one."""
@@ -131,11 +136,21 @@ class RunTrainer(KeptRun):
         start = perf_counter()
         score, result = self._valid_epoch(valid_data, show_progress=show_progress)
         self.best_valid_score, self.cur_step, stop, better = early_stopping(
-            score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger)
+            score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger
+        )
         self._valid_score = float(score)
         if verbose:
-            logger.info(set_color("epoch %d evaluating", "green") + " [" + set_color("time", "blue") + ": %.2fs, "
-                        + set_color("valid_score", "blue") + ": %f]", epoch, perf_counter() - start, score)
+            logger.info(
+                set_color("epoch %d evaluating", "green")
+                + " ["
+                + set_color("time", "blue")
+                + ": %.2fs, "
+                + set_color("valid_score", "blue")
+                + ": %f]",
+                epoch,
+                perf_counter() - start,
+                score,
+            )
             logger.info(set_color("valid result", "blue") + ": \n" + dict2str(result))
         self.tensorboard.add_scalar("Vaild_score", score, epoch)  # sic: the tag that RecBole's users know
         self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
@@ -185,5 +200,7 @@ def trainer_class(base: type) -> type:
 
 def not_finite(epoch: int, batch: int, terms: list[str]) -> FloatingPointError:
     """The error of a loss that is NaN or infinite."""
-    return FloatingPointError(f"not finite in epoch {epoch}, batch {batch}: {', '.join(terms)}. "
-                              f"Try a smaller --learning_rate or --clip_grad_norm={{'max_norm':1.0}}")
+    return FloatingPointError(
+        f"not finite in epoch {epoch}, batch {batch}: {', '.join(terms)}. "
+        f"Try a smaller --learning_rate or --clip_grad_norm={{'max_norm':1.0}}"
+    )

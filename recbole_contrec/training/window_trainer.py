@@ -64,8 +64,13 @@ class WindowTrainer(Trainer):
         loss_func = loss_func or self.model.calculate_loss
         train_data.set_epoch(epoch_idx)
         n_batches = len(train_data)
-        batches = tqdm(train_data, total=n_batches, ncols=100, disable=not show_progress,
-                       desc=set_color(f"Train {epoch_idx:>5}", "pink"))
+        batches = tqdm(
+            train_data,
+            total=n_batches,
+            ncols=100,
+            disable=not show_progress,
+            desc=set_color(f"Train {epoch_idx:>5}", "pink"),
+        )
         totals, weight, kind = None, 0, None
         for number, interaction in enumerate(batches):
             self._set_learning_rate((epoch_idx + number / n_batches) / self.epochs)
@@ -104,8 +109,10 @@ class WindowTrainer(Trainer):
     def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses):
         digits = self.config["loss_decimal_place"]
         terms = ", ".join(f"{set_color(name, 'blue')}: {value:.{digits}f}" for name, value in losses._asdict().items())
-        return (set_color(f"epoch {epoch_idx} training", "green") + f" [{set_color('time', 'blue')}: "
-                f"{e_time - s_time:.2f}s, {terms}]")
+        return (
+            set_color(f"epoch {epoch_idx} training", "green") + f" [{set_color('time', 'blue')}: "
+            f"{e_time - s_time:.2f}s, {terms}]"
+        )
 
     def _add_train_loss_to_tensorboard(self, epoch_idx, losses, tag="Loss/Train"):
         for name, value in losses._asdict().items():
@@ -121,8 +128,10 @@ def loss_scaler(model: nn.Module, device: str) -> torch.amp.GradScaler:
     """
     half = [p for p in model.parameters() if p.dtype == torch.float16]
     if any(p.requires_grad for p in half):
-        raise UserError("llm_dtype=float16 with lora_rank=0: weights of float16 cannot be trained, their gradients vanish and "
-                        "overflow; set llm_dtype=float32 (or bfloat16), or train adapters with lora_rank=8")
+        raise UserError(
+            "llm_dtype=float16 with lora_rank=0: weights of float16 cannot be trained, their gradients vanish and "
+            "overflow; set llm_dtype=float32 (or bfloat16), or train adapters with lora_rank=8"
+        )
     return torch.amp.GradScaler(device, enabled=bool(half))
 
 
@@ -134,10 +143,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     spared = _without_decay(model)
-    decays = {name: p.dim() > 1 and id(p) not in spared and "bias" not in name.rpartition(".")[2]
-              for name, p in trainable.items()}
-    return [{"params": [p for name, p in trainable.items() if decays[name]], "weight_decay": weight_decay},
-            {"params": [p for name, p in trainable.items() if not decays[name]], "weight_decay": 0.0}]
+    decays = {
+        name: p.dim() > 1 and id(p) not in spared and "bias" not in name.rpartition(".")[2]
+        for name, p in trainable.items()
+    }
+    return [
+        {"params": [p for name, p in trainable.items() if decays[name]], "weight_decay": weight_decay},
+        {"params": [p for name, p in trainable.items() if not decays[name]], "weight_decay": 0.0},
+    ]
 
 
 def _without_decay(model: nn.Module) -> set[int]:

@@ -4,7 +4,7 @@ recbole_contrec.model.base.code_table
 The codes of users or items with the word vector of every code, and where these vectors start.
 """
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -67,14 +67,16 @@ class CodeTable(nn.Module):
         if self.adds:
             placed = list(means_by_code(self.sums(), codes, self.unknown_code))  # they add up to what was read
         else:
-            placed = [next(means_by_code(self._words_at(level), column[:, None], self.unknown_code))
-                      for level, column in enumerate(codes.T)]
+            placed = [
+                next(means_by_code(self._words_at(level), column[:, None], self.unknown_code))
+                for level, column in enumerate(codes.T)
+            ]
         for first, (used, means) in zip(self.first, placed):
             self.words.weight[first + used] = means
         self.codes.copy_(codes)
 
     def _words_at(self, level: int) -> Tensor:
-        return self.words(self.codes[:, level] + self.first[level])               # [N, D]
+        return self.words(self.codes[:, level] + self.first[level])  # [N, D]
 
 
 def means_by_code(vectors: Tensor, codes: Tensor, n_codes: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -82,7 +84,7 @@ def means_by_code(vectors: Tensor, codes: Tensor, n_codes: int) -> Iterator[tupl
     the vectors [N, D] of the rows that have each."""
     for column in codes.T:
         sums = vectors.new_zeros(n_codes + 1, vectors.shape[1]).index_add_(0, column, vectors)
-        counts = torch.bincount(column, minlength=n_codes + 1)                    # [C + 1]
+        counts = torch.bincount(column, minlength=n_codes + 1)  # [C + 1]
         means = sums / counts.clamp(min=1)[:, None]
         vectors = vectors - means[column]
         used = counts[:n_codes].nonzero().squeeze(1)

@@ -4,7 +4,7 @@ recbole_contrec.model.base.fitting
 A tokenizer fitted as a stage of a run.
 """
 
-from typing import Callable
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -12,7 +12,9 @@ from recbole_contrec.tokenizer import fit_tokenizer, split_rows
 from recbole_contrec.training.stages import Report, StageResult
 
 
-def fitted(config, tokenizer: nn.Module, vectors: Tensor, report: Report, health: Callable, **weights: float) -> StageResult:
+def fitted(
+    config, tokenizer: nn.Module, vectors: Tensor, report: Report, health: Callable, **weights: float
+) -> StageResult:
     """Train a tokenizer on ``vectors`` [rows, d] and freeze it.
 
     Args:
@@ -22,10 +24,18 @@ def fitted(config, tokenizer: nn.Module, vectors: Tensor, report: Report, health
     """
     tokenizer.requires_grad_(True)
     found = fit_tokenizer(
-        tokenizer, vectors, epochs=config["tokenizer_epochs"], batch_size=config["tokenizer_batch_size"],
-        learning_rate=config["tokenizer_learning_rate"], seed=config["seed"],
-        on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"), **weights)
+        tokenizer,
+        vectors,
+        epochs=config["tokenizer_epochs"],
+        batch_size=config["tokenizer_batch_size"],
+        learning_rate=config["tokenizer_learning_rate"],
+        seed=config["seed"],
+        on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"),
+        **weights,
+    )
     tokenizer.zero_grad(set_to_none=True)  # a frozen part has no say in the clipping of gradients
     tokenizer.requires_grad_(False).eval()
     held_out = split_rows(vectors, 0.1, config["seed"]).held_out
-    return StageResult(tokenizer.state_dict(), {"epochs": found.epochs_run, **health(tokenizer, vectors, held_out)._asdict()})
+    return StageResult(
+        tokenizer.state_dict(), {"epochs": found.epochs_run, **health(tokenizer, vectors, held_out)._asdict()}
+    )

@@ -4,7 +4,7 @@ recbole_contrec.model.base.generative
 What every model shares that reads users and items as tokens, generates a preference vector and retrieves by it.
 """
 
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +36,10 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         if config["label_smoothing"] and config["ranking_negatives"]:
-            raise ValueError(f"label_smoothing={config['label_smoothing']} spreads over the whole catalogue: set "
-                             "ranking_negatives=0 as well")
+            raise ValueError(
+                f"label_smoothing={config['label_smoothing']} spreads over the whole catalogue: set "
+                "ranking_negatives=0 as well"
+            )
         self.language = None  # what it reads and says in words
         self.room: int | None = None  # positions of a prompt for the history; None where all histories fit
 
@@ -94,18 +96,19 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
         """Add the learned vector of every item [B, L] to its first token in ``read`` [B, L, K, D]."""
         if not self.config["item_identity"]:
             return read
-        scale = self.item_vectors.embedding_dim ** 0.5
+        scale = self.item_vectors.embedding_dim**0.5
         if not self.config["train_item_vectors"]:  # of unit size, where those that train start small
             scale *= START_RMS
-        identity = self.identity_adapter(self.item_vectors(items) * scale)        # [B, L, D]
+        identity = self.identity_adapter(self.item_vectors(items) * scale)  # [B, L, D]
         return torch.cat([read[:, :, :1] + identity[:, :, None], read[:, :, 1:]], dim=2)
 
     def _last_states(self, item_seq: Tensor, length: Tensor, user: Tensor) -> Tensor:
         """What the next preference is generated from after histories [B, L] of some length [B], [B, ...]."""
         return self._encode_histories(item_seq, length, user).conditions
 
-    def _encode_histories(self, item_seq: Tensor, length: Tensor, user: Tensor, answer: bool = False,
-                          log_probs: bool = False) -> HistoryEncoding:
+    def _encode_histories(
+        self, item_seq: Tensor, length: Tensor, user: Tensor, answer: bool = False, log_probs: bool = False
+    ) -> HistoryEncoding:
         """Read histories [B, L] of some length [B]; rows of similar length are computed together."""
         item_seq, length = self._fitting(item_seq, length)
         positions = self._positions(item_seq, length)
@@ -114,7 +117,9 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
             order += rows.split(self._rows_at_once(int(positions[rows].max()), log_probs))
         for rows in order:
             longest = int(length[rows].max())
-            found.append(self._encode_group(self._read(item_seq[rows, :longest], user[rows]), length[rows], answer, log_probs))
+            found.append(
+                self._encode_group(self._read(item_seq[rows, :longest], user[rows]), length[rows], answer, log_probs)
+            )
         back = torch.cat(order).argsort()
         return HistoryEncoding(*(None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found)))
 
@@ -144,16 +149,18 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
         """
         if self.room is None:
             return item_seq, *others
-        widths = self._widths(item_seq)                                           # [B, L]
-        behind = widths.flip(1).cumsum(1).flip(1)                                 # of an item and all later ones
-        left_out = ((behind > self.room) & (item_seq > 0)).sum(1)                 # [B]
+        widths = self._widths(item_seq)  # [B, L]
+        behind = widths.flip(1).cumsum(1).flip(1)  # of an item and all later ones
+        left_out = ((behind > self.room) & (item_seq > 0)).sum(1)  # [B]
         if not left_out.any():
             return item_seq, *others
         place = torch.arange(item_seq.shape[1], device=item_seq.device) + left_out[:, None]
         inside = place < item_seq.shape[1]
         place = place.clamp(max=item_seq.shape[1] - 1)
-        return tuple(values - left_out if values.dim() == 1 else values.gather(1, place) * inside
-                     for values in (item_seq, *others))
+        return tuple(
+            values - left_out if values.dim() == 1 else values.gather(1, place) * inside
+            for values in (item_seq, *others)
+        )
 
     def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         """The condition after the last item without any words: prompts of ``length`` items [b] -> [b, ...]."""
@@ -186,23 +193,30 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
 
     def predict(self, interaction) -> Tensor:
         """Score of one item a row [B]."""
-        item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]    # [B, L], [B]
+        item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]  # [B, L], [B]
         # Where items are sampled, a history stands in as many rows as it has candidates, one behind the other.
         whole = torch.cat([item_seq, interaction[self.USER_ID][:, None]], dim=1)
         different, of_row = whole.unique_consecutive(dim=0, return_inverse=True)
         first = torch.searchsorted(of_row, torch.arange(len(different), device=of_row.device))
         encoding = self.encode_histories(interaction[first])
         preference, text = self._preferences(encoding.conditions)[..., of_row, :], self._text_evidence(encoding)
-        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, item_seq, text and text.of_rows(of_row))
+        return self.retrieval.paired_scores(
+            preference, self.item_vectors(item), item, item_seq, text and text.of_rows(of_row)
+        )
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
         encoding = self.encode_histories(interaction)
-        return self.retrieval.scores(self._preferences(encoding.conditions), self.item_vectors.weight,
-                                     interaction[self.ITEM_SEQ], text=self._text_evidence(encoding))
+        return self.retrieval.scores(
+            self._preferences(encoding.conditions),
+            self.item_vectors.weight,
+            interaction[self.ITEM_SEQ],
+            text=self._text_evidence(encoding),
+        )
 
-    def top_k(self, interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
-              ) -> tuple[Tensor, Tensor]:
+    def top_k(
+        self, interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
 
         Args:
@@ -210,8 +224,14 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
             encoding: of :meth:`encode_histories`, where the batch has been read already.
         """
         encoding = encoding or self.encode_histories(interaction)
-        return self.retrieval.top_k(self._preferences(encoding.conditions), self.item_vectors.weight, k, excluded,
-                                    interaction[self.ITEM_SEQ], text=self._text_evidence(encoding))
+        return self.retrieval.top_k(
+            self._preferences(encoding.conditions),
+            self.item_vectors.weight,
+            k,
+            excluded,
+            interaction[self.ITEM_SEQ],
+            text=self._text_evidence(encoding),
+        )
 
     # items that were not in training
 
@@ -241,8 +261,8 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
         Returns:
             [m, d], on the CPU.
         """
-        retrieval = self.item_vectors.weight[:len(known)].cpu()[known]            # [n, d]
-        inputs = _with_one(known_vectors[known]).double()                         # [n, d + 1]
+        retrieval = self.item_vectors.weight[: len(known)].cpu()[known]  # [n, d]
+        inputs = _with_one(known_vectors[known]).double()  # [n, d + 1]
         # gelsd: columns beyond the rank of the vectors are zero, which the default on GPUs does not bear
         solution = torch.linalg.lstsq(inputs, retrieval.double(), driver="gelsd").solution.float()
         return F.normalize(_with_one(vectors) @ solution, dim=-1) * retrieval.norm(dim=-1).mean()
@@ -268,10 +288,12 @@ def room_for_history(prompt: Prompt, limit: int, answer: int) -> int | None:
     """
     room = limit - answer - prompt.prefix_length
     if room < prompt.widest_item:
-        raise UserError(f"a prompt of {limit} positions has no room for one item beside the instruction and an answer "
-                        f"({prompt.prefix_length} and {answer} positions, {prompt.widest_item} an item): raise "
-                        "max_prompt_length or take a language model that reads more, or cut texts by item_text_length and "
-                        "answer_length")
+        raise UserError(
+            f"a prompt of {limit} positions has no room for one item beside the instruction and an answer "
+            f"({prompt.prefix_length} and {answer} positions, {prompt.widest_item} an item): raise "
+            "max_prompt_length or take a language model that reads more, or cut texts by item_text_length and "
+            "answer_length"
+        )
     return None if prompt.max_positions + answer <= limit else room
 
 
@@ -285,7 +307,7 @@ def lengthen(table: nn.Embedding, count: int) -> None:
 
 def rms_of_rows(vectors: Tensor) -> Tensor:
     """Root mean square of the coordinates of the rows [N, d] that are not zero, a scalar."""
-    squares = vectors.square().sum(1)                                             # [N]
+    squares = vectors.square().sum(1)  # [N]
     return (squares.sum() / (vectors.shape[1] * (squares > 0).sum())).sqrt()
 
 

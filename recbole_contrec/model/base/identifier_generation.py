@@ -5,7 +5,8 @@ What every model shares that writes the codes of the next item one after the oth
 methods for scores.
 """
 
-from typing import Iterable, Iterator, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -114,14 +115,14 @@ class IdentifierGenerator:
     def code_states(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """States before every code of every item but the first, for histories [B, L + 1] padded at the end:
         [B, L, K, D]."""
-        states = self.backbone(self._read(item_seq, user).vectors)                # [B, S, D]
+        states = self.backbone(self._read(item_seq, user).vectors)  # [B, S, D]
         first = self.prompt.prefix_length + self.prompt.positions_per_item - 1
-        return states[:, first:-1].unflatten(1, (item_seq.shape[1] - 1, -1))      # [B, L, K, D]
+        return states[:, first:-1].unflatten(1, (item_seq.shape[1] - 1, -1))  # [B, L, K, D]
 
     def calculate_loss(self, interaction) -> CodesLoss | AlignedLoss:
         """Cross entropy of the K codes of the next item, added up, mean over the targets of a batch; and the losses that
         align items and identifiers, where these are to be improved."""
-        targets = self._targets(interaction)                                      # states [n, K, D]
+        targets = self._targets(interaction)  # states [n, K, D]
         loss = self.code_loss(targets.states, self.item_codes.codes[targets.items])
         weight = self.config["alignment_weight"] if self.improvement is not None else 0
         if not weight:
@@ -131,9 +132,16 @@ class IdentifierGenerator:
     def code_loss(self, states: Tensor, codes: Tensor) -> Tensor:
         """Cross entropy of codes [n, K] after states [n, K, D], added up over K, mean over the rows that have codes."""
         none = self.item_codes.unknown_code
-        loss = sum(F.cross_entropy(head(states[:, level]), codes[:, level], ignore_index=none, reduction="sum",
-                                   label_smoothing=self.config["label_smoothing"])
-                   for level, head in enumerate(self.code_heads))
+        loss = sum(
+            F.cross_entropy(
+                head(states[:, level]),
+                codes[:, level],
+                ignore_index=none,
+                reduction="sum",
+                label_smoothing=self.config["label_smoothing"],
+            )
+            for level, head in enumerate(self.code_heads)
+        )
         return loss / (codes[:, 0] != none).sum().clamp(min=1)
 
     def refine(self, batches: Iterable) -> dict:
@@ -155,7 +163,9 @@ class IdentifierGenerator:
         else:
             self.item_codes.recode(refined.codes)
             for head, column in zip(self.code_heads, refined.codes.T):
-                wanted = refined.counts.new_zeros(self.item_codes.unknown_code + 1).index_add_(0, column, refined.counts)[:-1]
+                wanted = refined.counts.new_zeros(self.item_codes.unknown_code + 1).index_add_(
+                    0, column, refined.counts
+                )[:-1]
                 head.weight.zero_()  # nobody has the codes that stay so
                 head.bias.copy_(((wanted + 0.5) / (wanted + 0.5).sum()).log())
             self.score_by(refined.vectors)
@@ -172,16 +182,18 @@ class IdentifierGenerator:
     def quantised(self, vectors: Tensor) -> Tensor:
         """Codes [N, K - 1] of vectors [N, D] for a refinement, the number C for rows without one; a last code will tell apart
         what shares them. Residual k-means here; an heir with another tokenizer may take that."""
-        return residual_kmeans(vectors, self.item_codes.codes.shape[1] - 1, self.item_codes.unknown_code, self.config["seed"])
+        return residual_kmeans(
+            vectors, self.item_codes.codes.shape[1] - 1, self.item_codes.unknown_code, self.config["seed"]
+        )
 
     def _targets(self, interaction) -> Targets:
         """All targets of a batch and the states before their codes [n, K, D]."""
         user, length = interaction[self.USER_ID], interaction[self.ITEM_SEQ_LEN]
-        last = self._next_items(interaction).gather(1, length[:, None] - 1)       # [B, 1]
+        last = self._next_items(interaction).gather(1, length[:, None] - 1)  # [B, 1]
 
         def states_of(item_seq, rows):  # the last target, too, is read up to its last code but one
-            whole = F.pad(item_seq, (0, 1)).scatter(1, length[rows, None], last[rows])    # [b, L' + 1]
-            return self.code_states(whole, user[rows])                            # [b, L', K, D]
+            whole = F.pad(item_seq, (0, 1)).scatter(1, length[rows, None], last[rows])  # [b, L' + 1]
+            return self.code_states(whole, user[rows])  # [b, L', K, D]
 
         return self._states_with_targets(interaction, states_of)
 
@@ -189,8 +201,8 @@ class IdentifierGenerator:
 
     def states_of_codes(self, prompts: Tensor, codes: Tensor) -> Tensor:
         """States before each of the codes [n, K] when they are written behind prompts [n, P, D]: [n, K, D]."""
-        read = self.item_codes.read(codes)[:, :-1]                                # [n, K - 1, D]
-        return self.backbone(torch.cat([prompts, read], dim=1))[:, prompts.shape[1] - 1:]
+        read = self.item_codes.read(codes)[:, :-1]  # [n, K - 1, D]
+        return self.backbone(torch.cat([prompts, read], dim=1))[:, prompts.shape[1] - 1 :]
 
     def log_probs(self, prompts: Tensor, codes: Tensor) -> Tensor:
         """Log-probabilities [n] of codes [n, K] behind prompts [n, P, D]."""
@@ -228,7 +240,7 @@ class IdentifierGenerator:
             positions = self.prompt.prefix_length + int(length[rows[0]]) * self.prompt.positions_per_item
             order += rows.split(rows_at_once(positions, self.backbone.POSITIONS, length.device))
         for rows in order:
-            item_seq = interaction[self.ITEM_SEQ][rows, :int(length[rows[0]])]
+            item_seq = interaction[self.ITEM_SEQ][rows, : int(length[rows[0]])]
             prompt = self._read(item_seq, interaction[self.USER_ID][rows])
             writer = self._writer(prompt.vectors, prompt.last(length[rows]), width)
             found.append(beam_search(trie, width, writer, None if excluded is None else excluded[rows]))
@@ -246,8 +258,8 @@ class IdentifierGenerator:
     def predict(self, interaction) -> Tensor:
         """Log-probability of one item a row [B], exact whether a beam would find it or not; the lowest finite number for
         an item without codes, or one that is never generated here."""
-        targets = self._targets(interaction)                                      # states [B, K, D], in an order of their own
-        codes = self.item_codes.codes[targets.items]                              # [B, K]
+        targets = self._targets(interaction)  # states [B, K, D], in an order of their own
+        codes = self.item_codes.codes[targets.items]  # [B, K]
         found = log_probs_of(self.code_heads, targets.states, codes.clamp(max=self.item_codes.unknown_code - 1))
         lowest = torch.finfo(found.dtype).min
         found = found.masked_fill(codes[:, 0] == self.item_codes.unknown_code, lowest)
@@ -309,18 +321,24 @@ class Writer:
     def __init__(self, model, vectors: Tensor, last: Tensor, width: int):
         self.model, self.level, self.read = model, 0, None
         room = width * (len(model.code_heads) - 1)
-        self.states, self.memory = model.backbone.start(vectors, last[:, None], room)       # [b, 1, D]
+        self.states, self.memory = model.backbone.start(vectors, last[:, None], room)  # [b, 1, D]
 
     def __call__(self, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         if codes is not None:
-            before = None if self.read is None else self.read.gather(1, parents[..., None].expand(-1, -1, self.read.shape[2]))
-            self.read = self.model.item_codes.read_next(codes, self.level, before)           # [b, w, D]
+            before = (
+                None
+                if self.read is None
+                else self.read.gather(1, parents[..., None].expand(-1, -1, self.read.shape[2]))
+            )
+            self.read = self.model.item_codes.read_next(codes, self.level, before)  # [b, w, D]
             self.states, self.memory = self.model.backbone.step(self.memory, self.read, parents)
             self.level += 1
-        return self.model.code_heads[self.level](self.states).log_softmax(-1)     # [b, w, C]
+        return self.model.code_heads[self.level](self.states).log_softmax(-1)  # [b, w, C]
 
 
 def log_probs_of(heads: nn.ModuleList, states: Tensor, codes: Tensor) -> Tensor:
     """Log-probabilities [n] of codes [n, K] after states [n, K, D], by K maps from D to C."""
-    return sum(head(states[:, level]).log_softmax(1).gather(1, codes[:, level, None]).squeeze(1)
-               for level, head in enumerate(heads))
+    return sum(
+        head(states[:, level]).log_softmax(1).gather(1, codes[:, level, None]).squeeze(1)
+        for level, head in enumerate(heads)
+    )

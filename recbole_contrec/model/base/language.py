@@ -20,8 +20,17 @@ logger = logging.getLogger("recbole_contrec")
 MANY_BEGINNINGS = 5000  # of texts: reading them takes a core more than a tenth of a second a user at width 64
 
 # What only a pretrained language model reads.
-_OF_LLM = ("llm_dtype", "llm_attention", "llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets",
-           "quantisation", "gradient_checkpointing")
+_OF_LLM = (
+    "llm_dtype",
+    "llm_attention",
+    "llm_learning_rate",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_targets",
+    "quantisation",
+    "gradient_checkpointing",
+)
 
 
 class Language(nn.Module):
@@ -64,8 +73,8 @@ class Language(nn.Module):
         if read:
             encoded = self.vocabulary.encode(read, config["item_text_length"])
             self.words_per_item = encoded.numbers.shape[1] if self.mode == "words" else 0
-            self.register_buffer("numbers", encoded.numbers)                      # [N, T]
-            self.register_buffer("lengths", encoded.lengths)                      # [N]
+            self.register_buffer("numbers", encoded.numbers)  # [N, T]
+            self.register_buffer("lengths", encoded.lengths)  # [N]
         self.answers = self.categories = None
         if said:
             if not any(said):
@@ -75,17 +84,24 @@ class Language(nn.Module):
             if config["text_bonus"]:
                 self._check_answers(config)
             if config["text_weight"] and self.answers.beginnings > MANY_BEGINNINGS:
-                logger.warning("text_weight: behind every history the beginnings of all texts are read, %d of them, which takes long; "
-                               "shorter texts (answer_length, answer_template) have fewer", self.answers.beginnings)
+                logger.warning(
+                    "text_weight: behind every history the beginnings of all texts are read, %d of them, which takes long; "
+                    "shorter texts (answer_length, answer_template) have fewer",
+                    self.answers.beginnings,
+                )
 
     def _check_answers(self, config) -> None:
         """Say so where the right answer about an item does not name the item's category."""
         right = self.categories.named(self.vocabulary.decode(self.answers.numbers))
         has = self.categories.category_of > 0
         if (share := float((right != self.categories.category_of)[has].float().mean())) > 0.01:
-            logger.warning("text_bonus: of %.0f %% of the items the whole answer does not name their category, for it is cut by "
-                           "answer_length=%d or answer_template=%s does not hold it", 100 * share, config["answer_length"],
-                           config["answer_template"])
+            logger.warning(
+                "text_bonus: of %.0f %% of the items the whole answer does not name their category, for it is cut by "
+                "answer_length=%d or answer_template=%s does not hold it",
+                100 * share,
+                config["answer_length"],
+                config["answer_template"],
+            )
 
     def get_extra_state(self) -> Tensor:
         """PyTorch's hook: a vocabulary of our own. Texts edited after training must not renumber its words."""
@@ -116,8 +132,8 @@ class Language(nn.Module):
         """Mean of the word vectors of items [B, L], [B, L, D], zero without words; None where the prompt has none of it."""
         if self.mode != "bag":
             return None
-        real = torch.arange(self.numbers.shape[1], device=items.device) < self.lengths[items][..., None]    # [B, L, T]
-        vectors = backbone.read(self.numbers[items]) * real[..., None]            # [B, L, T, D]
+        real = torch.arange(self.numbers.shape[1], device=items.device) < self.lengths[items][..., None]  # [B, L, T]
+        vectors = backbone.read(self.numbers[items]) * real[..., None]  # [B, L, T, D]
         return vectors.sum(-2) / real.sum(-1, keepdim=True).clamp(min=1)
 
     def word_counts(self, items: Tensor) -> Tensor | int:
@@ -156,7 +172,9 @@ def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder
         return None
     if about_items and not dataset.item_texts:
         key = "answer_weight" if config["answer_weight"] else "prompt_text"
-        raise UserError(f"{key}={config[key]}: {config['dataset']!r} has no item texts (a .item file with text columns)")
+        raise UserError(
+            f"{key}={config[key]}: {config['dataset']!r} has no item texts (a .item file with text columns)"
+        )
     vocabulary = Vocabulary(pretrained.vocabulary, pretrained.end_id) if pretrained else None
     return Language(config, dataset.item_texts, hidden_size, vocabulary)
 
@@ -194,11 +212,19 @@ def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedMo
     keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "gradient_checkpointing", "quantisation")
     # Adapters are drawn apart: what is drawn next, tokenizers among it, must not depend on them.
     with torch.random.fork_rng():
-        model = kind(config["llm"], dtype=config["llm_dtype"], attention=config["llm_attention"],
-                     **{key: config[key] for key in keys}, **own)
+        model = kind(
+            config["llm"],
+            dtype=config["llm_dtype"],
+            attention=config["llm_attention"],
+            **{key: config[key] for key in keys},
+            **own,
+        )
     if not model.lora_rank and next(model.parameters()).itemsize < 4:
-        logger.warning("llm_dtype=%s: with lora_rank=0 all weights are trained, and in 16 bits small steps are rounded away; "
-                       "float32 learns better", config["llm_dtype"])
+        logger.warning(
+            "llm_dtype=%s: with lora_rank=0 all weights are trained, and in 16 bits small steps are rounded away; "
+            "float32 learns better",
+            config["llm_dtype"],
+        )
     return model
 
 
@@ -238,7 +264,7 @@ class Categories(nn.Module):
     def _named(self, words: list[str]) -> int:
         for size in range(min(self.longest, len(words)), 0, -1):
             for start in range(len(words) - size + 1):
-                if number := self.number.get(" ".join(words[start:start + size])):
+                if number := self.number.get(" ".join(words[start : start + size])):
                     return number
         return 0
 

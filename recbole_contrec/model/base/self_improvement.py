@@ -7,7 +7,8 @@ Reference:
     https://arxiv.org/abs/2412.17171
 """
 
-from typing import Any, Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +20,25 @@ from recbole_contrec.tokenizer.assignment import assign
 
 ITEMS_A_SEARCH = 512  # whose identifiers are generated at once
 OF_QUANTISING = ("refine_whitening",)
-OF_WRITING = ("refine_candidates", "refine_groups", "refine_diversity", "refine_margin", "refine_crowding", "refine_assignment")
-DISTANCES = 2 ** 24  # between items that are computed at once
+OF_WRITING = (
+    "refine_candidates",
+    "refine_groups",
+    "refine_diversity",
+    "refine_margin",
+    "refine_crowding",
+    "refine_assignment",
+)
+DISTANCES = 2**24  # between items that are computed at once
 PRIOR_STATES = 3  # at the mean of all, with which the few states before a rare item are averaged
 
 
 class Refined(NamedTuple):
     """Identifiers after a refinement, and what it changed."""
 
-    codes: Tensor           # [N, K]
+    codes: Tensor  # [N, K]
     report: dict[str, Any]
-    vectors: Tensor | None = None   # [N, D] that they quantise, states of the model; None where they were not made so
-    counts: Tensor | None = None    # [N] how often each item is a target
+    vectors: Tensor | None = None  # [N, D] that they quantise, states of the model; None where they were not made so
+    counts: Tensor | None = None  # [N] how often each item is a target
 
 
 class SelfImprovement(nn.Module):
@@ -72,10 +80,12 @@ class SelfImprovement(nn.Module):
     def __init__(self, n_items: int, size: int, hidden_size: int, settings: dict[str, Any]):
         super().__init__()
         if settings["refine_candidates"] % settings["refine_groups"]:
-            raise ValueError(f"refine_groups={settings['refine_groups']} must divide "
-                             f"refine_candidates={settings['refine_candidates']}")
+            raise ValueError(
+                f"refine_groups={settings['refine_groups']} must divide "
+                f"refine_candidates={settings['refine_candidates']}"
+            )
         self.settings = settings
-        self.register_buffer("descriptions", torch.zeros(n_items, size))          # of about unit variance
+        self.register_buffer("descriptions", torch.zeros(n_items, size))  # of about unit variance
         self.to_prompt = nn.Linear(size, hidden_size)
         self.to_description = nn.Linear(hidden_size, size)
         self.marks = nn.Parameter(0.1 * torch.randn(2, hidden_size))  # begin a prompt: write codes, tell a description
@@ -94,9 +104,9 @@ class SelfImprovement(nn.Module):
         """Of some items drawn at random: the cross entropy of their codes behind their descriptions, and one minus the cosine
         of the descriptions that the model tells from the codes."""
         known = self._known(model)
-        drawn = known[torch.randint(len(known), (self.settings["alignment_items"],), device=known.device)]    # [m]
+        drawn = known[torch.randint(len(known), (self.settings["alignment_items"],), device=known.device)]  # [m]
         codes = model.item_codes.codes[drawn]
-        states = model.states_of_codes(self._prompts(drawn), codes)               # [m, K, D]
+        states = model.states_of_codes(self._prompts(drawn), codes)  # [m, K, D]
         mark = self.marks[1].expand(len(drawn), 1, -1)
         told = self.to_description(model.state_behind(torch.cat([mark, model.item_codes.read(codes)], dim=1)))
         return model.code_loss(states, codes), 1 - F.cosine_similarity(told, self.descriptions[drawn]).mean()
@@ -111,15 +121,22 @@ class SelfImprovement(nn.Module):
             batches: of training, for ``refine_from: histories``.
         """
         before = model.item_codes.codes
-        codes, report, *made_of = (self._quantised(model, batches) if self.settings["refine_from"] == "histories"
-                                   else self._written(model))
+        codes, report, *made_of = (
+            self._quantised(model, batches) if self.settings["refine_from"] == "histories" else self._written(model)
+        )
         if self.settings["refinement"] == "random":
             codes = _shuffled(codes, before)
         changed = (codes != before)[self._with_codes(model)]
-        return Refined(codes, {
-            "share_changed": round(float(changed.any(1).double().mean()), 4),
-            "share_of_codes_changed": [round(float(share), 4) for share in changed.double().mean(0)],
-            **report, **identifier_report(codes, model.item_codes.unknown_code)}, *made_of)
+        return Refined(
+            codes,
+            {
+                "share_changed": round(float(changed.any(1).double().mean()), 4),
+                "share_of_codes_changed": [round(float(share), 4) for share in changed.double().mean(0)],
+                **report,
+                **identifier_report(codes, model.item_codes.unknown_code),
+            },
+            *made_of,
+        )
 
     def _quantised(self, model, batches) -> Refined:
         """Identifiers of where the model expects the items."""
@@ -148,31 +165,39 @@ class SelfImprovement(nn.Module):
     def _written(self, model) -> Refined:
         """Identifiers that the model writes behind descriptions."""
         settings, none = self.settings, model.item_codes.unknown_code
-        known = self._known(model)                                                # [n]
-        own = model.item_codes.codes[known]                                       # [n, K]
+        known = self._known(model)  # [n]
+        own = model.item_codes.codes[known]  # [n, K]
         tree, found, likely = AllTuples(own.shape[1], none), [], []
         for part in known.split(ITEMS_A_SEARCH):
-            prompts = self._prompts(part)                                         # [m, 2, D]
+            prompts = self._prompts(part)  # [m, 2, D]
             writer = model.writer_behind(prompts, settings["refine_candidates"])
-            found.append(diverse_beam_search(tree, settings["refine_candidates"], writer, settings["refine_groups"],
-                                             settings["refine_diversity"]))
+            found.append(
+                diverse_beam_search(
+                    tree, settings["refine_candidates"], writer, settings["refine_groups"], settings["refine_diversity"]
+                )
+            )
             likely.append(model.log_probs(prompts, model.item_codes.codes[part]))
         width = min(tuples.codes.shape[1] for tuples in found)
-        candidates = torch.cat([tuples.codes[:, :width] for tuples in found])     # [n, W, K]
-        scores = torch.cat([tuples.log_probs[:, :width] for tuples in found])     # [n, W]
-        likely = torch.cat(likely)                                                # [n]
+        candidates = torch.cat([tuples.codes[:, :width] for tuples in found])  # [n, W, K]
+        scores = torch.cat([tuples.log_probs[:, :width] for tuples in found])  # [n, W]
+        likely = torch.cat(likely)  # [n]
         # Items without a description want nothing, and nobody gets what they have.
-        held = model.item_codes.codes[self._with_codes(model) & ~seen_rows(self.descriptions)]    # [h, K]
+        held = model.item_codes.codes[self._with_codes(model) & ~seen_rows(self.descriptions)]  # [h, K]
         if not settings["refine_crowding"]:
             scores = scores.masked_fill(more_crowded(own, candidates, held), -torch.inf)
         nothing = scores.new_full((len(held), width), -torch.inf)
-        new = assign(torch.cat([own, held]), torch.cat([likely, nothing[:, 0]]),
-                     torch.cat([candidates, held[:, None].expand(-1, width, -1)]), torch.cat([scores, nothing]),
-                     settings["refine_margin"], settings["refine_assignment"])[:len(own)].to(own.device)
+        new = assign(
+            torch.cat([own, held]),
+            torch.cat([likely, nothing[:, 0]]),
+            torch.cat([candidates, held[:, None].expand(-1, width, -1)]),
+            torch.cat([scores, nothing]),
+            settings["refine_margin"],
+            settings["refine_assignment"],
+        )[: len(own)].to(own.device)
         codes = model.item_codes.codes.clone()
         codes[known] = new
         other = (candidates != own[:, None]).any(2)  # its own, found again, may score higher by rounding
-        better = (scores - likely[:, None] > settings["refine_margin"]) & other   # [n, W]
+        better = (scores - likely[:, None] > settings["refine_margin"]) & other  # [n, W]
         return Refined(codes, {"share_wanting_change": round(float(better.any(1).double().mean()), 4)})
 
     def _known(self, model) -> Tensor:
@@ -194,8 +219,8 @@ class SelfImprovement(nn.Module):
 class Expected(NamedTuple):
     """Where a model expects the items."""
 
-    means: Tensor       # [N, D]    less the mean of all targets; zeros for items that are no target
-    counts: Tensor      # [N]       targets
+    means: Tensor  # [N, D]    less the mean of all targets; zeros for items that are no target
+    counts: Tensor  # [N]       targets
 
 
 def states_before_items(model, batches: Iterable) -> Expected:
@@ -208,10 +233,12 @@ def states_before_items(model, batches: Iterable) -> Expected:
     sampled, model.sampled_prefixes = model.sampled_prefixes, None  # all targets, also of a T5 that is trained on some
     try:
         for interaction in batches:
-            targets = model._targets(interaction)                                 # states [n, K, D]
-            states = targets.states[:, 0].double()                                # [n, D]
+            targets = model._targets(interaction)  # states [n, K, D]
+            states = targets.states[:, 0].double()  # [n, D]
             if sums is None:
-                sums, counts = (states.new_zeros(model.n_items, width) for width in (states.shape[1], 1))     # [N, D], [N, 1]
+                sums, counts = (
+                    states.new_zeros(model.n_items, width) for width in (states.shape[1], 1)
+                )  # [N, D], [N, 1]
             sums.index_add_(0, targets.items, states)
             counts.index_add_(0, targets.items, states.new_ones(len(states), 1))
     finally:
@@ -229,7 +256,7 @@ def whitened(vectors: Tensor, share: float) -> Tensor:
     rows = seen_rows(vectors)
     centred = vectors[rows].double()
     centred = centred - centred.mean(0)
-    variance, axes = torch.linalg.eigh(centred.T @ centred / len(centred))        # [D], [D, D]
+    variance, axes = torch.linalg.eigh(centred.T @ centred / len(centred))  # [D], [D, D]
     scale = variance.clamp(min=1e-12 * float(variance.max())) ** (-share / 2)
     result = torch.zeros_like(vectors)
     result[rows] = (centred @ axes * scale @ axes.T).to(vectors)
@@ -247,8 +274,11 @@ def check_rounds(config, n_tokens: int) -> None:
         ValueError: names the settings.
     """
     every, written = config["refine_every"], config["refine_from"] == "descriptions"
-    changed = [key for key, setting in config.settings.items()
-               if key.startswith(("alignment_", "refine", "item_descriptions")) and config[key] != setting.default]
+    changed = [
+        key
+        for key, setting in config.settings.items()
+        if key.startswith(("alignment_", "refine", "item_descriptions")) and config[key] != setting.default
+    ]
     unread = [key for key in changed if key in (OF_QUANTISING if written else OF_WRITING)]
     if not config["self_improve"]:
         if changed:
@@ -258,19 +288,29 @@ def check_rounds(config, n_tokens: int) -> None:
     elif not config["alignment_weight"] and "item_descriptions" in changed:
         raise ValueError("item_descriptions: nothing reads them with alignment_weight=0")
     elif config["refine_rounds"] and not written and n_tokens < 2:
-        raise ValueError("refine_from=histories: an identifier needs a code beside the last, which tells apart what shares it")
+        raise ValueError(
+            "refine_from=histories: an identifier needs a code beside the last, which tells apart what shares it"
+        )
     elif config["refine_rounds"] and written and not config["alignment_weight"]:
-        raise ValueError("alignment_weight=0: the model would refine identifiers without having learned to write them; set "
-                         "refine_rounds=0 as well")
+        raise ValueError(
+            "alignment_weight=0: the model would refine identifiers without having learned to write them; set "
+            "refine_rounds=0 as well"
+        )
     elif config["refine_rounds"] and config["eval_step"] > 0 and every % config["eval_step"]:
-        raise ValueError(f"eval_step={config['eval_step']}: a refinement is judged by validations right before and after it; "
-                         f"take a divisor of refine_every={every}")
+        raise ValueError(
+            f"eval_step={config['eval_step']}: a refinement is judged by validations right before and after it; "
+            f"take a divisor of refine_every={every}"
+        )
     elif config["refine_rounds"] and config["epochs"] <= every:
-        raise ValueError(f"epochs={config['epochs']} end before the first refinement: lower refine_every={every}, or set "
-                         "refine_rounds=0 to align only")
+        raise ValueError(
+            f"epochs={config['epochs']} end before the first refinement: lower refine_every={every}, or set "
+            "refine_rounds=0 to align only"
+        )
     elif config["refine_rounds"] and config["stopping_step"] * max(1, config["eval_step"]) < every:
-        raise ValueError(f"stopping_step={config['stopping_step']} would end a run before a refinement is judged: raise it, "
-                         f"or lower refine_every={every}")
+        raise ValueError(
+            f"stopping_step={config['stopping_step']} would end a run before a refinement is judged: raise it, "
+            f"or lower refine_every={every}"
+        )
 
 
 def more_crowded(own: Tensor, candidates: Tensor, held: Tensor) -> Tensor:
@@ -285,9 +325,9 @@ def more_crowded(own: Tensor, candidates: Tensor, held: Tensor) -> Tensor:
     if not first:
         return candidates.new_zeros(candidates.shape[:2], dtype=torch.bool)
     prefixes = torch.cat([own, held, candidates.flatten(0, 1)])[:, :first]
-    _, number = prefixes.unique(dim=0, return_inverse=True)                       # [n + h + n W]
-    holders = torch.bincount(number[:n + len(held)], minlength=int(number.max()) + 1)     # items with a prefix
-    own_number, number = number[:n, None], number[n + len(held):].view(n, -1)     # [n, 1], [n, W]
+    _, number = prefixes.unique(dim=0, return_inverse=True)  # [n + h + n W]
+    holders = torch.bincount(number[: n + len(held)], minlength=int(number.max()) + 1)  # items with a prefix
+    own_number, number = number[:n, None], number[n + len(held) :].view(n, -1)  # [n, 1], [n, W]
     return holders[number] - (number == own_number).long() > holders[own_number] - 1
 
 

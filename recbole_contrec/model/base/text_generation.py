@@ -18,17 +18,17 @@ from recbole_contrec.retrieval import TextEvidence
 class HistoryEncoding(NamedTuple):
     """What one reading of the histories of a batch gives; None for what was not asked for."""
 
-    conditions: Tensor                  # [B, ...]          what the next preference is generated from
-    log_probs: Tensor | None = None     # [B, 1 + texts]    of the texts of the items, by `Answers.text_of`
-    answers: Tensor | None = None       # [B, A]            words of the generated answer
+    conditions: Tensor  # [B, ...]          what the next preference is generated from
+    log_probs: Tensor | None = None  # [B, 1 + texts]    of the texts of the items, by `Answers.text_of`
+    answers: Tensor | None = None  # [B, A]            words of the generated answer
 
 
 class Drawn(NamedTuple):
     """The targets of a batch that are answered about."""
 
-    places: Tensor      # [B, Q]    in the histories
-    items: Tensor       # [B, Q]    the targets there, 0 where a row has too few
-    words: Tensor       # [B]       of their right answers together
+    places: Tensor  # [B, Q]    in the histories
+    items: Tensor  # [B, Q]    the targets there, 0 where a row has too few
+    words: Tensor  # [B]       of their right answers together
 
     def begins(self, prompt: Layout, rows: Tensor) -> Tensor:
         """The positions in the prompts of some rows [b] that answers begin behind [b, Q]."""
@@ -54,9 +54,13 @@ class TextGeneration:
             scores: take what :meth:`full_sort_predict`, :meth:`top_k` and :meth:`predict` need; otherwise the conditions alone.
             answer: take what :meth:`answers` needs.
         """
-        return self._encode_histories(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.USER_ID],
-                          answer=answer or scores and bool(self.retrieval.text_bonus),
-                          log_probs=scores and bool(self.retrieval.text_weight))
+        return self._encode_histories(
+            interaction[self.ITEM_SEQ],
+            interaction[self.ITEM_SEQ_LEN],
+            interaction[self.USER_ID],
+            answer=answer or scores and bool(self.retrieval.text_bonus),
+            log_probs=scores and bool(self.retrieval.text_weight),
+        )
 
     @torch.no_grad()
     def answers(self, interaction, encoding: HistoryEncoding | None = None) -> list[str]:
@@ -70,7 +74,9 @@ class TextGeneration:
         """
         if not self.can_answer:
             raise ValueError("this model has not learned to answer: train it with answer_weight above 0")
-        return self.language.vocabulary.decode((encoding or self.encode_histories(interaction, scores=False, answer=True)).answers)
+        return self.language.vocabulary.decode(
+            (encoding or self.encode_histories(interaction, scores=False, answer=True)).answers
+        )
 
     def _encode_group(self, prompt: Layout, length: Tensor, answer: bool, log_probs: bool) -> HistoryEncoding:
         """:meth:`encode_histories` for prompts of ``length`` items [b]."""
@@ -83,8 +89,8 @@ class TextGeneration:
         likelihoods = answers.log_probs(self.backbone, memory, last) if log_probs else None
         if not (answer or before_condition):
             return HistoryEncoding(self._condition(states, last), likelihoods)
-        generator = torch.Generator().manual_seed(self.config["seed"])            # on the CPU: all devices say the same
-        said = self._say(memory, last[:, None], generator)                        # Q = 1
+        generator = torch.Generator().manual_seed(self.config["seed"])  # on the CPU: all devices say the same
+        said = self._say(memory, last[:, None], generator)  # Q = 1
         condition = self._answer_conditions(said.states[:, 0]) if before_condition else self._condition(states, last)
         return HistoryEncoding(condition, likelihoods, said.answers.numbers[:, 0])
 
@@ -102,8 +108,14 @@ class TextGeneration:
     def _say(self, memory: KeyValueCache, branches: Tensor, generator: torch.Generator | None = None) -> Generated:
         """Answers behind branches [b, Q] of a memory, in the way that the settings ask for."""
         return self.language.answers.generate(
-            self.backbone, memory, branches, self.language.vocabulary.end, self.config["answer_beams"],
-            float(self.config["answer_temperature"]), generator)
+            self.backbone,
+            memory,
+            branches,
+            self.language.vocabulary.end,
+            self.config["answer_beams"],
+            float(self.config["answer_temperature"]),
+            generator,
+        )
 
     def _targets_and_language(self, interaction) -> tuple[Targets, Tensor]:
         """The targets of a batch, and the weighted loss of the answers behind some of them, computed in the same pass."""
@@ -117,9 +129,12 @@ class TextGeneration:
 
         def states_of(item_seq: Tensor, rows: Tensor) -> Tensor:
             prompt = self._read(item_seq, user[rows])
-            branches.append(self.language.answers.read_along(
-                self.backbone, prompt.vectors, drawn.begins(prompt, rows), drawn.items[rows]))
-            return self._conditions(prompt.after_items(branches[-1].states))      # [b, L, D]
+            branches.append(
+                self.language.answers.read_along(
+                    self.backbone, prompt.vectors, drawn.begins(prompt, rows), drawn.items[rows]
+                )
+            )
+            return self._conditions(prompt.after_items(branches[-1].states))  # [b, L, D]
 
         return self._states_with_targets(interaction, states_of, drawn.words), self._language_loss(branches)
 
@@ -127,20 +142,25 @@ class TextGeneration:
         """The same where an answer stands between a history and the preference: the drawn positions are the targets, and what
         comes before them are the states of answers that the model generates itself. The right answers beside these teach
         it to answer, and reach no condition."""
-        item_seq, length, next_items = self._fitting(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
-                                                     self._next_items(interaction))
+        item_seq, length, next_items = self._fitting(
+            interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], self._next_items(interaction)
+        )
         answers, user, branches, states, places = self.language.answers, interaction[self.USER_ID], [], [], []
         drawn = self._drawn(next_items)
-        for rows in length_groups(self._positions(item_seq, length) + 2 * drawn.words):  # its own answers are about as long
-            prompt = self._read(item_seq[rows, :int(length[rows].max())], user[rows])
-            wanted, begins = drawn.items[rows], drawn.begins(prompt, rows)        # [b, Q]
+        for rows in length_groups(
+            self._positions(item_seq, length) + 2 * drawn.words
+        ):  # its own answers are about as long
+            prompt = self._read(item_seq[rows, : int(length[rows].max())], user[rows])
+            wanted, begins = drawn.items[rows], drawn.begins(prompt, rows)  # [b, Q]
             right, own = answers.about(wanted), self._generated(prompt, begins).answers
-            own = own._replace(lengths=own.lengths * (wanted > 0))                # nothing is asked behind the others
-            both = Encoded(*(torch.cat(parts, dim=1) for parts in zip(right, own)))         # [b, 2 Q, A], [b, 2 Q]
+            own = own._replace(lengths=own.lengths * (wanted > 0))  # nothing is asked behind the others
+            both = Encoded(*(torch.cat(parts, dim=1) for parts in zip(right, own)))  # [b, 2 Q, A], [b, 2 Q]
             read = answers.read_words(self.backbone, prompt.vectors, torch.cat([begins, begins], dim=1), both)
             branches.append(read.first(wanted.shape[1]))
             row, column = (wanted > 0).nonzero(as_tuple=True)
-            states.append(self._answer_conditions(read.mean_states()[:, wanted.shape[1]:])[row, column])    # of [b, Q, D]
+            states.append(
+                self._answer_conditions(read.mean_states()[:, wanted.shape[1] :])[row, column]
+            )  # of [b, Q, D]
             places.append(torch.stack([rows[row], drawn.places[rows[row], column]]))
         row, place = torch.cat(places, dim=1)
         return Targets(torch.cat(states), next_items[row, place], item_seq, row, place), self._language_loss(branches)
@@ -168,5 +188,8 @@ class TextGeneration:
             text_of, log_probs = self.language.answers.text_of, encoding.log_probs
         if self.retrieval.text_bonus:
             categories = self.language.categories
-            said, category_of = categories.named(self.language.vocabulary.decode(encoding.answers)), categories.category_of
+            said, category_of = (
+                categories.named(self.language.vocabulary.decode(encoding.answers)),
+                categories.category_of,
+            )
         return None if log_probs is None and said is None else TextEvidence(log_probs, text_of, said, category_of)

@@ -4,7 +4,8 @@ recbole_contrec.model.base.windowed
 What every model that trains on whole windows shares: which positions are targets, and their states.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +18,11 @@ from recbole_contrec.data.windows import NEXT_PREFIX, Histories
 class Targets(NamedTuple):
     """The targets of a batch: n items to be predicted."""
 
-    states: Tensor | None   # [n, ...]  before the target
-    items: Tensor           # [n]       the target
-    item_seq: Tensor        # [B, L]    histories of the batch
-    row: Tensor             # [n]       where in `item_seq` the item before the target stands
-    place: Tensor           # [n]
+    states: Tensor | None  # [n, ...]  before the target
+    items: Tensor  # [n]       the target
+    item_seq: Tensor  # [B, L]    histories of the batch
+    row: Tensor  # [n]       where in `item_seq` the item before the target stands
+    place: Tensor  # [n]
 
     def histories(self) -> Tensor:
         """Items of the window up to each target, [n, L], 0 = none."""
@@ -38,7 +39,7 @@ class Windowed:
 
     def count_targets(self, interaction) -> int:
         """Targets of a training batch."""
-        counts = (self._all_next_items(interaction) > 0).sum(1)                   # [B]
+        counts = (self._all_next_items(interaction) > 0).sum(1)  # [B]
         return int((counts if self.sampled_prefixes is None else counts.clamp(max=1 + self.sampled_prefixes)).sum())
 
     def _next_items(self, interaction) -> Tensor:
@@ -62,12 +63,13 @@ class Windowed:
 
     def _targets_without_states(self, interaction) -> Targets:
         """All targets of a batch, for models that read a history anew for each."""
-        item_seq, next_items = interaction[self.ITEM_SEQ], self._next_items(interaction)      # [B, L]
-        row, place = (next_items > 0).nonzero(as_tuple=True)                      # [n]
+        item_seq, next_items = interaction[self.ITEM_SEQ], self._next_items(interaction)  # [B, L]
+        row, place = (next_items > 0).nonzero(as_tuple=True)  # [n]
         return Targets(None, next_items[row, place], item_seq, row, place)
 
-    def _states_with_targets(self, interaction, states_of: Callable[[Tensor, Tensor], Tensor],
-                             beside: Tensor | int = 0) -> Targets:
+    def _states_with_targets(
+        self, interaction, states_of: Callable[[Tensor, Tensor], Tensor], beside: Tensor | int = 0
+    ) -> Targets:
         """All targets of a batch and the states before them; rows of similar length are computed together.
 
         Args:
@@ -75,7 +77,7 @@ class Windowed:
             beside: positions that rows cost beside those of their histories [B].
         """
         item_seq, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        next_items = self._next_items(interaction)                                # [B, L]
+        next_items = self._next_items(interaction)  # [B, L]
         item_seq, length, next_items = self._fitting(item_seq, length, next_items)
         states, places = [], []
         # The longest history and the most words beside may be of two rows of a group: some more padding than it counts on.
@@ -93,7 +95,7 @@ def some_targets(next_items: Tensor, sampled: int) -> Tensor:
     """The last target of every row [B, L] and up to this many drawn ones; the others are 0."""
     is_target = next_items > 0
     place = torch.arange(next_items.shape[1], device=next_items.device)
-    last = (place * is_target).amax(1, keepdim=True)                              # [B, 1]
+    last = (place * is_target).amax(1, keepdim=True)  # [B, 1]
     chance = torch.rand(next_items.shape, device=next_items.device).masked_fill(~is_target, -1.0)
     chance.scatter_(1, last, 2.0)
     chosen = chance.topk(min(1 + sampled, next_items.shape[1])).indices
