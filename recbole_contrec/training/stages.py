@@ -8,47 +8,24 @@ disk under a hash of the data and of the settings it depends on, so the next run
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import clear_parts
+from recbole_contrec.interface import Report, Stage, StageResult
 from recbole_contrec.training import checkpoint
 
 logger = logging.getLogger("recbole_contrec")
 
+__all__ = ["FinishedStage", "Report", "Stage", "StageResult", "fingerprint", "run_stages"]
+
 FORMAT = 3  # raised whenever a stage computes something else from the same settings
-
-Report = Callable[[int, int, str], None]  # report(done, total, "reconstruction .021")
-
-
-class StageResult(NamedTuple):
-    """What a stage leaves behind: tensors for the model, figures for the log and the result file."""
-
-    tensors: dict[str, Tensor]
-    report: dict[str, Any]
-
-
-class Stage(NamedTuple):
-    """One stage of a model.
-
-    Attributes:
-        name: as shown to the user.
-        settings: everything but the data that the result depends on, JSON-like.
-        build: does the work; calls its argument to report progress.
-        accept: hands the tensors to the model; called whether they were built or found on disk.
-    """
-
-    name: str
-    settings: dict[str, Any]
-    build: Callable[[Report], StageResult]
-    accept: Callable[[dict[str, Tensor]], None]
 
 
 class FinishedStage(NamedTuple):

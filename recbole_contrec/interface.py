@@ -1,0 +1,204 @@
+"""
+recbole_contrec.interface
+#########################
+What callers may ask of a model beyond RecBole's ``calculate_loss``, ``predict`` and ``full_sort_predict``.
+
+A model offers what it can by having the methods of a protocol below; it inherits from none. Callers ask with
+``isinstance``: ``if isinstance(model, RanksInBoundedMemory): model.top_k(...)``.
+
+Axes: B batch, N items, d width of an item vector, E excluded items, W beams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
+
+
+# stages before training
+
+Report = Callable[[int, int, str], None]  # report(done, total, "reconstruction .021")
+
+
+class StageResult(NamedTuple):
+    """What a stage leaves behind: tensors for the model, figures for the log and the result file."""
+
+    tensors: dict[str, Tensor]
+    report: dict[str, Any]
+
+
+class Stage(NamedTuple):
+    """One stage of a model.
+
+    Attributes:
+        name: as shown to the user.
+        settings: everything but the data that the result depends on, JSON-like.
+        build: does the work; calls its argument to report progress.
+        accept: hands the tensors to the model; called whether they were built or found on disk.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    build: Callable[[Report], StageResult]
+    accept: Callable[[dict[str, Tensor]], None]
+
+
+@runtime_checkable
+class HasStages(Protocol):
+    """A model that needs item vectors, tokenizers or the like before it can be trained."""
+
+    def stages(self, dataset: Any) -> Iterator[Stage]:
+        """The stages in order; the next one is asked for when the one before has been accepted."""
+
+    def check_sources(self, dataset: Any) -> None:
+        """Stop before anything is written where the stages lack what they are made of.
+
+        Raises:
+            UserError: says what is missing.
+        """
+
+
+# training
+
+
+class CountsTargets(Protocol):
+    """What the trainer asks of a model's windows."""
+
+    def count_targets(self, interaction: Interaction) -> int:
+        """Targets of a training batch."""
+
+
+class TrainsOnWindows(Protocol):
+    """A model whose batches are windows of whole histories; its loss is a NamedTuple of weighted terms."""
+
+    windows: CountsTargets
+
+    def calculate_loss(self, interaction: Interaction) -> tuple[Tensor, ...]:
+        """Weighted terms, whose sum is minimised."""
+
+
+@runtime_checkable
+class NamesParametersWithoutDecay(Protocol):
+    """A module with parameters of two or more dimensions that are no matrices; the name is that of timm's hook."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of these parameters within the module."""
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """A module that other tools can read, in a format of their own beside the checkpoint."""
+
+    def exports(self) -> dict[str, Callable[[Path], None]]:
+        """For every folder beside the checkpoint what writes it."""
+
+
+@runtime_checkable
+class RefinesIdentifiers(Protocol):
+    """A model that improves the identifiers of its items between rounds of training."""
+
+    def refine(self, batches: Iterable[Interaction]) -> Any:
+        """Make identifiers anew out of what the model has learned, and say what changed."""
+
+
+# ranking
+
+
+@runtime_checkable
+class RanksInBoundedMemory(Protocol):
+    """A model that finds the best items without a table of all scores."""
+
+    def top_k(self, interaction: Interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores [B, k] and item numbers [B, k], best first; -inf and 0 where too few are left.
+
+        Args:
+            excluded: item numbers [B, E] not to be returned, 0 = none.
+        """
+
+
+@runtime_checkable
+class ReadsHistoriesOnce(RanksInBoundedMemory, Protocol):
+    """A model whose reading of histories can be kept and used for several questions."""
+
+    def encode_histories(self, interaction: Interaction, scores: bool = True, answer: bool = False) -> Any:
+        """Read the histories of a batch, each once.
+
+        Args:
+            scores: take what rankings need; otherwise what a preference is generated from alone.
+            answer: take what :meth:`AnswersInWords.answers` needs.
+        """
+
+    def top_k(
+        self, interaction: Interaction, k: int, excluded: Tensor | None = None, encoding: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """As in :class:`RanksInBoundedMemory`, of an encoding where there is one."""
+
+
+@runtime_checkable
+class AnswersInWords(ReadsHistoriesOnce, Protocol):
+    """A model that may say what comes next. ``can_answer`` tells whether it was trained to."""
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether it learns to say what comes next."""
+
+    def answers(self, interaction: Interaction, encoding: Any = None) -> list[str]:
+        """One answer for every history of a batch.
+
+        Raises:
+            ValueError: it has not learned to answer.
+        """
+
+
+@runtime_checkable
+class GeneratesIdentifiers(RanksInBoundedMemory, Protocol):
+    """A model that writes the identifier of the next item by beam search: what is left out must hold no place of a beam,
+    so an evaluation tells it beforehand."""
+
+    def generate(self, interaction: Interaction, width: int | None = None, excluded: Tensor | None = None) -> Any:
+        """The likeliest next items [B, W] and their log-probabilities.
+
+        Args:
+            width: W; the model's own number of beams if not given.
+            excluded: item numbers [B, E] not to be generated, 0 = none.
+        """
+
+
+# new items
+
+
+@runtime_checkable
+class FoldsItemsIn(ReadsHistoriesOnce, Protocol):
+    """A model that takes items that were not in training."""
+
+    def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and fit :attr:`user_fold_in`."""
+
+    @property
+    def user_fold_in(self) -> nn.Module | None:
+        """What makes vectors of users out of the histories that they bring, with its fit in ``features``; None for a model
+        that does not tell users apart."""
+
+    def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
+        """Vectors [m, d] in the retrieval space of items that were not in training.
+
+        Args:
+            vectors: collaborative vectors [m, d] of these items.
+            known_vectors: of all items of the data set that the model was trained on [N, d].
+            known: which of them were in training [N].
+        """
+
+    def add_items(self, count: int) -> None:
+        """Room for more items at the end of every table."""
+
+    def set_items(self, items: Tensor, vectors: Tensor, retrieval: Tensor) -> None:
+        """Write items [m]: tokens from their collaborative vectors [m, d], and their vectors [m, d] for retrieval."""
+
+    def hold_back(self, penalty: Tensor | None) -> None:
+        """Take a penalty [N] off the scores of the items; None for no penalty."""
