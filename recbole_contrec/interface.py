@@ -158,8 +158,9 @@ class AnswersInWords(ReadsHistoriesOnce, Protocol):
 
 @runtime_checkable
 class GeneratesIdentifiers(RanksInBoundedMemory, Protocol):
-    """A model that writes the identifier of the next item by beam search: what is left out must hold no place of a beam,
-    so an evaluation tells it beforehand."""
+    """A model that writes the identifier of the next item by beam search. What is left out of a ranking must hold no
+    place
+    of a beam, so an evaluation tells the model beforehand."""
 
     def generate(self, interaction: Interaction, width: int | None = None, excluded: Tensor | None = None) -> Any:
         """The likeliest next items [B, W] and their log-probabilities.
@@ -182,8 +183,8 @@ class FoldsItemsIn(ReadsHistoriesOnce, Protocol):
 
     @property
     def user_fold_in(self) -> nn.Module | None:
-        """What makes vectors of users out of the histories that they bring, with its fit in ``features``; None for a model
-        that does not tell users apart."""
+        """What makes vectors of users out of the histories that they bring, with its fit in ``features``; None for a
+        model that does not tell users apart."""
 
     def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
         """Vectors [m, d] in the retrieval space of items that were not in training.

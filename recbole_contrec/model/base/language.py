@@ -136,6 +136,11 @@ class Language(nn.Module):
         vectors = backbone.read(self.numbers[items]) * real[..., None]  # [B, L, T, D]
         return vectors.sum(-2) / real.sum(-1, keepdim=True).clamp(min=1)
 
+    def with_bag(self, backbone: nn.Module, read: Tensor, items: Tensor) -> Tensor:
+        """Add :meth:`bag` of items [B, L] to the first of their tokens [B, L, K, D]."""
+        bag = self.bag(backbone, items)
+        return read if bag is None else torch.cat([read[:, :, :1] + bag[:, :, None], read[:, :, 1:]], dim=2)
+
     def word_counts(self, items: Tensor) -> Tensor | int:
         """Positions of the prompt that the words of items take: as ``items``, or 0."""
         return self.lengths[items] if self.mode == "words" else 0

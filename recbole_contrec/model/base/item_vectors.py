@@ -1,0 +1,128 @@
+"""
+recbole_contrec.model.base.item_vectors
+#######################################
+The vectors of the items: the space in which preferences are generated and retrieved. They may be read with the tokens
+of the
+items as well.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+START_RMS = 0.02  # of a coordinate of an item vector that trains, before it does
+
+
+@dataclass(frozen=True)
+class ItemVectorSettings:
+    """What an :class:`ItemVectors` is made by."""
+
+    size: int  # d
+    trained: bool  # through the losses; else the collaborative vectors stay
+    start_at_vectors: bool  # at the collaborative vectors, or small and random
+    read: bool  # with the tokens of an item
+
+    @classmethod
+    def from_config(cls, config) -> "ItemVectorSettings":
+        return cls(
+            config["vector_size"],
+            config["train_item_vectors"],
+            config["item_vectors_init"] == "vectors",
+            config["item_identity"],
+        )
+
+
+class ItemVectors(nn.Embedding):
+    """A learned vector for every item.
+
+    Axes: B batch, L history length, K tokens, D width of the language model, d width of an item vector, N items.
+
+    Args:
+        n_items: N; row 0 is the padding.
+        hidden_size: D.
+        place: the token of an item that its vector is added to: the first (0), or the last (-1) where the others
+            would be
+            given away by it.
+    """
+
+    def __init__(self, n_items: int, hidden_size: int, settings: ItemVectorSettings, place: int = 0):
+        super().__init__(n_items, settings.size)
+        self.settings, self.place = settings, place
+        self.weight.requires_grad_(settings.trained)
+        # of one width, the vectors are read as they are: what is retrieved and what is read stay tied
+        same = settings.size == hidden_size
+        self.adapter = nn.Identity() if same else nn.Linear(settings.size, hidden_size, bias=False)
+
+    @torch.no_grad()
+    def start(self, vectors: Tensor) -> None:
+        """Begin at collaborative vectors [N, d], where the settings want that."""
+        if self.settings.start_at_vectors:
+            self.weight.copy_(vectors)
+            if self.settings.trained:  # small, so that training can still turn them
+                self.weight.mul_(START_RMS)
+
+    def add_to(self, tokens: Tensor, items: Tensor) -> Tensor:
+        """Add the vector of every item [B, L] to one of its tokens [B, L, K, D], where vectors are read."""
+        if not self.settings.read:
+            return tokens
+        scale = self.embedding_dim**0.5
+        if not self.settings.trained:  # of unit size, where those that train start small
+            scale *= START_RMS
+        vectors = self.adapter(self(items) * scale)[:, :, None]  # [B, L, 1, D]
+        if self.place == 0:
+            return torch.cat([tokens[:, :, :1] + vectors, tokens[:, :, 1:]], dim=2)
+        return torch.cat([tokens[:, :, :-1], tokens[:, :, -1:] + vectors], dim=2)
+
+    def at_unit_scale(self, items: Tensor, similarity: str) -> Tensor:
+        """Vectors of items [...] with about unit variance a coordinate, as the noise of a diffusion has: [..., d].
+        The inner
+        product also ranks by lengths, so for it one number scales all."""
+        if similarity == "cosine":
+            return F.normalize(self(items), dim=-1) * self.embedding_dim**0.5
+        return self(items) / rms_of_rows(self.weight.detach()[1:])
+
+    # items that were not in training
+
+    @torch.no_grad()
+    def add_items(self, count: int) -> None:
+        """More rows, of zeros."""
+        lengthen(self, count)
+
+    @torch.no_grad()
+    def predicted(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
+        """Vectors of items that were not in training.
+
+        They come from the linear map that fits best from the collaborative vectors of the known items to theirs here,
+        at
+        the mean length of theirs.
+
+        Args:
+            vectors: collaborative vectors [m, d] of these items.
+            known_vectors: of all items of the data set that the model was trained on [N, d].
+            known: which of them were in training [N].
+        """
+        own = self.weight[: len(known)].cpu()[known]  # [n, d]
+        inputs = _with_one(known_vectors[known]).double()  # [n, d + 1]
+        # gelsd: columns beyond the rank of the vectors are zero, which the default on GPUs does not bear
+        solution = torch.linalg.lstsq(inputs, own.double(), driver="gelsd").solution.float()
+        return F.normalize(_with_one(vectors) @ solution, dim=-1) * own.norm(dim=-1).mean()
+
+
+@torch.no_grad()
+def lengthen(table: nn.Embedding, count: int) -> None:
+    """Add rows of zeros to a table."""
+    rows = table.weight.new_zeros(count, table.embedding_dim)
+    table.weight = nn.Parameter(torch.cat([table.weight, rows]), requires_grad=table.weight.requires_grad)
+    table.num_embeddings += count
+
+
+def rms_of_rows(vectors: Tensor) -> Tensor:
+    """Root mean square of the coordinates of the rows [N, d] that are not zero, a scalar."""
+    squares = vectors.square().sum(1)  # [N]
+    return (squares.sum() / (vectors.shape[1] * (squares > 0).sum())).sqrt()
+
+
+def _with_one(vectors: Tensor) -> Tensor:
+    return torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)
