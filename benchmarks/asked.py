@@ -147,7 +147,7 @@ def _alike(key: str, before: Any, now: Any) -> bool:
 
 def differences_of_begun(run: Run, asked: Asked) -> list[str]:
     """The same for what a killed run left; none where there is nothing to go on with."""
-    from recbole_contrec.training import checkpoint
+    from recbole_contrec.storage import checkpoint
 
     if run.begun is None:
         return []

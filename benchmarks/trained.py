@@ -98,7 +98,7 @@ def train(given: argparse.Namespace, folder: Path) -> str:
         UserError: the one that was begun has other settings or data.
     """
     from recbole_contrec import UserError, run
-    from recbole_contrec.training import checkpoint
+    from recbole_contrec.storage import checkpoint
     from recbole_contrec.training.keeping import LAST
 
     name = f"{vars(given).get('name') or given.model}-seed{given.seed}"  # some scripts let a row have a name
@@ -128,8 +128,8 @@ def describe(loaded, turned: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         turned: settings that every number has its own of.
     """
     from recbole_contrec.quick_start import settings_of
+    from recbole_contrec.storage.stages import fingerprint
     from recbole_contrec.training.card import protocol_card
-    from recbole_contrec.training.stages import fingerprint
 
     card = protocol_card(loaded.config, loaded.data, loaded.trainer)
     weights = fingerprint(*(tensor.cpu().numpy() for tensor in loaded.model.state_dict().values()))

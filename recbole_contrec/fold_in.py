@@ -16,13 +16,13 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from recbole_contrec.data.text import joined, tfidf
-from recbole_contrec.data.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.item_vectors.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.quick_start import LoadedRun
 from recbole_contrec.recommendation import PADDING, as_interaction, seen_items
+from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.tokenizer import CollaborativeVectors, ItemFoldIn
 from recbole_contrec.training.identity import Identity
-from recbole_contrec.training.stages import run_stages
 
 PLACES = 10  # of a list, over which the exposure of new items is counted
 USERS = 1024  # of training, whose lists are looked at for that

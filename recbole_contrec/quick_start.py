@@ -26,13 +26,13 @@ from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml, show
-from recbole_contrec.training import checkpoint, folders
+from recbole_contrec.storage import checkpoint, folders
+from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.training.card import protocol_card
 from recbole_contrec.training.evaluation import RANKS
 from recbole_contrec.training.identity import Identity, load_weights
 from recbole_contrec.training.keeping import BEFORE, BEST, LAST, RESULT, default_name, last_checkpoint
 from recbole_contrec.training.results import log_result, outcome, write_json
-from recbole_contrec.training.stages import run_stages
 from recbole_contrec.training.start import LOG, TENSORBOARD, Started, cannot_be_built, check_optimizer, check_packages
 from recbole_contrec.training.trainer import trainer_class
 
@@ -230,7 +230,7 @@ def write_item_vectors(
     Raises:
         UserError: whatever the user can mend.
     """
-    from recbole_contrec.data.vectors import check_source, vector_stages  # slow imports, needed here only
+    from recbole_contrec.item_vectors.sources import check_source, vector_stages  # slow imports, needed here only
     from recbole_contrec.tokenizer import save_vectors
 
     given = _given(config_file_list, {**(config_dict or {}), **parse_arguments(arguments)})

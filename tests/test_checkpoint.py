@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 
 
 def test_round_trip_with_shared_and_strided_tensors(tmp_path):

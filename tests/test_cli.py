@@ -18,7 +18,7 @@ from conftest import TINY, TINY_CONTREC, changed, write_atomic_files
 from recbole_contrec.__main__ import main
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.registry import package_properties
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 
 COLUMNS = ["user_id", "rank", "item_id", "score", "title", "genre"]
 

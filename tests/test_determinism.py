@@ -11,8 +11,8 @@ from killing import DIED, Runner, counted
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import load_data_and_model, run
-from recbole_contrec.training import checkpoint, lock
-from recbole_contrec.training.stages import Stage, StageResult, run_stages
+from recbole_contrec.storage import checkpoint, lock
+from recbole_contrec.storage.stages import Stage, StageResult, run_stages
 
 SMALL = ("--epochs=3", "--train_batch_size=300", "--run_name=run")
 SMALL_SASREC = ("--hidden_size=16", "--inner_size=16", "--n_layers=1")

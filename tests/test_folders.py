@@ -10,7 +10,7 @@ import pytest
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room, clear_parts, part_of, write_whole
-from recbole_contrec.training import folders, lock
+from recbole_contrec.storage import folders, lock
 
 
 def everything_below(folder):
@@ -43,7 +43,7 @@ CLAIM = """
 import sys, time
 from pathlib import Path
 from recbole_contrec.errors import UserError
-from recbole_contrec.training import folders
+from recbole_contrec.storage import folders
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -14,7 +14,7 @@ from conftest import TINY, TINY_CONTREC, write_atomic_files
 from safetensors.torch import save_file
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 from recbole_contrec.training.identity import load_weights
 
 SEEDS = range(*map(int, os.environ.get("FUZZ_SEEDS", "0 30").split()))  # more of them: FUZZ_SEEDS="0 5000" pytest ...

@@ -14,7 +14,7 @@ from torch import nn
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder
 from recbole_contrec.backbone.probe import reads_branches
 from recbole_contrec.errors import UserError
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 from recbole_contrec.training.averaging import WeightAverage
 from recbole_contrec.training.window_trainer import parameter_groups
 

@@ -9,7 +9,7 @@ from test_pretrained import STORIES, Recommender
 
 from recbole_contrec.backbone import PretrainedDecoder, PretrainedT5
 from recbole_contrec.errors import UserError
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 
 PREFIX = "the interaction history shows that the user preference could be".split()
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
+from recbole_contrec.storage.record import ModelRecord, StateRecord, mismatch, parse
+from recbole_contrec.storage.stages import Stage, StageResult, run_stages
 from recbole_contrec.training.identity import Identity, load_weights, pack_model
-from recbole_contrec.training.record import ModelRecord, StateRecord, mismatch, parse
-from recbole_contrec.training.stages import Stage, StageResult, run_stages
 
 MODEL = {"format": 1, "model": "M", "dataset": "d", "epoch": 0, "settings": {}, "other": {}}
 

@@ -7,7 +7,7 @@ from test_self_improvement import NONE, known
 
 from recbole_contrec import load_data_and_model
 from recbole_contrec.model.base.self_improvement import Refined, SelfImprovement
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
 from recbole_contrec.training.window_trainer import WindowTrainer
 

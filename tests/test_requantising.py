@@ -9,7 +9,7 @@ from test_self_improvement import NONE, improving, item_at, known  # noqa: F401
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
 from recbole_contrec.model.base.self_improvement import PRIOR_STATES, Expected, states_before_items, whitened
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
 
 

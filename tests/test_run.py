@@ -17,7 +17,7 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.recommendation import recommend, whole_histories
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 
 
 @pytest.mark.parametrize("model", ["ContRec", "SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "BPR", "Pop"])

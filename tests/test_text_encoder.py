@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recbole_contrec import fold_in_texts, load_data_and_model, recommend
-from recbole_contrec.data import text_encoder
 from recbole_contrec.data.loading import load_data
-from recbole_contrec.data.text_encoder import TextEncoder
-from recbole_contrec.data.vectors import (
+from recbole_contrec.errors import UserError
+from recbole_contrec.item_vectors import text_encoder
+from recbole_contrec.item_vectors.sources import (
     check_source,
     principal_components,
     user_and_item_vectors,
     vector_stages,
 )
-from recbole_contrec.errors import UserError
+from recbole_contrec.item_vectors.text_encoder import TextEncoder
 
 STORIES = Path(__file__).parent / "data" / "stories260k"
 TEXTS = [

@@ -13,7 +13,7 @@ from recbole.data.interaction import Interaction
 from recbole_contrec import load_data_and_model, recommend
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.code_table import CodeTable
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 
 BACKBONES = ["causal", "t5"]
 LOWEST = torch.finfo(torch.double).min

@@ -10,8 +10,8 @@ import torch
 from recbole_contrec import write_item_vectors
 from recbole_contrec.__main__ import main
 from recbole_contrec.data.loading import load_data
-from recbole_contrec.data.vectors import text_vectors, user_and_item_vectors, vector_stages
 from recbole_contrec.errors import UserError
+from recbole_contrec.item_vectors.sources import text_vectors, user_and_item_vectors, vector_stages
 from recbole_contrec.tokenizer import load_vectors, save_vectors
 
 TEXTS = [

@@ -23,8 +23,8 @@ from recbole_contrec.model.base.generative import GenerativeRecommender, lengthe
 from recbole_contrec.model.base.language import changed, check_language_model, language_of, pretrained_model
 from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval
+from recbole_contrec.storage.stages import Stage, StageResult
 from recbole_contrec.tokenizer import SigmaVAE, WholeVector, health_report
-from recbole_contrec.training.stages import Stage, StageResult
 
 logger = logging.getLogger("recbole_contrec")
 warn_once = lru_cache(maxsize=None)(logger.warning)
@@ -196,7 +196,7 @@ class ContRec(GenerativeRecommender):
     # stages before training
 
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.training.stages`."""
+        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.storage.stages`."""
         vectors = {}
         yield from self.vector_stages(dataset, vectors)
         self._start_item_vectors(vectors["items"])

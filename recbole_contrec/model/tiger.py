@@ -14,12 +14,13 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, Layout, Prompt, T5Writer, length_groups
-from recbole_contrec.data.vectors import vector_stages
 from recbole_contrec.errors import UserError
+from recbole_contrec.item_vectors.sources import vector_stages
 from recbole_contrec.model.base.code_table import CodeTable
 from recbole_contrec.model.base.fitting import fitted
 from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
 from recbole_contrec.model.base.windowed import Targets, Windowed, repeat_rate
+from recbole_contrec.storage.stages import Stage, StageResult
 from recbole_contrec.tokenizer import (
     ResidualVQ,
     cluster_codes,
@@ -33,7 +34,6 @@ from recbole_contrec.tokenizer import (
     seen_rows,
     with_counter,
 )
-from recbole_contrec.training.stages import Stage, StageResult
 
 # Settings that a way to identifiers reads, beside those of all.
 _SETTINGS_OF = {
@@ -120,7 +120,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
     # stages before training
 
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then identifiers, then what describes the items; see :mod:`recbole_contrec.training.stages`."""
+        """Item vectors, then identifiers, then what describes the items; see :mod:`recbole_contrec.storage.stages`."""
         vectors = {}
         yield from vector_stages(self.config, dataset, vectors)
         self._describe(vectors["items"])

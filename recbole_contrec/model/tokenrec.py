@@ -30,6 +30,7 @@ from recbole_contrec.model.base.generative import GenerativeRecommender, room_fo
 from recbole_contrec.model.base.language import changed, check_language_model, pretrained_model
 from recbole_contrec.model.base.windowed import Targets, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
+from recbole_contrec.storage.stages import Stage, StageResult
 from recbole_contrec.tokenizer import (
     MaskedVQ,
     code_report,
@@ -39,7 +40,6 @@ from recbole_contrec.tokenizer import (
     encode_rows,
     seen_rows,
 )
-from recbole_contrec.training.stages import Stage, StageResult
 
 
 class TokenRecLoss(NamedTuple):
@@ -180,7 +180,7 @@ class TokenRec(GenerativeRecommender):
     # stages before training
 
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.training.stages`."""
+        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.storage.stages`."""
         yield from self._code_stages(dataset, {})
 
     def _code_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:

@@ -49,9 +49,9 @@ compat.apply()
 from recbole.config import Config as RecBoleConfig  # noqa: E402  (the repairs and the friendly error come first)
 from recbole.utils import InputType, ModelType, get_trainer  # noqa: E402
 
-from recbole_contrec.data.named_columns import ITEM_COLUMNS, check_named_columns, item_columns_asked_for  # noqa: E402
 from recbole_contrec.settings.checks import recbole_checks, refuse_untrainable  # noqa: E402
 from recbole_contrec.settings.devices import choose_device  # noqa: E402
+from recbole_contrec.settings.named_columns import ITEM_COLUMNS, check_named_columns, item_columns_asked_for  # noqa: E402
 from recbole_contrec.settings.parts import CHECKED, FORMS, check_form, check_parts, check_size  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
 from recbole_contrec.settings.readers import check_keys, lacks_negatives, unknown_setting  # noqa: E402

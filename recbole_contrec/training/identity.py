@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.training import checkpoint
-from recbole_contrec.training.stages import fingerprint
+from recbole_contrec.storage import checkpoint
+from recbole_contrec.storage.stages import fingerprint
 
 
 class Identity(NamedTuple):

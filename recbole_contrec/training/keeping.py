@@ -18,7 +18,8 @@ from recbole.utils import get_local_time, set_color
 from recbole_contrec.environment import device_name, package_versions
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, clear_parts
-from recbole_contrec.training import checkpoint, folders, lock
+from recbole_contrec.storage import checkpoint, folders, lock
+from recbole_contrec.storage.stages import FinishedStage
 from recbole_contrec.training.averaging import WeightAverage
 from recbole_contrec.training.evaluation import RANKS, FullRanking
 from recbole_contrec.training.identity import (
@@ -31,7 +32,6 @@ from recbole_contrec.training.identity import (
     pack_other,
 )
 from recbole_contrec.training.metrics import TrainingCollector, mend
-from recbole_contrec.training.stages import FinishedStage
 
 logger = logging.getLogger("recbole_contrec")
 

@@ -16,7 +16,7 @@ from recbole_contrec.files import check_file, check_folder
 from recbole_contrec.packages import imported_by, require
 from recbole_contrec.settings.registry import recbole_source
 from recbole_contrec.settings.schema import show
-from recbole_contrec.training import folders, lock
+from recbole_contrec.storage import folders, lock
 from recbole_contrec.training.keeping import default_name
 
 LOG, TENSORBOARD = Path("log"), Path("log_tensorboard")  # where RecBole puts them

@@ -17,10 +17,10 @@ from recbole.utils import dict2str, early_stopping, set_color
 
 from recbole_contrec.compat import quiet_recbole
 from recbole_contrec.settings.checks import refuse_untrainable
-from recbole_contrec.training import checkpoint, folders
+from recbole_contrec.storage import checkpoint, folders
+from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.training.identity import load_weights
 from recbole_contrec.training.keeping import CurvePoint, KeptRun
-from recbole_contrec.training.stages import run_stages
 
 logger = logging.getLogger("recbole_contrec")
 

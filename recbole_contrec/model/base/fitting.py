@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from recbole_contrec.storage.stages import Report, StageResult
 from recbole_contrec.tokenizer import fit_tokenizer, split_rows
-from recbole_contrec.training.stages import Report, StageResult
 
 
 def fitted(

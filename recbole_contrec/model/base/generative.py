@@ -12,13 +12,13 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import Layout, Prompt, length_groups, rows_at_once
-from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.errors import UserError
+from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.base.fitting import fitted
 from recbole_contrec.model.base.text_generation import HistoryEncoding, TextGeneration
 from recbole_contrec.model.base.windowed import Targets, Windowed
+from recbole_contrec.storage.stages import Report, Stage, StageResult
 from recbole_contrec.tokenizer import FoldIn
-from recbole_contrec.training.stages import Report, Stage, StageResult
 
 START_RMS = 0.02  # of a coordinate of an item vector that trains, before it does
 

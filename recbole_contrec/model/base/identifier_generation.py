@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import length_groups, rows_at_once
-from recbole_contrec.data.vectors import check_source, vector_stages
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
+from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.base.code_table import CODE_RMS, means_by_code, scaled
 from recbole_contrec.model.base.self_improvement import Refined, SelfImprovement, check_rounds
 from recbole_contrec.model.base.windowed import Targets
+from recbole_contrec.storage.stages import Stage
 from recbole_contrec.tokenizer import residual_kmeans
-from recbole_contrec.training.stages import Stage
 
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.training.record
-###############################
+recbole_contrec.storage.record
+##############################
 What the JSON record of a checkpoint holds, as types, and the check of a record from a file against them. A checkpoint
 may come from anywhere: whoever reads one relies on these types, and on nothing else that it says.
 """

@@ -1,6 +1,6 @@
 """
-recbole_contrec.data.vectors
-############################
+recbole_contrec.item_vectors.sources
+####################################
 Vectors of users and items: what the tokenizers turn into tokens. They come from training interactions and from texts of
 the items; no validation or test item of anybody has a say in them.
 """
@@ -16,10 +16,11 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
 from recbole_contrec.data.text import joined, tfidf
-from recbole_contrec.data.text_encoder import text_encoder_of
 from recbole_contrec.data.windows import WindowDataset
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.item_vectors.text_encoder import text_encoder_of
 from recbole_contrec.settings.schema import show
+from recbole_contrec.storage.stages import Report, Stage, StageResult
 from recbole_contrec.tokenizer import (
     CollaborativeVectors,
     history_means,
@@ -28,7 +29,6 @@ from recbole_contrec.tokenizer import (
     standardise,
     svd_vectors,
 )
-from recbole_contrec.training.stages import Report, Stage, StageResult
 
 METHODS = ("svd", "lightgcn", "text")
 SOURCES = ("item_vectors", "item_descriptions")  # settings that name methods or a file

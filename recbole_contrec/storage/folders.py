@@ -1,6 +1,6 @@
 """
-recbole_contrec.training.folders
-################################
+recbole_contrec.storage.folders
+###############################
 A folder for every run: made by it alone, whoever else starts in the same second, and gone again where nothing came of it.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_folder, clear_parts
-from recbole_contrec.training import lock
+from recbole_contrec.storage import lock
 
 LAST = "last.safetensors"  # what a run is resumed from
 STAGES = "stages"  # finished stages of all runs lie beside the runs under this name

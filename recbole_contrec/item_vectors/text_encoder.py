@@ -1,6 +1,6 @@
 """
-recbole_contrec.data.text_encoder
-#################################
+recbole_contrec.item_vectors.text_encoder
+#########################################
 Texts as vectors of a pretrained language model: the mean of its last hidden states over the tokens of a text, at unit
 length. Any model of transformers serves: an encoder (all-MiniLM-L6-v2), the encoder of a T5, a causal language model.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recbole_contrec.backbone.hub import find_model
 from recbole_contrec.errors import UserError
-from recbole_contrec.training.stages import Report
+from recbole_contrec.storage.stages import Report
 
 TOKENS_A_BATCH = 8192  # padding included
 CHARACTERS_A_CHUNK = 2**20  # tokenised at once: tokens of a long text take far more memory than its characters

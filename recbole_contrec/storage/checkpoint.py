@@ -1,6 +1,6 @@
 """
-recbole_contrec.training.checkpoint
-###################################
+recbole_contrec.storage.checkpoint
+##################################
 Checkpoints without pickled code: one safetensors file whose header carries a JSON record and a checksum of it all. It is
 written to a temporary name and renamed, so a killed run leaves the previous file whole.
 """
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import part_of, write_whole
-from recbole_contrec.training.record import parse
+from recbole_contrec.storage.record import parse
 
 RECORD = "recbole_contrec"  # the header entry that holds the JSON record
 CHECKSUM = "crc32"  # the last key of the record, which files of earlier versions lack

@@ -1,6 +1,6 @@
 """
-recbole_contrec.training.stages
-###############################
+recbole_contrec.storage.stages
+##############################
 What has to be finished before the recommender can be trained: item vectors, tokenizers. A finished stage is kept on
 disk under a hash of the data and of the settings it depends on, so the next run with the same ones skips it.
 """
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import clear_parts
 from recbole_contrec.interface import Report, Stage, StageResult
-from recbole_contrec.training import checkpoint
+from recbole_contrec.storage import checkpoint
 
 logger = logging.getLogger("recbole_contrec")
 

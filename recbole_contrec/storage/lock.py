@@ -1,6 +1,6 @@
 """
-recbole_contrec.training.lock
-#############################
+recbole_contrec.storage.lock
+############################
 One process a run: a folder that one is training in is not resumed by another.
 """
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.data.named_columns
-##################################
+recbole_contrec.settings.named_columns
+######################################
 Columns that settings name: filters, labels, features, aliases. Each must be loaded, and of a type that the setting reads.
 """
 
