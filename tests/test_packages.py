@@ -1,7 +1,6 @@
 """Packages that are not installed: one line that names them and what to install, before anything is trained."""
 
 import configparser
-from pathlib import Path
 
 import pytest
 
@@ -9,6 +8,7 @@ from recbole_contrec import packages
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.registry import find_model, properties_folders, recbole_source
 from recbole_contrec.training.start import check_packages
+from tests.helpers.files import ROOT
 
 
 class Settings(dict):
@@ -76,7 +76,7 @@ def test_a_list_for_parquet_is_refused_before_anything_is_ranked(without, capsys
 
 def test_every_extra_that_is_named_exists():
     config = configparser.ConfigParser()
-    config.read(Path(__file__).parents[1] / "setup.cfg")
+    config.read(ROOT / "setup.cfg")
     extras = config["options.extras_require"]
     for package, words in packages.INSTALL.items():
         if "[" in words:

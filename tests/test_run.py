@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY_CONTREC, changed, write_atomic_files
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.recommendation import recommend, whole_histories
 from recbole_contrec.storage import checkpoint
+from tests.helpers.files import write_atomic_files
+from tests.helpers.options import TINY_CONTREC, changed
 
 
 @pytest.mark.parametrize("model", ["ContRec", "SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "BPR", "Pop"])

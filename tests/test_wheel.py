@@ -11,9 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import TINY_CONTREC, write_atomic_files
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.files import ROOT, write_atomic_files
+from tests.helpers.options import TINY_CONTREC
+
 SOURCES = (
     "pyproject.toml",
     "setup.cfg",

@@ -33,10 +33,14 @@ class Key(NamedTuple):
     elsewhere: str = "said"
 
 
-_RUN, _DATA, _PLACE = "test_settings_of_runs.py::", "test_settings_of_data.py::", "test_choice_of_device.py::"
-_PARTS, _METRICS, _SPLITS = "test_parts.py::", "test_metrics_and_modes.py::", "test_splits.py::"
-_TABLE = "test_recbole_keys.py::test_what_is_refused_stops_a_run"
-_SAID = "test_recbole_keys.py::test_what_nothing_reads_is_told_of"
+_RUN, _DATA, _PLACE = (
+    "settings/test_settings_of_runs.py::",
+    "data/test_settings_of_data.py::",
+    "settings/test_choice_of_device.py::",
+)
+_PARTS, _METRICS, _SPLITS = "settings/test_parts.py::", "training/test_metrics_and_modes.py::", "data/test_splits.py::"
+_TABLE = "settings/test_recbole_keys.py::test_what_is_refused_stops_a_run"
+_SAID = "settings/test_recbole_keys.py::test_what_nothing_reads_is_told_of"
 _PICKLED = (
     "data sets and loaders are not kept as pickled files, which can run code when they are read; what is slow to make "
     "is kept under checkpoint_dir/stages"
@@ -102,7 +106,7 @@ TABLE: tuple[Key, ...] = (
     ),
     Key("config_file", REFUSED, "the name is config_files", _TABLE),
     *(
-        Key(key, HONOURED, "as on the command line", "test_config.py::test_priority")
+        Key(key, HONOURED, "as on the command line", "settings/test_config.py::test_priority")
         for key in ("model", "dataset", "config_files")
     ),
     *(

@@ -1,0 +1,321 @@
+"""The benchmark's arithmetic on known numbers, and one small comparison from runs to tables and pictures."""
+
+import json
+import math
+from dataclasses import replace
+
+import asked
+import compare as compare_script
+import numpy as np
+import pytest
+import runs
+import significance
+import tables
+
+from recbole_contrec.errors import UserError
+from tests.helpers.options import TINY_CONTREC
+
+# significance
+
+
+def test_ndcg_of_one_target():
+    found = significance.ndcg(np.array([1, 2, 10, 11, 9]), np.array([0, 0, 0, 0, 4]))
+    np.testing.assert_allclose(found, [1, 1 / math.log2(3), 1 / math.log2(11), 0, 0])
+
+
+def test_users_are_matched_by_name_and_seeds_averaged():
+    first = {"user": np.array(["b", "a"]), "rank": np.array([1, 50]), "ties": np.zeros(2)}
+    second = {"user": np.array(["a", "b"]), "rank": np.array([1, 50]), "ties": np.zeros(2)}
+    np.testing.assert_allclose(significance.mean_over_seeds([first, second], np.array(["a", "b"])), [0.5, 0.5])
+    np.testing.assert_allclose(significance.mean_over_seeds([first], np.array(["a", "b"])), [0, 1])
+    with pytest.raises(ValueError, match="different users"):
+        significance.mean_over_seeds([first], np.array(["a", "c"]))
+
+
+def test_a_difference_is_found_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    baseline = rng.random(2000)
+    better = significance.compare(baseline + 0.05 + 0.1 * rng.standard_normal(2000), baseline)
+    assert better.low < 0.05 < better.high and better.low > 0.04 and better.p_value < 1e-6
+    same = significance.compare(baseline + 0.1 * rng.standard_normal(2000), baseline)
+    assert same.low < 0 < same.high and same.p_value > 0.01
+    assert significance.compare(baseline, baseline) == (0, 0, 0, 1)
+
+
+def test_holm_multiplies_the_smallest_most_and_stays_in_order():
+    assert significance.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert significance.holm([0.9, 0.6]) == [1.0, 1.0]
+
+
+# tables
+
+
+def write_result(folder, name, seed, ranks, model="ContRec", score=0.1, masked=False, **card):
+    """A result as a run leaves it."""
+    metrics = {metric: 0.01 * seed + score for metric in tables.METRICS}
+    content = {
+        "best_valid_score": score,
+        "best_epoch": 1,
+        "epochs": 3,
+        "test_result": metrics,
+        "test_result_seen_masked": metrics,
+        "curve": [
+            {"epoch": epoch, "seconds": 1.0, "core_seconds": 10.0 * (epoch + 1), "score": score * (epoch + 1) / 2}
+            for epoch in range(3)
+        ],
+        "seconds": {"training": 111.0},
+        "stages": {"item vectors": {"seconds": 2.0}},
+        "card": {
+            **dict.fromkeys(tables.SHARED),
+            "model": model,
+            "dataset": "tiny",
+            "max_history": 50,
+            "seed": seed,
+            "seen_items_masked": masked,
+            "test_users_per_second": 1234.5,
+            "peak_memory_mib": 700,
+            "parameters": 9999,
+            "device": "cpu, 1 threads",
+            "commit": "abc",
+            "valid_metric": "NDCG@10",
+            **card,
+        },
+    }
+    path = folder / name / f"seed{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    np.savez(path.with_suffix(".npz"), user=np.array(list("abcdef")), rank=np.asarray(ranks), ties=np.zeros(6, int))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed in (1, 2):
+        write_result(tmp_path, "ContRec", seed, [1, 1, 2, 1, 3, 1], score=0.2)
+        write_result(tmp_path, "SASRec", seed, [9, 2, 20, 2, 5, 1], model="SASRec", score=0.1)
+    write_result(tmp_path, "BPR", 1, [30] * 6, model="BPR", score=0.3, masked=True)
+    return tmp_path
+
+
+def test_rows_are_ordered_by_validation_and_their_means_are_right(folder):
+    table = tables.rows(folder, ["ContRec", "SASRec"])
+    assert [row.name for row in table] == ["ContRec", "SASRec"]
+    assert [row.name for row in tables.rows(folder)][0] == "BPR"
+    line = tables.accuracy_table(table).splitlines()[2]
+    assert line.startswith("| ContRec | 2 | 50 | .2000 | **.2150** ± .0071 | .2150 ± .0071 |")
+    costs = tables.cost_table(table).splitlines()
+    assert "core-s to SASRec's best, .1000" in costs[0]
+    assert costs[2].startswith(
+        "| ContRec | 10.0 | 22.0 | 12.0 | 3 | 111 | 1,234 | 700 | 9,999 |"
+    )  # .1 in its first epoch
+    assert costs[3].startswith("| SASRec | 10.0 | 22.0 | 22.0 |")
+    assert "to SASRec's best" not in tables.cost_table(table[:1])
+
+
+def test_seconds_of_two_devices_have_no_mean(folder):
+    write_result(folder, "ContRec", 3, [1] * 6, score=0.2, device="NVIDIA H100")
+    row = tables.rows(folder, ["ContRec"])[0]
+    row.results[2].content["curve"][-1]["core_seconds"] = 9999
+    line = tables.cost_table([row]).splitlines()[2]
+    assert (
+        line.startswith("| ContRec | 10.0 | ") and "| cpu, 1 threads (2 of 3 runs) |" in line and len(row.results) == 3
+    )
+    assert tables.overview_table({"tiny": [row]}).splitlines()[2].endswith("| 0.4 |")
+
+
+def test_another_card_is_marked_and_never_the_baseline(folder):
+    table = tables.rows(folder)[::-1]
+    assert table[-1].name == "BPR" and tables.mismatches(table) == {"BPR": ["seen_items_masked"]}
+    assert "BPR †" in tables.accuracy_table(table) and "another seen_items_masked" in tables.accuracy_table(table)
+    assert tables.best_baseline(table).name == "SASRec"
+
+
+def test_shortened_histories_are_marked(folder):
+    write_result(folder, "TokenRec", 1, [1] * 6, score=0.05, first_interactions_only=100)
+    odd = tables.mismatches(tables.rows(folder, ["ContRec", "TokenRec"]))
+    assert odd == {"TokenRec": ["first_interactions_only"]}
+
+
+def test_the_paired_test_is_against_the_best_baseline(folder):
+    text = tables.test_table(tables.rows(folder, ["ContRec", "SASRec"]))
+    contrec = significance.ndcg(np.array([1, 1, 2, 1, 3, 1]), 0).mean()
+    sasrec = significance.ndcg(np.array([9, 2, 20, 2, 5, 1]), 0).mean()
+    assert "against SASRec" in text and f"| ContRec | {contrec - sasrec:+.4f} |" in text
+    assert f"{contrec / sasrec - 1:+.1%}" in text
+
+
+def test_controls_and_recbole_s_own_models_are_told_apart(folder):
+    write_result(folder, "SASRecAll", 1, [2] * 6, model="SASRecAll", score=0.15)
+    table = tables.rows(folder, ["ContRec", "SASRec", "SASRecAll"])
+    assert tables.best_baseline(table).name == "SASRecAll"
+    assert tables.best_baseline(table, tables.is_recbole).name == "SASRec"
+    report = tables.report(folder, ["ContRec", "SASRec", "SASRecAll"])
+    assert "against SASRecAll |" in report and "against SASRec |" in report
+    assert tables.report(folder, ["ContRec", "SASRec"]).count("against SASRec |") == 1
+
+
+def test_seconds_until_a_score_is_reached(folder):
+    content = tables.rows(folder, ["ContRec"])[0].results[0].content
+    assert tables.seconds_to_reach(content, 0.15) == 2 + 20 and tables.seconds_to_reach(content, 0.5) is None
+    assert tables.seconds_to_best(content) == 22
+
+
+def test_an_epoch_without_a_validation_is_an_epoch():
+    assert (
+        tables.epoch_seconds({"curve": [{"epoch": 4, "core_seconds": 50.0}, {"epoch": 9, "core_seconds": 120.0}]}) == 12
+    )
+
+
+def test_health_of_codes_is_the_worst_of_seeds_and_codebooks(tmp_path):
+    report = {
+        "rows": 5,
+        "codes": 4,
+        "codes_in_use": [1.0, 0.75],
+        "perplexity": [0.8, 0.7],
+        "collisions": 0.5,
+        "collisions_left": 0.0,
+        "unexplained_held_out": 0.4,
+        "neighbour_overlap": 0.6,
+    }
+    worse = {**report, "codes_in_use": [0.5, 1.0], "perplexity": [0.9, 0.625], "unexplained_held_out": 0.6}
+    other, ranks = {**worse, "rows": 6}, np.ones(6)
+    for name, of_seeds in (
+        ("TokenRec", (report, worse)),
+        ("TokenRec-beam", (worse, report)),
+        ("wide", (other, other)),
+        ("ContRec", ({}, {})),
+    ):
+        for seed, found in enumerate(of_seeds):
+            write_result(
+                tmp_path,
+                name,
+                seed,
+                ranks,
+                model="TokenRec",
+                score={"TokenRec": 0.3, "TokenRec-beam": 0.2}.get(name, 0.1),
+            )
+            path = tmp_path / name / f"seed{seed}.json"
+            content = json.loads(path.read_text())
+            content["stages"]["item tokenizer"] = {"seconds": 1.0, "report": found}
+            path.write_text(json.dumps(content))
+    lines = tables.codes_table(tables.rows(tmp_path)).splitlines()[2:]
+    assert [
+        line.split(" | ") for line in lines
+    ] == [  # TokenRec-beam has the tokenizers of TokenRec, ContRec has no codes
+        ["| TokenRec", "items", "2", "5", "2 of 4", ".5000", ".6250", "50.0%", "0.0%", ".5000", ".6000 |"],
+        ["| wide", "items", "2", "6", "2 of 4", ".5000", ".6250", "50.0%", "0.0%", ".6000", ".6000 |"],
+    ]
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(ValueError, match="no finished run"):
+        tables.report(tmp_path)
+
+
+# runs
+
+
+def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
+    def compare(*arguments):
+        return compare_script.main(
+            ["--dataset=tiny", f"--data_path={tiny}", "--output=results", "--seeds=1", *arguments]
+        )
+
+    settings = [argument for argument in TINY_CONTREC if "show_progress" not in argument]
+    assert compare("--models", "ContRec", *settings) == 0
+    folder = workplace / "results" / "tiny"
+    stored = json.loads((folder / "ContRec" / "seed2020.json").read_text())
+    assert len(stored["curve"]) == stored["epochs"] == 2 and stored["test_result_seen_masked"]["ndcg@10"] >= 0
+    assert str(workplace) not in json.dumps(stored) and not list(folder.glob("*/*.work"))
+    with np.load(folder / "ContRec" / "seed2020.npz") as ranks:
+        mean = significance.ndcg(ranks["rank"], ranks["ties"]).mean()
+    assert mean == pytest.approx(stored["test_result"]["ndcg@10"], abs=1e-4)
+    assert (folder / "README.md").read_text().endswith(tables.report(folder))
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("training.png", "evaluation.png"))
+    assert "ContRec" in capsys.readouterr().out
+
+    def fails(*_, **__):
+        raise AssertionError("a finished run was repeated")
+
+    monkeypatch.setattr(runs.subprocess, "Popen", fails)
+    assert compare("--models", "ContRec", *settings) == 0
+    assert compare("--models", "Pop", "--tables-only") == 0
+    capsys.readouterr()
+    others = [*(argument for argument in settings if "dropout" not in argument), "--dropout=0.25"]
+    assert compare("--models", "ContRec", *others) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.count("\n") == 1
+        and "seed2020.json was run with dropout=0.3, not 0.25. Choose" in error
+        and "--again" in error
+    )
+    (tiny / "tiny" / "tiny.inter").write_text((tiny / "tiny" / "tiny.inter").read_text().replace("\ti7\t", "\ti8\t", 1))
+    assert (
+        compare("--models", "ContRec", *settings) == 2 and "was run with another tiny.inter" in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        compare("--models", "Pop", "ContRec", "--name=both")
+    with pytest.raises(SystemExit, match="2"):
+        compare("--models", "Pop", "--topk=[5,10]")
+    assert "--topk=[5,10]: the tables show Hit, NDCG and MRR at 5, 10 and 20" in capsys.readouterr().err
+
+
+def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys, monkeypatch):
+    """Four epochs, of which the first two were run before; then a model with a setting nobody knows."""
+    from recbole_contrec.quick_start import run
+    from recbole_contrec.training.trainer import RunTrainer
+
+    one = runs.Run(
+        "ContRec",
+        "tiny",
+        2020,
+        workplace / "results",
+        settings=tuple(
+            argument
+            for argument in (*TINY_CONTREC, "--epochs=4")
+            if "show_progress" not in argument and argument != "--epochs=2"
+        ),
+    )
+    save_last = RunTrainer._save_last
+
+    def save_and_die(self, epoch, train_data):
+        save_last(self, epoch, train_data)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunTrainer, "_save_last", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run("ContRec", "tiny", arguments=[*one.arguments(str(tiny)), f"--checkpoint_dir={one.work / 'saved'}"])
+    (five,) = [replace(one, settings=(*one.settings[:-1], "--epochs=5"))]
+    with pytest.raises(UserError, match=r"seed2020.work was run with epochs=4, not 5. .*--again"):
+        asked.missing([five], str(tiny))
+    assert asked.missing([one], str(tiny)) == [one]
+    epochs = []
+    runs.execute(one, str(tiny), lambda epoch, score: epochs.append(epoch))
+    assert epochs == [2, 3] and json.loads(one.result.read_text())["epochs"] == 4
+    assert (
+        compare_script.main(
+            [
+                "--models",
+                "ContRec",
+                "--dataset=tiny",
+                f"--data_path={tiny}",
+                "--output=other",
+                "--seeds=1",
+                "--dropuot=0.1",
+            ]
+        )
+        == 2
+    )
+    assert "unknown setting dropuot" in capsys.readouterr().err
+    assert not list((workplace / "other").rglob("*"))
+
+
+def test_tables_of_nothing_say_so(tmp_path, capsys):
+    assert compare_script.main(["--dataset=nosuch", "--tables-only", f"--output={tmp_path}"]) == 1
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_settings_without_a_value_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        compare_script.main(["--dataset=tiny", "--epochs", "3"])
+    assert "settings are --key=value" in capsys.readouterr().err

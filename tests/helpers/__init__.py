@@ -1,0 +1,1 @@
+"""What several tests share, beside the fixtures of ``conftest.py``."""
