@@ -51,11 +51,11 @@ TOP = 10  # items of a list
 SETTINGS = {
     "MAX_ITEM_LIST_LENGTH": 50,
     "prompt_text": "words",
-    "item_text_length": 8,
+    "item_text_max_tokens": 8,
     "lora_rank": 16,
     "lora_alpha": 32.0,
     "answer_weight": 0.1,
-    "answer_length": 16,
+    "answer_max_tokens": 16,
     "train_batch_size": 256,
     "show_progress": False,
 }

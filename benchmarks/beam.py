@@ -104,8 +104,8 @@ def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, A
         "batch_size": config["eval_batch_size"],
         "history": config["MAX_ITEM_LIST_LENGTH"],
         "items": runs[BEAM].model.n_items - 1,
-        "item_tokens": config["item_tokens"],
-        "codes": runs[BEAM].model.item_tokenizer.codes,
+        "num_codebooks": config["num_codebooks"],
+        "codebook_size": runs[BEAM].model.item_tokenizer.codebook_size,
         "beam_size": config["beam_size"],
         "rows": rows,
     }
@@ -195,7 +195,7 @@ def report(record: dict[str, Any]) -> str:
     threads = record["machine"]["threads"]
     lines.append(
         f"\n{record['dataset']}: {record['users']:,} users, batches of {record['batch_size']}, L = "
-        f"{record['history']}, {record['items']:,} items of {record['item_tokens']} codes of {record['codes']}, "
+        f"{record['history']}, {record['items']:,} items of {record['num_codebooks']} codes of {record['codebook_size']}, "
         f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
         f"of {len(record['rows'][0]['seconds'])} rounds, commit {record['machine']['commit']}."
     )

@@ -23,7 +23,7 @@ class GenerateScheme:
 
     def __init__(self, model, width: int):
         self.model, self.width = model, width
-        own, n_codes = model.backbone.transformer.config, model.item_tokenizer.codes
+        own, n_codes = model.backbone.transformer.config, model.item_tokenizer.codebook_size
         self.n_tokens, self.n_codes = len(model.code_heads), n_codes
         self.network = GPT2LMHeadModel(
             GPT2Config(

@@ -4,7 +4,7 @@ benchmarks.dial
 The speed-accuracy dial of a trained diffusion head: steps, samples, guidance and sampling noise need no new training.
 
     python benchmarks/dial.py --checkpoint=saved/RUN
-    python benchmarks/dial.py --dataset=ml-100k --noisy_skip=True --condition_dropout=0.1 --guidance 0 1 --sampling_noise 0 1
+    python benchmarks/dial.py --dataset=ml-100k --noisy_skip=True --condition_dropout=0.1 --guidance 0 1 --ddim_eta 0 1
 
 Without ``--checkpoint`` a model is trained first, with further ``--key=value`` settings, and kept in
 ``OUTPUT/DATASET-dial/saved``; with it such settings change how the model is evaluated. Every combination is measured on
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from trained import describe, earlier, measure_and_report, parse, parser, trained_model
 
 RECORD = "dial.json"
-DIAL = ("diffusion_steps", "diffusion_samples", "guidance", "sampling_noise")  # settings; every point has its own
+DIAL = ("sampling_steps", "num_samples", "guidance", "ddim_eta")  # settings; every point has its own
 
 
 class Point(NamedTuple):
@@ -36,10 +36,10 @@ class Point(NamedTuple):
     steps: int
     samples: int
     guidance: float
-    sampling_noise: float  # eta
+    ddim_eta: float  # eta
 
     def __str__(self):
-        return f"{self.steps} steps, {self.samples} samples, w {self.guidance:g}, eta {self.sampling_noise:g}"
+        return f"{self.steps} steps, {self.samples} samples, w {self.guidance:g}, eta {self.ddim_eta:g}"
 
 
 class Selection(NamedTuple):
@@ -94,7 +94,7 @@ def select(given: argparse.Namespace, levels: int, guided: bool) -> Selection:
         for weight in given.guidance
         if weight not in guidance
     ]
-    combinations = product(guidance, given.sampling_noise, given.samples, steps)
+    combinations = product(guidance, given.ddim_eta, given.samples, steps)
     points = [Point(step, samples, weight, noise if step > 1 else 0.0) for weight, noise, samples, step in combinations]
     return Selection(list(dict.fromkeys(points)), left_out)
 
@@ -146,8 +146,8 @@ def measure(loaded, point: Point, limit: float) -> dict[str, Any]:
 
 def turn(loaded, point: Point) -> None:
     """Set a trained model to a point: it reads these from its configuration whenever it generates."""
-    loaded.config["diffusion_steps"], loaded.config["diffusion_samples"] = point.steps, point.samples
-    loaded.config["guidance"], loaded.config["sampling_noise"] = point.guidance, point.sampling_noise
+    loaded.config["sampling_steps"], loaded.config["num_samples"] = point.steps, point.samples
+    loaded.config["guidance"], loaded.config["ddim_eta"] = point.guidance, point.ddim_eta
 
 
 def estimate_seconds(loaded) -> float:
@@ -175,7 +175,7 @@ def _parse(arguments):
     add("--samples", nargs="+", type=partial(number, int, 1, None), default=[1, 4, 16, 64], help="of a preference")
     add("--guidance", nargs="+", type=partial(number, float, 0, None), default=[0.0, 1.0, 2.0], help="weights w")
     add(
-        "--sampling_noise",
+        "--ddim_eta",
         nargs="+",
         type=partial(number, float, 0, 1),
         default=[0.0, 1.0],

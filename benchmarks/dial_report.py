@@ -11,7 +11,7 @@ from markdown import four, head, line
 from plots import number_log_axis
 from trained import circumstances
 
-ORDER = ("guidance", "sampling_noise", "samples", "steps")
+ORDER = ("guidance", "ddim_eta", "samples", "steps")
 
 
 def report(content: dict[str, Any]) -> str:
@@ -71,7 +71,7 @@ def pivot(records: list[dict]) -> str:
     """NDCG@10 on validation: a line a guidance, sampling noise and number of samples, a column a number of steps. One step
     stands in the lines of every sampling noise."""
     measured = [record for record in records if "valid" in record]
-    steps, noises = (sorted({record[key] for record in measured}) for key in ("steps", "sampling_noise"))
+    steps, noises = (sorted({record[key] for record in measured}) for key in ("steps", "ddim_eta"))
     cells = {tuple(record[key] for key in ORDER): four(record["valid"]["ndcg@10"]) for record in measured}
     lines = head("guidance", "sampling noise", "samples", *(f"{step} step{'s' * (step > 1)}" for step in steps))
     for guidance in sorted({record["guidance"] for record in measured}):
@@ -105,7 +105,7 @@ def draw(content: dict[str, Any], path: Path) -> Path:
     records = [record for record in content["points"] if "valid" in record]
     guidance = sorted({record["guidance"] for record in records}) or [0.0]
     # One step is recorded under noise 0 alone, but belongs to every panel.
-    noises = sorted({record["sampling_noise"] for record in records if record["steps"] > 1}) or [0.0]
+    noises = sorted({record["ddim_eta"] for record in records if record["steps"] > 1}) or [0.0]
     size = 1 + 5 * len(noises), 0.5 + 3.8 * len(guidance)
     figure, panels = pyplot.subplots(
         len(guidance), len(noises), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
@@ -115,7 +115,7 @@ def draw(content: dict[str, Any], path: Path) -> Path:
             shown = [
                 record
                 for record in records
-                if record["guidance"] == weight and (record["sampling_noise"] == noise or record["steps"] == 1)
+                if record["guidance"] == weight and (record["ddim_eta"] == noise or record["steps"] == 1)
             ]
             _draw_panel(axes, shown, sorted({record["samples"] for record in records}))
             axes.set_title(f"guidance {weight:g}, sampling noise {noise:g}", fontsize=9)

@@ -4,7 +4,7 @@ benchmarks.refine
 What it is worth that a model improves its own identifiers: with it, without it, and with controls, by initial tokenizer.
 
     python benchmarks/refine.py --dataset=ml-100k --seeds 3
-    python benchmarks/refine.py --dataset=ml-100k --identifiers rqvae clusters --epochs=30 --refine_every=5
+    python benchmarks/refine.py --dataset=ml-100k --semantic_ids rqvae clusters --epochs=30 --refine_every=5
 
 For each way to initial identifiers and each seed, five runs of the same number of epochs, none of which stops early: ``TIGER``
 keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; ``written`` is
@@ -91,13 +91,13 @@ def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
                 for key, value in {
                     **PATIENT,
                     **known(further, kind, reads_texts),
-                    "identifiers": identifiers,
+                    "semantic_ids": identifiers,
                     **kind.settings,
                 }.items()
             ),
         )
         for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
-        for identifiers in given.identifiers
+        for identifiers in given.semantic_ids
         for kind in KINDS
         if kind.name in given.kinds
     ]
@@ -126,7 +126,7 @@ def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, 
 def _parse(arguments):
     parser = common_parser(__doc__)
     parser.add_argument(
-        "--identifiers",
+        "--semantic_ids",
         nargs="+",
         choices=IDENTIFIERS,
         default=["rqvae", "clusters"],

@@ -60,8 +60,8 @@ class ReleasedScheme:
         self.head = DiffusionHead(
             d=items.shape[1],
             condition_size=width,
-            width=config["head_width"],
-            depth=config["head_depth"],
+            width=config["denoiser_width"],
+            depth=config["denoiser_depth"],
             schedule="exp",
             levels=STEPS,
             guidance=GUIDANCE,

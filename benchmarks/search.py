@@ -108,7 +108,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure_users(options: argparse.Namespace) -> dict[str, Any]:
     """Users of the test set ranked a second, and what each part of the work has of time and operations."""
-    config = _configure(options, {"identifiers": options.identifiers})
+    config = _configure(options, {"semantic_ids": options.semantic_ids})
     loaded = assemble(config, load_data(config))
     loaded.trainer._begin(loaded.data.train, False)
     model, batches = loaded.model.eval(), [batch[0] for batch in loaded.data.test][: options.batches]
@@ -127,7 +127,7 @@ def measure_users(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": config["eval_batch_size"],
         "history": config["MAX_ITEM_LIST_LENGTH"],
         "mean_history": float(lengths.mean()),
-        "identifiers": options.identifiers,
+        "semantic_ids": options.semantic_ids,
         "beam_size": config["beam_size"],
         **_about_trie(model.trie),
         "users_a_second": users / time.seconds,
@@ -225,7 +225,7 @@ def catalogue_point(options: argparse.Namespace, n_items: int) -> dict[str, Any]
     spent = by_part(work["model_excluded"], process_time)
     return {
         "items": n_items,
-        "codes": n_codes,
+        "codebook_size": n_codes,
         **_about_trie(trie),
         "building": building._asdict(),
         **times,
@@ -246,7 +246,9 @@ def _untrained(options, codes, n_codes):
     """A model with random weights and given identifiers, and a batch of users with full histories."""
     torch.manual_seed(options.seed)
     n_items, length = len(codes) - 1, options.history
-    config = _configure(options, {"codes": n_codes, "item_tokens": codes.shape[1] - 1, "MAX_ITEM_LIST_LENGTH": length})
+    config = _configure(
+        options, {"codebook_size": n_codes, "num_codebooks": codes.shape[1] - 1, "MAX_ITEM_LIST_LENGTH": length}
+    )
     histories = random_histories(options.users, n_items, length, length, options.seed)
     dataset = SyntheticDataset(config, histories, n_items)
     model = config.model_class(config, dataset).eval()
@@ -300,7 +302,7 @@ def _parse(arguments):
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (both)")
     add("--dataset", default="ml-100k", help="whose test users are ranked (ml-100k)")
     add("--data_path", type=Path, help="folder of data sets that RecBole does not ship")
-    add("--identifiers", default="rkmeans", help="how the items of the data set get theirs (rkmeans)")
+    add("--semantic_ids", default="rkmeans", help="how the items of the data set get theirs (rkmeans)")
     add("--batches", type=_positive, help="of the test set, at most (all)")
     add("--catalogues", nargs="+", type=_positive, default=[10**3, 10**4, 10**5, 10**6], help="items, catalogue")
     add("--users", type=_positive, default=128, help="searched for at once, catalogue (128)")

@@ -46,7 +46,7 @@ def _users(content):
             "",
             f"{content['dataset']}: {content['users']:,} users, {content['users_a_second']:,.0f} a second, "
             f"{content['users_a_core_second']:,.0f} a core-second; batches of {content['batch_size']}, L = {content['history']} "
-            f"({content['mean_history']:.0f} on average), {content['items']:,} items, identifiers by {content['identifiers']}, "
+            f"({content['mean_history']:.0f} on average), {content['items']:,} items, identifiers by {content['semantic_ids']}, "
             f"children of a node at most {_widest(content)}, beam {content['beam_size']}.",
         ]
     )
@@ -72,7 +72,7 @@ def _catalogue(content):
         lines.append(
             line(
                 f"{row['items']:,}",
-                row["codes"],
+                row["codebook_size"],
                 _widest(row),
                 _figure(row["building"]["core_seconds"]),
                 _figure(row["trie_bytes"] / MIB),

@@ -263,7 +263,7 @@ def codes_table(table: list[Row]) -> str:
                     stage.removesuffix(" tokenizer") + "s",
                     len(reports),
                     first["rows"],
-                    f"{len(first['perplexity'])} of {first['codes']}",
+                    f"{len(first['perplexity'])} of {first['codebook_size']}",
                     *(four(min(map(min, of_all[key]))) for key in ("codes_in_use", "perplexity")),
                     *(f"{max(of_all[key]):.1%}" for key in ("collisions", "collisions_left")),
                     *(four(mean(of_all[key])) for key in ("unexplained_held_out", "neighbour_overlap")),

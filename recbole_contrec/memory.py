@@ -55,7 +55,7 @@ def check_sizes(config, dataset) -> None:
     else:
         width = 8 * (config["MAX_ITEM_LIST_LENGTH"] if sequential else 1)
     targets = min(config["train_batch_size"], interactions)
-    if sequential and config["loss_type"] == "CE" and not config["ranking_negatives"] and not config["identifiers"]:
+    if sequential and config["loss_type"] == "CE" and not config["ranking_negatives"] and not config["semantic_ids"]:
         _refuse_beyond(
             2 * 4 * targets * items,
             f"train_batch_size={config['train_batch_size']}: scores of "

@@ -18,13 +18,14 @@ from recbole.utils import get_trainer, init_seed
 
 from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
-from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room
 from recbole_contrec.memory import fits_in_memory
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
+from recbole_contrec.settings.renamed import unknown_setting
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml, show
 from recbole_contrec.storage import checkpoint, folders
 from recbole_contrec.storage.stages import run_stages
@@ -279,7 +280,7 @@ def fetch_missing_data(
     settings = {**general_settings(folders)[0], **find_model(model, folders).settings}
     for key, value in given.items():
         if key not in settings:
-            raise UserError(f"unknown setting {key}{did_you_mean(key, settings)}")
+            raise UserError(unknown_setting(key, settings))
         settings[key].accepts(str(value)) or settings[key].check(value)
     logger.info("%s is not in %s: fetching it", dataset, data_path)
     try:

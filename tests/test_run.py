@@ -628,7 +628,7 @@ def test_learning_rate_rises_and_falls_over_the_run(assembled):
 
 
 def test_the_average_is_what_is_validated_and_kept(run_tiny, workplace):
-    run_tiny("ContRec", "--epochs=1", "--average_decay=0.9", "--run_name=run")
+    run_tiny("ContRec", "--epochs=1", "--ema_decay=0.9", "--run_name=run")
     last, best = (checkpoint.load(workplace / "saved" / "run" / f"{name}.safetensors") for name in ("last", "best"))
     average = last.part("average")
     for name, tensor in average.items():

@@ -2,7 +2,7 @@
 recbole_contrec.backbone
 ########################
 The language model that reads tokens: :class:`~recbole_contrec.backbone.prompt.Prompt` decides which
-vector stands where, :class:`~recbole_contrec.backbone.wording.Wordings` says the instruction in several ways,
+vector stands where, :class:`~recbole_contrec.backbone.instructions.Instructions` holds the instructions in words,
 :class:`~recbole_contrec.backbone.decoder.CausalDecoder`,
 :class:`~recbole_contrec.backbone.pretrained.PretrainedDecoder`,
 :class:`~recbole_contrec.backbone.encoder_decoder.EncoderDecoder` or
@@ -16,13 +16,13 @@ from recbole_contrec.backbone.answers import Answers, Branches, Generated
 from recbole_contrec.backbone.decoder import CausalDecoder, KeyValueCache
 from recbole_contrec.backbone.encoder_decoder import EncoderDecoder
 from recbole_contrec.backbone.grouping import length_groups, rows_at_once
+from recbole_contrec.backbone.instructions import Instructions, VocabularyInstructions, words_of
 from recbole_contrec.backbone.pretrained import PretrainedDecoder
 from recbole_contrec.backbone.pretrained_model import PretrainedModel
 from recbole_contrec.backbone.pretrained_t5 import PretrainedT5
 from recbole_contrec.backbone.prompt import Layout, Prompt, Words
 from recbole_contrec.backbone.t5_writer import T5Writer
 from recbole_contrec.backbone.vocabulary import Encoded, Vocabulary
-from recbole_contrec.backbone.wording import VocabularyWordings, Wordings, words_of
 
 __all__ = [
     "Answers",
@@ -39,8 +39,8 @@ __all__ = [
     "Prompt",
     "T5Writer",
     "Vocabulary",
-    "VocabularyWordings",
-    "Wordings",
+    "VocabularyInstructions",
+    "Instructions",
     "Words",
     "length_groups",
     "rows_at_once",

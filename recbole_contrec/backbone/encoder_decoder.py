@@ -23,7 +23,7 @@ class EncoderDecoder(nn.Module):
         hidden_size: width of inputs and states (D).
         n_layers: number of blocks of the encoder, and of the decoder.
         n_heads: attention heads; must divide ``hidden_size``.
-        answer_length: vectors that the decoder reads (P).
+        decoder_query_tokens: vectors that the decoder reads (P).
         dropout: on inputs, attention and the output of each sub-layer.
         intermediate_size: width of the feed-forward layers; 4 D if not given.
 
@@ -38,14 +38,14 @@ class EncoderDecoder(nn.Module):
         hidden_size: int,
         n_layers: int,
         n_heads: int,
-        answer_length: int,
+        decoder_query_tokens: int,
         dropout: float = 0.0,
         intermediate_size: int | None = None,
     ):
         super().__init__()
         self.transformer = compact_t5(hidden_size, n_layers, n_heads, dropout, intermediate_size)
-        self.answer_length = answer_length
-        self.answer = nn.Parameter(0.2 * torch.randn(answer_length, hidden_size))
+        self.decoder_query_tokens = decoder_query_tokens
+        self.answer = nn.Parameter(0.2 * torch.randn(decoder_query_tokens, hidden_size))
 
     def no_weight_decay(self) -> set[str]:
         """Parameters of this module that are no matrices."""
@@ -70,7 +70,7 @@ def compact_t5(
     n_heads: int,
     dropout: float = 0.0,
     intermediate_size: int | None = None,
-    head_width: int | None = None,
+    attention_head_size: int | None = None,
 ) -> nn.Module:
     """A ``T5Model`` of transformers with random weights and without word tables: prompts give vectors, never word numbers.
 
@@ -80,12 +80,12 @@ def compact_t5(
         n_heads: attention heads.
         dropout: on inputs, attention and the output of each sub-layer.
         intermediate_size: width of the feed-forward layers; 4 D if not given.
-        head_width: of a head; ``hidden_size / n_heads`` if not given.
+        attention_head_size: of a head; ``hidden_size / n_heads`` if not given.
 
     Raises:
-        ValueError: ``n_heads`` does not divide ``hidden_size``, and ``head_width`` is not given.
+        ValueError: ``n_heads`` does not divide ``hidden_size``, and ``attention_head_size`` is not given.
     """
-    if head_width is None and hidden_size % n_heads:
+    if attention_head_size is None and hidden_size % n_heads:
         raise ValueError(f"n_heads={n_heads} must divide hidden_size={hidden_size}")
     from transformers import T5Config, T5Model  # slow import, needed here only
 
@@ -93,7 +93,7 @@ def compact_t5(
         T5Config(
             vocab_size=1,
             d_model=hidden_size,
-            d_kv=head_width or hidden_size // n_heads,
+            d_kv=attention_head_size or hidden_size // n_heads,
             d_ff=intermediate_size or 4 * hidden_size,
             num_layers=n_layers,
             num_decoder_layers=n_layers,

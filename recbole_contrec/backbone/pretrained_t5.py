@@ -26,7 +26,7 @@ class PretrainedT5(PretrainedModel):
         settings: of :class:`~recbole_contrec.backbone.pretrained_model.PretrainedModel`.
 
     Attributes:
-        answer_length: vectors that the decoder reads (P).
+        decoder_query_tokens: vectors that the decoder reads (P).
 
     Raises:
         ValueError, UserError: as the base class.
@@ -41,7 +41,7 @@ class PretrainedT5(PretrainedModel):
         words = self.vocabulary.encode(answer_prefix, add_special_tokens=False).ids
         answer = torch.tensor([config.pad_token_id if start is None else start, *words], device=self._device)
         self.register_buffer("_answer", answer, persistent=False)  # [P]
-        self.answer_length = len(answer)
+        self.decoder_query_tokens = len(answer)
 
     def _examine(self) -> None:
         output = self._whole.get_output_embeddings()

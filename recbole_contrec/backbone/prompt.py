@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.decoder import states_of
-from recbole_contrec.backbone.wording import VocabularyWordings, Wordings
+from recbole_contrec.backbone.instructions import Instructions, VocabularyInstructions
 
 
 class Words(NamedTuple):
@@ -42,14 +42,14 @@ class Prompt(nn.Module):
 
     Args:
         hidden_size: width of the language model (D).
-        instruction_length: number of learned instruction vectors (a soft prompt); 0 for none.
+        soft_prompt_length: number of learned instruction vectors (a soft prompt); 0 for none.
         n_user_tokens: user tokens (K), 0 for none.
         n_item_tokens: tokens an item (K).
         item_positions: ``"one"`` adds an item's K tokens up into one position (the additive K-way form, S = L);
             ``"each"`` gives every token a position of its own (S = K L), as in the paper.
         max_items: longest history (L).
         words_per_item: words in front of an item's tokens (T), at most.
-        wordings: an instruction in words, behind the learned vectors; None for none.
+        instructions: an instruction in words, behind the learned vectors; None for none.
         token_scale: tokens of users and items are multiplied by it, to be as large as the words that a pretrained model
             knows: a token of many times their size would drown what its blocks add.
     """
@@ -57,12 +57,12 @@ class Prompt(nn.Module):
     def __init__(
         self,
         hidden_size: int,
-        instruction_length: int,
+        soft_prompt_length: int,
         n_user_tokens: int,
         n_item_tokens: int,
         item_positions: str,
         max_items: int,
-        wordings: Wordings | VocabularyWordings | None = None,
+        instructions: Instructions | VocabularyInstructions | None = None,
         words_per_item: int = 0,
         token_scale: float = 1.0,
     ):
@@ -71,12 +71,12 @@ class Prompt(nn.Module):
             raise ValueError(f"item_positions={item_positions!r}: choose 'one' or 'each'")
         self.n_user_tokens = n_user_tokens
         self.positions_per_item = n_item_tokens if item_positions == "each" else 1
-        self.instruction = nn.Parameter(0.02 * torch.randn(instruction_length, hidden_size))
-        self.wordings = wordings
+        self.instruction = nn.Parameter(0.02 * torch.randn(soft_prompt_length, hidden_size))
+        self.instructions = instructions
         self.token_scale = token_scale
 
-        words = 0 if wordings is None else wordings.length
-        self.prefix_length = instruction_length + words + n_user_tokens
+        words = 0 if instructions is None else instructions.length
+        self.prefix_length = soft_prompt_length + words + n_user_tokens
         self.widest_item = words_per_item + self.positions_per_item
         self.max_positions = self.prefix_length + self.widest_item * max_items
 
@@ -86,9 +86,9 @@ class Prompt(nn.Module):
 
     @property
     def shared(self) -> int:
-        """Leading positions at which all rows of a batch have the same vectors. In training each draws its own wording. An
+        """Leading positions at which all rows of a batch have the same vectors. In training each draws its own instruction. An
         empty history ends with the instruction, whose last position is therefore not among them."""
-        words = 0 if self.wordings is None or self.wordings.training else self.wordings.length
+        words = 0 if self.instructions is None or self.instructions.training else self.instructions.length
         return max(min(len(self.instruction) + words, self.prefix_length - 1), 0)
 
     def forward(self, user_tokens: Tensor | None, item_tokens: Tensor, words: Words | None = None) -> Layout:
@@ -101,8 +101,8 @@ class Prompt(nn.Module):
         """
         batch, length = item_tokens.shape[:2]
         parts = [self.instruction.expand(batch, -1, -1)]
-        if self.wordings is not None:
-            parts.append(self.wordings(batch))
+        if self.instructions is not None:
+            parts.append(self.instructions(batch))
         if self.n_user_tokens:
             parts.append(self.token_scale * user_tokens)
         items = item_tokens.sum(2, keepdim=True) if self.positions_per_item == 1 else item_tokens  # [B, L, P, D]

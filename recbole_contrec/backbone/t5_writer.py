@@ -51,10 +51,10 @@ class T5Writer(nn.Module):
         n_heads: int,
         dropout: float = 0.0,
         intermediate_size: int | None = None,
-        head_width: int | None = None,
+        attention_head_size: int | None = None,
     ):
         super().__init__()
-        self.transformer = compact_t5(hidden_size, n_layers, n_heads, dropout, intermediate_size, head_width)
+        self.transformer = compact_t5(hidden_size, n_layers, n_heads, dropout, intermediate_size, attention_head_size)
         self.first = nn.Parameter(0.2 * torch.randn(hidden_size))  # what the decoder starts at
 
     def encode(self, inputs: Tensor, length: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ def vector_stages(
     if config["text_encoder"] and reading and "texts" not in found:
         settings = {
             "encoder": text_encoder_of(config).identity,
-            "tokens": config["text_encoder_tokens"],
+            "tokens": config["text_encoder_max_tokens"],
             "content": source_content("text", dataset),
         }
         yield Stage(
@@ -166,7 +166,7 @@ def _vectors_by(
         if not vectors.any():
             raise UserError(
                 f"text_encoder={config['text_encoder']} reads the same of every item text: raise "
-                f"text_encoder_tokens={config['text_encoder_tokens']}, or bring other texts (text_fields)"
+                f"text_encoder_max_tokens={config['text_encoder_max_tokens']}, or bring other texts (text_fields)"
             )
         return _with_history_means(vectors, dataset)
     return _with_history_means(text_vectors(_item_texts(config, dataset, key), size, config["seed"], key), dataset)
@@ -193,7 +193,7 @@ def _encoded_item_texts(config, dataset: WindowDataset, report: Report, key: str
     if not len(lengths):
         raise UserError(f"text_encoder={config['text_encoder']}: its tokenizer finds no token in any item text")
     vectors = encoder.encode(tokenised, report)
-    at_the_cut = float((lengths == config["text_encoder_tokens"]).mean())
+    at_the_cut = float((lengths == config["text_encoder_max_tokens"]).mean())
     return StageResult(
         {"texts": vectors},
         {

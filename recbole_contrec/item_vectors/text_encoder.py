@@ -164,7 +164,7 @@ class TextEncoder:
             wanted = (
                 f"at least {marks + 1}, {marks} of which are marks" if self.max_tokens <= marks else f"at most {most}"
             )
-            raise UserError(f"text_encoder_tokens={self.max_tokens}: {self.name} reads {wanted}")
+            raise UserError(f"text_encoder_max_tokens={self.max_tokens}: {self.name} reads {wanted}")
 
     def _error(self, text: str) -> UserError:
         return UserError(f"text_encoder={self.name}: {text}")
@@ -181,7 +181,7 @@ def _named_by_its_setting():
 
 def text_encoder_of(config) -> TextEncoder:
     """The encoder that ``text_encoder`` names."""
-    return TextEncoder(config["text_encoder"], config["text_encoder_tokens"], config["device"])
+    return TextEncoder(config["text_encoder"], config["text_encoder_max_tokens"], config["device"])
 
 
 def _load_model(place: str, **options):

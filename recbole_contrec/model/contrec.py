@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyWordings
+from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyInstructions
 from recbole_contrec.diffusion import DiffusionHead, NoiseSchedule
 from recbole_contrec.model.base.generative import GenerativeRecommender, lengthen, rms_of_rows, room_for_history
 from recbole_contrec.model.base.language import changed, check_language_model, language_of, pretrained_model
@@ -69,7 +69,7 @@ class ContRec(GenerativeRecommender):
         # tokenizers; filled by the stages and frozen, like the vectors they were trained on
         self.item_tokenizer = self._new_tokenizer(n_tokens)
         self.user_tokenizer = self._new_tokenizer(n_user_tokens) if n_user_tokens else None
-        self.user_fold_in = self._new_user_fold_in()
+        self.user_fold_in = self._new_user_fold_in(n_user_tokens)
         if self.user_tokenizer is not None:
             self.register_buffer("user_vectors", torch.zeros(self.n_users, size))
             # learned where it stands in for users in training; else new users without a history are read as the mean one
@@ -91,7 +91,7 @@ class ContRec(GenerativeRecommender):
         self.language = language_of(config, dataset, hidden_size, pretrained)
         self.prompt = Prompt(
             hidden_size,
-            config["instruction_length"],
+            config["soft_prompt_length"],
             n_user_tokens,
             n_tokens,
             config["item_positions"],
@@ -110,7 +110,7 @@ class ContRec(GenerativeRecommender):
         self.room = room_for_history(self.prompt, limit, answer)
         self.backbone = pretrained or self._new_backbone(limit)
         self.head = self._new_head()
-        if config["objective"] == "denoising" and config["diffusion_steps"] > 1:
+        if config["objective"] == "denoising" and config["sampling_steps"] > 1:
             _warn_of_narrow_draws(config)
         self.retrieval = Retrieval(
             config["similarity"],
@@ -133,11 +133,11 @@ class ContRec(GenerativeRecommender):
 
     def _wordings(self):
         config = self.config
-        if not config["wordings"]:
+        if not config["instructions"]:
             return None
-        return VocabularyWordings(
-            config["wordings"],
-            config["held_out_wording"],
+        return VocabularyInstructions(
+            config["instructions"],
+            config["held_out_instruction"],
             self.language.vocabulary,
             lambda numbers: self.backbone.read(numbers),
             self.hidden_size,
@@ -177,9 +177,9 @@ class ContRec(GenerativeRecommender):
         return DiffusionHead(
             d=config["vector_size"],
             condition_size=self.hidden_size,
-            width=config["head_width"],
-            depth=config["head_depth"],
-            dropout=config["head_dropout"],
+            width=config["denoiser_width"],
+            depth=config["denoiser_depth"],
+            dropout=config["denoiser_dropout"],
             schedule=config["noise_schedule"],
             levels=config["noise_levels"],
             prediction=config["prediction"],
@@ -210,8 +210,8 @@ class ContRec(GenerativeRecommender):
             "tokenizer_hidden_size",
             "token_mask_ratio",
             "token_sigma",
-            "token_mean_weight",
-            "token_twins_weight",
+            "kl_weight",
+            "barlow_twins_weight",
             "tokenizer_dropout",
             "tokenizer_epochs",
             "tokenizer_batch_size",
@@ -240,8 +240,8 @@ class ContRec(GenerativeRecommender):
             vectors,
             report,
             health_report,
-            mean_weight=self.config["token_mean_weight"],
-            twins_weight=self.config["token_twins_weight"],
+            mean_weight=self.config["kl_weight"],
+            twins_weight=self.config["barlow_twins_weight"],
         )
 
     # RecBole's methods, beside those of the base class
@@ -273,7 +273,7 @@ class ContRec(GenerativeRecommender):
     @torch.no_grad()
     def _preferences(self, conditions: Tensor) -> Tensor:
         """Sampled preference vectors [M, B, d] for conditions [B, D]."""
-        if self.config["diffusion_steps"] > 1 and self.head.space == "x0":
+        if self.config["sampling_steps"] > 1 and self.head.space == "x0":
             warn_once(
                 "the head was trained without noisy_skip: its draws of several steps are far too narrow; train it with "
                 "--noisy_skip=True"
@@ -282,10 +282,10 @@ class ContRec(GenerativeRecommender):
         generator = torch.Generator().manual_seed(self.config["seed"])
         return self.head.sample(
             conditions,
-            self.config["diffusion_steps"],
-            self.config["diffusion_samples"],
+            self.config["sampling_steps"],
+            self.config["num_samples"],
             float(self.config["guidance"]),
-            self.config["sampling_noise"],
+            self.config["ddim_eta"],
             generator,
             common_noise=True,
         )
@@ -361,20 +361,20 @@ def _warn_of_narrow_draws(config) -> None:
     schedule = NoiseSchedule(config["noise_schedule"], config["noise_levels"])
 
     def share(steps):
-        return schedule.spread(SMALL_SPREAD, steps, config["sampling_noise"]) / SMALL_SPREAD
+        return schedule.spread(SMALL_SPREAD, steps, config["ddim_eta"]) / SMALL_SPREAD
 
-    if (found := share(config["diffusion_steps"])) < ENOUGH:
-        counts = range(config["diffusion_steps"], config["noise_levels"] + 1)
+    if (found := share(config["sampling_steps"])) < ENOUGH:
+        counts = range(config["sampling_steps"], config["noise_levels"] + 1)
         place = bisect_left(counts, ENOUGH, key=share)
         remedy = (
-            f"diffusion_steps={counts[place]} keep"
+            f"sampling_steps={counts[place]} keep"
             if place < len(counts)
             else "more noise_levels, all of them visited, would keep"
         )
         logger.warning(
-            "diffusion_steps=%d of noise_levels=%d (%s): where the truth spreads by %g around its mean, a perfect head "
+            "sampling_steps=%d of noise_levels=%d (%s): where the truth spreads by %g around its mean, a perfect head "
             "draws %.0f %% of that; %s %.0f %%",
-            config["diffusion_steps"],
+            config["sampling_steps"],
             config["noise_levels"],
             config["noise_schedule"],
             SMALL_SPREAD,
@@ -391,9 +391,9 @@ def _check_settings(config) -> None:
         ValueError: says which.
     """
     check_language_model(config)
-    if config["prompt_text"] == "none" and (unread := changed(config, "item_template", "item_text_length")):
+    if config["prompt_text"] == "none" and (unread := changed(config, "item_template", "item_text_max_tokens")):
         raise ValueError(f"{', '.join(unread)}: the prompt says nothing of the items, set prompt_text as well")
-    of_answers = ("answer_template", "answer_length", "answers_per_window", "answer_beams", "answer_temperature")
+    of_answers = ("answer_template", "answer_max_tokens", "answers_per_window", "answer_beams", "answer_temperature")
     if not config["answer_weight"] and (unread := changed(config, *of_answers)):
         raise ValueError(f"{', '.join(unread)}: nothing is answered, set answer_weight as well")
     if config["answer_temperature"] and config["answer_beams"] > 1:
@@ -411,13 +411,13 @@ def _check_settings(config) -> None:
             )
     if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
-    if config["diffusion_steps"] > config["noise_levels"]:
+    if config["sampling_steps"] > config["noise_levels"]:
         raise ValueError(
-            f"diffusion_steps={config['diffusion_steps']} visits more levels than "
+            f"sampling_steps={config['sampling_steps']} visits more levels than "
             f"noise_levels={config['noise_levels']} has"
         )
     if config["objective"] == "regression":
-        for key in ("diffusion_steps", "diffusion_samples", "noise_draws"):
+        for key in ("sampling_steps", "num_samples", "noise_draws"):
             if config[key] != 1:
                 raise ValueError(f"objective=regression draws no noise: leave {key} at 1, not {config[key]}")
     if config["tokenizer"] == "none":
@@ -431,7 +431,7 @@ def _check_settings(config) -> None:
 def noisy_skip(config) -> bool:
     """Whether the head hands the noisy vector past its denoiser. The one-step mean ranks as well without."""
     if config["noisy_skip"] is None:
-        return config["prediction"] != "x0" or config["diffusion_steps"] > 1
+        return config["prediction"] != "x0" or config["sampling_steps"] > 1
     return config["noisy_skip"]
 
 

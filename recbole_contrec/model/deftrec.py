@@ -103,7 +103,7 @@ class DeftRec(ContRec):
 
         Normalised to length sqrt(D), about unit size a coordinate: what the head's layers are initialised for.
         """
-        if self.config["condition"] == "mean":
+        if self.config["condition_pooling"] == "mean":
             count = torch.arange(1, states.shape[1] + 1, device=states.device)[:, None]  # [L, 1]
             states = states.cumsum(1) / count  # [B, L, D]
         return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
@@ -114,7 +114,7 @@ class DeftRec(ContRec):
 
     def _asked(self, prompt: Layout, length: Tensor) -> tuple[Tensor, Tensor]:
         """The positions whose states make the condition after the last item [b, Q], and which of them is its own [b]."""
-        if self.config["condition"] == "mean":
+        if self.config["condition_pooling"] == "mean":
             return prompt.ends, length - 1
         return super()._asked(prompt, length)
 

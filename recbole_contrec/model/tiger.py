@@ -43,7 +43,7 @@ _SETTINGS_OF = {
         "tokenizer_dropout",
         "codebook_weight",
         "commitment_weight",
-        "code_restart",
+        "dead_code_threshold",
         "tokenizer_epochs",
         "tokenizer_batch_size",
         "tokenizer_learning_rate",
@@ -84,8 +84,8 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         _check_settings(config)
         self.config = config
         hidden_size = config["hidden_size"]
-        codes = config["codes"] or max(default_codes(self.n_items - 1), _FEWEST_CODES)
-        self.n_tokens = config["item_tokens"] + 1  # the last one tells apart what shares all others
+        codebook_size = config["codebook_size"] or max(default_codes(self.n_items - 1), _FEWEST_CODES)
+        self.n_tokens = config["num_codebooks"] + 1  # the last one tells apart what shares all others
         self.causal = config["backbone"] == "causal"
         self.sampled_prefixes = None if self.causal else config["sampled_prefixes"]
         self.generates_seen = config["generate_seen"]
@@ -93,7 +93,9 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
             self.generates_seen = config["mask_seen"] is False or repeat_rate(dataset.histories) >= _RARE
 
         # identifiers, filled by the stages
-        self.item_codes = CodeTable(self.n_items, self.n_tokens, codes, hidden_size, config["code_reading"] == "sum")
+        self.item_codes = CodeTable(
+            self.n_items, self.n_tokens, codebook_size, hidden_size, config["code_reading"] == "sum"
+        )
 
         # what the language model reads, and writes
         buckets = config["user_buckets"]
@@ -108,8 +110,8 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
         if self.causal:
             self.backbone = CausalDecoder(*sizes, self.prompt.max_positions, config["dropout"], config["inner_size"])
         else:
-            self.backbone = T5Writer(*sizes, config["dropout"], config["inner_size"], config["head_width"])
-        self.code_heads = nn.ModuleList(nn.Linear(hidden_size, codes) for _ in range(self.n_tokens))
+            self.backbone = T5Writer(*sizes, config["dropout"], config["inner_size"], config["attention_head_size"])
+        self.code_heads = nn.ModuleList(nn.Linear(hidden_size, codebook_size) for _ in range(self.n_tokens))
 
         self.improvement = self._new_improvement()
 
@@ -129,11 +131,11 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     def _identifier_stage(self, dataset, vectors: Tensor) -> Stage:
         config, none = self.config, self.item_codes.unknown_code
-        method = config["identifiers"]
+        method = config["semantic_ids"]
         settings = {
-            "identifiers": method,
-            "tokens": config["item_tokens"],
-            "codes": none,
+            "semantic_ids": method,
+            "tokens": config["num_codebooks"],
+            "codebook_size": none,
             "seed": config["seed"],
             **{key: config[key] for key in _SETTINGS_OF[method]},
         }
@@ -147,7 +149,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
             try:
                 codes = with_counter(codes, none)
             except ValueError as error:
-                raise UserError(f"{error}: raise codes, which is {none} here, or item_tokens") from error
+                raise UserError(f"{error}: raise codebook_size, which is {none} here, or num_codebooks") from error
             return StageResult(
                 {"codes": codes}, {**health, **identifier_report(codes, none), "collisions_before_last": shared}
             )
@@ -168,12 +170,12 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
             torch.manual_seed(config["seed"])
             tokenizer = ResidualVQ(
                 vectors.shape[1],
-                config["item_tokens"],
+                config["num_codebooks"],
                 self.item_codes.unknown_code,
                 config["token_size"],
                 config["tokenizer_hidden_size"],
                 config["tokenizer_dropout"],
-                config["code_restart"],
+                config["dead_code_threshold"],
             )
         result = fitted(
             config,
@@ -188,7 +190,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     def _plain_codes(self, method: str, dataset, vectors: Tensor) -> Tensor:
         """Codes [N, K - 1] of a method without a network."""
-        sizes = self.config["item_tokens"], self.item_codes.unknown_code, self.config["seed"]
+        sizes = self.config["num_codebooks"], self.item_codes.unknown_code, self.config["seed"]
         if method == "clusters":
             return cluster_codes(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, *sizes)
         if method == "random":
@@ -206,7 +208,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
 
     def quantised(self, vectors: Tensor) -> Tensor:
         """By the method of ``identifiers`` where it reads vectors, else by a residual-quantised VAE."""
-        method = self.config["identifiers"]
+        method = self.config["semantic_ids"]
         if method in ("rkmeans", "pq"):
             return self._plain_codes(method, None, vectors)
         with torch.enable_grad():
@@ -266,11 +268,11 @@ def _check_settings(config) -> None:
     Raises:
         ValueError: names the settings.
     """
-    if config["identifiers"] == "pq" and config["vector_size"] < config["item_tokens"]:
+    if config["semantic_ids"] == "pq" and config["vector_size"] < config["num_codebooks"]:
         raise ValueError(
-            f"item_tokens={config['item_tokens']}: identifiers=pq quantises parts of the item vectors, and "
+            f"num_codebooks={config['num_codebooks']}: semantic_ids=pq quantises parts of the item vectors, and "
             f"vector_size={config['vector_size']} has fewer"
         )
-    of_t5 = [key for key in ("sampled_prefixes", "head_width") if config[key] != config.settings[key].default]
+    of_t5 = [key for key in ("sampled_prefixes", "attention_head_size") if config[key] != config.settings[key].default]
     if of_t5 and config["backbone"] == "causal":
         raise ValueError(f"{', '.join(of_t5)}: for backbone=t5 only")

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import (
     CausalDecoder,
     EncoderDecoder,
+    Instructions,
     Layout,
     PretrainedDecoder,
     PretrainedModel,
     PretrainedT5,
     Prompt,
     Vocabulary,
-    VocabularyWordings,
-    Wordings,
+    VocabularyInstructions,
 )
 from recbole_contrec.model.base.code_table import CODE_RMS, CodeTable
 from recbole_contrec.model.base.generative import GenerativeRecommender, room_for_history
@@ -53,14 +53,14 @@ class TokenRec(GenerativeRecommender):
     r"""TokenRec reads users and items as discrete codes and generates the next preference in one pass.
 
     A masked vector quantiser turns collaborative vectors into K codes a user and an item; each code is a new word of a
-    language model, which reads an instruction in one of several wordings, the user's codes and the history; its states
+    language model, which reads one of several instructions, the user's codes and the history; its states
     are projected to the space of the item vectors, and similarity to these ranks the catalogue: nothing is decoded word
     by word, and there is no beam.
 
     NOTE:
         What the paper leaves open or what ranks badly as published is decided in ``properties/model/TokenRec.yaml``
         (ranks best) and ``TokenRec-paper.yaml`` (the recipe as far as it is known); both say where and why.
-        The wording stands in front of the codes instead of around them, so that one pass trains every position.
+        The instruction stands in front of the codes instead of around them, so that one pass trains every position.
 
     Axes: B batch, L history length, K tokens, C codes, P states of an answer, D width of the language model,
     d width of an item vector, N items, n targets of a batch.
@@ -80,15 +80,15 @@ class TokenRec(GenerativeRecommender):
         pretrained = self._pretrained()
         self.hidden_size = hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
         size = config["vector_size"]
-        n_tokens, n_user_tokens = config["item_tokens"], config["user_tokens"]
+        n_tokens, n_user_tokens = config["num_codebooks"], config["num_user_codebooks"]
 
         # tokenizers, filled by the stages and frozen; the codes that they gave
         self.item_tokenizer = self._new_tokenizer(n_tokens, self.n_items - 1)
-        self.item_codes = CodeTable(self.n_items, n_tokens, self.item_tokenizer.codes, hidden_size)
+        self.item_codes = CodeTable(self.n_items, n_tokens, self.item_tokenizer.codebook_size, hidden_size)
         self.user_tokenizer = self._new_tokenizer(n_user_tokens, self.n_users - 1) if n_user_tokens else None
-        self.user_fold_in = self._new_user_fold_in()
+        self.user_fold_in = self._new_user_fold_in(n_user_tokens)
         if self.user_tokenizer is not None:
-            self.user_codes = CodeTable(self.n_users, n_user_tokens, self.user_tokenizer.codes, hidden_size)
+            self.user_codes = CodeTable(self.n_users, n_user_tokens, self.user_tokenizer.codebook_size, hidden_size)
 
         # item vectors: the space in which preferences are generated and retrieved
         self.item_vectors = nn.Embedding(self.n_items, size)
@@ -108,18 +108,20 @@ class TokenRec(GenerativeRecommender):
 
     def _new_tokenizer(self, n_tokens, rows):
         config = self.config
-        codes = config["codes"] or default_codes(rows)
-        if codes > rows:
-            raise ValueError(f"codes={codes}: a codebook cannot have more codes than the table has rows ({rows})")
+        codebook_size = config["codebook_size"] or default_codes(rows)
+        if codebook_size > rows:
+            raise ValueError(
+                f"codebook_size={codebook_size}: a codebook cannot have more codes than the table has rows ({rows})"
+            )
         tokenizer = MaskedVQ(
             config["vector_size"],
             n_tokens,
-            codes,
+            codebook_size,
             config["token_size"],
             config["tokenizer_hidden_size"],
             config["token_mask_ratio"],
             config["tokenizer_dropout"],
-            config["code_restart"],
+            config["dead_code_threshold"],
             config["code_gradient"],
         )
         return tokenizer.requires_grad_(False).eval()
@@ -135,8 +137,8 @@ class TokenRec(GenerativeRecommender):
         return Prompt(
             self.hidden_size,
             0,
-            config["user_tokens"],
-            config["item_tokens"],
+            config["num_user_codebooks"],
+            config["num_codebooks"],
             config["item_positions"],
             max_items,
             self._wordings(pretrained),
@@ -145,13 +147,13 @@ class TokenRec(GenerativeRecommender):
 
     def _wordings(self, pretrained):
         config = self.config
-        if not config["wordings"]:
+        if not config["instructions"]:
             return None
         if pretrained is None:
-            return Wordings(config["wordings"], config["held_out_wording"], self.hidden_size)
-        return VocabularyWordings(
-            config["wordings"],
-            config["held_out_wording"],
+            return Instructions(config["instructions"], config["held_out_instruction"], self.hidden_size)
+        return VocabularyInstructions(
+            config["instructions"],
+            config["held_out_instruction"],
             Vocabulary(pretrained.vocabulary, pretrained.end_id),
             lambda numbers: self.backbone.read(numbers),
             self.hidden_size,
@@ -162,11 +164,11 @@ class TokenRec(GenerativeRecommender):
         sizes = config["hidden_size"], config["n_layers"], config["n_heads"]
         if self.causal:
             return CausalDecoder(*sizes, self.prompt.max_positions, config["dropout"], config["inner_size"])
-        return EncoderDecoder(*sizes, config["answer_length"], config["dropout"], config["inner_size"])
+        return EncoderDecoder(*sizes, config["decoder_query_tokens"], config["dropout"], config["inner_size"])
 
     def _add_head(self, dataset):
         config = self.config
-        states = 1 if self.causal else self.backbone.answer_length
+        states = 1 if self.causal else self.backbone.decoder_query_tokens
         self.projection = projection(
             states * self.hidden_size, config["projection_size"], config["vector_size"], config["dropout"]
         )
@@ -200,7 +202,7 @@ class TokenRec(GenerativeRecommender):
             "token_mask_ratio",
             "codebook_weight",
             "commitment_weight",
-            "code_restart",
+            "dead_code_threshold",
             "code_gradient",
             "distinct_codes",
             "tokenizer_epochs",
@@ -212,7 +214,7 @@ class TokenRec(GenerativeRecommender):
             **self._pick(*keys),
             "tokenizer": "masked VQ",
             "tokens": tokenizer.n_tokens,
-            "codes": tokenizer.codes,
+            "codebook_size": tokenizer.codebook_size,
         }
 
         def build(report) -> StageResult:
@@ -271,7 +273,7 @@ class TokenRec(GenerativeRecommender):
 
     def add_items(self, count: int) -> None:
         super().add_items(count)
-        rows = self.item_codes.codes.new_full((count, self.config["item_tokens"]), self.item_codes.unknown_code)
+        rows = self.item_codes.codes.new_full((count, self.config["num_codebooks"]), self.item_codes.unknown_code)
         self.item_codes.codes = torch.cat([self.item_codes.codes, rows])
 
     def _set_item_tokens(self, items: Tensor, vectors: Tensor) -> None:
@@ -346,7 +348,7 @@ def _check_settings(config) -> None:
     if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
     check_language_model(config)
-    if config["llm"] is not None and changed(config, "answer_length"):
-        raise ValueError("answer_length is of the compact T5: a pretrained one reads the words of answer_prefix")
+    if config["llm"] is not None and changed(config, "decoder_query_tokens"):
+        raise ValueError("decoder_query_tokens is of the compact T5: a pretrained one reads the words of answer_prefix")
     if (config["llm"] is None or config["backbone"] == "causal") and changed(config, "answer_prefix"):
         raise ValueError("answer_prefix needs backbone=t5 and llm: it is what the decoder of a pretrained T5 reads")

@@ -61,18 +61,18 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
             if config[key] != value:
                 raise ValueError(f"{key}={config[key]}: codes are generated with {key}={value} only")
         for key in _OF_IDENTITY:
-            if not config["item_identity"] and config[key] != config.settings[key].default:
-                raise ValueError(f"{key}={config[key]}: without item_identity nothing reads item vectors here")
+            if not config["id_embedding"] and config[key] != config.settings[key].default:
+                raise ValueError(f"{key}={config[key]}: without id_embedding nothing reads item vectors here")
         super().__init__(config, dataset)
         self.improvement = self._new_improvement()
-        if not config["item_identity"]:
+        if not config["id_embedding"]:
             self.item_vectors.requires_grad_(False)  # nothing reads them
 
     def _new_prompt(self, max_items, pretrained):
         return super()._new_prompt(max_items + 1, pretrained)  # the item that is generated stands there as well
 
     def _add_head(self, dataset):
-        n_tokens, codes = self.item_codes.codes.shape[1], self.item_tokenizer.codes
+        n_tokens, codes = self.item_codes.codes.shape[1], self.item_tokenizer.codebook_size
         self.code_heads = nn.ModuleList(nn.Linear(self.config["hidden_size"], codes) for _ in range(n_tokens))
 
     def stages(self, dataset) -> Iterator[Stage]:
@@ -84,7 +84,7 @@ class TokenRecBeam(IdentifierGenerator, TokenRec):
             self._trie = self._new_trie()
         except ValueError as error:
             raise UserError(
-                f"{error}: raise codes, which is {self.item_codes.unknown_code} here, or item_tokens"
+                f"{error}: raise codebook_size, which is {self.item_codes.unknown_code} here, or num_codebooks"
             ) from error
 
     def _start_item_vectors(self, vectors: Tensor) -> None:

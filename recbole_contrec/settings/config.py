@@ -54,7 +54,8 @@ from recbole_contrec.settings.devices import choose_device  # noqa: E402
 from recbole_contrec.settings.named_columns import ITEM_COLUMNS, check_named_columns, item_columns_asked_for  # noqa: E402
 from recbole_contrec.settings.parts import CHECKED, FORMS, check_form, check_parts, check_size  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
-from recbole_contrec.settings.readers import check_keys, lacks_negatives, unknown_setting  # noqa: E402
+from recbole_contrec.settings.readers import check_keys, lacks_negatives  # noqa: E402
+from recbole_contrec.settings.renamed import unknown_setting  # noqa: E402
 
 logger = logging.getLogger("recbole_contrec")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from recbole.utils import InputType, ModelType
 
-from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.settings.recbole_keys import BY_KEY, DERIVED, REFUSED
+from recbole_contrec.errors import UserError
+from recbole_contrec.settings.recbole_keys import BY_KEY, REFUSED
 from recbole_contrec.settings.schema import Setting, show
 
 logger = logging.getLogger("recbole_contrec")
@@ -76,13 +76,6 @@ def _reason(config, key: str, value: Any, readers: str) -> str:
         f": to keep the rows from a value on, set --val_interval={_as_filter(value)}" if key == "threshold" else ""
     )
     return f"{config.model} {_WHY.get(readers, 'does not read it')}{filters}"
-
-
-def unknown_setting(key: str, settings: dict[str, Setting]) -> str:
-    """What to say about a key that is no setting."""
-    if key in DERIVED:
-        return f"unknown setting {key}: {DERIVED[key]}"
-    return f"unknown setting {key}{did_you_mean(key, settings)}"
 
 
 def reads(config, final: dict[str, Any], what: str, windows: bool) -> bool:

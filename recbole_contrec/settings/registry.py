@@ -30,6 +30,7 @@ from recbole_contrec.compat import require_recbole
 from recbole_contrec.errors import UserError, did_you_mean, shown
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import load_class
+from recbole_contrec.settings.renamed import unknown_setting
 from recbole_contrec.settings.schema import Constraint, Setting, keep_bounds, read_settings
 
 CLASS_KEYS = ("model_class", "dataset_class", "trainer_class")
@@ -251,7 +252,7 @@ def overlay(
             continue
         known = settings.get(key) or (also or {}).get(key)
         if known is None and not may_declare:
-            raise UserError(f"{path}: unknown setting {key}{did_you_mean(key, {**settings, **(also or {})})}")
+            raise UserError(f"{path}: {unknown_setting(key, {**settings, **(also or {})})}")
         if known and not line.declared:
             try:
                 line = replace(known, default=known.check(line.default))

@@ -28,18 +28,18 @@ SPECTRAL_AXES = 16  # eigenvectors that a clustering looks at, at most
 DENSE_SIDE = 64  # below this the eigenvectors are computed densely
 
 
-def residual_kmeans(vectors: Tensor, n_tokens: int, codes: int, seed: int = 0) -> Tensor:
+def residual_kmeans(vectors: Tensor, n_tokens: int, codebook_size: int, seed: int = 0) -> Tensor:
     """Codes [N, K] from k-means over vectors [N, d], then over what its centroids leave of them, K times."""
-    rows, found = _rows_and_room(vectors, n_tokens, codes)
+    rows, found = _rows_and_room(vectors, n_tokens, codebook_size)
     residual = vectors[rows].cpu().numpy().astype(np.float64)  # [n, d]
     for level in range(n_tokens):
-        labels, centroids = _kmeans(residual, codes, seed + level)
+        labels, centroids = _kmeans(residual, codebook_size, seed + level)
         found[rows, level] = torch.from_numpy(labels)
         residual = residual - centroids[labels]
     return found
 
 
-def product_codes(vectors: Tensor, n_tokens: int, codes: int, seed: int = 0) -> Tensor:
+def product_codes(vectors: Tensor, n_tokens: int, codebook_size: int, seed: int = 0) -> Tensor:
     """Codes [N, K] from k-means over each of K parts of the columns of vectors [N, d].
 
     The columns are rotated at random first, so that the parts say about equally much: of an SVD, the first columns say most.
@@ -49,15 +49,15 @@ def product_codes(vectors: Tensor, n_tokens: int, codes: int, seed: int = 0) -> 
     """
     if vectors.shape[1] < n_tokens:
         raise ValueError(f"vectors of width {vectors.shape[1]} cannot be split into {n_tokens} parts")
-    rows, found = _rows_and_room(vectors, n_tokens, codes)
+    rows, found = _rows_and_room(vectors, n_tokens, codebook_size)
     x = vectors[rows].cpu().numpy().astype(np.float64)  # [n, d]
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((x.shape[1], x.shape[1])))
     for level, part in enumerate(np.array_split(x @ rotation, n_tokens, axis=1)):
-        found[rows, level] = torch.from_numpy(_kmeans(part, codes, seed + level)[0])
+        found[rows, level] = torch.from_numpy(_kmeans(part, codebook_size, seed + level)[0])
     return found
 
 
-def cluster_codes(users, items, n_users: int, n_items: int, n_tokens: int, codes: int, seed: int = 0) -> Tensor:
+def cluster_codes(users, items, n_users: int, n_items: int, n_tokens: int, codebook_size: int, seed: int = 0) -> Tensor:
     """Codes [N, K] from clusters within clusters of items that the same users have.
 
     Each level splits every cluster of the one before by spectral clustering of its co-occurrence matrix, into as many parts as
@@ -71,12 +71,12 @@ def cluster_codes(users, items, n_users: int, n_items: int, n_tokens: int, codes
     known = np.flatnonzero(np.asarray(matrix.sum(0)).ravel())  # items with interactions
     scale = sp.diags(1 / np.sqrt(np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)))  # a user of many items says less
     matrix = (scale @ matrix).tocsc()
-    found = torch.full((n_items, n_tokens), codes)
+    found = torch.full((n_items, n_tokens), codebook_size)
     clusters = [known]
     for level in range(n_tokens):
         parts = []
         for members in clusters:
-            count = min(codes, len(members), int(np.ceil(round(len(members) ** (1 / (n_tokens - level)), 6))))
+            count = min(codebook_size, len(members), int(np.ceil(round(len(members) ** (1 / (n_tokens - level)), 6))))
             labels = np.arange(len(members)) if count == len(members) else _spectral(matrix[:, members], count, seed)
             found[members, level] = torch.from_numpy(labels)
             parts += [members[labels == label] for label in np.unique(labels)]
@@ -84,10 +84,10 @@ def cluster_codes(users, items, n_users: int, n_items: int, n_tokens: int, codes
     return found
 
 
-def random_codes(rows: Tensor, n_tokens: int, codes: int, seed: int = 0) -> Tensor:
+def random_codes(rows: Tensor, n_tokens: int, codebook_size: int, seed: int = 0) -> Tensor:
     """Codes [N, K] drawn at random for those rows [N] that are true: the control for what similarity is worth."""
-    drawn = torch.randint(codes, (len(rows), n_tokens), generator=torch.Generator().manual_seed(seed))
-    return drawn.masked_fill(~rows.cpu()[:, None], codes)
+    drawn = torch.randint(codebook_size, (len(rows), n_tokens), generator=torch.Generator().manual_seed(seed))
+    return drawn.masked_fill(~rows.cpu()[:, None], codebook_size)
 
 
 def with_counter(codes: Tensor, n_codes: int) -> Tensor:
@@ -110,16 +110,16 @@ def with_counter(codes: Tensor, n_codes: int) -> Tensor:
     return torch.cat([codes, counter.masked_fill(~known, n_codes)[:, None]], dim=1)
 
 
-def _rows_and_room(vectors, n_tokens, codes):
+def _rows_and_room(vectors, n_tokens, codebook_size):
     """Numbers of the rows with a vector [n], and codes [N, K] that are none yet."""
-    return seen_rows(vectors).nonzero().squeeze(1).cpu(), torch.full((len(vectors), n_tokens), codes)
+    return seen_rows(vectors).nonzero().squeeze(1).cpu(), torch.full((len(vectors), n_tokens), codebook_size)
 
 
-def _kmeans(x: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _kmeans(x: np.ndarray, codebook_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels [n] and centroids of rows [n, d]."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than codes: some stay unused
-        fitted = KMeans(min(codes, len(x)), n_init=1, random_state=seed).fit(x)
+        fitted = KMeans(min(codebook_size, len(x)), n_init=1, random_state=seed).fit(x)
     return fitted.labels_.astype(np.int64), fitted.cluster_centers_
 
 

@@ -75,7 +75,7 @@ class MaskedVQ(nn.Module):
     Args:
         d: width of the vectors, which should have about unit variance (``standardise``).
         n_tokens: K.
-        codes: C.
+        codebook_size: C.
         token_size: D.
         hidden_size: width of the one hidden layer of every encoder and of the decoder.
         mask_ratio: rho, share of input elements set to zero in training.
@@ -93,7 +93,7 @@ class MaskedVQ(nn.Module):
         self,
         d: int,
         n_tokens: int = 3,
-        codes: int = 256,
+        codebook_size: int = 256,
         token_size: int = 64,
         hidden_size: int = 128,
         mask_ratio: float = 0.2,
@@ -104,17 +104,17 @@ class MaskedVQ(nn.Module):
         super().__init__()
         if gradient not in GRADIENTS:
             raise ValueError(f"unknown gradient {gradient!r}: choose one of {', '.join(GRADIENTS)}")
-        if min(d, n_tokens, codes, token_size, hidden_size) < 1:
-            raise ValueError("d, n_tokens, codes, token_size and hidden_size must be at least 1")
+        if min(d, n_tokens, codebook_size, token_size, hidden_size) < 1:
+            raise ValueError("d, n_tokens, codebook_size, token_size and hidden_size must be at least 1")
         if not 0 <= mask_ratio < 1 or not 0 <= dropout < 1 or not 0 <= restart_below < 1:
             raise ValueError("mask_ratio, dropout and restart_below must lie in [0, 1)")
-        self.d, self.n_tokens, self.codes, self.token_size = d, n_tokens, codes, token_size
+        self.d, self.n_tokens, self.codebook_size, self.token_size = d, n_tokens, codebook_size, token_size
         self.mask_ratio, self.restart_below, self.gradient = mask_ratio, restart_below, gradient
 
         self.encoders = parallel_encoders(n_tokens, d, hidden_size, token_size, dropout)
-        self.codebooks = nn.Parameter(torch.randn(n_tokens, codes, token_size))
+        self.codebooks = nn.Parameter(torch.randn(n_tokens, codebook_size, token_size))
         self.decoder = token_decoder(token_size, hidden_size, d, dropout)
-        self.register_buffer("use", torch.ones(n_tokens, codes))  # running, 1 = as often as the average code
+        self.register_buffer("use", torch.ones(n_tokens, codebook_size))  # running, 1 = as often as the average code
 
     def forward(self, x: Tensor) -> Quantized:
         """Quantise and reconstruct rows [n, d]; masked in training mode."""
@@ -144,14 +144,14 @@ class MaskedVQ(nn.Module):
     @torch.no_grad()
     def start_codebooks(self, x: Tensor) -> None:
         """Put the codebooks at the k-means centroids of the encoded rows ``x`` [n, d], without mask."""
-        limit = KMEANS_ROWS * self.codes
+        limit = KMEANS_ROWS * self.codebook_size
         x = x[torch.randperm(len(x))[:limit].to(x.device)]
         was_training = self.training
         self.eval()
         encoded = torch.cat([self._encode(part) for part in x.split(CHUNK)])  # [n, K, D]
         self.train(was_training)
         for codebook, points in zip(self.codebooks, encoded.unbind(1)):
-            codebook.copy_(kmeans(points, self.codes))
+            codebook.copy_(kmeans(points, self.codebook_size))
         self.use.fill_(1.0)
 
     def _encode(self, x: Tensor) -> Tensor:
@@ -271,7 +271,7 @@ def encode_rows(model: MaskedVQ, vectors: Tensor) -> Tensor:
     code, for each of their tokens."""
     device = model.codebooks.device
     codes = torch.cat([model.encode(part.to(device)).cpu() for part in vectors.split(CHUNK)])
-    codes[~seen_rows(vectors).cpu()] = model.codes
+    codes[~seen_rows(vectors).cpu()] = model.codebook_size
     return codes
 
 

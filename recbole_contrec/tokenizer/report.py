@@ -57,7 +57,7 @@ class CodeHealth(NamedTuple):
     Attributes:
         rows: rows that carry a vector.
         unexplained_train, unexplained_held_out: as in :class:`TokenizerHealth`, of what the nearest codes decode to.
-        codes: codes of a codebook (C).
+        codebook_size: codes of a codebook (C).
         codes_in_use: share of the codes that some row has, a codebook.
         perplexity: exp of the entropy of the codes over rows, as a share of C, a codebook; 1 if all are used alike.
         collisions: share of rows whose whole tuple of nearest codes another row has, too.
@@ -71,7 +71,7 @@ class CodeHealth(NamedTuple):
     rows: int
     unexplained_train: float
     unexplained_held_out: float | None
-    codes: int
+    codebook_size: int
     codes_in_use: list[float]
     perplexity: list[float]
     collisions: float
@@ -163,12 +163,12 @@ def code_report(
     model.train(was_training)
 
     unexplained = errors.finish()
-    used, perplexity = _use_of_codes(codes, model.codes)
+    used, perplexity = _use_of_codes(codes, model.codebook_size)
     return CodeHealth(
         rows=len(table.rows),
         unexplained_train=unexplained[0],
         unexplained_held_out=unexplained[1] if held_out_rows is not None else None,
-        codes=model.codes,
+        codebook_size=model.codebook_size,
         codes_in_use=used,
         perplexity=perplexity,
         collisions=collision_rate(codes),

@@ -28,7 +28,7 @@ class ResidualVQ(nn.Module):
     Args:
         d: width of the vectors, which should have about unit variance (``standardise``).
         n_tokens: K.
-        codes: C.
+        codebook_size: C.
         token_size: D.
         hidden_size: width of the one hidden layer of encoder and decoder.
         dropout: on hidden layers, in training.
@@ -42,23 +42,23 @@ class ResidualVQ(nn.Module):
         self,
         d: int,
         n_tokens: int = 3,
-        codes: int = 256,
+        codebook_size: int = 256,
         token_size: int = 32,
         hidden_size: int = 128,
         dropout: float = 0.0,
         restart_below: float = 0.2,
     ):
         super().__init__()
-        if min(d, n_tokens, codes, token_size, hidden_size) < 1:
-            raise ValueError("d, n_tokens, codes, token_size and hidden_size must be at least 1")
+        if min(d, n_tokens, codebook_size, token_size, hidden_size) < 1:
+            raise ValueError("d, n_tokens, codebook_size, token_size and hidden_size must be at least 1")
         if not 0 <= dropout < 1 or not 0 <= restart_below < 1:
             raise ValueError("dropout and restart_below must lie in [0, 1)")
-        self.d, self.n_tokens, self.codes, self.token_size = d, n_tokens, codes, token_size
+        self.d, self.n_tokens, self.codebook_size, self.token_size = d, n_tokens, codebook_size, token_size
         self.restart_below = restart_below
         self.encoder = _mlp(d, hidden_size, token_size, dropout)
-        self.codebooks = nn.Parameter(torch.randn(n_tokens, codes, token_size))
+        self.codebooks = nn.Parameter(torch.randn(n_tokens, codebook_size, token_size))
         self.decoder = _mlp(token_size, hidden_size, d, dropout)
-        self.register_buffer("use", torch.ones(n_tokens, codes))  # running, 1 = as often as the average code
+        self.register_buffer("use", torch.ones(n_tokens, codebook_size))  # running, 1 = as often as the average code
 
     def forward(self, x: Tensor) -> Quantized:
         """Quantise and reconstruct rows [n, d]. ``encoded`` holds the residuals before every level."""
@@ -90,13 +90,13 @@ class ResidualVQ(nn.Module):
     @torch.no_grad()
     def start_codebooks(self, x: Tensor) -> None:
         """Put the codebooks at the k-means centroids of the residuals of rows ``x`` [n, d]."""
-        x = x[torch.randperm(len(x))[: KMEANS_ROWS * self.codes].to(x.device)]
+        x = x[torch.randperm(len(x))[: KMEANS_ROWS * self.codebook_size].to(x.device)]
         was_training = self.training
         self.eval()
         residual = torch.cat([self.encoder(part) for part in x.split(CHUNK)])  # [n, D]
         self.train(was_training)
         for codebook in self.codebooks:
-            codebook.copy_(kmeans(residual, self.codes))
+            codebook.copy_(kmeans(residual, self.codebook_size))
             residual = residual - codebook[torch.cdist(residual, codebook).argmin(1)]
         self.use.fill_(1.0)
 

@@ -53,8 +53,8 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "peak_memory_mib": round(peak_memory() / 2**20),
         "peak_gpu_memory_mib": peak_gpu_memory(config["device"]),
-        "diffusion_steps": config["diffusion_steps"],
-        "diffusion_samples": config["diffusion_samples"],
+        "sampling_steps": config["sampling_steps"],
+        "num_samples": config["num_samples"],
         "test_users_per_second": round(trainer.evaluation_speed, 1),
     }
 

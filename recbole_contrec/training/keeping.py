@@ -67,8 +67,8 @@ class KeptRun(FullRanking):
         self.begun = False  # whether an epoch of this process has
         self.run: str | None = uuid.uuid4().hex  # stands in its checkpoints; None for a run of an earlier version
         self.average = None
-        if config["average_decay"]:
-            self.average = WeightAverage(model, config["average_decay"])
+        if config["ema_decay"]:
+            self.average = WeightAverage(model, config["ema_decay"])
             self.optimizer.register_step_post_hook(lambda *_: self.average.update())
         self.identity: Identity | None = None
         self.data: str | None = None  # fingerprint of what is read

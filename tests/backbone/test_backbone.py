@@ -6,9 +6,9 @@ import torch
 from recbole_contrec.backbone import CausalDecoder, Prompt, Words, length_groups, rows_at_once
 
 
-def new_prompt(item_positions, n_user_tokens=2, n_item_tokens=3, instruction_length=4):
+def new_prompt(item_positions, n_user_tokens=2, n_item_tokens=3, soft_prompt_length=4):
     torch.manual_seed(0)
-    return Prompt(8, instruction_length, n_user_tokens, n_item_tokens, item_positions, max_items=5)
+    return Prompt(8, soft_prompt_length, n_user_tokens, n_item_tokens, item_positions, max_items=5)
 
 
 @pytest.mark.parametrize("item_positions, positions", [("one", 1), ("each", 3)])
@@ -63,7 +63,7 @@ def test_tokens_are_scaled_and_nothing_else(item_positions):
 
 
 def test_no_users_and_no_instruction():
-    prompt = new_prompt("one", n_user_tokens=0, instruction_length=0)
+    prompt = new_prompt("one", n_user_tokens=0, soft_prompt_length=0)
     items = torch.randn(2, 5, 3, 8)
     torch.testing.assert_close(prompt(None, items).vectors, items.sum(2))
 

@@ -9,7 +9,7 @@ from recbole_contrec.backbone import EncoderDecoder
 @pytest.fixture
 def t5():
     torch.manual_seed(0)
-    return EncoderDecoder(8, n_layers=2, n_heads=2, answer_length=3).double().eval()
+    return EncoderDecoder(8, n_layers=2, n_heads=2, decoder_query_tokens=3).double().eval()
 
 
 def test_padding_changes_nothing(t5):

@@ -54,7 +54,7 @@ def test_states_are_those_of_transformers_behind_the_words_of_the_answer(folder)
     model = PretrainedT5(str(folder), lora_rank=0).eval()
     numbers = tokenizer(["what comes next", "somebody"], add_special_tokens=False)["input_ids"]
     answer = torch.tensor([0, *tokenizer.convert_tokens_to_ids(PREFIX)])
-    assert model.answer_length == len(answer) == 11 and model.hidden_size == 24
+    assert model.decoder_query_tokens == len(answer) == 11 and model.hidden_size == 24
     inputs = torch.zeros(2, 5, 24)
     for row, words in enumerate(numbers):
         inputs[row, : len(words)] = model.read(torch.tensor(words))
@@ -68,7 +68,7 @@ def test_states_are_those_of_transformers_behind_the_words_of_the_answer(folder)
 
 def test_the_beginning_of_an_answer_is_a_setting(folder):
     model = PretrainedT5(str(folder), answer_prefix="two items")
-    assert model.answer_length == 3 and model(*prompts(model)).shape == (3, 3, 24)
+    assert model.decoder_query_tokens == 3 and model(*prompts(model)).shape == (3, 3, 24)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ RECORD = {
     "batch_size": 512,
     "history": 200,
     "items": 1000,
-    "item_tokens": 3,
-    "codes": 8,
+    "num_codebooks": 3,
+    "codebook_size": 8,
     "beam_size": 20,
     "machine": {"cpu": "A CPU", "threads": 2, "commit": "abc"},
 }

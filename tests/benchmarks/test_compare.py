@@ -168,7 +168,7 @@ def test_an_epoch_without_a_validation_is_an_epoch():
 def test_health_of_codes_is_the_worst_of_seeds_and_codebooks(tmp_path):
     report = {
         "rows": 5,
-        "codes": 4,
+        "codebook_size": 4,
         "codes_in_use": [1.0, 0.75],
         "perplexity": [0.8, 0.7],
         "collisions": 0.5,

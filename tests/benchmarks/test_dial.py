@@ -12,7 +12,7 @@ from tests.helpers.options import TINY_CONTREC, changed
 
 
 def options(**lists):
-    return Namespace(**{"steps": [1], "samples": [1], "guidance": [0.0], "sampling_noise": [0.0], **lists})
+    return Namespace(**{"steps": [1], "samples": [1], "guidance": [0.0], "ddim_eta": [0.0], **lists})
 
 
 def record(steps, samples, score, speed, guidance=0.0, noise=0.0):
@@ -21,7 +21,7 @@ def record(steps, samples, score, speed, guidance=0.0, noise=0.0):
         "steps": steps,
         "samples": samples,
         "guidance": guidance,
-        "sampling_noise": noise,
+        "ddim_eta": noise,
         "commit": "abc",
         "device": "cpu, 1 threads",
         "valid": part,
@@ -57,7 +57,7 @@ def content():
 
 
 def test_one_step_stands_once_whatever_the_sampling_noise():
-    found = dial.select(options(steps=[1, 5], sampling_noise=[0.5, 1.0]), levels=200, guided=False).points
+    found = dial.select(options(steps=[1, 5], ddim_eta=[0.5, 1.0]), levels=200, guided=False).points
     assert found == [Point(1, 1, 0, 0), Point(5, 1, 0, 0.5), Point(5, 1, 0, 1)]
 
 
@@ -90,7 +90,7 @@ def test_every_part_of_a_point_reaches_the_ranking(assembled, point):
     "arguments, message",
     [
         (["--dataset=tiny", "--steps", "0"], "0 is not at least 1"),
-        (["--dataset=tiny", "--sampling_noise", "0", "1.5"], "1.5 is not from 0 to 1"),
+        (["--dataset=tiny", "--ddim_eta", "0", "1.5"], "1.5 is not from 0 to 1"),
         (["--checkpoint=saved/RUN", "--seed=3"], "leave out --model, --dataset and --seed"),
         ([], "name a data set"),
         (["--dataset=tiny", "--epochs", "3"], "settings are --key=value"),
@@ -155,7 +155,7 @@ def test_from_training_to_the_picture(tiny, workplace, monkeypatch, capsys):
         return dial.main(["--output=results", "--limit=60", *arguments])
 
     training = ["--dataset=tiny", f"--data_path={tiny}", *changed(TINY_CONTREC, ["--epochs=1"]), "--noise_levels=20"]
-    points = ["--steps", "1", "2", "50", "--samples", "1", "2", "--guidance", "0", "1", "--sampling_noise", "0"]
+    points = ["--steps", "1", "2", "50", "--samples", "1", "2", "--guidance", "0", "1", "--ddim_eta", "0"]
     assert turn_dial(*training, *points) == 0
     folder = workplace / "results" / "tiny-dial"
     stored = json.loads((folder / "dial.json").read_text())
@@ -169,7 +169,7 @@ def test_from_training_to_the_picture(tiny, workplace, monkeypatch, capsys):
     assert stored["points"][0]["valid"]["ndcg@10"] == pytest.approx(trained["best_valid_result"]["ndcg@10"], abs=1e-4)
     assert stored["points"][0]["test"]["ndcg@10"] == pytest.approx(trained["test_result"]["ndcg@10"], abs=1e-4)
     assert str(workplace) not in json.dumps(stored) and stored["card"]["dataset"] == "tiny"
-    assert not {"diffusion_steps", "data_path"} & stored["settings"].keys()
+    assert not {"sampling_steps", "data_path"} & stored["settings"].keys()
     assert (folder / "README.md").read_text() == dial_report.report(stored)
     assert (folder / "dial.png").read_bytes().startswith(b"\x89PNG")
     assert not (workplace / "log_tensorboard").exists() and not list(folder.glob("*.part"))
@@ -180,7 +180,7 @@ def test_from_training_to_the_picture(tiny, workplace, monkeypatch, capsys):
     measured = []
 
     def estimate(loaded):
-        measured.append(loaded.config["diffusion_steps"])
+        measured.append(loaded.config["sampling_steps"])
         return 100
 
     monkeypatch.setattr(dial, "estimate_seconds", estimate)
@@ -191,7 +191,7 @@ def test_from_training_to_the_picture(tiny, workplace, monkeypatch, capsys):
         "--steps",
         "1",
         "4",
-        "--sampling_noise",
+        "--ddim_eta",
         "0",
     ]
     assert turn_dial(*given) == 0 and measured == [4]

@@ -117,7 +117,7 @@ def test_every_tokenizer_and_seed_has_five_runs_of_one_budget(tmp_path, config_o
     configs = [config_of(run.model, *run.settings) for run in planned[:10]]
     assert {(config["epochs"], config["dropout"]) for config in configs} == {(7, 0.1)}
     assert all(config["stopping_step"] > 1000 for config in configs)
-    assert [config["identifiers"] for config in configs] == ["rqvae"] * 5 + ["pq"] * 5
+    assert [config["semantic_ids"] for config in configs] == ["rqvae"] * 5 + ["pq"] * 5
     assert [(config["self_improve"], config["refine_rounds"] > 0, config["refinement"]) for config in configs[:5]] == [
         (False, True, "model"),
         (True, False, "model"),

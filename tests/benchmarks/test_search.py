@@ -54,7 +54,7 @@ def test_both_parts_end_to_end(measured, tmp_path, capsys):
     }
     assert all(users["mflop_a_user"][part] > 0 for part in ("prompt", "decoder", "heads"))
     assert users["mflop_a_user"]["search"] == users["mflop_a_user"]["rest"] == 0
-    assert [row["items"] for row in catalogue["rows"]] == [50, 500] and catalogue["rows"][0]["codes"] == 256
+    assert [row["items"] for row in catalogue["rows"]] == [50, 500] and catalogue["rows"][0]["codebook_size"] == 256
     assert all(len(values) == 1 for values in catalogue["growth"].values())
     assert catalogue["growth"]["bytes"][0] == pytest.approx(1, abs=0.1)
     assert report(record) + "\n" == printed and "| 500 | 256 |" in printed and "tiny: 40 users" in printed

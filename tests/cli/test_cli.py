@@ -329,7 +329,7 @@ def test_a_model_that_is_a_yaml_file(here, command, folder, options):
     parent, child = result_of("mine"), result_of("child")
     assert child["card"]["model"] == "MyRec"
     different = {key for key in child["settings"] if child["settings"][key] != parent["settings"].get(key)}
-    assert {"head_depth", "item_tokens"} <= different and "hidden_size" not in different
+    assert {"denoiser_depth", "item_tokens"} <= different and "hidden_size" not in different
     head = {
         run: [
             name for name in checkpoint.load(f"saved/{run}/best.safetensors").part("model") if name.startswith("head.")

@@ -202,7 +202,7 @@ def test_another_encoder_is_another_stage(run_tiny, copy):
     assert all(found().values()) and all(found(f"--text_encoder={copy()}").values())
     other_seed = found("--seed=7")  # and the texts are not read again
     assert other_seed.pop("item texts") and not any(other_seed.values())
-    assert not any(found("--text_encoder_tokens=12").values())
+    assert not any(found("--text_encoder_max_tokens=12").values())
     changed = copy("changed")
     with (changed / "tokenizer_config.json").open("a") as file:
         file.write(" ")
@@ -212,7 +212,7 @@ def test_another_encoder_is_another_stage(run_tiny, copy):
 
 
 def test_the_stage_says_how_much_was_read(run_tiny):
-    report = run_tiny("ContRec", *WITH_ENCODER, "--text_encoder_tokens=12")["stages"]["item texts"]["report"]
+    report = run_tiny("ContRec", *WITH_ENCODER, "--text_encoder_max_tokens=12")["stages"]["item texts"]["report"]
     assert report["texts"] == 60 and report["width"] == 64
     assert 8 < report["tokens"] <= 12 and 0 < report["share_at_the_cut"] <= 1
 
@@ -356,8 +356,8 @@ def test_items_of_training_that_tell_nothing_apart_are_nothing_to_learn_from(tin
 
 
 def test_texts_that_are_one_up_to_the_cut(run_tiny):
-    with pytest.raises(UserError, match="the same of every item text: raise text_encoder_tokens=4"):
-        run_tiny("ContRec", *WITH_ENCODER, "--text_encoder_tokens=4")
+    with pytest.raises(UserError, match="the same of every item text: raise text_encoder_max_tokens=4"):
+        run_tiny("ContRec", *WITH_ENCODER, "--text_encoder_max_tokens=4")
 
 
 # mistakes
@@ -448,7 +448,7 @@ def test_folders_that_are_no_encoder(copy, build, message):
 
 @pytest.mark.parametrize("tokens, message", [(1, "reads at least 2, 1 of which are marks"), (513, "reads at most 512")])
 def test_numbers_of_tokens_that_cannot_be(tokens, message):
-    with pytest.raises(UserError, match=f"text_encoder_tokens={tokens}: .*{message}"):
+    with pytest.raises(UserError, match=f"text_encoder_max_tokens={tokens}: .*{message}"):
         TextEncoder(str(STORIES), tokens)
 
 
@@ -484,7 +484,7 @@ def test_a_killed_download_is_finished(encoder, empty_cache, monkeypatch):
         (("--item_vectors=svd",), f"text_encoder='{STORIES}' reads item texts, and item_vectors=svd asks for none"),
         (("--item_vectors=lightgcn",), "item_vectors=lightgcn asks for none"),
         (("--text_encoder=nowhere/at/all",), "there is no such folder"),
-        (("--text_encoder_tokens=1000",), "at most 512"),
+        (("--text_encoder_max_tokens=1000",), "at most 512"),
         (("--text_fields=[]",), "has no item texts"),
     ],
 )

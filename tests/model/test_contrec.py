@@ -138,10 +138,10 @@ def test_settings_of_a_model_on_one_data_set(config_of, workplace):
     (folder / "ContRec_on_tiny.yaml").write_text("weight_decay: 0.5\nnoise_levels: 77\nhead_depth: 4\n")
     (folder / "ContRec_on_other.yaml").write_text("weight_decay: 0.9\n")
     (folder / "Heir.yaml").write_text("extends: ContRec\nnoise_levels: 55\n")
-    config = config_of("ContRec", "--head_depth=1")
-    assert (config["weight_decay"], config["noise_levels"], config["head_depth"]) == (0.5, 77, 1)
+    config = config_of("ContRec", "--denoiser_depth=1")
+    assert (config["weight_decay"], config["noise_levels"], config["denoiser_depth"]) == (0.5, 77, 1)
     config = config_of("Heir")
-    assert (config["weight_decay"], config["noise_levels"], config["head_depth"]) == (0.5, 55, 4)
+    assert (config["weight_decay"], config["noise_levels"], config["denoiser_depth"]) == (0.5, 55, 4)
     assert not any("_on_" in listed.name for listed in list_models(properties_folders()))
     (folder / "ContRec_on_tiny.yaml").write_text("weight_decai: 0.5\n")
     with pytest.raises(UserError, match="did you mean weight_decay"):

@@ -295,7 +295,7 @@ def test_plain_regression_and_contrast_over_windows_equal_those_over_prefixes(re
 
 @pytest.mark.parametrize("positions", ["one", "each"])
 def test_the_condition_is_the_normalised_running_mean(ready, positions):
-    loaded = ready("--condition=mean", f"--item_positions={positions}")
+    loaded = ready("--condition_pooling=mean", f"--item_positions={positions}")
     model = loaded.model.eval()
     rows = next(iter(loaded.data.test))[0]
     items, users, lengths = rows["item_id_list"], rows["user_id"], rows["item_length"]
@@ -311,7 +311,7 @@ def test_the_condition_is_the_normalised_running_mean(ready, positions):
 @pytest.mark.parametrize("condition", ["mean", "last"])
 @pytest.mark.parametrize("positions", ["one", "each"])
 def test_an_answer_uses_the_condition_after_the_last_item(ready, condition, positions):
-    model_and_data = ready(f"--condition={condition}", f"--item_positions={positions}")
+    model_and_data = ready(f"--condition_pooling={condition}", f"--item_positions={positions}")
     model = model_and_data.model.eval()
     rows = next(iter(model_and_data.data.test))[0]
     lengths = rows["item_length"]
@@ -341,7 +341,7 @@ def test_a_weight_scales_its_term_and_no_other(ready, term):
 @pytest.mark.parametrize("arguments", [(), ("--objective=regression",), ("--negative_vector=apart",)])
 def test_targets_and_negatives_teach_the_item_vectors_through_ranking_alone(ready, arguments):
     """With what the prompt reads cut off, regression and contrast leave the table alone; the ranking loss does not."""
-    loaded = ready(*STILL, "--regression_weight=1", "--item_identity=False", *arguments)
+    loaded = ready(*STILL, "--regression_weight=1", "--id_embedding=False", *arguments)
     model = loaded.model.train()
     batch = next(iter(loaded.data.train))
     terms = model.calculate_loss(batch)
@@ -373,5 +373,5 @@ def test_a_run_learns_and_its_checkpoint_gives_its_scores_back(run_tiny):
 
 
 def test_the_recipe_of_the_paper_runs(run_tiny):
-    result = run_tiny("DeftRec-paper", "--epochs=1", "--lightgcn_epochs=2", "--noise_levels=40", "--diffusion_steps=4")
+    result = run_tiny("DeftRec-paper", "--epochs=1", "--lightgcn_epochs=2", "--noise_levels=40", "--sampling_steps=4")
     assert result["settings"]["ranking_weight"] == 0 and np.isfinite(result["best_valid_score"])

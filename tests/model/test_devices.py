@@ -17,11 +17,11 @@ SPEAKING = (
     "--text_bonus=0.2",
     "--vocabulary_size=300",
     "--condition_on=answer",
-    "--wordings=['what comes next','and then']",
+    "--instructions=['what comes next','and then']",
 )
 LLM = (f"--llm={STORIES}", "--lora_rank=2", "--user_tokens=0")
-SAMPLED = ("--noise_levels=20", "--diffusion_steps=5", "--diffusion_samples=3", "--sampling_noise=1.0")
-SIZES = {"TIGER-paper": TINY_TIGER, "TokenRec-paper": (*TINY_OF["TokenRec-paper"], "--codes=8", "--n_heads=2")}
+SAMPLED = ("--noise_levels=20", "--sampling_steps=5", "--num_samples=3", "--ddim_eta=1.0")
+SIZES = {"TIGER-paper": TINY_TIGER, "TokenRec-paper": (*TINY_OF["TokenRec-paper"], "--codebook_size=8", "--n_heads=2")}
 PRESETS = sorted(
     {
         path.stem

@@ -156,8 +156,8 @@ def test_no_word_about_a_target_reaches_its_condition_through_the_prompt_either(
         "--user_token_dropout=0",
         "--answers_per_window=100",
         "--MAX_ITEM_LIST_LENGTH=8",
-        "--answer_length=4",
-        "--item_text_length=4",
+        "--answer_max_tokens=4",
+        "--item_text_max_tokens=4",
     )
     batch, model, language = next(iter(loaded.data.train)), loaded.model.eval(), loaded.model.language
 
@@ -241,7 +241,7 @@ def test_what_a_model_reads_and_says_survives_edited_texts(staged, tiny, workpla
 
     arguments = [
         "--answer_weight=0.1",
-        "--wordings=['what comes next']",
+        "--instructions=['what comes next']",
         "--text_bonus=0.5",
         "--prompt_text=bag",
         WORDS,
@@ -374,7 +374,7 @@ def test_answers_that_name_other_categories_are_told(staged, tiny, caplog):
     path.write_text(path.read_text().replace("kind", "a very special sort of a kind"))
     staged("ContRec", "--answer_weight=0.1", "--text_bonus=0.1")
     assert "text_bonus" not in caplog.text
-    staged("ContRec", "--answer_weight=0.1", "--text_bonus=0.1", "--answer_length=3")
+    staged("ContRec", "--answer_weight=0.1", "--text_bonus=0.1", "--answer_max_tokens=3")
     assert "of the items the whole answer does not name their category" in caplog.text
 
 
@@ -385,9 +385,9 @@ def test_answers_that_name_other_categories_are_told(staged, tiny, caplog):
             ("--quantisation=4bit", "--lora_rank=4"),
             "lora_rank, quantisation: for a pretrained|quantisation, lora_rank: for",
         ),
-        (("--held_out_wording=what now",), "held_out_wording needs wordings"),
+        (("--held_out_instruction=what now",), "held_out_instruction needs instructions"),
         (("--item_template={nonsense}",), "item_template: the prompt says nothing of the items, set prompt_text"),
-        (("--answer_length=4",), "answer_length: nothing is answered, set answer_weight"),
+        (("--answer_max_tokens=4",), "answer_max_tokens: nothing is answered, set answer_weight"),
         (("--prompt_text=bag", "--category_field=gnre"), "category_field=gnre: no such text field.*did you mean"),
         (("--prompt_text=bag", "--item_template={title:>{width}}"), "without : and !"),
     ],
@@ -407,10 +407,10 @@ def test_empty_texts_are_no_prompt(assembled, tiny):
 
 NARROW = (
     "--prompt_text=words",
-    "--item_text_length=6",
+    "--item_text_max_tokens=6",
     "--answer_weight=0.1",
-    "--answer_length=8",
-    "--wordings=['people who like this like']",
+    "--answer_max_tokens=8",
+    "--instructions=['people who like this like']",
     WORDS,
     "--vocabulary_size=320",
 )
@@ -474,19 +474,19 @@ def test_a_prompt_without_room_for_an_item_is_refused(assembled):
 
 def test_an_instruction_is_drawn_in_training_and_held_out_in_eval_mode(staged):
     model = staged(
-        "ContRec", WORDS, "--wordings=['what comes next', 'the next film is']", "--held_out_wording=and then"
+        "ContRec", WORDS, "--instructions=['what comes next', 'the next film is']", "--held_out_instruction=and then"
     ).model
-    wordings, read = model.prompt.wordings, model.backbone.read
-    assert wordings.length == wordings.real.sum(1).max()
+    instructions, read = model.prompt.instructions, model.backbone.read
+    assert instructions.length == instructions.real.sum(1).max()
     torch.manual_seed(0)
-    rows = {tuple(row.flatten().tolist()) for row in wordings.train()(50)}
+    rows = {tuple(row.flatten().tolist()) for row in instructions.train()(50)}
     assert len(rows) == 2
-    held_out = wordings.eval()(3)
+    held_out = instructions.eval()(3)
     words = model.language.vocabulary.encode(["and then"], 99)
     torch.testing.assert_close(held_out[1, -words.numbers.shape[1] :], read(words.numbers[0]))
     assert tuple(held_out[0].flatten().tolist()) not in rows
     layout = model.eval()._read(torch.tensor([[3, 4]]), torch.tensor([1]))
-    torch.testing.assert_close(layout.vectors[0, 1 : 1 + wordings.length], held_out[0])  # behind the learned vector
+    torch.testing.assert_close(layout.vectors[0, 1 : 1 + instructions.length], held_out[0])  # behind the learned vector
 
 
 def test_a_list_shows_what_the_model_says(staged):

@@ -16,10 +16,10 @@ LLM = (
     f"--llm={STORIES}",
     "--lora_rank=4",
     "--prompt_text=words",
-    "--item_text_length=6",
+    "--item_text_max_tokens=6",
     "--answer_weight=0.1",
-    "--answer_length=10",
-    "--wordings=['People who liked these films', 'After these films somebody liked']",
+    "--answer_max_tokens=10",
+    "--instructions=['People who liked these films', 'After these films somebody liked']",
 )
 
 

@@ -63,12 +63,12 @@ def histories(batches):
     [
         ("SIIT", ()),
         ("SIIT", ("--backbone=t5",)),
-        ("SIIT", ("--identifiers=rkmeans",)),
-        ("SIIT", ("--identifiers=pq",)),
-        ("SIIT", ("--identifiers=clusters",)),
-        ("SIIT", ("--identifiers=random", "--refinement=random")),
-        ("SIIT", ("--item_tokens=1",)),
-        ("TokenRec-beam", ("--self_improve=True", "--refine_from=histories", "--refine_every=1", "--codes=40")),
+        ("SIIT", ("--semantic_ids=rkmeans",)),
+        ("SIIT", ("--semantic_ids=pq",)),
+        ("SIIT", ("--semantic_ids=clusters",)),
+        ("SIIT", ("--semantic_ids=random", "--refinement=random")),
+        ("SIIT", ("--num_codebooks=1",)),
+        ("TokenRec-beam", ("--self_improve=True", "--refine_from=histories", "--refine_every=1", "--codebook_size=40")),
     ],
 )
 def test_identifiers_are_distinct_and_lead_back_to_their_items(model_and_batches, model, arguments):
@@ -88,7 +88,7 @@ def test_identifiers_are_distinct_and_lead_back_to_their_items(model_and_batches
 
 
 def test_items_that_are_expected_in_one_place_share_codes(model_and_batches, monkeypatch):
-    model, batches = model_and_batches("--identifiers=rkmeans")
+    model, batches = model_and_batches("--semantic_ids=rkmeans")
     place = torch.arange(model.n_items) % 4
     vectors = 5 * torch.eye(4, 16)[place] + 0.01 * torch.randn(model.n_items, 16)
     monkeypatch.setattr(
@@ -195,7 +195,7 @@ def test_the_control_deals_the_same_identifiers_out_at_random(model_and_batches)
 
 
 def test_training_goes_on_from_the_average_with_no_memory_of_its_steps(staged):
-    loaded = staged("SIIT", "--epochs=1", "--refine_rounds=0", "--average_decay=0.9")
+    loaded = staged("SIIT", "--epochs=1", "--refine_rounds=0", "--ema_decay=0.9")
     trainer, model = loaded.trainer, loaded.model
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
     trainer._train_epoch(loaded.data.train, 1)
@@ -215,7 +215,7 @@ def test_training_goes_on_from_the_average_with_no_memory_of_its_steps(staged):
 
 @pytest.mark.parametrize("average", ["0", "0.9"])
 def test_everything_is_as_before_where_new_identifiers_cost_too_much(staged, monkeypatch, average):
-    loaded = staged("SIIT", "--refine_tolerance=0.1", "--refine_rounds=0", f"--average_decay={average}")
+    loaded = staged("SIIT", "--refine_tolerance=0.1", "--refine_rounds=0", f"--ema_decay={average}")
     trainer, model = loaded.trainer, loaded.model
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
     trainer._train_epoch(loaded.data.train, 3)
@@ -287,7 +287,7 @@ def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatc
         ),
         (
             "TokenRec-beam",
-            ("--self_improve=True", "--refine_from=histories", "--item_tokens=1", "--codes=40"),
+            ("--self_improve=True", "--refine_from=histories", "--num_codebooks=1", "--codebook_size=40"),
             "refine_from=histories: .* needs a code",
         ),
         ("SIIT", ("--alignment_weight=0", "--item_descriptions=text"), "item_descriptions: nothing reads them"),

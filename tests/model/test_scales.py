@@ -98,7 +98,7 @@ def test_user_tokens_are_as_large_as_item_tokens(staged, vectors_file, source):
     "model, arguments",
     [
         ("TokenRec", ()),
-        ("TokenRec-beam", ("--item_identity=False",)),
+        ("TokenRec-beam", ("--id_embedding=False",)),
         ("TIGER", ()),
         ("TIGER", ("--code_vectors_init=vectors",)),
     ],

@@ -143,7 +143,7 @@ def test_no_item_moves_to_where_it_is_more_crowded(improving):
 
 def test_the_control_gives_as_many_items_the_same_identifiers_at_random(improving):
     """Also where the model lets items swap, and one drawn at random could be the item's own."""
-    tight = "--item_tokens=1", "--refine_candidates=40"
+    tight = "--num_codebooks=1", "--refine_candidates=40"
     by_model, at_random = improving(*tight), improving(*tight, "--refinement=random")
     old = by_model.item_codes.codes.clone()
     assert torch.equal(old, at_random.item_codes.codes)
@@ -267,7 +267,7 @@ def test_the_loss_has_weighted_terms_of_alignment(staged):
         (("--eval_step=2", "--refine_every=5", "--epochs=9"), "eval_step=2: .* take a divisor of refine_every=5"),
         (("--stopping_step=3", "--refine_every=4", "--epochs=9"), "stopping_step=3 would end a run"),
         (("--stopping_step=1", "--eval_step=2", "--refine_every=4", "--epochs=9"), "stopping_step=1 would end"),
-        (("--identifiers=pq", "--vector_size=2", "--item_tokens=3"), "item_tokens=3: identifiers=pq"),
+        (("--semantic_ids=pq", "--vector_size=2", "--num_codebooks=3"), "num_codebooks=3: semantic_ids=pq"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(assembled, arguments, message):

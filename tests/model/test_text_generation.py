@@ -13,9 +13,9 @@ WORDS = (
     "--prompt_text=words",
     "--answer_weight=0.1",
     "--answer_template={title}",
-    "--answer_length=8",
+    "--answer_max_tokens=8",
     "--answer_beams=1",
-    "--wordings=['after all of these somebody liked']",
+    "--instructions=['after all of these somebody liked']",
 )
 HEARD = ("--text_weight=0.3", "--text_bonus=0.2")
 
@@ -85,8 +85,8 @@ def heard_alone(model, items, user):
         ("ContRec", ()),
         ("ContRec", ("--condition_on=answer",)),
         ("ContRec", ("--item_positions=each", "--user_tokens=0")),
-        ("DeftRec", ("--condition=mean",)),
-        ("DeftRec", ("--condition=last",)),
+        ("DeftRec", ("--condition_pooling=mean",)),
+        ("DeftRec", ("--condition_pooling=last",)),
         ("DeftRec", ("--condition_on=answer",)),
     ],
 )
@@ -117,8 +117,8 @@ def test_one_reading_gives_what_separate_passes_give(speaking, model, arguments,
     [
         ("ContRec", ("--condition_on=answer",)),
         ("ContRec", ()),
-        ("DeftRec", ("--condition=mean",)),
-        ("DeftRec", ("--condition=last",)),
+        ("DeftRec", ("--condition_pooling=mean",)),
+        ("DeftRec", ("--condition_pooling=last",)),
     ],
 )
 def test_every_history_is_read_once(speaking, monkeypatch, model, arguments, backbone):
@@ -154,7 +154,7 @@ def test_a_list_with_answers_reads_every_history_once(staged, monkeypatch):
     assert passes.rows == 3 and len(table) == 12 and "answer" in table
 
 
-@pytest.mark.parametrize("arguments", [(), HEARD, ("--diffusion_samples=3", "--diffusion_steps=2")])
+@pytest.mark.parametrize("arguments", [(), HEARD, ("--num_samples=3", "--sampling_steps=2")])
 def test_a_history_with_many_candidates_is_read_once(speaking, monkeypatch, arguments):
     """As RecBole asks where items are sampled: a row a candidate."""
     model, batch = speaking("ContRec", "compact", *arguments)
@@ -221,7 +221,7 @@ def test_drawn_answers_are_the_same_whoever_else_is_asked(speaking):
     [
         (("--answer_temperature=0.7", "--answer_beams=2"), "set answer_beams=1 as well"),
         (
-            ("--answer_weight=0", "--answer_template={category}", "--answer_length=16", "--answer_temperature=0.7"),
+            ("--answer_weight=0", "--answer_template={category}", "--answer_max_tokens=16", "--answer_temperature=0.7"),
             "answer_beams, answer_temperature: nothing is answered",
         ),
     ],
@@ -236,14 +236,14 @@ def test_ways_to_answer_that_go_together(staged, arguments, message):
 
 def test_a_prompt_knows_what_its_rows_share(staged):
     model = staged(
-        "ContRec", *BACKBONES["compact"], "--wordings=['one two three four five', 'six']", "--user_tokens=2"
+        "ContRec", *BACKBONES["compact"], "--instructions=['one two three four five', 'six']", "--user_tokens=2"
     ).model
     users, items = torch.tensor([1, 2, 3]), torch.tensor([[3, 4], [5, 6], [7, 0]])
-    layout, words = model.eval()._read(items, users), model.prompt.wordings.length
+    layout, words = model.eval()._read(items, users), model.prompt.instructions.length
     assert layout.shared == 1 + words == model.prompt.prefix_length - 2
     assert layout.vectors[:, : layout.shared].eq(layout.vectors[:1, : layout.shared]).all()
     assert not layout.vectors[0, layout.shared].equal(layout.vectors[1, layout.shared])  # tokens of the user
-    assert model.train()._read(items, users).shared == 1  # each row has a wording of its own
+    assert model.train()._read(items, users).shared == 1  # each row has an instruction of its own
 
 
 def test_an_empty_history_ends_with_a_position_of_its_own(staged):
@@ -259,7 +259,7 @@ def test_an_empty_history_ends_with_a_position_of_its_own(staged):
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("arguments", [(), HEARD])
 def test_an_instruction_read_once_changes_no_score(speaking, monkeypatch, backbone, arguments):
-    model, batch = speaking("ContRec", backbone, "--wordings=['" + "a word and another " * 5 + "']", *arguments)
+    model, batch = speaking("ContRec", backbone, "--instructions=['" + "a word and another " * 5 + "']", *arguments)
     once, said = model.full_sort_predict(batch), model.answers(batch)
     monkeypatch.setattr(type(model.prompt), "shared", 0)
     torch.testing.assert_close(once, model.full_sort_predict(batch), atol=1e-4, rtol=1e-4)

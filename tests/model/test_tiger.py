@@ -144,11 +144,11 @@ def test_padding_gets_no_gradient_and_changes_no_loss(model_and_rows, ready, bac
     [
         (),
         ("--user_buckets=7", "--n_layers=2"),
-        ("--item_tokens=1", "--codes=32"),
-        ("--code_reading=own", "--item_tokens=3"),
+        ("--num_codebooks=1", "--codebook_size=32"),
+        ("--code_reading=own", "--num_codebooks=3"),
         ("--backbone=t5",),
         ("--backbone=t5", "--user_buckets=7", "--n_layers=2"),
-        ("--backbone=t5", "--item_tokens=3"),
+        ("--backbone=t5", "--num_codebooks=3"),
     ],
 )
 def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, arguments, monkeypatch):
@@ -234,7 +234,7 @@ def test_all_that_is_masked_holds_no_place_of_the_beam_however_long_the_history(
     "arguments, words",
     [
         (("--sampled_prefixes=9",), "sampled_prefixes: for backbone=t5 only"),
-        (("--head_width=8",), "head_width: for"),
+        (("--attention_head_size=8",), "attention_head_size: for"),
         (("--refine_every=2",), "refine_every: set self_improve=True"),
         (("--self_improve=True", "--epochs=3", "--refine_every=3"), "epochs=3 end before the first refinement"),
         (
@@ -322,7 +322,7 @@ def test_without_buckets_users_are_not_told_apart(model_and_rows):
 
 @pytest.mark.parametrize("way", ["rqvae", "rkmeans", "pq", "clusters", "random"])
 def test_every_way_gives_distinct_identifiers(ready, way):
-    loaded = ready(f"--identifiers={way}")
+    loaded = ready(f"--semantic_ids={way}")
     codes, report = loaded.model.item_codes.codes, loaded.trainer.stages["identifiers"].report
     known = codes[codes[:, 0] < 16]
     met = np.unique(loaded.data.train.dataset.histories.pairs()[1])
@@ -339,8 +339,10 @@ def test_ways_are_kept_apart_on_disk_and_read_only_their_settings(ready):
     def found(*arguments):
         return ready(*arguments).trainer.stages["identifiers"].found_on_disk
 
-    assert not found("--identifiers=rkmeans") and not found("--identifiers=pq")
-    assert found("--identifiers=rkmeans", "--tokenizer_epochs=3") and not found("--identifiers=rkmeans", "--codes=17")
+    assert not found("--semantic_ids=rkmeans") and not found("--semantic_ids=pq")
+    assert found("--semantic_ids=rkmeans", "--tokenizer_epochs=3") and not found(
+        "--semantic_ids=rkmeans", "--codebook_size=17"
+    )
 
 
 @pytest.mark.parametrize("width", [16, 12])
@@ -367,8 +369,10 @@ def test_codes_that_start_at_random_know_nothing_of_the_vectors(ready):
 
 @pytest.mark.parametrize("way", ["rkmeans", "random"])
 def test_too_few_codes_say_what_to_raise(ready, way):
-    with pytest.raises(UserError, match="items have the same codes.*raise codes, which is .* here, or item_tokens"):
-        ready("--codes=3", "--item_tokens=1", f"--identifiers={way}")
+    with pytest.raises(
+        UserError, match="items have the same codes.*raise codebook_size, which is .* here, or num_codebooks"
+    ):
+        ready("--codebook_size=3", "--num_codebooks=1", f"--semantic_ids={way}")
 
 
 @pytest.mark.parametrize("model", ["TIGER", "TokenRec-beam"])
@@ -381,7 +385,7 @@ def test_small_catalogues_have_codes_enough(run_tiny, tiny, model, n_items):
         "\n".join([head, *("\t".join([user, f"i{1 + int(item[1:]) % n_items}", *rest]) for user, item, *rest in rows)])
         + "\n"
     )
-    result = run_tiny(model, "--codes=~", "--epochs=1", "--topk=[3]", "--valid_metric=NDCG@3")
+    result = run_tiny(model, "--codebook_size=~", "--epochs=1", "--topk=[3]", "--valid_metric=NDCG@3")
     assert result["card"]["items"] == n_items
     assert load_data_and_model(result["checkpoint"]).model.item_codes.unknown_code == (8 if model == "TIGER" else 4)
 
@@ -406,7 +410,7 @@ def trained(request, tmp_path_factory):
         "--sampled_prefixes=4",
         f"--data_path={place / 'data'}",
         f"--checkpoint_dir={place / 'saved'}",
-        "--average_decay=0.9",
+        "--ema_decay=0.9",
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)

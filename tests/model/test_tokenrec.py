@@ -120,7 +120,9 @@ def test_codes_are_those_of_the_tokenizers(ready):
     for side, rows in (("item", vectors.items), ("user", vectors.users)):
         table, tokenizer = getattr(loaded.model, f"{side}_codes"), getattr(loaded.model, f"{side}_tokenizer")
         assert torch.equal(table.codes, encode_rows(tokenizer, standardise(rows)))
-        assert (table.codes[0] == tokenizer.codes).all() and tokenizer.codes == 8  # four rows a code, at least
+        assert (
+            table.codes[0] == tokenizer.codebook_size
+        ).all() and tokenizer.codebook_size == 8  # four rows a code, at least
         report = loaded.trainer.stages[f"{side} tokenizer"].report
         assert report["collisions"] == report["collisions_left"]
         assert min(report["codes_in_use"]) > 0.5 and min(report["perplexity"]) > 0.4
@@ -157,10 +159,10 @@ def test_user_codes_matter_and_unknown_users_have_a_stand_in(ready):
 def test_the_held_out_wording_is_read_in_evaluation_only(ready):
     loaded = ready("--dropout=0", "--user_token_dropout=0")
     model, batch = loaded.model, next(iter(loaded.data.train))
-    assert model.train().calculate_loss(batch).ranking != model.calculate_loss(batch).ranking  # drawn wordings
-    tested = set(model.prompt.wordings.numbers[-1].tolist())
+    assert model.train().calculate_loss(batch).ranking != model.calculate_loss(batch).ranking  # drawn instructions
+    tested = set(model.prompt.instructions.numbers[-1].tolist())
     read = []
-    words = model.prompt.wordings.vectors
+    words = model.prompt.instructions.vectors
     words.register_forward_hook(lambda _, inputs, __: read.append(set(inputs[0].flatten().tolist())))
     model.eval().full_sort_predict(next(iter(loaded.data.test))[0])
     assert read and all(numbers == tested for numbers in read)

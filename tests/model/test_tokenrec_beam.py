@@ -30,7 +30,12 @@ def model_and_rows(ready):
 
 def test_no_code_sees_its_own_item_beyond_the_codes_before(model_and_rows):
     model, _ = model_and_rows("--dropout=0")
-    item_seq, user, n_tokens, n_codes = torch.tensor([[3, 5, 9, 7]]), torch.tensor([1]), 3, model.item_tokenizer.codes
+    item_seq, user, n_tokens, n_codes = (
+        torch.tensor([[3, 5, 9, 7]]),
+        torch.tensor([1]),
+        3,
+        model.item_tokenizer.codebook_size,
+    )
     before, codes = model.code_states(item_seq, user), model.item_codes.codes  # [1, L, K, D]
     assert before.shape == (1, 3, n_tokens, 16)
     model.item_vectors.weight.data[9] += 1
@@ -47,8 +52,14 @@ def test_no_code_sees_its_own_item_beyond_the_codes_before(model_and_rows):
     "arguments",
     [
         (),
-        ("--item_identity=False", "--user_tokens=0", "--wordings=[]", "--held_out_wording=~", "--n_layers=2"),
-        ("--item_tokens=1", "--codes=60", "--user_tokens=0"),
+        (
+            "--id_embedding=False",
+            "--num_user_codebooks=0",
+            "--instructions=[]",
+            "--held_out_instruction=~",
+            "--n_layers=2",
+        ),
+        ("--num_codebooks=1", "--codebook_size=60", "--num_user_codebooks=0"),
     ],
 )
 def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, arguments):
@@ -60,7 +71,7 @@ def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, argu
     best, items = exact.topk(10, dim=1)
     torch.testing.assert_close(found.log_probs[:, :10], best)
     assert torch.equal(found.items[:, :10], items)
-    assert (exact[:, model.item_codes.codes[:, 0] == model.item_tokenizer.codes] == -torch.inf).all()
+    assert (exact[:, model.item_codes.codes[:, 0] == model.item_tokenizer.codebook_size] == -torch.inf).all()
     assert exact.exp().sum(1).max() < 1 + 1e-9  # tuples that are no item have the rest
 
 
@@ -105,7 +116,7 @@ def test_lists_leave_out_what_is_excluded_and_what_does_not_exist(model_and_rows
         (("--backbone=t5",), "backbone=causal only"),
         (("--repeat_bias=True",), "repeat_bias=False only"),
         (("--beam_size=0",), "beam_size=0: must be"),
-        (("--codes=2", "--item_tokens=2"), "raise codes, which is 2 here, or item_tokens"),
+        (("--codebook_size=2", "--num_codebooks=2"), "raise codebook_size, which is 2 here, or num_codebooks"),
     ],
 )
 def test_settings_that_do_not_go_together(ready, arguments, words):

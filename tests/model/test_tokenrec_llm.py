@@ -13,9 +13,9 @@ from tests.helpers.models import moved_by_training
 from tests.helpers.options import TINY_TOKENREC
 
 WORDS = (
-    "--wordings=['what comes next', 'which one of these items comes next']",
-    "--held_out_wording=somebody like one of two",
-)  # words that no other wording has
+    "--instructions=['what comes next', 'which one of these items comes next']",
+    "--held_out_instruction=somebody like one of two",
+)  # words that no other instruction has
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,13 @@ def test_words_reach_the_encoder_and_the_decoder(ready):
     model.full_sort_predict(rows)
     number = model.backbone.vocabulary.token_to_id
     told = model.backbone.read(torch.tensor([number(word) for word in "somebody like one of two".split()]))
-    start = model.prompt.wordings.length - len(told)  # blanks are in front
+    start = model.prompt.instructions.length - len(told)  # blanks are in front
     begun = model.backbone.read(torch.tensor([0, *map(number, "the interaction history shows that".split())]))
     for prompts, answers in zip(encoded, decoded, strict=True):
         assert torch.equal(prompts[:, start : start + len(told)], told.expand(len(prompts), -1, -1))
         assert torch.equal(prompts[:, :start], torch.zeros_like(prompts[:, :start]))  # a learned blank starts at zero
         assert torch.equal(answers[:, : len(begun)], begun.expand(len(prompts), -1, -1))
-    drawn = model.train().prompt.wordings(50)
+    drawn = model.train().prompt.instructions(50)
     assert len(drawn.flatten(1).unique(dim=0)) == 2
     assert not any(torch.equal(row, told) for row in drawn[:, -len(told) :])
 
@@ -85,7 +85,7 @@ def test_codes_are_as_large_as_words(ready, kind):
     model = ready(kind).model.eval()
     layout = model._read(torch.tensor([[3, 4, 5]]), torch.tensor([1]))
     sizes, word = layout.vectors.square().mean(-1).sqrt()[0], model.backbone.word_size  # [S]
-    codes = sizes[model.prompt.wordings.length :]
+    codes = sizes[model.prompt.instructions.length :]
     assert len(codes) == 3 + (9 if kind == "t5" else 3)
     assert (codes > 0.4 * word).all() and (codes < 3 * word).all()
 
@@ -127,7 +127,7 @@ def test_adapters_and_new_vectors_move_and_nothing_else_of_the_model(ready, kind
         "item_vectors.weight",
         "identity_adapter.weight",
         "projection.weight",
-        "prompt.wordings.blank",
+        "prompt.instructions.blank",
     } <= moved
     given = {id(p) for group in optimiser.param_groups for p in group["params"]}
     assert given == {id(p) for p in model.parameters() if p.requires_grad}
@@ -202,8 +202,8 @@ def test_the_recipe_of_the_paper_runs_on_it(run_tiny, folder):
         f"--llm={folder}",
         "--lora_rank=0",
         "--llm_learning_rate=5e-5",
-        "--wordings=['what comes next']",
-        "--held_out_wording=~",
+        "--instructions=['what comes next']",
+        "--held_out_instruction=~",
     )
     assert 0 <= result["test_result"]["ndcg@10"] <= 1 and not (Path(result["checkpoint"]).parent / "adapter").exists()
 
@@ -221,7 +221,7 @@ def test_the_recipe_of_the_paper_runs_on_it(run_tiny, folder):
             "nobody/nothing-of-this-name: .*it is not in .*, and HF_HUB_OFFLINE is set",
         ),
         (("--backbone=t5", "--llm=T5", "--lora_targets=nowhere"), "no layer 'nowhere'"),
-        (("--backbone=t5", "--llm=T5", "--answer_length=8"), "answer_length is of the compact T5"),
+        (("--backbone=t5", "--llm=T5", "--decoder_query_tokens=8"), "decoder_query_tokens is of the compact T5"),
         ((f"--llm={STORIES}", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5"),
         (("--backbone=t5", "--answer_prefix=a preference"), "answer_prefix needs backbone=t5 and llm"),
         (("--lora_rank=4", "--llm_dtype=bfloat16"), "llm_dtype, lora_rank: for a pretrained language model only"),

@@ -115,7 +115,7 @@ def test_the_form_of_a_filter_fits_its_column():
         ("embedding_size", 0),
         ("attn_dropout_prob", 7),
         ("dropout_prob", -0.1),
-        ("head_depth", 2000),
+        ("denoiser_depth", 2000),
     ],
 )
 def test_sizes_and_shares_of_recboles_models(key, value):

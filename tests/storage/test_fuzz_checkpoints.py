@@ -156,7 +156,7 @@ def trained(tmp_path_factory):
     write_atomic_files(folder / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, model, tiny in (("one", "ContRec", [*TINY_CONTREC, "--average_decay=0.9"]), ("two", "SASRec", TINY)):
+        for name, model, tiny in (("one", "ContRec", [*TINY_CONTREC, "--ema_decay=0.9"]), ("two", "SASRec", TINY)):
             run(model, "tiny", arguments=[*tiny[1:], "--epochs=1", "--data_path=data", f"--run_name={name}"])
         yield folder
 

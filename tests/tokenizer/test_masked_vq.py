@@ -26,7 +26,7 @@ def _seed():
 
 
 def small(**settings):
-    return MaskedVQ(**{"d": 16, "n_tokens": 3, "codes": 32, "token_size": 8, "hidden_size": 32, **settings})
+    return MaskedVQ(**{"d": 16, "n_tokens": 3, "codebook_size": 32, "token_size": 8, "hidden_size": 32, **settings})
 
 
 # ------------------------------------------------------------------------------------------------ gradients and losses
@@ -220,7 +220,7 @@ def test_restarts_leave_eval_mode_and_used_codes_alone():
 @pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
 def test_round_trip_after_fit_is_far_better_than_chance(gradient):
     x = low_rank(n=1200)
-    model = small(codes=64, gradient=gradient)
+    model = small(codebook_size=64, gradient=gradient)
     report = fit_tokenizer(model, x, epochs=40, batch_size=128)
     assert not model.training and report.held_out_error < 0.6  # standardised, so the variance is 1
     with torch.no_grad():
@@ -278,7 +278,7 @@ def test_health_of_constructed_codes():
     x = torch.cat([torch.zeros(1, 2), x])
     health = code_report(Given(2, 2, 8), x)
     real = 80 - 5  # (0, 0) is a row without a vector
-    assert health.rows == real and health.codes == 8 and health.codes_in_use == [0.5, 0.5]
+    assert health.rows == real and health.codebook_size == 8 and health.codes_in_use == [0.5, 0.5]
     share = np.array([15, 20, 20, 20]) / real
     assert health.perplexity == pytest.approx([math.exp(-(share * np.log(share)).sum()) / 8] * 2, abs=1e-3)
     assert health.collisions == health.identical_rows == 1.0
@@ -330,7 +330,7 @@ def test_distinct_codes_move_only_rows_that_share_and_as_little_as_possible():
 
 
 def test_distinct_codes_end_where_nothing_is_free():
-    model = MaskedVQ(4, n_tokens=1, codes=4, token_size=4).eval()
+    model = MaskedVQ(4, n_tokens=1, codebook_size=4, token_size=4).eval()
     codes = distinct_codes(model, torch.ones(7, 4))
     assert codes[1:].squeeze(1).unique().tolist() == [0, 1, 2, 3] and codes.shape == (7, 1)
 
@@ -347,7 +347,7 @@ def test_default_codes_follow_the_number_of_rows(rows, codes):
     [
         ({"gradient": "none"}, "straight_through, rotation"),
         ({"mask_ratio": 1.0}, "mask_ratio"),
-        ({"codes": 0}, "at least 1"),
+        ({"codebook_size": 0}, "at least 1"),
         ({"restart_below": -0.1}, "restart_below"),
     ],
 )

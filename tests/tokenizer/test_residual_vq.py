@@ -14,7 +14,7 @@ def _seed():
 
 
 def small(**settings):
-    return ResidualVQ(**{"d": 16, "n_tokens": 3, "codes": 32, "token_size": 8, "hidden_size": 32, **settings})
+    return ResidualVQ(**{"d": 16, "n_tokens": 3, "codebook_size": 32, "token_size": 8, "hidden_size": 32, **settings})
 
 
 # codes
@@ -192,7 +192,7 @@ def test_a_fitted_quantiser_is_healthy_and_the_report_knows_it():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"codes": 0}, "at least 1"),
+        ({"codebook_size": 0}, "at least 1"),
         ({"n_tokens": 0}, "at least 1"),
         ({"dropout": 1.0}, "dropout"),
         ({"restart_below": -0.1}, "restart_below"),

@@ -20,19 +20,21 @@ class CodeTable(nn.Module):
     Args:
         rows: users or items, row 0 for the padding.
         n_tokens: K.
-        codes: codes of a codebook (C); the number C is the stand-in.
+        codebook_size: codes of a codebook (C); the number C is the stand-in.
         hidden_size: D.
         adds: whether a code is read as the sum of the word vectors up to it, the item as far as it is written. So residual
             quantisation puts codewords together, and the last code tells the whole item without a look at the others.
     """
 
-    def __init__(self, rows: int, n_tokens: int, codes: int, hidden_size: int, adds: bool = False):
+    def __init__(self, rows: int, n_tokens: int, codebook_size: int, hidden_size: int, adds: bool = False):
         super().__init__()
-        self.unknown_code = codes
+        self.unknown_code = codebook_size
         self.adds = adds
-        self.register_buffer("codes", torch.full((rows, n_tokens), codes))
-        self.register_buffer("first", torch.arange(n_tokens) * (codes + 1), persistent=False)  # of each codebook [K]
-        self.words = nn.Embedding(n_tokens * (codes + 1), hidden_size)
+        self.register_buffer("codes", torch.full((rows, n_tokens), codebook_size))
+        self.register_buffer(
+            "first", torch.arange(n_tokens) * (codebook_size + 1), persistent=False
+        )  # of each codebook [K]
+        self.words = nn.Embedding(n_tokens * (codebook_size + 1), hidden_size)
         nn.init.normal_(self.words.weight, std=CODE_RMS)  # K of them add up to the size of the item vectors beside them
 
     def forward(self, numbers: Tensor) -> Tensor:

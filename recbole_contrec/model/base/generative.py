@@ -66,9 +66,9 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
         if self.user_fold_in is not None:
             self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
 
-    def _new_user_fold_in(self) -> FoldIn | None:
+    def _new_user_fold_in(self, n_user_tokens: int) -> FoldIn | None:
         """For users without a training history; None where the model reads no users, or shall not tell them apart."""
-        wanted = self.config["user_tokens"] and self.config["fold_in"]
+        wanted = n_user_tokens and self.config["fold_in"]
         return FoldIn(self.n_items, self.config["vector_size"]) if wanted else None
 
     def _pick(self, *keys):
@@ -94,7 +94,7 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
 
     def _with_identity(self, read: Tensor, items: Tensor) -> Tensor:
         """Add the learned vector of every item [B, L] to its first token in ``read`` [B, L, K, D]."""
-        if not self.config["item_identity"]:
+        if not self.config["id_embedding"]:
             return read
         scale = self.item_vectors.embedding_dim**0.5
         if not self.config["train_item_vectors"]:  # of unit size, where those that train start small
@@ -291,8 +291,8 @@ def room_for_history(prompt: Prompt, limit: int, answer: int) -> int | None:
         raise UserError(
             f"a prompt of {limit} positions has no room for one item beside the instruction and an answer "
             f"({prompt.prefix_length} and {answer} positions, {prompt.widest_item} an item): raise "
-            "max_prompt_length or take a language model that reads more, or cut texts by item_text_length and "
-            "answer_length"
+            "max_prompt_length or take a language model that reads more, or cut texts by item_text_max_tokens and "
+            "answer_max_tokens"
         )
     return None if prompt.max_positions + answer <= limit else room
 

@@ -250,7 +250,7 @@ def room_for_history(prompt: Prompt, limit: int, answer: int) -> int | None:
         raise UserError(
             f"a prompt of {limit} positions has no room for one item beside the instruction and an answer "
             f"({prompt.prefix_length} and {answer} positions, {prompt.widest_item} an item): raise "
-            "max_prompt_length or take a language model that reads more, or cut texts by item_text_length and "
-            "answer_length"
+            "max_prompt_length or take a language model that reads more, or cut texts by item_text_max_tokens and "
+            "answer_max_tokens"
         )
     return None if prompt.max_positions + answer <= limit else room

@@ -30,7 +30,7 @@ class ItemVectorSettings:
             config["vector_size"],
             config["train_item_vectors"],
             config["item_vectors_init"] == "vectors",
-            config["item_identity"],
+            config["id_embedding"],
         )
 
 

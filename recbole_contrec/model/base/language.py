@@ -39,8 +39,8 @@ class Language(nn.Module):
     The word vectors belong to the backbone, which is handed in where it is needed.
 
     Args:
-        config: reads ``wordings``, ``prompt_text``, ``item_template``, ``item_text_length``, ``answer_weight``,
-            ``answer_template``, ``answer_length``, ``category_template``, ``title_field``, ``category_field``,
+        config: reads ``instructions``, ``prompt_text``, ``item_template``, ``item_text_max_tokens``, ``answer_weight``,
+            ``answer_template``, ``answer_max_tokens``, ``category_template``, ``title_field``, ``category_field``,
             ``vocabulary_size``.
         texts: text field -> one text an item, by internal number.
         hidden_size: width of the language model (D).
@@ -67,11 +67,11 @@ class Language(nn.Module):
         if read and not any(read):
             raise UserError(f"prompt_text={self.mode}: the texts of all items are empty")
         said = filled(config["answer_template"], texts, named) if config["answer_weight"] else []
-        sentences = [*config["wordings"], *filter(None, [config["held_out_wording"]])]
+        sentences = [*config["instructions"], *filter(None, [config["held_out_instruction"]])]
         self.vocabulary = vocabulary or Vocabulary.trained([*sentences, *read, *said], config["vocabulary_size"])
         self.words_per_item = 0  # positions in the prompt
         if read:
-            encoded = self.vocabulary.encode(read, config["item_text_length"])
+            encoded = self.vocabulary.encode(read, config["item_text_max_tokens"])
             self.words_per_item = encoded.numbers.shape[1] if self.mode == "words" else 0
             self.register_buffer("numbers", encoded.numbers)  # [N, T]
             self.register_buffer("lengths", encoded.lengths)  # [N]
@@ -79,14 +79,14 @@ class Language(nn.Module):
         if said:
             if not any(said):
                 raise UserError(f"answer_weight={config['answer_weight']:g}: the texts of all items are empty")
-            self.answers = Answers(self.vocabulary.encode(said, config["answer_length"], ended=True), hidden_size)
+            self.answers = Answers(self.vocabulary.encode(said, config["answer_max_tokens"], ended=True), hidden_size)
             self.categories = _categories(config, texts, named)
             if config["text_bonus"]:
                 self._check_answers(config)
             if config["text_weight"] and self.answers.beginnings > MANY_BEGINNINGS:
                 logger.warning(
                     "text_weight: behind every history the beginnings of all texts are read, %d of them, which takes long; "
-                    "shorter texts (answer_length, answer_template) have fewer",
+                    "shorter texts (answer_max_tokens, answer_template) have fewer",
                     self.answers.beginnings,
                 )
 
@@ -97,9 +97,9 @@ class Language(nn.Module):
         if (share := float((right != self.categories.category_of)[has].float().mean())) > 0.01:
             logger.warning(
                 "text_bonus: of %.0f %% of the items the whole answer does not name their category, for it is cut by "
-                "answer_length=%d or answer_template=%s does not hold it",
+                "answer_max_tokens=%d or answer_template=%s does not hold it",
                 100 * share,
-                config["answer_length"],
+                config["answer_max_tokens"],
                 config["answer_template"],
             )
 
@@ -173,7 +173,7 @@ def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder
     if config["condition_on"] == "answer" and not config["answer_weight"]:
         raise UserError("condition_on=answer needs answers: set --answer_weight=0.1")
     about_items = config["prompt_text"] != "none" or config["answer_weight"]
-    if not about_items and not config["wordings"]:
+    if not about_items and not config["instructions"]:
         return None
     if about_items and not dataset.item_texts:
         key = "answer_weight" if config["answer_weight"] else "prompt_text"
@@ -197,8 +197,8 @@ def check_language_model(config) -> None:
     """
     if config["llm"] is None and (unread := changed(config, *_OF_LLM)):
         raise ValueError(f"{', '.join(unread)}: for a pretrained language model only, set llm as well")
-    if config["held_out_wording"] and not config["wordings"] and changed(config, "held_out_wording"):
-        raise ValueError("held_out_wording needs wordings to train with")
+    if config["held_out_instruction"] and not config["instructions"] and changed(config, "held_out_instruction"):
+        raise ValueError("held_out_instruction needs instructions to train with")
 
 
 def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedModel | None:

@@ -1,7 +1,7 @@
 """
-recbole_contrec.backbone.wording
+recbole_contrec.backbone.instructions
 ################################
-Instructions in words. All wordings share one small vocabulary of learned word vectors, so one that is kept for testing
+Instructions in words. All of them share one small vocabulary of learned word vectors, so one that is kept for testing
 is new to the model as a sentence, not as words (TokenRec, section on unseen prompts, https://arxiv.org/abs/2406.10450).
 """
 
@@ -14,36 +14,38 @@ from torch import Tensor, nn
 from recbole_contrec.backbone.vocabulary import Vocabulary
 
 
-class Wordings(nn.Module):
-    """Several wordings of one instruction: in training one drawn for every row, in eval mode the one held out.
+class Instructions(nn.Module):
+    """Several instructions for one task: in training one is drawn for every row, in eval mode the held-out one.
 
-    Shorter wordings are filled up in front with one learned blank, so that all rows keep one layout.
+    Shorter instructions are filled up in front with one learned blank, so that all rows keep one layout.
 
     Args:
-        wordings: sentences to train with; case and punctuation do not count.
-        held_out: the sentence of eval mode, made of words of ``wordings``; None for the first of these.
+        instructions: sentences to train with; case and punctuation do not count.
+        held_out: the sentence of eval mode, made of words of ``instructions``; None for the first of these.
         hidden_size: width of a word vector (D).
 
     Attributes:
         length: words of an instruction (I).
 
     Raises:
-        ValueError: no wording, one without words, a held-out one that is trained or has a word of its own.
+        ValueError: no instruction, one without words, a held-out one that is trained or has a word of its own.
     """
 
     BLANK = 0
 
-    def __init__(self, wordings: Sequence[str], held_out: str | None, hidden_size: int):
+    def __init__(self, instructions: Sequence[str], held_out: str | None, hidden_size: int):
         super().__init__()
-        sentences = [words_of(text) for text in wordings]
+        sentences = [words_of(text) for text in instructions]
         if not sentences or not all(sentences):
-            raise ValueError("wordings: name at least one sentence, each with at least one word")
+            raise ValueError("instructions: name at least one sentence, each with at least one word")
         tested = sentences[0] if held_out is None else words_of(held_out)
         vocabulary = sorted({word for sentence in sentences for word in sentence})
         if unknown := [word for word in tested if word not in vocabulary]:
-            raise ValueError(f"held_out_wording: no wording of the training has the words {', '.join(unknown)}")
+            raise ValueError(f"held_out_instruction: no instruction of the training has the words {', '.join(unknown)}")
         if not tested or held_out is not None and tested in sentences:
-            raise ValueError(f"held_out_wording={held_out!r} must have words, and not those of a training wording")
+            raise ValueError(
+                f"held_out_instruction={held_out!r} must have words, and not those of a training instruction"
+            )
         self.length = max(map(len, [*sentences, tested]))
         self.vectors = nn.Embedding(1 + len(vocabulary), hidden_size)
         nn.init.normal_(self.vectors.weight, std=0.02)
@@ -52,22 +54,22 @@ class Wordings(nn.Module):
             [self.BLANK] * (self.length - len(sentence)) + [number[word] for word in sentence]
             for sentence in [*sentences, tested]
         ]
-        self.register_buffer("numbers", torch.tensor(rows), persistent=False)  # [wordings + 1, I], tested one last
+        self.register_buffer("numbers", torch.tensor(rows), persistent=False)  # [instructions + 1, I], tested one last
 
     def forward(self, batch: int) -> Tensor:
-        """Word vectors [B, I, D] of one wording a row."""
+        """Word vectors [B, I, D] of one instruction a row."""
         if not self.training:
             return self.vectors(self.numbers[-1]).expand(batch, -1, -1)
         drawn = torch.randint(len(self.numbers) - 1, (batch,), device=self.numbers.device)
         return self.vectors(self.numbers[drawn])  # [B, I, D]
 
 
-class VocabularyWordings(nn.Module):
-    """The same in the words of a language model: what it knows of them comes from elsewhere, so the held-out wording may
+class VocabularyInstructions(nn.Module):
+    """The same in the words of a language model: what it knows of them comes from elsewhere, so the held-out one may
     have words of its own.
 
     Args:
-        wordings: sentences to train with.
+        instructions: sentences to train with.
         held_out: the sentence of eval mode; None for the first of these.
         vocabulary: of the language model.
         read: from word numbers to vectors, [...] -> [..., D]; called at every use, so it may read what comes later.
@@ -77,36 +79,36 @@ class VocabularyWordings(nn.Module):
         length: words of an instruction (I).
 
     Raises:
-        ValueError: no wording, or an empty one.
+        ValueError: no instruction, or an empty one.
     """
 
     def __init__(
         self,
-        wordings: Sequence[str],
+        instructions: Sequence[str],
         held_out: str | None,
         vocabulary: Vocabulary,
         read: Callable[[Tensor], Tensor],
         hidden_size: int,
     ):
         super().__init__()
-        sentences = [*wordings, wordings[0] if held_out is None else held_out] if wordings else []
+        sentences = [*instructions, instructions[0] if held_out is None else held_out] if instructions else []
         if not sentences or not all(text.strip() for text in sentences):
-            raise ValueError("wordings: name at least one sentence, each with at least one word")
+            raise ValueError("instructions: name at least one sentence, each with at least one word")
         # No vocabulary makes more words of a sentence than it has bytes in its longest form, and a blank in front.
         words = vocabulary.encode(
             sentences, 1 + max(len(normalize("NFKD", text).encode()) for text in sentences), marks=True
         )
         self.length = words.numbers.shape[1]
         self.blank = nn.Parameter(torch.zeros(hidden_size))
-        missing = self.length - words.lengths[:, None]  # in front [wordings + 1, 1]
-        place = torch.arange(self.length) - missing  # in the sentence [wordings + 1, I]
+        missing = self.length - words.lengths[:, None]  # in front [instructions + 1, 1]
+        place = torch.arange(self.length) - missing  # in the sentence [instructions + 1, I]
         # Kept in checkpoints: a vocabulary trained on other texts numbers its words otherwise.
         self.register_buffer("numbers", words.numbers.gather(1, place.clamp(min=0)))
         self.register_buffer("real", place >= 0)
         self._read = read
 
     def forward(self, batch: int) -> Tensor:
-        """Word vectors [B, I, D] of one wording a row."""
+        """Word vectors [B, I, D] of one instruction a row."""
         drawn = torch.full((batch,), len(self.numbers) - 1, device=self.numbers.device)
         if self.training:
             drawn = torch.randint_like(drawn, len(self.numbers) - 1)
