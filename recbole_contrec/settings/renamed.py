@@ -13,9 +13,7 @@ from recbole_contrec.settings.recbole_keys import DERIVED
 RENAMED: dict[str, tuple[str, ...]] = {
     # discrete codes: TokenRec, TIGER, SIIT
     "codes": ("codebook_size",),
-    "item_tokens": (
-        "num_codebooks",
-    ),  # ContRec and DeftRec, whose tokens are continuous, keep item_tokens and user_tokens
+    "item_tokens": ("num_codebooks",),  # ContRec and DeftRec, whose tokens are continuous, keep both names
     "user_tokens": ("num_user_codebooks",),
     "identifiers": ("semantic_ids",),
     "code_restart": ("dead_code_threshold",),
