@@ -1,7 +1,7 @@
 """
 benchmarks.readme
 #################
-Writes the tables of ``README.md`` and ``benchmarks/RESULTS.md`` anew from the result files:
+Writes the tables of ``README.md`` and ``docs/results.md`` anew from the result files:
 
     python benchmarks/readme.py
 
@@ -29,7 +29,7 @@ from variants import ABLATIONS
 
 FOLDER = Path(__file__).resolve().parent
 RECORDED = FOLDER / "results"  # of this repository, as its texts are
-TEXTS = FOLDER.parent / "README.md", FOLDER / "RESULTS.md"
+TEXTS = FOLDER.parent / "README.md", FOLDER.parent / "docs" / "results.md"
 DATASETS = "ml-100k", "ml-1m", "amazon-beauty"
 BLOCK = re.compile(r"(?P<head><!-- (?P<kind>\w+): (?P<name>[\w./-]+) -->\n).*?(?P<tail><!-- end -->)", re.DOTALL)
 

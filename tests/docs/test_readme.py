@@ -74,7 +74,7 @@ def test_what_comments_of_settings_recommend_is_accepted(model, arguments, tiny)
     Config(model, "tiny", arguments=[f"--data_path={tiny}", *arguments.split()])
 
 
-@pytest.mark.parametrize("name", ["README.md", "RESULTS.md"])
+@pytest.mark.parametrize("name", ["README.md", "results.md"])
 def test_tables_are_those_of_the_result_files(name):
     import readme
 
