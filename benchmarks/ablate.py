@@ -84,7 +84,8 @@ def settings_of(variant: Variant, further: tuple[str, ...]) -> tuple[str, ...]:
     Args:
         further: for every run. All but controls get all of them, so that a misspelt one is an error.
     """
-    from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.registry import find_model, general_settings
 
     if variant.model:
         folders = properties_folders()

@@ -123,7 +123,7 @@ def asked_for(run: Run, data_path: str | None) -> Asked:
 
 def differences(stored: dict[str, Any], asked: Asked) -> list[str]:
     """What a result, or the record of a killed run, was made with otherwise; a text for each."""
-    from recbole_contrec.settings.schema import show
+    from recbole_contrec.showing import show
 
     before, now = stored.get("settings") or {}, asked.settings
     found = [

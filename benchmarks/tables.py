@@ -93,7 +93,8 @@ def is_recbole(row: Row) -> bool:
 
 
 def _model_class(row: Row) -> type:
-    from recbole_contrec.settings.registry import find_model, properties_folders
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.registry import find_model
 
     return find_model(row.results[0].content["card"]["model"], properties_folders()).model_class
 

@@ -101,7 +101,9 @@ DEFTREC = (
     Variant("tokenizer-sigma", "ContRec's tokenizer", ("tokenizer=sigma", "token_noise=True")),
     Variant("user-tokens-0", "a prompt without the user", ("user_tokens=0",)),
     # condition and head
-    Variant("condition-pooling-mean", "conditioned on the mean of the states, as in the paper", ("condition_pooling=mean",)),
+    Variant(
+        "condition-pooling-mean", "conditioned on the mean of the states, as in the paper", ("condition_pooling=mean",)
+    ),
     Variant("regression", "plain regression instead of denoising", ("objective=regression",)),
     Variant("prediction-x0", "the head predicts the vector instead of the noise", ("prediction=x0",)),
     Variant("dispersive-.1", "ContRec's dispersive loss as well", ("dispersive_weight=0.1",)),

@@ -196,7 +196,9 @@ def _train(arguments: list[str]) -> int:
 
 
 def _list(own: dict[str, str], settings: list[str]) -> int:
-    from recbole_contrec.settings.registry import find_model, list_datasets, list_models, properties_folders
+    from recbole_contrec.catalogue.datasets import list_datasets
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.registry import find_model, list_models
 
     if other := [a for a in settings if not a.startswith("--data_path=")]:
         raise UserError(f"{other[0]}: the lists read --model, --properties and --data_path only")

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import psutil
 import torch
-from recbole.utils import FeatureType, ModelType
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.settings.protocol import sampled_items
 
 STATE = 4  # a trained number stands beside its gradient and two moments of Adam
 _CGROUP = Path("/sys/fs/cgroup")
@@ -33,52 +31,20 @@ def free_memory(device: torch.device | None = None) -> int:
         return free
 
 
-def check_sizes(config, dataset) -> None:
-    """The rows of histories, and the scores of a batch.
+def refuse_beyond(wanted: int, what: str, device: torch.device | None = None) -> None:
+    """Stop before something is allocated that is larger than what is free.
 
     Args:
-        dataset: read and filtered, not split yet.
+        wanted: bytes.
+        what: takes them, the beginning of the error.
+        device: where; None for the memory of the machine.
 
     Raises:
-        UserError: the setting, the estimate and what is free.
+        UserError: the estimate and what is free.
     """
-    users, items, interactions = dataset.user_num, dataset.item_num, len(dataset.inter_feat)
-    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-    rows = interactions if not hasattr(dataset, "held_out_rows") else dataset.held_out_rows(users)
-    if sequential and config["benchmark_filename"] is None:
-        width = _width_of_a_row(config, dataset)
-        # twice: RecBole copies the rows when it splits them
-        _refuse_beyond(
-            2 * rows * width,
-            f"MAX_ITEM_LIST_LENGTH={config['MAX_ITEM_LIST_LENGTH']}: {rows:,} rows of histories, {width:,} bytes each,",
-        )
-    else:
-        width = 8 * (config["MAX_ITEM_LIST_LENGTH"] if sequential else 1)
-    targets = min(config["train_batch_size"], interactions)
-    if sequential and config["loss_type"] == "CE" and not config["ranking_negatives"] and not config["semantic_ids"]:
-        _refuse_beyond(
-            2 * 4 * targets * items,
-            f"train_batch_size={config['train_batch_size']}: scores of "
-            f"{items - 1:,} items for "
-            f"{targets:,} targets, with their gradients,",
-            config["device"],
-        )
-    for mode in {*config["eval_args"]["mode"].values()}:
-        sampled = sampled_items(mode)
-        if sampled is not None:
-            if sampled > max(1000, items):
-                raise UserError(
-                    f"eval_args.mode={mode} samples more items than the catalogue has ({items - 1:,}): set full"
-                )
-            _refuse_beyond((sampled + 1) * width, f"eval_args.mode={mode}: the rows of one user, {width:,} bytes each,")
-        elif mode == "full":
-            batch = min(config["eval_batch_size"], rows) if sequential else max(config["eval_batch_size"] // items, 1)
-            batch = min(batch, rows)
-            _refuse_beyond(
-                2 * 4 * batch * items,
-                f"eval_batch_size={config['eval_batch_size']}: scores of {items - 1:,} items for {batch:,} rows",
-                config["device"],
-            )
+    free = free_memory(device)
+    if wanted > free:
+        raise UserError(f"{what} take {_shown(wanted)} of memory, {_shown(free)} are free")
 
 
 @contextmanager
@@ -130,24 +96,6 @@ def out_of_memory(error: BaseException) -> str | None:
     ):
         return text[:200] or "out of memory"
     return None
-
-
-def _width_of_a_row(config, dataset) -> int:
-    """Bytes of a row with its history in every column."""
-    width = 0
-    for field in dataset.inter_feat:
-        if field == dataset.uid_field:
-            continue
-        kind = dataset.field2type[field]
-        number = 8 if kind in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ) else 4
-        width += number * dataset.field2seqlen[field] * (2 if field in config["numerical_features"] else 1)
-    return width * config["MAX_ITEM_LIST_LENGTH"]
-
-
-def _refuse_beyond(wanted: int, what: str, device: torch.device | None = None) -> None:
-    free = free_memory(device)
-    if wanted > free:
-        raise UserError(f"{what} take {_shown(wanted)} of memory, {_shown(free)} are free")
 
 
 def _large_settings(config) -> str:

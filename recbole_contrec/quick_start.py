@@ -16,6 +16,7 @@ from typing import Any
 
 from recbole.utils import get_trainer, init_seed
 
+from recbole_contrec.catalogue.places import properties_folders
 from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError
@@ -24,9 +25,10 @@ from recbole_contrec.memory import fits_in_memory
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
-from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
+from recbole_contrec.settings.registry import find_model, general_settings
 from recbole_contrec.settings.renamed import unknown_setting
-from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml, show
+from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml
+from recbole_contrec.showing import show
 from recbole_contrec.storage import checkpoint, folders
 from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.training.card import protocol_card

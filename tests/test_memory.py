@@ -5,6 +5,7 @@ import torch
 
 from recbole_contrec import memory
 from recbole_contrec.__main__ import _lack_of_memory
+from recbole_contrec.data import sizes
 from recbole_contrec.errors import UserError
 
 
@@ -42,7 +43,7 @@ def test_what_is_free_counts(assembled, monkeypatch, model, argument, text):
     monkeypatch.setattr(
         memory, "free_memory", lambda device=None: free[next(name for name in free if argument[2:].startswith(name))]
     )
-    monkeypatch.setattr(memory, "_width_of_a_row", lambda config, dataset: 0)
+    monkeypatch.setattr(sizes, "width_of_a_row", lambda config, dataset: 0)
     arguments = (argument, *(() if "batch_size" in argument else ("--train_batch_size=1", "--eval_batch_size=1")))
     with pytest.raises(UserError) as caught:
         assembled(model, *(arguments if "eval_b" not in argument else (*arguments, "--train_batch_size=1")))

@@ -5,8 +5,9 @@ import configparser
 import pytest
 
 from recbole_contrec import packages
+from recbole_contrec.catalogue.places import properties_folders
 from recbole_contrec.errors import UserError
-from recbole_contrec.settings.registry import find_model, properties_folders, recbole_source
+from recbole_contrec.settings.registry import find_model, recbole_source
 from recbole_contrec.training.start import check_packages
 from tests.helpers.files import ROOT
 

@@ -108,7 +108,7 @@ def test_what_the_wheel_holds(wheel):
 def test_the_wheel_works_from_an_empty_folder(installed, tmp_path):
     python, purelib = installed
     code = (
-        "import recbole_contrec, recbole, sys; from recbole_contrec.settings.registry import package_properties as p; "
+        "import recbole_contrec, recbole, sys; from recbole_contrec.catalogue.places import package_properties as p; "
         "print(recbole_contrec.__file__); print(p())"
     )
     package, properties = map(Path, run(python, "-c", code, cwd=tmp_path).split("\n")[:2])

@@ -19,7 +19,7 @@ import pandas as pd
 
 from recbole_contrec.data.encoding import decoded, utf8
 from recbole_contrec.errors import UserError, did_you_mean, shown
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 # What pandas, and so RecBole, reads as no value.

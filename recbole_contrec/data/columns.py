@@ -12,7 +12,7 @@ from typing import Any
 from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.headers import inter_file, require_columns
 from recbole_contrec.errors import UserError, shown
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 
 IDS = ("USER_ID_FIELD", "ITEM_ID_FIELD")
 ENTITIES = ("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 
 _MARK = b"\xef\xbb\xbf"  # of UTF-8; some programs write it again at every save
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recbole_contrec.catalogue.datasets import dataset_folder, list_datasets
 from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.errors import UserError, did_you_mean, nearest, shown
-from recbole_contrec.settings.registry import dataset_folder, list_datasets
 
 PREPARE = "python run_recbole_contrec.py prepare --dataset={}"
 

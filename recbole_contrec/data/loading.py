@@ -17,12 +17,12 @@ from recbole.data.utils import create_samplers
 from recbole_contrec.compat import quiet_recbole
 from recbole_contrec.data.interactions import Interactions
 from recbole_contrec.data.recbole_files import reading_files
+from recbole_contrec.data.sizes import check_sizes
 from recbole_contrec.data.splits import check_benchmark, check_split, check_targets
 from recbole_contrec.data.text import read_item_texts
 from recbole_contrec.data.values import single_precision_ties
 from recbole_contrec.data.windows import WindowDataset, WindowLoader
 from recbole_contrec.errors import UserError
-from recbole_contrec.memory import check_sizes
 
 
 class RunData(NamedTuple):

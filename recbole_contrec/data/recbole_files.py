@@ -20,7 +20,7 @@ from recbole_contrec.data.columns import ENTITIES, check_types
 from recbole_contrec.data.headers import require_columns
 from recbole_contrec.data.values import check_numbers, complete_rows, first_of_each, sequences
 from recbole_contrec.errors import UserError, shown
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 
 logger = logging.getLogger("recbole_contrec")
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from recbole.utils import ModelType
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 
 
 def check_benchmark(config, dataset) -> None:

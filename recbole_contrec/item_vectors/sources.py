@@ -19,7 +19,7 @@ from recbole_contrec.data.text import joined, tfidf
 from recbole_contrec.data.windows import WindowDataset
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.item_vectors.text_encoder import text_encoder_of
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 from recbole_contrec.storage.stages import Report, Stage, StageResult
 from recbole_contrec.tokenizer import (
     CollaborativeVectors,

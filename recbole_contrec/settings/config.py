@@ -23,25 +23,22 @@ from typing import Any
 import numpy as np
 
 from recbole_contrec import compat
+from recbole_contrec.catalogue.datasets import check_name, dataset_files, dataset_folder, list_datasets
+from recbole_contrec.catalogue.places import properties_folders, recbole_properties
 from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import check_columns
 from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, inter_file
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.registry import (
     ModelEntry,
-    check_name,
-    dataset_files,
-    dataset_folder,
     find_model,
     general_settings,
-    list_datasets,
     model_exists,
     overlay,
-    properties_folders,
-    recbole_properties,
     tuned_files,
 )
-from recbole_contrec.settings.schema import Loader, keep_bounds, parse_arguments, parse_value, read_yaml, show
+from recbole_contrec.settings.schema import Loader, keep_bounds, parse_arguments, parse_value, read_yaml
+from recbole_contrec.showing import show
 
 compat.require_recbole()
 compat.apply()

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 
 logger = logging.getLogger("recbole_contrec")
 

@@ -18,7 +18,7 @@ from recbole_contrec.data.splits import check_history_column
 from recbole_contrec.errors import UserError, did_you_mean, shown
 from recbole_contrec.settings.parts import SUFFIXES, check_interval_and_type, named_columns
 from recbole_contrec.settings.readers import learns_from_labels
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 
 logger = logging.getLogger("recbole_contrec")
 

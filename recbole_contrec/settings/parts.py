@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.settings.schema import Setting, declare, is_finite, show
+from recbole_contrec.settings.schema import Setting, declare, is_finite
+from recbole_contrec.showing import show
 
 # Mappings with parts of fixed names: every part in the grammar of schema.py.
 PARTS: dict[str, dict[str, Setting]] = {

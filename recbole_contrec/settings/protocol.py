@@ -5,7 +5,6 @@ Split, order, mode and metrics against each other and against the kind of model:
 run, or never.
 """
 
-import re
 from typing import Any, NamedTuple
 
 from recbole.evaluator import metric_types, smaller_metrics
@@ -13,7 +12,7 @@ from recbole.evaluator import metrics as metric_classes
 from recbole.utils import EvaluatorType
 
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 
 LEAVE_ONE_OUT = {"LS": "valid_and_test"}
 WITHOUT_CUT = ("gauc",)  # the one ranking metric that rates whole rankings
@@ -171,12 +170,6 @@ def _check_kinds(kind: Kind, metrics: list[str], mode) -> None:
         raise UserError("eval_args.mode: labeled stands for validation and test together, not beside sampled items")
     if kind.windows and (bad := [metric for metric in value if metric.lower() in OF_PROBABILITIES]):
         raise UserError(f"metrics: {', '.join(bad)} rate probabilities, and {kind.name} scores items without: take AUC")
-
-
-def sampled_items(mode: str) -> int | None:
-    """How many items a mode such as ``uni100`` samples; None for others."""
-    match = re.fullmatch(r"(?:uni|pop)(\d+)", mode)
-    return int(match[1]) if match else None
 
 
 def measures_clicks(metric: str) -> bool:

@@ -14,7 +14,8 @@ from recbole.utils import InputType, ModelType
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.recbole_keys import BY_KEY, REFUSED
-from recbole_contrec.settings.schema import Setting, show
+from recbole_contrec.settings.schema import Setting
+from recbole_contrec.showing import show
 
 logger = logging.getLogger("recbole_contrec")
 

@@ -16,18 +16,22 @@ folder, or RecBole, has.
 """
 
 import importlib
-import importlib.util
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbole_contrec.compat import require_recbole
-from recbole_contrec.errors import UserError, did_you_mean, shown
+from recbole_contrec.catalogue.places import (
+    file_if_there,
+    first_comment,
+    package_properties,
+    properties_file,
+    recbole_folder,
+    recbole_properties,
+)
+from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import load_class
 from recbole_contrec.settings.renamed import unknown_setting
@@ -123,72 +127,21 @@ class ListedModel(NamedTuple):
     description: str
 
 
-class ListedDataset(NamedTuple):
-    """A line of the list of data sets; ``where`` starts with ``no data`` where only a YAML is known."""
-
-    name: str
-    where: str
-
-
 # folders and files
-
-
-def properties_folders(extra=None) -> list[Path]:
-    """Where YAML files are looked for, first wins: ``extra``, ``./properties``, the package's own.
-
-    Raises:
-        UserError: ``extra`` is not a folder.
-    """
-    if extra is not None and not (str(extra) and Path(extra).is_dir()):
-        raise UserError(f"--properties={extra}: there is no such folder")
-    folders = [Path(extra)] if extra is not None else []
-    folders += [folder for folder in (Path("properties").absolute(), package_properties()) if folder.is_dir()]
-    return list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
-
-
-def package_properties() -> Path:
-    """The package's own folder: inside an installed wheel, beside the package in a checkout."""
-    inside = Path(__file__).parents[1] / "properties"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "properties"
-
-
-def recbole_properties() -> Path:
-    """The folder of RecBole's own YAML files."""
-    return _recbole_folder() / "properties"
 
 
 def model_exists(name: str, folders: Iterable[Path]) -> bool:
     """Whether :func:`find_model` knows the name."""
-    return name in recbole_models() or any(_file(folder, "model", name) for folder in folders)
-
-
-def dataset_files(name: str, folders: Iterable[Path]) -> list[Path]:
-    """YAML files of a data set in these folders; the one that counts most comes last."""
-    return [path for folder in reversed(list(folders)) if (path := _file(folder, "dataset", name))]
+    return name in recbole_models() or any(properties_file(folder, "model", name) for folder in folders)
 
 
 def tuned_files(model: str, dataset: str, folders: Iterable[Path]) -> list[Path]:
     """YAML files ``model/MODEL_on_DATASET.yaml``: what a model wants otherwise on one data set."""
-    return [path for folder in reversed(list(folders)) if (path := _file(folder, "model", f"{model}{ON}{dataset}"))]
-
-
-def _file(folder: Path, kind: str, name: str) -> Path | None:
-    if not re.fullmatch(r"[\w.+-]{1,200}", name):
-        return None
-    return _yaml_file(Path(folder) / kind / f"{name}.yaml")
-
-
-def _yaml_file(path: Path) -> Path | None:
-    """The path where something is there. What cannot be read must not be passed over for a file of the next folder."""
-    try:
-        if path.is_file():
-            return path
-        if not os.path.lexists(path):
-            return None
-        why = "it is a folder" if path.is_dir() else "it is no file"
-    except OSError as error:
-        why = error.strerror
-    raise UserError(f"cannot read {path}: {why}")
+    return [
+        path
+        for folder in reversed(list(folders))
+        if (path := properties_file(folder, "model", f"{model}{ON}{dataset}"))
+    ]
 
 
 # settings
@@ -223,7 +176,7 @@ def general_settings(folders: Iterable[Path]) -> tuple[dict[str, Setting], dict[
     """
     settings, values = dict(recbole_settings()), {}
     for folder in reversed(list(folders)):
-        if path := _yaml_file(Path(folder) / "overall.yaml"):
+        if path := file_if_there(Path(folder) / "overall.yaml"):
             may_declare = path.parent.resolve() == package_properties().resolve()
             values.update(overlay(settings, path, may_declare))
     return settings, values
@@ -286,7 +239,7 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
         classes.update({key: (text, path) for key, text in special.items()})
     loaded = {key: _load_from(path, key, text) for key, (text, path) in classes.items()}
     loaded.setdefault("model_class", _recbole_model_class(recbole_name) if recbole_name else None)
-    base = [path] if recbole_name and (path := _file(recbole_properties(), "model", recbole_name)) else []
+    base = [path] if recbole_name and (path := properties_file(recbole_properties(), "model", recbole_name)) else []
     of_user = any(path.parents[1].resolve() != package_properties().resolve() for _, path in classes.values())
     return ModelEntry(
         name,
@@ -306,7 +259,7 @@ def _chain(name: str, folders: list[Path]) -> tuple[list[Path], str | None]:
     names, rest = [name], list(folders)
     while True:
         wanted = names[-1]
-        files = [path for folder in rest if (path := _file(folder, "model", wanted))]
+        files = [path for folder in rest if (path := properties_file(folder, "model", wanted))]
         if not files:
             if wanted in recbole_models():
                 return chain[::-1], wanted
@@ -362,19 +315,8 @@ def _yaml_models(folders: Iterable[Path]) -> list[ListedModel]:
         for path in sorted(Path(folder).glob("model/*.yaml")):
             if ON in path.stem:
                 continue
-            found.setdefault(path.stem, ListedModel(path.stem, str(path), _first_comment(path)))
+            found.setdefault(path.stem, ListedModel(path.stem, str(path), first_comment(path)))
     return sorted(found.values())
-
-
-def _first_comment(path: Path) -> str:
-    """The description of a YAML file: the first sentence of its first comment, on one line; empty where it cannot be read."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError:
-        return ""
-    comment = takewhile(lambda line: line.startswith("#"), dropwhile(lambda line: not line.startswith("#"), lines))
-    first, end, _ = " ".join(line.lstrip("# ").strip() for line in comment).partition(". ")
-    return first + end.strip()
 
 
 # RecBole's own models
@@ -385,7 +327,7 @@ def recbole_models() -> dict[str, str]:
     """RecBole's models: class name -> module. A module holds the class whose lower-case name it bears, which is how
     RecBole's ``get_model`` finds it; files are read, not imported."""
     found = {}
-    for path in sorted((_recbole_folder() / "model").glob("*_recommender/*.py")):
+    for path in sorted((recbole_folder() / "model").glob("*_recommender/*.py")):
         names = re.findall(r"^class (\w+)\(", path.read_text(encoding="utf-8"), re.M)
         for name in names:
             if name.lower() == path.stem:
@@ -393,21 +335,16 @@ def recbole_models() -> dict[str, str]:
     return found
 
 
-def _recbole_folder() -> Path:
-    require_recbole()
-    return Path(importlib.util.find_spec("recbole").submodule_search_locations[0])
-
-
 def recbole_source(name: str) -> Path:
     """The file of a RecBole model."""
-    return _recbole_folder().parent.joinpath(*recbole_models()[name].split(".")).with_suffix(".py")
+    return recbole_folder().parent.joinpath(*recbole_models()[name].split(".")).with_suffix(".py")
 
 
 def _recbole_model_settings(name: str) -> dict[str, Setting]:
     """The settings in a RecBole model's YAML, and the keys that only its source names."""
     read = set(_SOURCE_KEY.findall(recbole_source(name).read_text(encoding="utf-8"))) - {*_DERIVED, *recbole_settings()}
     settings = {key: Setting(key) for key in sorted(read)}
-    if path := _file(recbole_properties(), "model", name):
+    if path := properties_file(recbole_properties(), "model", name):
         settings.update(read_settings(path, tolerant=True))
     return settings
 
@@ -428,46 +365,3 @@ def _load_from(path: Path, key: str, text) -> type:
         return load_class(text, key)
     except UserError as error:
         raise UserError(f"{path}: {key}: {error}") from error.__cause__
-
-
-# data sets
-
-BUNDLED = "ml-100k"  # RecBole ships it
-DATA_PATH = "dataset"  # where data lie unless the user says otherwise
-
-
-def check_name(name: str, what: str) -> None:
-    """A name that becomes that of folders and files is no path, and short enough for a folder of a run.
-
-    Raises:
-        UserError: says what is wrong.
-    """
-    if not name.strip(". ") or re.search(r"[/\\\x00-\x1f\x7f]", name):
-        raise UserError(
-            f"{shown(name)} is no name of a {what}: it holds no /, \\ or control characters, and more than dots; "
-            "--data_path names the folder"
-        )
-    if len(name.encode(errors="replace")) > 150:
-        raise UserError(f"{shown(name)} is no name of a {what}: it is longer than 150 bytes")
-
-
-def dataset_folder(data_path, name: str) -> Path:
-    """Where a data set's files are: RecBole's own ml-100k, unless the user names a folder that holds another."""
-    own = Path(data_path) / name
-    if name == BUNDLED and (Path(data_path) == Path(DATA_PATH) or not (own / f"{name}.inter").is_file()):
-        return _recbole_folder() / "dataset_example" / name
-    return own
-
-
-def list_datasets(folders: Iterable[Path], data_path) -> list[ListedDataset]:
-    """Data sets by name: folders ``NAME/NAME.inter``, those with a YAML file only, and RecBole's ml-100k."""
-    found: dict[str, str] = {}
-    for folder in folders:
-        for path in sorted(Path(folder).glob("dataset/*.yaml")):
-            found.setdefault(path.stem, f"no data yet: {_first_comment(path)}".rstrip(": "))
-    for path in sorted(Path(data_path).glob("*/*.inter")):
-        name = path.parent.name
-        if path.stem == name or path.stem.startswith(f"{name}."):  # NAME.train.inter: pre-split
-            found[name] = str(path.parent)
-    found[BUNDLED] = "bundled with RecBole"
-    return [ListedDataset(name, where) for name, where in sorted(found.items())]

@@ -40,8 +40,8 @@ import yaml
 
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.settings.yaml_file import Entry, Loader, read_mapping
+from recbole_contrec.showing import NOTHING, show
 
-NOTHING = "~"
 ANY_CASE = ("learner",)  # names that RecBole reads in any case: Adam
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _COMMENT = re.compile(r"\((?P<types>[^();]*)(?:;\s*(?P<constraint>[^()]*\)?))?\)\s*(?P<meaning>.*)", re.S)
@@ -383,9 +383,3 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, str]:
         if given.setdefault(key, text) != text:
             raise UserError(f"--{key} is given twice: --{key}={given[key]} and --{key}={text}")
     return given
-
-
-def show(value) -> str:
-    """A value as one writes it on the command line or in YAML; the middle of a long one is left out."""
-    text = NOTHING if value is None else repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 300 else f"{text[:200]} ... {text[-20:]}"

@@ -15,7 +15,7 @@ from recbole_contrec.errors import UserError, bounded, shown
 from recbole_contrec.files import check_file, check_folder
 from recbole_contrec.packages import imported_by, require
 from recbole_contrec.settings.registry import recbole_source
-from recbole_contrec.settings.schema import show
+from recbole_contrec.showing import show
 from recbole_contrec.storage import folders, lock
 from recbole_contrec.training.keeping import default_name
 

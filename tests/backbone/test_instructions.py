@@ -5,7 +5,7 @@ from unicodedata import normalize
 import pytest
 import torch
 
-from recbole_contrec.backbone import Prompt, Vocabulary, VocabularyInstructions, Instructions
+from recbole_contrec.backbone import Instructions, Prompt, Vocabulary, VocabularyInstructions
 
 TRAINED = ["Suggest the next item", "what comes next", "the user likes what?"]
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from recbole_contrec.__main__ import main
+from recbole_contrec.catalogue.places import package_properties
 from recbole_contrec.errors import UserError
-from recbole_contrec.settings.registry import package_properties
 from recbole_contrec.storage import checkpoint
 from tests.helpers.files import write_atomic_files
 from tests.helpers.options import TINY, TINY_CONTREC, changed

@@ -61,7 +61,8 @@ def test_the_gate_runs_the_test_command_of_the_readme():
 
 @pytest.mark.parametrize("setting", re.findall(r"`(\w+)=", README))
 def test_settings_named_in_the_readme_exist(setting):
-    from recbole_contrec.settings.registry import find_model, general_settings, properties_folders
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.registry import find_model, general_settings
 
     folders = properties_folders()
     assert setting in {**general_settings(folders)[0], **find_model("ContRec", folders).settings}

@@ -130,8 +130,9 @@ def test_vectors_from_a_file_are_aligned_by_item_token(ready, workplace):
 
 def test_settings_of_a_model_on_one_data_set(config_of, workplace):
     """`ContRec_on_tiny.yaml` counts on that data set only, for heirs as well, below what these and the user say."""
+    from recbole_contrec.catalogue.places import properties_folders
     from recbole_contrec.errors import UserError
-    from recbole_contrec.settings.registry import list_models, properties_folders
+    from recbole_contrec.settings.registry import list_models
 
     folder = workplace / "properties" / "model"
     folder.mkdir(parents=True)

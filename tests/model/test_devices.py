@@ -5,7 +5,7 @@ import torch
 
 from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_model, recommend
 from recbole_contrec.backbone.answers import _gumbel
-from recbole_contrec.settings.registry import properties_folders
+from recbole_contrec.catalogue.places import properties_folders
 from tests.helpers.files import STORIES
 from tests.helpers.options import TINY, TINY_OF, TINY_TIGER, changed
 

@@ -15,18 +15,12 @@ import pytest
 import torch
 
 from recbole_contrec import compat
+from recbole_contrec.catalogue.datasets import list_datasets
+from recbole_contrec.catalogue.places import package_properties, properties_folders, recbole_properties
 from recbole_contrec.errors import UserError, did_you_mean, nearest
 from recbole_contrec.settings import config as config_module
-from recbole_contrec.settings import registry
 from recbole_contrec.settings.config import Config, dataset_settings_from_headers
-from recbole_contrec.settings.registry import (
-    find_model,
-    list_datasets,
-    list_models,
-    load_class,
-    package_properties,
-    properties_folders,
-)
+from recbole_contrec.settings.registry import find_model, list_models, load_class
 from recbole_contrec.settings.schema import Constraint, parse_arguments, parse_value, read_settings, read_yaml
 from tests.helpers.files import ROOT
 
@@ -324,7 +318,7 @@ def test_recboles_files_read_tolerantly(tmp_path):
 
 
 def test_every_yaml_of_recbole_reads():
-    files = list(registry.recbole_properties().glob("model/*.yaml"))
+    files = list(recbole_properties().glob("model/*.yaml"))
     assert len(files) > 80
     assert sum(len(read_settings(file, tolerant=True)) for file in files) > 500
 

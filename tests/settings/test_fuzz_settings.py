@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from recbole_contrec.__main__ import main
+from recbole_contrec.catalogue.places import package_properties, properties_folders
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
-from recbole_contrec.settings.registry import find_model, package_properties, properties_folders
+from recbole_contrec.settings.registry import find_model
 from recbole_contrec.settings.yaml_file import read
 
 SEEDS = range(*map(int, os.environ.get("FUZZ_SEEDS", "0 20").split()))  # more of them: FUZZ_SEEDS="0 5000" pytest ...

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from recbole_contrec.catalogue.places import package_properties
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.parts import check_interval, check_interval_and_type, check_parts, check_size
-from recbole_contrec.settings.registry import find_model, package_properties
+from recbole_contrec.settings.registry import find_model
 from recbole_contrec.settings.schema import is_finite
 from tests.helpers.files import write_atomic_files
 

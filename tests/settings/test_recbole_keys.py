@@ -6,10 +6,11 @@ import logging
 import pytest
 from recbole.utils import argument_list
 
+from recbole_contrec.catalogue.places import recbole_properties
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings import recbole_keys
 from recbole_contrec.settings.recbole_keys import BY_KEY, DERIVED, HONOURED, NOTHING_READS, REFUSED, TABLE
-from recbole_contrec.settings.registry import recbole_properties, recbole_settings
+from recbole_contrec.settings.registry import recbole_settings
 from recbole_contrec.settings.schema import read_yaml
 from tests.helpers.files import ROOT
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from recbole_contrec import run
+from recbole_contrec.catalogue.places import package_properties
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
-from recbole_contrec.settings.registry import find_model, package_properties
+from recbole_contrec.settings.registry import find_model
 from recbole_contrec.settings.renamed import RENAMED, new_name
 
 MODELS = ("ContRec", "DeftRec", "TokenRec", "TokenRec-beam", "TIGER", "SIIT")

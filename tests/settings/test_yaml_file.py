@@ -146,7 +146,7 @@ def test_folders_and_files_that_cannot_be_read(tmp_path):
 
 
 def test_it_reads_what_safe_load_reads(tmp_path):
-    from recbole_contrec.settings.registry import package_properties
+    from recbole_contrec.catalogue.places import package_properties
 
     files = list(package_properties().rglob("*.yaml"))
     assert len(files) > 20
@@ -215,7 +215,8 @@ def test_an_interrupt_passes(tmp_path, monkeypatch):
 
 
 def test_a_folder_in_the_place_of_a_yaml_file_is_not_passed_over(tmp_path):
-    from recbole_contrec.settings.registry import find_model, general_settings, list_models, properties_folders
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.registry import find_model, general_settings, list_models
 
     (tmp_path / "model" / "ContRec.yaml").mkdir(parents=True)
     folders = properties_folders(tmp_path)

@@ -12,8 +12,8 @@ from recbole.evaluator import metrics as metric_classes
 from recbole.trainer import Trainer
 from recbole.utils import EvaluatorType
 
+from recbole_contrec.data.sizes import sampled_items
 from recbole_contrec.errors import UserError
-from recbole_contrec.settings.protocol import sampled_items
 from recbole_contrec.training.evaluation import first_rows, no_score_is_the_worst
 
 METRICS = [name for name in dir(metric_classes) if name.lower() in metric_types]

@@ -1,0 +1,78 @@
+"""
+recbole_contrec.data.sizes
+##########################
+Sizes of histories and scores that do not fit into memory: refused before anything is allocated.
+"""
+
+import re
+
+from recbole.utils import FeatureType, ModelType
+
+from recbole_contrec.errors import UserError
+from recbole_contrec.memory import refuse_beyond
+
+
+def check_sizes(config, dataset) -> None:
+    """The rows of histories, and the scores of a batch.
+
+    Args:
+        dataset: read and filtered, not split yet.
+
+    Raises:
+        UserError: the setting, the estimate and what is free.
+    """
+    users, items, interactions = dataset.user_num, dataset.item_num, len(dataset.inter_feat)
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    rows = interactions if not hasattr(dataset, "held_out_rows") else dataset.held_out_rows(users)
+    if sequential and config["benchmark_filename"] is None:
+        width = width_of_a_row(config, dataset)
+        # twice: RecBole copies the rows when it splits them
+        refuse_beyond(
+            2 * rows * width,
+            f"MAX_ITEM_LIST_LENGTH={config['MAX_ITEM_LIST_LENGTH']}: {rows:,} rows of histories, {width:,} bytes each,",
+        )
+    else:
+        width = 8 * (config["MAX_ITEM_LIST_LENGTH"] if sequential else 1)
+    targets = min(config["train_batch_size"], interactions)
+    if sequential and config["loss_type"] == "CE" and not config["ranking_negatives"] and not config["semantic_ids"]:
+        refuse_beyond(
+            2 * 4 * targets * items,
+            f"train_batch_size={config['train_batch_size']}: scores of "
+            f"{items - 1:,} items for "
+            f"{targets:,} targets, with their gradients,",
+            config["device"],
+        )
+    for mode in {*config["eval_args"]["mode"].values()}:
+        sampled = sampled_items(mode)
+        if sampled is not None:
+            if sampled > max(1000, items):
+                raise UserError(
+                    f"eval_args.mode={mode} samples more items than the catalogue has ({items - 1:,}): set full"
+                )
+            refuse_beyond((sampled + 1) * width, f"eval_args.mode={mode}: the rows of one user, {width:,} bytes each,")
+        elif mode == "full":
+            batch = min(config["eval_batch_size"], rows) if sequential else max(config["eval_batch_size"] // items, 1)
+            batch = min(batch, rows)
+            refuse_beyond(
+                2 * 4 * batch * items,
+                f"eval_batch_size={config['eval_batch_size']}: scores of {items - 1:,} items for {batch:,} rows",
+                config["device"],
+            )
+
+
+def sampled_items(mode: str) -> int | None:
+    """How many items a mode such as ``uni100`` samples; None for others."""
+    match = re.fullmatch(r"(?:uni|pop)(\d+)", mode)
+    return int(match[1]) if match else None
+
+
+def width_of_a_row(config, dataset) -> int:
+    """Bytes of a row with its history in every column."""
+    width = 0
+    for field in dataset.inter_feat:
+        if field == dataset.uid_field:
+            continue
+        kind = dataset.field2type[field]
+        number = 8 if kind in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ) else 4
+        width += number * dataset.field2seqlen[field] * (2 if field in config["numerical_features"] else 1)
+    return width * config["MAX_ITEM_LIST_LENGTH"]
