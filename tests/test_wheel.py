@@ -89,7 +89,7 @@ def installed(wheel, tmp_path_factory):
 
 def test_what_the_wheel_holds(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for kind in ("model", "dataset"):
+    for kind in ("model", "dataset", "groups"):
         wanted = {
             f"recbole_contrec/properties/{kind}/{path.name}" for path in (ROOT / "properties" / kind).glob("*.yaml")
         }

@@ -29,6 +29,7 @@ from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import check_columns
 from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, inter_file
 from recbole_contrec.errors import UserError
+from recbole_contrec.settings.groups import included, shown_name
 from recbole_contrec.settings.registry import (
     ModelEntry,
     find_model,
@@ -183,7 +184,8 @@ class Config(RecBoleConfig):
     def _changed_later(self, name: str, keys) -> set[str]:
         """Those keys that a model further down the chain sets itself."""
         later = self.entry.chain[[path.stem for path in self.entry.chain].index(name) + 1 :]
-        return {key for path in later for key in read_yaml(path) if key in keys}
+        files = [file for path in later for file in (*included(path, self.folders), path)]
+        return {key for file in files for key in read_yaml(file) if key in keys}
 
     def _kept_from_recbole(self) -> set[str]:
         """Keys in which RecBole's defaults for this model count more than ``overall.yaml``: what its own
@@ -376,7 +378,7 @@ class Config(RecBoleConfig):
         for key in keys:
             setting = self.settings.get(key)
             origin = self._origin.get(key) or getattr(setting, "source", None)
-            where = Path(origin).name if origin else "default"
+            where = shown_name(Path(origin)) if origin else "default"
             value = self._record.get(key, self[key])
             lines.append(f"  {key}={show(value)}  {getattr(setting, 'meaning', '')} ({where})".replace("   ", "  "))
         return "\n".join(lines)

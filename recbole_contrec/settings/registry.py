@@ -4,10 +4,11 @@ recbole_contrec.settings.registry
 A name -> its YAML files -> model, data set and trainer class. Folders of the user come first, then this package, then
 RecBole, whose own models need no entry.
 
-A model is a file ``properties/model/<Name>.yaml``. Four keys are for the registry, all others are settings:
+A model is a file ``properties/model/<Name>.yaml``. Five keys are for the registry, all others are settings:
 
 - ``model_class: package.module:Class``, and likewise ``dataset_class`` and ``trainer_class``;
-- ``extends: Other`` takes over settings and classes of another model.
+- ``extends: Other`` takes over settings and classes of another model;
+- ``include: [histories, vectors]`` takes over settings that models share, see :mod:`.groups`.
 
 A file that names a class may declare new settings, which the class reads; any other may only change known ones.
 
@@ -34,11 +35,12 @@ from recbole_contrec.catalogue.places import (
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import load_class
+from recbole_contrec.settings.groups import INCLUDE, included
 from recbole_contrec.settings.renamed import unknown_setting
 from recbole_contrec.settings.schema import Constraint, Setting, keep_bounds, read_settings
 
 CLASS_KEYS = ("model_class", "dataset_class", "trainer_class")
-SPECIAL_KEYS = ("extends", *CLASS_KEYS)
+SPECIAL_KEYS = ("extends", INCLUDE, *CLASS_KEYS)
 
 # Keys that RecBole or its command line reads and none of its YAML files declares.
 _UNDECLARED = {
@@ -183,34 +185,44 @@ def general_settings(folders: Iterable[Path]) -> tuple[dict[str, Setting], dict[
 
 
 def overlay(
-    settings: dict[str, Setting], path: Path, may_declare: bool = False, also: dict[str, Setting] | None = None
+    settings: dict[str, Setting],
+    path: Path,
+    may_declare: bool = False,
+    also: dict[str, Setting] | None = None,
+    of_model: bool = False,
 ) -> dict[str, Any]:
-    """Put the values of a YAML file over known settings.
+    """Put the values of a YAML file over known settings. A line without a type keeps that of the known setting, and its
+    bounds; without a comment it keeps the meaning as well.
 
     Args:
         settings: known settings, updated in place.
         path: the file.
         may_declare: whether it may name keys that nobody knows.
         also: further settings that it may change.
+        of_model: whether it is the file of a model, which may name classes, another model and groups.
 
     Returns:
         The file's values by key.
 
     Raises:
-        UserError: an unknown key with the nearest ones, or a value that breaks a check.
+        UserError: an unknown key with the nearest ones, a key that only the file of a model may have, or a value that
+            breaks a check.
     """
     values = {}
     for key, line in read_settings(path).items():
         if key in SPECIAL_KEYS:
+            if not of_model:
+                raise UserError(f"{path}: {key} is for the file of a model, model/NAME.yaml")
             continue
         known = settings.get(key) or (also or {}).get(key)
         if known is None and not may_declare:
             raise UserError(f"{path}: {unknown_setting(key, {**settings, **(also or {})})}")
         if known and not line.declared:
             try:
-                line = replace(known, default=known.check(line.default))
+                value = known.check(line.default)
             except UserError as error:
                 raise UserError(f"{path}: {error}") from None
+            line = replace(known, default=value, source=path, meaning=line.meaning or known.meaning)
         line = keep_bounds(known, line)
         settings[key], values[key] = line, line.default
     return values
@@ -235,7 +247,8 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
         values = {key: setting.default for key, setting in settings.items() if setting.source}
     for path in chain:
         special = {key: line.default for key, line in read_settings(path).items() if key in CLASS_KEYS}
-        changes.update(overlay(settings, path, bool(special), also=general))
+        for file in (*included(path, folders), path):
+            changes.update(overlay(settings, file, bool(special), also=general, of_model=file is path))
         classes.update({key: (text, path) for key, text in special.items()})
     loaded = {key: _load_from(path, key, text) for key, (text, path) in classes.items()}
     loaded.setdefault("model_class", _recbole_model_class(recbole_name) if recbole_name else None)

@@ -39,6 +39,7 @@ from typing import Any
 import yaml
 
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.settings.groups import shown_name
 from recbole_contrec.settings.yaml_file import Entry, Loader, read_mapping
 from recbole_contrec.showing import NOTHING, show
 
@@ -202,15 +203,14 @@ class Setting:
             return value.lower()
         if self.accepts(value) and is_finite(value):
             return value
+        where = f" ({shown_name(self.source)})" if self.source else ""
         if not is_finite(value):
             raise UserError(
-                f"{self.key}={show(value)}: must be finite{f', {self.expected()}' if self.types else ''}"
-                f"{f' ({self.source.name})' if self.source else ''}"
+                f"{self.key}={show(value)}: must be finite{f', {self.expected()}' if self.types else ''}{where}"
             )
         near = ""
         if self.constraint and self.constraint.choices and isinstance(value, str):
             near = did_you_mean(value, map(str, self.constraint.choices))
-        where = f" ({self.source.name})" if self.source else ""
         raise UserError(f"{self.key}={show(value)}: must be {self.expected()}{near}{where}")
 
     def expected(self) -> str:
