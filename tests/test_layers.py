@@ -3,7 +3,6 @@
 import ast
 from pathlib import Path
 
-
 import recbole_contrec
 
 PACKAGE = "recbole_contrec"

@@ -55,7 +55,7 @@ def new_name(key: str, known: Container[str]) -> str | None:
 
 
 def unknown_setting(key: str, known: Iterable[str]) -> str:
-    """What to say about a key that is no setting: its new name, how to set what it is derived from, or similar names."""
+    """What to say about a key that is no setting: its new name, where it is derived from, or similar names."""
     known = list(known)
     if name := new_name(key, known):
         return f"{key} is now called {name}"

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from recbole_contrec.catalogue.places import package_properties, properties_folders
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.groups import included, list_groups
-from recbole_contrec.settings.registry import SPECIAL_KEYS, find_model, package_properties, properties_folders
+from recbole_contrec.settings.registry import SPECIAL_KEYS, find_model
 from recbole_contrec.settings.schema import read_settings
 
 OWN = package_properties()
@@ -122,7 +123,10 @@ def test_groups_of_the_user_come_first_and_may_be_new(here):
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("include: [histoires]", "line 2: include: there is no group 'histoires' (did you mean histories?); there are "),
+        (
+            "include: [histoires]",
+            "line 2: include: there is no group 'histoires' (did you mean histories?); there are ",
+        ),
         ("include: histories", "line 2: include: must be a list of groups, such as [histories, vectors]"),
         ("include: []", "must be a list of groups"),
         ("include: [1]", "must be a list of groups"),
