@@ -13,15 +13,21 @@ repeated, and of other settings or data only replaced with ``--again``. The tabl
 ``OUTPUT/DATASET-ablation-MODEL/README.md``, a picture beside it.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import sys
 from collections.abc import Sequence
 
 import numpy as np
-from ablate_report import draw, report
-from command_line import parse_with_settings, require_pictures, told, use_this_checkout
-from compare import FIRST_SEED, common_parser, run_all
-from runs import Run
-from variants import ABLATIONS, RANDOM_VECTORS, SHIPPED, Variant
+
+from benchmarks.compare import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.command_line import parse_with_settings, require_pictures, told
+from benchmarks.lib.runs import Run
+from benchmarks.lib.variants import ABLATIONS, RANDOM_VECTORS, SHIPPED, Variant
+from benchmarks.report.ablate import draw, report
 
 
 @told
@@ -139,5 +145,4 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    use_this_checkout()
     sys.exit(main())

@@ -15,6 +15,11 @@ users of the test stands beside it in ``seed2020.npz``. The tables are written t
 ``OUTPUT/DATASET/`` holds runs of the same model and seeds (``compare.py``), they stand in the tables as the model without words.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import argparse
 import sys
 from collections.abc import Iterator
@@ -25,11 +30,12 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from answers_report import ALONE, VECTORS, read_rows, report, title
-from answers_said import measure_answers
-from command_line import name_of_a_folder, number, told, use_this_checkout
 from tqdm import tqdm
-from trained import describe, earlier, parse, parser, trained_model
+
+from benchmarks.lib.answers_said import measure_answers
+from benchmarks.lib.command_line import name_of_a_folder, number, told
+from benchmarks.lib.trained import describe, earlier, parse, parser, trained_model
+from benchmarks.report.answers import ALONE, VECTORS, read_rows, report, title
 
 SETTINGS = ("text_bonus", "text_weight")  # every form has its own
 TOP = 10
@@ -305,5 +311,4 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    use_this_checkout()
     sys.exit(main())

@@ -12,6 +12,11 @@ histories as ours does, and RecBole's rows, of which each holds one prefix and o
 ``OUTPUT/DATASET-backbone/SIZE.json``. Further ``--key=value`` settings go to the model.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import argparse
 import sys
 import tempfile
@@ -23,13 +28,11 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
-
-from command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder  # noqa: E402
-from flops import count_training_flops, matrix_rate  # noqa: E402
-from measuring import MIB, median_seconds, temporary_workplace  # noqa: E402
-from released import ReleasedScheme  # noqa: E402
-from runs import RESULTS  # noqa: E402
+from benchmarks.lib.command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder
+from benchmarks.lib.flops import count_training_flops, matrix_rate
+from benchmarks.lib.measuring import MIB, median_seconds, temporary_workplace
+from benchmarks.lib.released import ReleasedScheme
+from benchmarks.lib.runs import RESULTS
 
 COMPACT = "compact"
 # Shapes of public models (their configuration files on the Hugging Face Hub), and smaller ones of the same kind.
@@ -167,8 +170,8 @@ def time_steps(loaded, batches: Iterable, count: int) -> dict[str, Any]:
     device = loaded.config["device"]
     targets = flops = real = computed = 0
     start = 0.0
-    for number, batch in zip(range(count + 1), _forever(batches)):
-        if number == 1:
+    for done, batch in zip(range(count + 1), _forever(batches)):
+        if done == 1:
             _wait(device)
             targets, real, computed, start = 0, 0, 0, perf_counter()
         batch = batch.to(device)

@@ -13,6 +13,11 @@ finished runs, their accuracy stands beside the speed; that of TokenRec without 
 well, from the row ``TokenRec,repeat_bias=False`` (``compare.py --name``).
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -24,22 +29,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
-
-from beam_generate import GenerateScheme  # noqa: E402
-from command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder  # noqa: E402
-from markdown import four, head, line  # noqa: E402
-from measuring import seconds_of, temporary_workplace  # noqa: E402
-from runs import RESULTS  # noqa: E402
-from speed import machine, rounded  # noqa: E402
-from tables import Row, load  # noqa: E402
-
-from recbole_contrec.data.loading import load_data  # noqa: E402
-from recbole_contrec.errors import UserError  # noqa: E402
-from recbole_contrec.quick_start import LoadedRun, assemble  # noqa: E402
-from recbole_contrec.settings.config import Config  # noqa: E402
-from recbole_contrec.training.results import write_json  # noqa: E402
+from benchmarks.lib.beam_generate import GenerateScheme
+from benchmarks.lib.command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder
+from benchmarks.lib.measuring import seconds_of, temporary_workplace
+from benchmarks.lib.runs import RESULTS
+from benchmarks.report.cells import four, head, line
+from benchmarks.report.tables import Row, load
+from benchmarks.speed import machine, rounded
+from recbole_contrec.data.loading import load_data
+from recbole_contrec.errors import UserError
+from recbole_contrec.quick_start import LoadedRun, assemble
+from recbole_contrec.settings.config import Config
+from recbole_contrec.training.results import write_json
 
 RECORD = "beam.json"
 BASE, BEAM = "TokenRec", "TokenRec-beam"
@@ -143,7 +144,7 @@ def row(name: str, users: int, seconds: dict[str, list[float]]) -> dict[str, Any
 
 
 def generate_row(users: int, seconds: float, base: dict[str, Any]) -> dict[str, Any]:
-    """One timing of :class:`~beam_generate.GenerateScheme` on fewer users, against TokenRec's users a second."""
+    """One timing of :class:`~benchmarks.lib.beam_generate.GenerateScheme` on fewer users, against TokenRec's users a second."""
     speed = users / seconds
     slower = base["users_a_second"] / speed
     return {

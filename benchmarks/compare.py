@@ -11,13 +11,20 @@ data than those asked for, the command says which and stops; ``--again`` replace
 every run. The tables are written to ``OUTPUT/DATASET/README.md``, pictures beside it.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from asked import missing
-from command_line import (
+from tqdm import tqdm
+
+from benchmarks.lib.asked import missing
+from benchmarks.lib.command_line import (
     Parser,
     name_of_a_folder,
     number,
@@ -25,12 +32,10 @@ from command_line import (
     require_pictures,
     results_folder,
     told,
-    use_this_checkout,
 )
-from plots import draw
-from runs import RESULTS, Run, execute
-from tables import report, rows
-from tqdm import tqdm
+from benchmarks.lib.runs import RESULTS, Run, execute
+from benchmarks.report.plots import draw
+from benchmarks.report.tables import report, rows
 
 FIRST_SEED = 2020
 
@@ -134,5 +139,4 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    use_this_checkout()
     sys.exit(main())

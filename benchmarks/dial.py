@@ -12,6 +12,11 @@ validation and on test. ``OUTPUT/DATASET-dial/dial.json`` is written after each 
 measured again, so the command can be stopped and given again. Table and picture are written beside it.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import argparse
 import sys
 from collections.abc import Iterable
@@ -21,10 +26,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from command_line import number, told, use_this_checkout
-from dial_report import draw, report
 from tqdm import tqdm
-from trained import describe, earlier, measure_and_report, parse, parser, trained_model
+
+from benchmarks.lib.command_line import number, told
+from benchmarks.lib.trained import describe, earlier, measure_and_report, parse, parser, trained_model
+from benchmarks.report.dial import draw, report
 
 RECORD = "dial.json"
 DIAL = ("sampling_steps", "num_samples", "guidance", "ddim_eta")  # settings; every point has its own
@@ -192,5 +198,4 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    use_this_checkout()
     sys.exit(main())

@@ -10,17 +10,23 @@ not repeated, and of other settings or data only replaced with ``--again``. Test
 choose, and only validation may choose. Results and table go to ``OUTPUT/DATASET-grid/MODEL/``.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import errno
 import sys
 from pathlib import Path
 from statistics import mean
 
 import yaml
-from command_line import name_of_a_folder, told, use_this_checkout
-from compare import FIRST_SEED, common_parser, run_all
-from markdown import head, line, same, seconds, spread
-from runs import Result, Run, load
-from tables import epoch_seconds
+
+from benchmarks.compare import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.command_line import name_of_a_folder, told
+from benchmarks.lib.runs import Result, Run, load
+from benchmarks.report.cells import head, line, same, seconds, spread
+from benchmarks.report.tables import epoch_seconds
 
 GRIDS = Path(__file__).parent / "grids"
 
@@ -125,5 +131,4 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    use_this_checkout()
     sys.exit(main())

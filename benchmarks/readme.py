@@ -9,23 +9,34 @@ A table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``; NAME is a f
 or ``.`` for all data sets.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import json
 import re
 from pathlib import Path
 
-import ablate_report
-import answers_report
-import beam
-import dial
-import dial_report
-import grid
-import public
-import refine_report
-import unseen
-from runs import load
-from speed_summary import summary
-from tables import Row, accuracy_table, codes_table, cost_table, is_recbole, overview_table, rows, test_table
-from variants import ABLATIONS
+from benchmarks import beam, dial, grid, unseen
+from benchmarks.lib.runs import load
+from benchmarks.lib.variants import ABLATIONS
+from benchmarks.report import ablate as ablate_report
+from benchmarks.report import answers as answers_report
+from benchmarks.report import dial as dial_report
+from benchmarks.report import public
+from benchmarks.report import refine as refine_report
+from benchmarks.report.speed import summary
+from benchmarks.report.tables import (
+    Row,
+    accuracy_table,
+    codes_table,
+    cost_table,
+    is_recbole,
+    overview_table,
+    rows,
+    test_table,
+)
 
 FOLDER = Path(__file__).resolve().parent
 RECORDED = FOLDER / "results"  # of this repository, as its texts are

@@ -14,15 +14,20 @@ random among the items that move. ``--kinds`` takes some of them. Rows are named
 repeated, and of other settings or data only replaced with ``--again``. The tables are written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import argparse
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from command_line import parse_with_settings, told, use_this_checkout
-from compare import FIRST_SEED, common_parser, run_all
-from refine_report import ORDER, OWN_START, draw, report
-from runs import Run
+from benchmarks.compare import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.command_line import parse_with_settings, told
+from benchmarks.lib.runs import Run
+from benchmarks.report.refine import ORDER, OWN_START, draw, report
 
 IDENTIFIERS = ("rqvae", "rkmeans", "pq", "clusters", "random")
 
@@ -137,5 +142,4 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    use_this_checkout()
     sys.exit(main())

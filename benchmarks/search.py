@@ -13,6 +13,11 @@ that nothing else is timed, and once behind the model. Further ``--key=value`` s
 processor time over all threads: they are not disturbed by what else the machine computes.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import argparse
 import json
 import sys
@@ -29,25 +34,21 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
-
-from command_line import Parser, number, refuse_odd_settings  # noqa: E402
-from flops import ATTENTION  # noqa: E402
-from measuring import growth_exponents, isolated, temporary_workplace  # noqa: E402
-from runs import RESULTS  # noqa: E402
-from search_report import GROWING, report  # noqa: E402
-from speed import machine, rounded  # noqa: E402
-from synthetic import SyntheticDataset, random_histories  # noqa: E402
-
-from recbole_contrec.backbone import CausalDecoder  # noqa: E402
-from recbole_contrec.data.loading import load_data  # noqa: E402
-from recbole_contrec.decoding import CodeTrie, beam_search  # noqa: E402
-from recbole_contrec.errors import UserError  # noqa: E402
-from recbole_contrec.model.base import identifier_generation  # noqa: E402
-from recbole_contrec.quick_start import assemble  # noqa: E402
-from recbole_contrec.settings.config import Config  # noqa: E402
-from recbole_contrec.training.results import write_json  # noqa: E402
+from benchmarks.lib.command_line import Parser, number, refuse_odd_settings
+from benchmarks.lib.flops import ATTENTION
+from benchmarks.lib.measuring import growth_exponents, isolated, temporary_workplace
+from benchmarks.lib.runs import RESULTS
+from benchmarks.lib.synthetic import SyntheticDataset, random_histories
+from benchmarks.report.search import GROWING, report
+from benchmarks.speed import machine, rounded
+from recbole_contrec.backbone import CausalDecoder
+from recbole_contrec.data.loading import load_data
+from recbole_contrec.decoding import CodeTrie, beam_search
+from recbole_contrec.errors import UserError
+from recbole_contrec.model.base import identifier_generation
+from recbole_contrec.quick_start import assemble
+from recbole_contrec.settings.config import Config
+from recbole_contrec.training.results import write_json
 
 MODEL = "TIGER"
 DEPTH = 4  # codes of a random identifier
@@ -174,7 +175,7 @@ def by_part(work: Callable[[], Any], read: Callable[[], float]) -> dict[str, flo
 
 
 def flops_by_part(work: Callable[[], Any]) -> dict[str, float]:
-    """Operations of matrix products in each part of the work, see :mod:`flops`."""
+    """Operations of matrix products in each part of the work, see :mod:`benchmarks.lib.flops`."""
     with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
         return by_part(work, counter.get_total_flops)
 

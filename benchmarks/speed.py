@@ -10,6 +10,11 @@ How fast, and in how much memory: ContRec beside RecBole's models, beside what t
 Everything is computed on the CPU. The results are written after every part; a file of the same name is replaced.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import argparse
 import json
 import os
@@ -24,19 +29,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # this checkout, not an installed version
-
-from command_line import Parser, number  # noqa: E402
-from flops import count_training_flops, matrix_rate  # noqa: E402
-from measuring import (  # noqa: E402
+from benchmarks.lib.command_line import Parser, number
+from benchmarks.lib.flops import count_training_flops, matrix_rate
+from benchmarks.lib.measuring import (
     MIB,
     growth_exponents,
     isolated,
     temporary_workplace,
     time_training,
 )
-from points import (  # noqa: E402
+from benchmarks.lib.points import (
     configure,
     fits,
     history_point,
@@ -44,14 +46,13 @@ from points import (  # noqa: E402
     released_point,
     users_point,
 )
-from runs import RESULTS  # noqa: E402
-from speed_summary import summary  # noqa: E402
-
-from recbole_contrec.data.loading import load_data  # noqa: E402
-from recbole_contrec.environment import git_commit, package_versions  # noqa: E402
-from recbole_contrec.errors import UserError  # noqa: E402
-from recbole_contrec.quick_start import LoadedRun, assemble  # noqa: E402
-from recbole_contrec.training.results import write_json  # noqa: E402
+from benchmarks.lib.runs import RESULTS
+from benchmarks.report.speed import summary
+from recbole_contrec.data.loading import load_data
+from recbole_contrec.environment import git_commit, package_versions
+from recbole_contrec.errors import UserError
+from recbole_contrec.quick_start import LoadedRun, assemble
+from recbole_contrec.training.results import write_json
 
 BASELINE = "SASRec"
 PATHS = ("output", "summary", "data_path")  # options that say where, not what

@@ -14,6 +14,11 @@ their share of the lists, and where they are not. Finished runs are kept and not
 replaced with ``--again``.
 """
 
+if not __package__:  # run by its path: see run_as_module
+    from lib.checkout import run_as_module
+
+    run_as_module(__file__)
+
 import sys
 from collections import Counter
 from copy import deepcopy
@@ -24,11 +29,12 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-from command_line import name_of_a_folder, number, parse_with_settings, told, use_this_checkout
-from compare import FIRST_SEED, common_parser, run_all
-from markdown import four, head, line
-from runs import Result, Run, load
-from significance import compare, ndcg, of_users
+
+from benchmarks.compare import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.command_line import name_of_a_folder, number, parse_with_settings, told
+from benchmarks.lib.runs import Result, Run, load
+from benchmarks.lib.significance import compare, ndcg, of_users
+from benchmarks.report.cells import four, head, line
 
 TOP = 20
 WAYS = ("interactions, held back", "interactions", "texts, held back", "texts", "as it is")
@@ -54,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
                         folder,
                         model,
                         settings,
-                        measure="unseen:measure",
+                        measure="benchmarks.unseen:measure",
                         properties=properties,
                     )
                     for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
@@ -74,11 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_properties(folder: Path, models: list[str]) -> None:
-    """YAML files of models that read :class:`held_out.HeldOutDataset`."""
+    """YAML files of models that read :class:`benchmarks.lib.held_out.HeldOutDataset`."""
     (folder / "model").mkdir(parents=True)
     for model in models:
         (folder / "model" / f"{model}-held-out.yaml").write_text(
-            f"extends: {model}\ndataset_class: held_out:HeldOutDataset\n"
+            f"extends: {model}\ndataset_class: benchmarks.lib.held_out:HeldOutDataset\n"
             "hold: users        # (str; one of: users, items) What is kept out of training.\n"
             "hold_share: 0.05   # (float; 0..<1) How many of them.\n"
             "early: 10          # (int; >= 1) Interactions from which a new item is folded in.\n"
@@ -375,5 +381,4 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
-    use_this_checkout()
     sys.exit(main())

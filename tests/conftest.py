@@ -101,8 +101,8 @@ def run_tiny(tiny):
 def executed(workplace, monkeypatch):
     """Runs of benchmarks happen in this process, where the libraries are loaded already; names of those that did, and what
     lay in their working folders as arrays before they started."""
-    import compare
-    import runs
+    from benchmarks import compare
+    from benchmarks.lib import runs
 
     names, arrays = [], {}
 

@@ -3,15 +3,14 @@
 import json
 import os
 
-import ablate
-import ablate_report
-import compare
 import numpy as np
 import pytest
-import significance
-import tables
-from variants import ABLATIONS, SHIPPED, Variant
 
+from benchmarks import ablate, compare
+from benchmarks.lib import significance
+from benchmarks.lib.variants import ABLATIONS, SHIPPED, Variant
+from benchmarks.report import ablate as ablate_report
+from benchmarks.report import tables
 from tests.helpers.options import TINY_CONTREC
 
 THREE = (Variant("shipped", "as it is"), Variant("worse", "without a part"), Variant("absent", "never run"))

@@ -4,17 +4,16 @@ import json
 from collections import Counter
 from itertools import permutations
 
-import answers
-import answers_report
-import answers_said
 import numpy as np
 import pytest
-import readme
 import torch
-from answers import Form
-from answers_report import ALONE, VECTORS
-from runs import Result
 
+from benchmarks import answers, readme
+from benchmarks.answers import Form
+from benchmarks.lib import answers_said
+from benchmarks.lib.runs import Result
+from benchmarks.report import answers as answers_report
+from benchmarks.report.answers import ALONE, VECTORS
 from recbole_contrec.data.windows import Histories
 from tests.helpers.options import TINY_CONTREC, changed
 

@@ -3,23 +3,12 @@
 import json
 from dataclasses import replace
 
-import ablate
-import answers
-import asked
-import backbone
-import beam
-import compare
-import dial
-import grid
 import numpy as np
 import pytest
-import refine
-import runs
-import search
-import speed
-import unseen
-from runs import Run
 
+from benchmarks import ablate, answers, backbone, beam, compare, dial, grid, refine, search, speed, unseen
+from benchmarks.lib import asked, runs
+from benchmarks.lib.runs import Run
 from recbole_contrec.errors import UserError
 from tests.helpers.options import TINY
 

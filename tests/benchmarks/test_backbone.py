@@ -2,9 +2,9 @@
 
 import json
 
-import backbone
 import pytest
 
+from benchmarks import backbone
 from tests.helpers.files import STORIES
 
 

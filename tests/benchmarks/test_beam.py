@@ -2,11 +2,11 @@
 
 import json
 
-import beam
 import pytest
 import torch
-from beam_generate import GenerateScheme
 
+from benchmarks import beam
+from benchmarks.lib.beam_generate import GenerateScheme
 from tests.helpers.options import TINY_TOKENREC
 
 ROW = {

@@ -4,14 +4,12 @@ import json
 import math
 from dataclasses import replace
 
-import asked
-import compare as compare_script
 import numpy as np
 import pytest
-import runs
-import significance
-import tables
 
+from benchmarks import compare as compare_script
+from benchmarks.lib import asked, runs, significance
+from benchmarks.report import tables
 from recbole_contrec.errors import UserError
 from tests.helpers.options import TINY_CONTREC
 

@@ -3,11 +3,11 @@
 import json
 from argparse import Namespace
 
-import dial
-import dial_report
 import pytest
-from dial import Point
 
+from benchmarks import dial
+from benchmarks.dial import Point
+from benchmarks.report import dial as dial_report
 from tests.helpers.options import TINY_CONTREC, changed
 
 

@@ -2,9 +2,9 @@
 
 import json
 
-import grid
 import pytest
 
+from benchmarks import grid
 from recbole_contrec.settings.config import Config
 from tests.helpers.options import TINY
 

@@ -2,14 +2,13 @@
 
 import json
 
-import compare
 import numpy as np
 import pytest
-import refine
-import refine_report
-import significance
-import tables
 
+from benchmarks import compare, refine
+from benchmarks.lib import significance
+from benchmarks.report import refine as refine_report
+from benchmarks.report import tables
 from tests.helpers.options import TINY
 
 USE = {"collisions": 0.0, "codes_in_use": [1.0, 0.5], "beginnings": [0.25, 1.0]}

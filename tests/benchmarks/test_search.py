@@ -3,10 +3,11 @@
 import json
 
 import pytest
-import search
 import torch
-from measuring import in_workplace
-from search_report import report
+
+from benchmarks import search
+from benchmarks.lib.measuring import in_workplace
+from benchmarks.report.search import report
 
 SMALL = [
     "--rounds=1",

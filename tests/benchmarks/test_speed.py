@@ -3,20 +3,19 @@
 import json
 import re
 
-import measuring
 import numpy as np
-import points
 import pytest
-import released
-import speed
 import torch
 import torch.nn.functional as F
-from flops import count_flops, count_training_flops, matrix_rate
-from measuring import TimedBatches, growth_exponents, in_workplace, isolated
-from speed_summary import summary
-from synthetic import SyntheticDataset, random_histories, write_atomic_files
 
+from benchmarks import speed
+from benchmarks.lib import measuring, points, released
+from benchmarks.lib.flops import count_flops, count_training_flops, matrix_rate
+from benchmarks.lib.measuring import TimedBatches, growth_exponents, in_workplace, isolated
+from benchmarks.lib.synthetic import SyntheticDataset, random_histories, write_atomic_files
+from benchmarks.report.speed import summary
 from recbole_contrec.retrieval import CatalogueCrossEntropy
+from tests.helpers.files import ROOT
 from tests.helpers.options import TINY_CONTREC
 
 SETTINGS = [
@@ -73,7 +72,7 @@ def test_all_parts_end_to_end(measured, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert list(result["parts"]) == list(speed.PARTS)
     assert {"cpu", "threads", "versions", "commit"} <= result["machine"].keys() and result["settings"]["seed"] == 2020
-    assert str(tmp_path) not in json.dumps(result) and str(speed.ROOT) not in json.dumps(result)
+    assert str(tmp_path) not in json.dumps(result) and str(ROOT) not in json.dumps(result)
     assert not (tmp_path / "log_tensorboard").exists() and not list(tmp_path.rglob("*.part"))
 
     sasrec, contrec = result["parts"]["train"]["rows"]
@@ -205,7 +204,7 @@ def test_flops_of_a_training_step_leave_no_gradient(assembled):
 
 
 def test_matrix_rate_is_the_best(monkeypatch):
-    monkeypatch.setattr("flops._best_seconds", lambda size, repeats: {10: 1e-6, 20: 4e-6}[size])
+    monkeypatch.setattr("benchmarks.lib.flops._best_seconds", lambda size, repeats: {10: 1e-6, 20: 4e-6}[size])
     assert matrix_rate([10, 20]) == pytest.approx((4.0, 20))
 
 

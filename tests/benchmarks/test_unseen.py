@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-import unseen
-from held_out import HeldOutDataset
-from runs import Result
 
+from benchmarks import unseen
+from benchmarks.lib.held_out import HeldOutDataset
+from benchmarks.lib.runs import Result
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.settings.config import Config
 from tests.helpers.options import TINY_CONTREC

@@ -77,7 +77,7 @@ def test_what_comments_of_settings_recommend_is_accepted(model, arguments, tiny)
 
 @pytest.mark.parametrize("name", ["README.md", "results.md"])
 def test_tables_are_those_of_the_result_files(name):
-    import readme
+    from benchmarks import readme
 
     (text,) = (path.read_text(encoding="utf-8") for path in readme.TEXTS if path.name == name)
     assert readme.BLOCK.search(text), f"{name} quotes no results"
@@ -104,8 +104,7 @@ FIRST_RUNS = {
 
 @pytest.mark.parametrize("path", FIRST_RUNS.values(), ids=lambda path: f"{path.parts[-3]}-{path.parts[-2]}")
 def test_rows_of_the_tables_have_the_settings_of_today(path, tmp_path):
-    from runs import PATHS
-
+    from benchmarks.lib.runs import PATHS
     from recbole_contrec.quick_start import settings_of
     from recbole_contrec.settings.config import Config
 
@@ -128,8 +127,7 @@ def test_rows_of_the_tables_have_the_settings_of_today(path, tmp_path):
 
 
 def test_tables_follow_the_results(tmp_path):
-    import readme
-
+    from benchmarks import readme
     from tests.benchmarks.test_compare import write_result
 
     write_result(tmp_path / "tiny", "ContRec", 1, [1, 1, 2, 1, 3, 1])
@@ -164,8 +162,8 @@ def test_tables_follow_the_results(tmp_path):
 
 def test_published_rows_of_every_data_set():
     """Their shares, and which of them rank what the user has seen."""
-    import public
-    import readme
+    from benchmarks import readme
+    from benchmarks.report import public
 
     for dataset in readme.DATASETS:
         rows = [line.split(" | ") for line in public.table(dataset).splitlines()[2:]]

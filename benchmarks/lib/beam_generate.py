@@ -1,6 +1,6 @@
 """
-benchmarks.beam_generate
-########################
+benchmarks.lib.beam_generate
+############################
 The same beam search as it is commonly written: ``generate`` of transformers, a prefix function over a Python trie.
 """
 

@@ -1,6 +1,6 @@
 """
-benchmarks.command_line
-#######################
+benchmarks.lib.command_line
+###########################
 What every script does alike: options, ``--key=value`` settings, and one line with exit code 2 for what cannot be.
 """
 
@@ -11,11 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-
-
-def use_this_checkout() -> None:
-    """Scripts import the package of their own checkout, not an installed version."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def told(main: Callable[..., int]) -> Callable[..., int]:

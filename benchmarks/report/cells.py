@@ -1,6 +1,6 @@
 """
-benchmarks.markdown
-###################
+benchmarks.report.cells
+#######################
 Cells and lines of Markdown tables.
 """
 

@@ -1,5 +1,5 @@
 """
-benchmarks.answers_report
+benchmarks.report.answers
 #########################
 From the records of :mod:`benchmarks.answers` to Markdown tables.
 """
@@ -10,10 +10,11 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
-from markdown import four, head, line, same, spread
-from runs import Result, load, read, read_arrays
-from significance import Comparison, compare, mean_over_seeds
-from trained import circumstances
+
+from benchmarks.lib.runs import Result, load, read, read_arrays
+from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
+from benchmarks.lib.trained import circumstances
+from benchmarks.report.cells import four, head, line, same, spread
 
 VECTORS, ALONE = "vectors alone", "text alone"
 WITHOUT = "without words"  # the same model, trained without any

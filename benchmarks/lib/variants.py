@@ -1,6 +1,6 @@
 """
-benchmarks.variants
-###################
+benchmarks.lib.variants
+#######################
 The variants that :mod:`benchmarks.ablate` compares: for every model its parts, one changed at a time.
 """
 

@@ -1,5 +1,5 @@
 """
-benchmarks.search_report
+benchmarks.report.search
 ########################
 From the record of :mod:`benchmarks.search` to Markdown tables.
 """
@@ -7,7 +7,7 @@ From the record of :mod:`benchmarks.search` to Markdown tables.
 from collections.abc import Callable
 from typing import Any
 
-from markdown import head, line
+from benchmarks.report.cells import head, line
 
 MIB = 2**20
 # What grows with the catalogue, and how it is read from a row.

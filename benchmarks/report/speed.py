@@ -1,7 +1,7 @@
 """
-benchmarks.speed_summary
-########################
-The results of :mod:`speed` as Markdown tables.
+benchmarks.report.speed
+#######################
+The results of :mod:`benchmarks.speed` as Markdown tables.
 """
 
 from collections.abc import Iterable, Sequence

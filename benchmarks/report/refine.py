@@ -1,5 +1,5 @@
 """
-benchmarks.refine_report
+benchmarks.report.refine
 ########################
 From the runs of :mod:`benchmarks.refine` to Markdown tables and a picture of validation with the refinements in it.
 """
@@ -10,10 +10,11 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
-from markdown import four, head, line, same, seconds, spread
-from runs import Result
-from significance import Comparison, compare, mean_over_seeds
-from tables import Row, epoch_seconds, mismatches, rows
+
+from benchmarks.lib.runs import Result
+from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
+from benchmarks.report.cells import four, head, line, same, seconds, spread
+from benchmarks.report.tables import Row, epoch_seconds, mismatches, rows
 
 OWN_START, REFINED = "TIGER", "SIIT"
 ORDER = (OWN_START, "aligned", REFINED, "written", "random")

@@ -1,6 +1,6 @@
 """
-benchmarks.measuring
-####################
+benchmarks.lib.measuring
+########################
 What every measurement needs: the clock around training batches, the memory of a process, a process of its own.
 """
 

@@ -1,12 +1,12 @@
 """
-benchmarks.plots
-################
+benchmarks.report.plots
+#######################
 Pictures of a results folder: accuracy against time, and accuracy against evaluation speed.
 """
 
 from pathlib import Path
 
-from tables import Row, is_baseline, seconds_to_best, stage_seconds
+from benchmarks.report.tables import Row, is_baseline, seconds_to_best, stage_seconds
 
 
 def draw(table: list[Row], folder: Path) -> list[Path]:

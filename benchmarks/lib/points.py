@@ -1,7 +1,7 @@
 """
-benchmarks.points
-#################
-Measurements on synthetic data, one point each; :mod:`speed` calls them in processes of their own.
+benchmarks.lib.points
+#####################
+Measurements on synthetic data, one point each; :mod:`benchmarks.speed` calls them in processes of their own.
 
 All take the options of the command line and give JSON-like dictionaries.
 """
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.utils.tensorboard  # noqa: F401  (imported late by others; here, so that memory at the start includes it)
 import transformers.models.gpt2.modeling_gpt2  # noqa: F401  (the same)
-from measuring import MIB, median_seconds, seconds_of, time_training
-from released import ReleasedScheme
-from synthetic import SyntheticDataset, random_histories, write_atomic_files
 
+from benchmarks.lib.measuring import MIB, median_seconds, seconds_of, time_training
+from benchmarks.lib.released import ReleasedScheme
+from benchmarks.lib.synthetic import SyntheticDataset, random_histories, write_atomic_files
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.windows import WindowLoader
 from recbole_contrec.quick_start import assemble, trainer_class_of

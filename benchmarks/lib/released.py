@@ -1,6 +1,6 @@
 """
-benchmarks.released
-###################
+benchmarks.lib.released
+#######################
 What it costs to recommend as the code released with ContRec does, at the widths of our model.
 
 That scheme answers one user at a time: the language model writes 64 tokens, each of which waits for the one before;

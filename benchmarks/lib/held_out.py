@@ -1,6 +1,6 @@
 """
-benchmarks.held_out
-###################
+benchmarks.lib.held_out
+#######################
 A data set that keeps some users, or some items, out of every stage of training and of validation.
 """
 

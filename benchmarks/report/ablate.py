@@ -1,5 +1,5 @@
 """
-benchmarks.ablate_report
+benchmarks.report.ablate
 ########################
 From the runs of :mod:`benchmarks.ablate` to a Markdown table and a picture of the differences.
 """
@@ -10,9 +10,10 @@ from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
-from markdown import four, head, line, same, seconds, spread
-from significance import Comparison, compare, mean_over_seeds
-from tables import Row, epoch_seconds, mismatches, rows
+
+from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
+from benchmarks.report.cells import four, head, line, same, seconds, spread
+from benchmarks.report.tables import Row, epoch_seconds, mismatches, rows
 
 NOTES = """Differences are to the first row, over the seeds that both have. The interval is a paired bootstrap over
 test users, each with the mean of his seeds: it does not hold what other seeds would have given, nor is it

@@ -1,12 +1,12 @@
 """
-benchmarks.runs
-###############
+benchmarks.lib.runs
+###################
 Runs in a process of their own, and their results on disk: one JSON file and the ranks of all users a run.
 
 ``FOLDER/MODEL/seed2020.json`` holds what a run says (protocol card, curve, metrics, settings, hashes of the files that it
 read), without paths of the machine, and ``FOLDER/MODEL/seed2020.npz`` the rank of every user's test item. A finished run is
 not repeated, and a killed one goes on after its last epoch, where settings, data and seed are those that are asked for; see
-:mod:`benchmarks.asked`.
+:mod:`benchmarks.lib.asked`.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.lib import checkout
 
 RESULTS = Path("benchmarks") / "results"  # in the working directory: of a checkout, its recorded ones
 ASKED = "asked.json"  # in a working folder: what its run was started with
@@ -44,7 +46,7 @@ class Run:
         settings: further arguments, ``("--dropout=0.2",)``.
         tested: whether test results are kept; without them the run can only serve to choose.
         properties: a further folder of ``model/*.yaml``.
-        measure: ``module:function`` of this folder, called with the trained run (``LoadedRun``); what it returns becomes
+        measure: ``module:function``, called with the trained run (``LoadedRun``); what it returns becomes
             ``measured`` of the result.
     """
 
@@ -110,7 +112,7 @@ class Result:
 
 def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, float], None] = lambda *_: None) -> None:
     """Train, test and write the result, in a child process; a killed run goes on. Whether there is something to do, and
-    whether what is there is of the same settings, says :func:`benchmarks.asked.missing`.
+    whether what is there is of the same settings, says :func:`benchmarks.lib.asked.missing`.
 
     Args:
         on_epoch: called with epoch and validation score after every epoch.
@@ -118,12 +120,13 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
     Raises:
         RuntimeError: the run failed; quotes the end of its log.
     """
-    from asked import remember
+    from benchmarks.lib.asked import remember
 
     remember(run, data_path)
     command = [
         sys.executable,
-        str(Path(__file__).resolve()),
+        "-m",
+        __name__,
         "--work",
         str(run.work.resolve()),
         *(["--resume", str(run.begun.resolve())] if run.begun else []),
@@ -135,7 +138,9 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
         *run.arguments(data_path),
     ]
     tail: list[str] = []
-    with subprocess.Popen(command, cwd=run.work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+    with subprocess.Popen(
+        command, cwd=run.work, env=checkout.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as child:
         with open(run.work / "output.txt", "a", buffering=1) as output:
             for line in child.stdout:
                 output.write(line)
@@ -266,8 +271,7 @@ def _keep_ranks(run: Run) -> None:
 
 def _child(arguments: list[str] | None = None) -> None:
     """Run in the current folder, then test the best epoch once more without the items that were seen."""
-    from asked import file_hashes
-
+    from benchmarks.lib.asked import file_hashes
     from recbole_contrec import load_data_and_model, run
     from recbole_contrec.training.results import write_json
 
@@ -299,7 +303,6 @@ def _child(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, not an installed version
     from recbole_contrec import UserError
 
     try:

@@ -1,6 +1,6 @@
 """
-benchmarks.synthetic
-####################
+benchmarks.lib.synthetic
+########################
 Made-up histories of any size: as a RecBole data set on disk, or as the little that a model asks of one.
 """
 

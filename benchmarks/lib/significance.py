@@ -1,6 +1,6 @@
 """
-benchmarks.significance
-#######################
+benchmarks.lib.significance
+###########################
 Paired tests between two models on the same users.
 """
 

@@ -1,5 +1,5 @@
 """
-benchmarks.dial_report
+benchmarks.report.dial
 ######################
 From the record of :mod:`benchmarks.dial` to a Markdown table and a picture.
 """
@@ -7,9 +7,9 @@ From the record of :mod:`benchmarks.dial` to a Markdown table and a picture.
 from pathlib import Path
 from typing import Any
 
-from markdown import four, head, line
-from plots import number_log_axis
-from trained import circumstances
+from benchmarks.lib.trained import circumstances
+from benchmarks.report.cells import four, head, line
+from benchmarks.report.plots import number_log_axis
 
 ORDER = ("guidance", "ddim_eta", "samples", "steps")
 

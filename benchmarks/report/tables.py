@@ -1,6 +1,6 @@
 """
-benchmarks.tables
-#################
+benchmarks.report.tables
+########################
 From result files to Markdown: the table of one folder, its paired tests, and what its cards do not share.
 """
 
@@ -10,9 +10,10 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
-from markdown import four, head, line, same, seconds, spread
-from runs import Result, load
-from significance import compare, holm, mean_over_seeds
+
+from benchmarks.lib.runs import Result, load
+from benchmarks.lib.significance import compare, holm, mean_over_seeds
+from benchmarks.report.cells import four, head, line, same, seconds, spread
 
 METRICS = ("ndcg@10", "hit@10", "mrr@10", "ndcg@5", "hit@5", "mrr@5", "ndcg@20", "hit@20", "mrr@20")
 

@@ -1,6 +1,6 @@
 """
-benchmarks.flops
-################
+benchmarks.lib.flops
+####################
 How many floating-point operations a training step takes, and how many the machine could do in that time.
 """
 

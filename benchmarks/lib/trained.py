@@ -1,6 +1,6 @@
 """
-benchmarks.trained
-##################
+benchmarks.lib.trained
+######################
 One trained model that is measured in many ways: trained first or loaded, and a record that later calls go on with.
 """
 
@@ -13,10 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asked import asked_for, differences, file_hashes
-from command_line import Parser, name_of_a_folder, number, parse_with_settings, require_pictures, results_folder
-from compare import FIRST_SEED
-from runs import PATHS, RESULTS, Run
+from benchmarks.compare import FIRST_SEED
+from benchmarks.lib.asked import asked_for, differences, file_hashes
+from benchmarks.lib.command_line import (
+    Parser,
+    name_of_a_folder,
+    number,
+    parse_with_settings,
+    require_pictures,
+    results_folder,
+)
+from benchmarks.lib.runs import PATHS, RESULTS, Run
 
 # Facts of the card that differ from number to number; the commit and the device of each are kept beside it.
 OF_A_POINT = ("test_users_per_second", "peak_memory_mib", "peak_gpu_memory_mib", "commit", "device")
@@ -75,8 +82,7 @@ def trained_model(given: argparse.Namespace, kind: str) -> Iterator[Trained]:
     Raises:
         UserError: no such checkpoint, or a bad setting.
     """
-    from measuring import temporary_workplace
-
+    from benchmarks.lib.measuring import temporary_workplace
     from recbole_contrec import load_data_and_model
 
     output = given.output.resolve()

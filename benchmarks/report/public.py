@@ -1,15 +1,16 @@
 """
-benchmarks.public
-#################
+benchmarks.report.public
+########################
 Rows that other people published (``public.yaml``), as a table to stand beside ours.
 """
 
 from pathlib import Path
 
 import yaml
-from markdown import four, head, line
 
-PUBLIC = Path(__file__).parent / "public.yaml"
+from benchmarks.report.cells import four, head, line
+
+PUBLIC = Path(__file__).parents[1] / "public.yaml"
 SEEN = {True: "masked", False: "ranked", None: "not stated"}
 
 

@@ -1,6 +1,6 @@
 """
-benchmarks.asked
-################
+benchmarks.lib.asked
+####################
 What is there against what is asked for: a result is reused, and a killed run goes on, only where settings, data and seed are
 the same.
 
@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runs import ASKED, PATHS, Run, read
+from benchmarks.lib.runs import ASKED, PATHS, Run, read
 
 # Settings of where and how a run is carried out, and what it prints: no number depends on them but by rounding.
 NO_MATTER = {
