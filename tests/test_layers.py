@@ -23,13 +23,14 @@ LAYERS = (
     {"quick_start"},
     {"recommendation"},
     {"fold_in"},
+    {"cli"},
     {"__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 
 def modules_under(root: Path) -> dict[str, Path]:
-    """Every module of the package by its name, ``data.atomic``; the package's own ``__init__`` as ``recbole_contrec``."""
+    """Every module of the package by its name, ``data.atomic``; its own ``__init__`` as ``recbole_contrec``."""
     names = {}
     for path in sorted(root.rglob("*.py")):
         parts = [part for part in path.relative_to(root).with_suffix("").parts if part != "__init__"]

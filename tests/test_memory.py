@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recbole_contrec import memory
-from recbole_contrec.__main__ import _lack_of_memory
+from recbole_contrec.cli.messages import lack_of_memory
 from recbole_contrec.data import sizes
 from recbole_contrec.errors import UserError
 
@@ -65,10 +65,10 @@ def test_sizes_of_nothing_are_refused(assembled, argument):
 def test_a_lack_of_memory_is_a_line():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**55, dtype=torch.uint8)
-    assert "32.0 PiB" in _lack_of_memory(caught.value)
-    assert "out of memory" in _lack_of_memory(MemoryError())
-    assert _lack_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
-    assert _lack_of_memory(KeyError("out of memory")) is None
+    assert "32.0 PiB" in lack_of_memory(caught.value)
+    assert "out of memory" in lack_of_memory(MemoryError())
+    assert lack_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert lack_of_memory(KeyError("out of memory")) is None
 
 
 def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):

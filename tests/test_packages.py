@@ -65,7 +65,7 @@ def test_packages_that_a_source_imports():
 
 
 def test_a_list_for_parquet_is_refused_before_anything_is_ranked(without, capsys, workplace):
-    from recbole_contrec.__main__ import main
+    from recbole_contrec.cli import main
 
     without("pyarrow")
     assert main(["recommend", "--checkpoint=none", "--all", "--output=x.parquet"]) == 2

@@ -440,7 +440,7 @@ def test_objective_function_serves_recbole_search(tiny):
 def test_known_data_sets_are_fetched_where_they_are_missing(workplace, monkeypatch, data_path):
     """The run goes on with what the download left; nothing is fetched twice, and unknown names are not asked for."""
     from recbole_contrec import quick_start
-    from recbole_contrec.__main__ import main
+    from recbole_contrec.cli import main
 
     fetched = []
 
@@ -462,7 +462,7 @@ def test_known_data_sets_are_fetched_where_they_are_missing(workplace, monkeypat
 
 
 def test_without_a_network_the_error_says_what_to_put_where(workplace, monkeypatch, capsys):
-    from recbole_contrec.__main__ import main
+    from recbole_contrec.cli import main
     from recbole_contrec.data import prepare as catalogue
 
     recipe = catalogue.CATALOGUE["ml-1m"]

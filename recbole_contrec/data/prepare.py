@@ -1,14 +1,13 @@
 r"""
 recbole_contrec.data.prepare
 ############################
-``python run_recbole_contrec.py prepare --dataset=ml-1m``: download a data set and write RecBole's atomic files.
+Download a data set, or take a table of the user's, and write RecBole's atomic files.
 
 RecBole's own downloads have been denied by their server since 2026 (RUCAIBox/RecBole#2218), so nothing here asks
 it. A data set appears under its name only when it is complete: archives are checked before they get their name, and
 the folder is made under a temporary name and renamed at the end.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -25,7 +24,7 @@ from recbole_contrec.data.download import PrepareError, disk_errors, is_url, sou
 from recbole_contrec.data.tables import table
 from recbole_contrec.errors import did_you_mean
 
-__all__ = ["PrepareError", "PreparedDataset", "known_datasets", "main", "prepare"]
+__all__ = ["COLUMN_OPTIONS", "PrepareError", "PreparedDataset", "known_datasets", "known_names", "prepare"]
 
 MOVIELENS = "https://files.grouplens.org/datasets/movielens/"
 HETREC = "https://files.grouplens.org/datasets/hetrec2011/"
@@ -117,8 +116,8 @@ def known_datasets() -> dict[str, str]:
     return {name: recipe.description for name, recipe in CATALOGUE.items()}
 
 
-def _names() -> str:
-    """The known names on one line."""
+def known_names() -> str:
+    """The names of :func:`known_datasets` on one line, those of Amazon in short."""
     amazon = [name[len("amazon-") :] for name in AMAZON_CATEGORIES]
     return ", ".join(name for name in CATALOGUE if name not in AMAZON_CATEGORIES) + f", amazon-{{{','.join(amazon)}}}"
 
@@ -183,7 +182,7 @@ def _recipe(dataset: str, source, columns: dict[str, object]) -> Recipe:
         return CATALOGUE[dataset]
     if source is None:
         raise PrepareError(
-            f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}; known: {_names()}.\n"
+            f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}; known: {known_names()}.\n"
             "For a table of your own pass --from=FILE --user= --item= --time="
         )
     columns = {**DEFAULT_COLUMNS, **columns}
@@ -259,80 +258,3 @@ def _put_in_place(folder: Path, target: Path) -> None:
             os.replace(old, target)
         raise
     old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)
-
-
-# the command
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise PrepareError(f"prepare: {message}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="run_recbole_contrec.py prepare",
-        description="Download a data set and write RecBole's atomic files.",
-        epilog="known data sets: " + _names(),
-        allow_abbrev=False,
-    )
-    parser.add_argument("--dataset", help="a known data set, or a name for your own table")
-    parser.add_argument("--data_path", default="dataset", help="the folder of the data set folders (default: dataset)")
-    parser.add_argument("--from", dest="source", help="a file or http(s) address to take instead")
-    parser.add_argument("--md5", help="the checksum of that file")
-    parser.add_argument(
-        "--force",
-        nargs="?",
-        const="True",
-        default="False",
-        choices=("True", "False"),
-        help="replace a data set of that name",
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--user", help="column of the user ids (default: user_id)")
-    parser.add_argument("--item", help="column of the item ids (default: item_id)")
-    parser.add_argument("--time", help="column of the times, numbers or ISO 8601 (default: timestamp)")
-    parser.add_argument("--rating", help="column of the ratings")
-    parser.add_argument("--items", help="a second table, with the texts of the items")
-    parser.add_argument("--item_id", help="its column of item ids (default: as --item)")
-    parser.add_argument("--text", help="its text columns, separated by commas")
-    return parser
-
-
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _parser()
-    for before, word in zip(["", *argv], argv):
-        if not word.startswith("-"):
-            raise PrepareError(f"prepare: {word!r} stands alone; write {before.split('=')[0] or '--dataset'}={word}")
-    arguments, unknown = parser.parse_known_args(list(argv))
-    if unknown:
-        options = [option for action in parser._actions for option in action.option_strings]
-        name = unknown[0].split("=")[0]
-        raise PrepareError(f"prepare: unknown option {name}{did_you_mean(name, options)}")
-    if not arguments.dataset:
-        raise PrepareError(f"prepare needs --dataset=NAME; known: {_names()}")
-    return arguments
-
-
-def main(argv: Sequence[str]) -> int:
-    """The command: ``argv`` are the words after ``prepare``. Raises :class:`PrepareError`."""
-    arguments = _arguments(argv)
-    columns = {option: getattr(arguments, option) for option in COLUMN_OPTIONS}
-    done = prepare(
-        arguments.dataset,
-        arguments.data_path,
-        arguments.source,
-        columns=columns,
-        force=arguments.force == "True",
-        md5=arguments.md5,
-    )
-    name = arguments.dataset
-    mean = done.interactions / done.users
-    sparsity = 100 * (1 - done.interactions / (done.users * done.items))
-    print(f"{name}: {done.users:,} users, {done.items:,} items, {done.interactions:,} interactions")
-    print(f"mean history {mean:.2f}, sparsity {sparsity:.3f} %, before RecBole's filters")
-    print(f"written: {', '.join(str(file) for file in done.files)}")
-    for note in done.notes:
-        print(f"note: {note}")
-    print(f"next: python run_recbole_contrec.py --model=ContRec --dataset={name} --data_path={arguments.data_path}")
-    return 0

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from recbole_contrec.__main__ import main
 from recbole_contrec.catalogue.places import package_properties
+from recbole_contrec.cli import main
 from recbole_contrec.errors import UserError
 from recbole_contrec.storage import checkpoint
 from tests.helpers.files import write_atomic_files
@@ -483,11 +483,11 @@ def test_recommend_for_somebody_new(here, command):
 
 def test_nothing_left_for_the_first_users_is_no_reason_to_lose_the_others(tmp_path):
     """Users who have had everything, in a batch of their own."""
-    from recbole_contrec.__main__ import _write
+    from recbole_contrec.cli.tables import write_tables
 
     full = pd.DataFrame({"user_id": ["u1"], "rank": [1], "item_id": ["i1"], "score": [0.5], "title": ["A film"]})
     for name, read in (("top.csv", pd.read_csv), ("top.parquet", pd.read_parquet)):
-        _write([full[:0].astype(float), full, full[:0]], str(tmp_path / name))
+        write_tables([full[:0].astype(float), full, full[:0]], str(tmp_path / name))
         pd.testing.assert_frame_equal(read(tmp_path / name), full, check_dtype=False)
     assert {path.name for path in tmp_path.iterdir()} == {"top.csv", "top.parquet"}
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from recbole_contrec.__main__ import main
+from recbole_contrec.cli import main
 from recbole_contrec.data.atomic import AtomicFile, read_header
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.prepare import prepare

@@ -263,7 +263,7 @@ DAMAGE = [
 @pytest.fixture
 def loads(workplace, monkeypatch, capsys):
     """A function (seed) -> exit code: damage that the seed draws, and what a run makes of it."""
-    from recbole_contrec import __main__, quick_start
+    from recbole_contrec import cli, quick_start
 
     found = {}
 
@@ -299,7 +299,7 @@ def loads(workplace, monkeypatch, capsys):
             arguments.append(f"--encoding={rng.choice(('utf-16', 'utf-32', 'latin-1', 'utf-8', 'utf-16-le'))}")
         found.clear()
         try:
-            code = __main__.main(arguments)
+            code = cli.main(arguments)
         except Loaded:
             code = 0
         said = capsys.readouterr()

@@ -22,9 +22,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from recbole_contrec.cli.prepare import prepare as main
 from recbole_contrec.data import convert, download, tables
 from recbole_contrec.data import prepare as command
-from recbole_contrec.data.prepare import PrepareError, known_datasets, main, prepare
+from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
+from recbole_contrec.errors import UserError
 from tests.helpers.files import ROOT
 
 # ------------------------------------------------------------------------------ a small internet
@@ -941,7 +943,7 @@ def test_command_for_a_table(tmp_path, capsys):
     ],
 )
 def test_bad_words(words, said):
-    with pytest.raises(PrepareError) as caught:
+    with pytest.raises(UserError) as caught:
         main(words)
     assert said in str(caught.value)
 

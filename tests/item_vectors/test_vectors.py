@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recbole_contrec import write_item_vectors
-from recbole_contrec.__main__ import main
+from recbole_contrec.cli import main
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.errors import UserError
 from recbole_contrec.item_vectors.sources import text_vectors, user_and_item_vectors, vector_stages

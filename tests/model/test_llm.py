@@ -219,7 +219,7 @@ def test_a_run_goes_on_where_its_model_has_moved(run_tiny, workplace):
 
 
 def test_a_run_finds_its_model_from_any_folder(run_tiny, workplace, monkeypatch):
-    from recbole_contrec.__main__ import main
+    from recbole_contrec.cli import main
 
     shutil.copytree(STORIES, workplace / "models" / "small")
     result = run_tiny("ContRec", "--llm=models/small", "--lora_rank=2", "--epochs=1", "--user_tokens=0")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recbole_contrec.__main__ import main
 from recbole_contrec.catalogue.places import package_properties, properties_folders
+from recbole_contrec.cli import main
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model

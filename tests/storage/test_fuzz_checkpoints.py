@@ -228,7 +228,7 @@ def test_damaged_checkpoints_are_refused_and_nothing_is_loaded(trained, trainers
 
 @pytest.mark.parametrize("seed", SEEDS[::5])
 def test_commands_end_with_a_line(trained, tmp_path, capsys, seed):
-    from recbole_contrec.__main__ import main
+    from recbole_contrec.cli import main
 
     draw = random.Random(1000 + seed)
     path = tmp_path / "best.safetensors"

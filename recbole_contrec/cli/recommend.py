@@ -1,0 +1,101 @@
+"""
+recbole_contrec.cli.recommend
+#############################
+``recommend``: ranked items on the screen or in a file.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from recbole_contrec.cli.messages import show_messages
+from recbole_contrec.cli.options import Command, asks_for_help, names, whole_number
+from recbole_contrec.cli.tables import ENDINGS, print_tables, write_tables
+from recbole_contrec.errors import UserError
+from recbole_contrec.files import check_file
+from recbole_contrec.packages import require
+
+DESCRIPTION = "Rank items for users of the data set, or for somebody new, with a trained model."
+
+EPILOG = """\
+Examples:
+  python run_recbole_contrec.py recommend --checkpoint=saved/RUN --users=1,2,3 --k=5
+  python run_recbole_contrec.py recommend --checkpoint=saved/RUN --all --output=top.csv
+  python run_recbole_contrec.py recommend --checkpoint=saved/RUN --history=50,181,174"""
+
+CHANGES = ("data_path", "llm", "text_encoder")  # settings that may be otherwise than in training
+
+
+def parser() -> Command:
+    """The options of ``recommend``."""
+    command = Command("recommend", DESCRIPTION, EPILOG)
+    command.value("checkpoint", "PATH", "the folder of a run, or a checkpoint in it")
+    command.value("users", "1,2,3", "users of the data set, by their ids", names)
+    command.flag("all", "every user of the data set")
+    command.value("history", "ITEM,ITEM", "what somebody new has seen, in order of time", names)
+    command.value("k", "10", "items a user (default: 10)", whole_number("k"), 10)
+    command.flag("include_seen", "rank items of the history as well")
+    command.value("batch_size", "256", "users scored at once (default: 256)", whole_number("batch_size"), 256)
+    command.value("output", "FILE", "a .csv or .parquet file to write, instead of the screen")
+    command.value("data_path", "DIR", "where the data sets lie now")
+    command.value("properties", "DIR", "where your own YAML files lie now")
+    command.value("llm", "DIR", "where the pretrained language model lies now")
+    command.value("text_encoder", "DIR", "where the text encoder lies now")
+    command.usual()
+    return command
+
+
+def recommend(arguments: Sequence[str]) -> int:
+    """Rank items.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    command = parser()
+    if asks_for_help(arguments):
+        command.print_help()
+        return 0
+    options = command.read_all(arguments)
+    _check(options)
+    from recbole_contrec.compat import require_recbole
+
+    require_recbole()
+    from recbole_contrec.quick_start import load_data_and_model
+    from recbole_contrec.recommendation import recommend_batches
+
+    show_messages(sys.stderr)
+    logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
+    changes = {key: value for key in CHANGES if (value := getattr(options, key)) is not None}
+    loaded = load_data_and_model(options.checkpoint, [f"--{key}={value}" for key, value in changes.items()], options.properties)
+    histories = [] if options.history is None else [[item for item in options.history if item]]
+    tables = recommend_batches(
+        loaded, options.users, histories, options.k, not options.include_seen, options.batch_size
+    )
+    if options.output is None:
+        print_tables(tables)
+    else:
+        write_tables(tables, options.output)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what cannot work before the model is loaded.
+
+    Raises:
+        UserError: says what to give.
+    """
+    if options.checkpoint is None:
+        raise UserError("name the checkpoint with --checkpoint=PATH")
+    some = options.users is not None or options.history is not None
+    if not some and not options.all:
+        raise UserError("name the users with --users=1,2,3 or --all, or bring a --history=item,item,...")
+    if some and options.all:
+        raise UserError("--all stands for every user of the data set: leave --users and --history away")
+    if options.output is None:
+        return
+    if not options.output.endswith(ENDINGS):
+        raise UserError(f"--output={options.output}: the name must end in .csv or .parquet")
+    check_file(options.output, "--output", makes_folders=False)
+    if options.output.endswith(".parquet"):
+        require("pyarrow", "writing Parquet")

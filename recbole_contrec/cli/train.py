@@ -1,0 +1,83 @@
+"""
+recbole_contrec.cli.train
+#########################
+The command without a word of its own: train and test a model, or list what there is.
+"""
+
+from collections.abc import Sequence
+
+from recbole_contrec.cli.lists import show_lists
+from recbole_contrec.cli.options import Command, asks_for_help, paths
+from recbole_contrec.errors import UserError
+
+DESCRIPTION = """\
+Generative recommendation with language models inside RecBole.
+
+Commands:
+  python run_recbole_contrec.py --model=NAME --dataset=NAME [--key=value ...]
+      train, validate after every epoch, test the best epoch, and keep a checkpoint
+  python run_recbole_contrec.py recommend --checkpoint=PATH --users=1,2,3
+      ranked items for users, or for somebody new
+  python run_recbole_contrec.py prepare --dataset=NAME
+      download a public data set, or convert a table of your own
+  python run_recbole_contrec.py vectors --dataset=NAME --output=FILE.npy
+      item vectors from interactions or texts, as a file
+Each of them has a page of its own: python run_recbole_contrec.py recommend --help"""
+
+EPILOG = """\
+Every setting of RecBole and of the model is an option as well, for instance
+  --data_path=DIR     where the data sets lie (default: dataset)
+  --epochs=N          epochs at most
+  --topk=[5,10]       cut-offs of the metrics; ~ stands for nothing
+  --seed=N            of everything that is random
+  --output=FILE.json  write protocol card, metrics, seconds and settings
+  --run_name=NAME     name of the run's folder in --checkpoint_dir=DIR (default: saved)
+The command line counts more than config files, these more than the YAML file of the data set, and that more than those
+of the model.
+
+Examples:
+  python run_recbole_contrec.py --model=ContRec --dataset=ml-100k --epochs=2
+  python run_recbole_contrec.py --model=SASRec --dataset=ml-1m --seed=7 --output=result.json
+  python run_recbole_contrec.py --model=ContRec --dataset=ml-100k --resume=saved/RUN
+  python run_recbole_contrec.py --settings --model=ContRec"""
+
+
+def parser() -> Command:
+    """The options of training."""
+    command = Command("", DESCRIPTION, EPILOG)
+    command.value("model", "NAME", "of this package, of a properties folder, or of RecBole (SASRec, BERT4Rec, ...)")
+    command.value("dataset", "NAME", "ml-100k comes with RecBole; others lie in --data_path=DIR/NAME/NAME.inter")
+    command.value("config_files", "A,B", "YAML files of settings; later ones win", paths, [])
+    command.value("properties", "DIR", "a folder with model/*.yaml and dataset/*.yaml of your own")
+    command.value("resume", "PATH", "go on with a run that was stopped: its folder")
+    command.flag("list-models", "all models, this package's and RecBole's")
+    command.flag("list-datasets", "all data sets in --data_path, and those that can be downloaded")
+    command.flag("settings", "with --model: every setting of the model, its default and its meaning")
+    command.usual()
+    return command
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train and test a model.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    command = parser()
+    if asks_for_help(arguments):
+        command.print_help()
+        return 0
+    options, settings = command.read(arguments)
+    from recbole_contrec.compat import require_recbole
+
+    require_recbole()
+    if options.list_models or options.list_datasets or options.settings:
+        return show_lists(options, settings)
+    if options.model is None or options.dataset is None:
+        raise UserError("name both --model=NAME and --dataset=NAME; --list-models and --list-datasets show them")
+    from recbole_contrec.quick_start import fetch_missing_data, run
+
+    given = dict(config_file_list=options.config_files, arguments=settings, properties=options.properties)
+    fetch_missing_data(options.model, options.dataset, **given)
+    run(options.model, options.dataset, **given, resume=options.resume)
+    return 0
