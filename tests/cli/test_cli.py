@@ -324,7 +324,7 @@ def yaml_of(folder, name, text):
 
 @pytest.mark.parametrize("folder, options", [("properties", []), ("mine", ["--properties=mine"])])
 def test_a_model_that_is_a_yaml_file(here, command, folder, options):
-    yaml_of(folder, "MyRec", "extends: ContRec\nhead_depth: 1\nitem_tokens: 3\n")
+    yaml_of(folder, "MyRec", "extends: ContRec\ndenoiser_depth: 1\nitem_tokens: 3\n")
     assert command(*train("--model=MyRec", "--epochs=1", "--run_name=child", *options)).code == 0
     parent, child = result_of("mine"), result_of("child")
     assert child["card"]["model"] == "MyRec"

@@ -136,7 +136,7 @@ def test_settings_of_a_model_on_one_data_set(config_of, workplace):
 
     folder = workplace / "properties" / "model"
     folder.mkdir(parents=True)
-    (folder / "ContRec_on_tiny.yaml").write_text("weight_decay: 0.5\nnoise_levels: 77\nhead_depth: 4\n")
+    (folder / "ContRec_on_tiny.yaml").write_text("weight_decay: 0.5\nnoise_levels: 77\ndenoiser_depth: 4\n")
     (folder / "ContRec_on_other.yaml").write_text("weight_decay: 0.9\n")
     (folder / "Heir.yaml").write_text("extends: ContRec\nnoise_levels: 55\n")
     config = config_of("ContRec", "--denoiser_depth=1")
