@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recbole_contrec.data.text import joined, tfidf
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.interface import FoldsItemsIn
 from recbole_contrec.item_vectors.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.quick_start import LoadedRun
 from recbole_contrec.recommendation import PADDING, as_interaction, seen_items
@@ -133,7 +134,7 @@ def _known(loaded: LoadedRun) -> _Known:
     """
     if loaded.known is not None:
         return loaded.known
-    if not getattr(loaded.model, "folds_items_in", False):
+    if not isinstance(loaded.model, FoldsItemsIn) or not getattr(loaded.model, "folds_items_in", True):
         raise UserError(f"{loaded.config['model']} cannot fold in items that were not in training")
     dataset = loaded.data.train_dataset
     vectors: dict[str, Tensor] = {}
@@ -142,7 +143,7 @@ def _known(loaded: LoadedRun) -> _Known:
     trained = copy.deepcopy(loaded.model.user_fold_in)
     run_stages(stages, data, Path(loaded.config["checkpoint_dir"]) / "stages")
     if trained is not None and not torch.allclose(trained.features, loaded.model.user_fold_in.features, atol=1e-3):
-        loaded.model.user_fold_in = trained
+        loaded.model.user_fold_in.load_state_dict(trained.state_dict())
         raise UserError(
             f"{loaded.config['model']} was trained with other vectors than item_vectors="
             f"{loaded.config['item_vectors']} gives now: bring back the files or texts of that time"

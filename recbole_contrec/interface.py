@@ -126,13 +126,8 @@ class RanksInBoundedMemory(Protocol):
 class ReadsHistoriesOnce(RanksInBoundedMemory, Protocol):
     """A model whose reading of histories can be kept and used for several questions."""
 
-    def encode_histories(self, interaction: Interaction, scores: bool = True, answer: bool = False) -> Any:
-        """Read the histories of a batch, each once.
-
-        Args:
-            scores: take what rankings need; otherwise what a preference is generated from alone.
-            answer: take what :meth:`AnswersInWords.answers` needs.
-        """
+    def encode_histories(self, interaction: Interaction) -> Any:
+        """Read the histories of a batch, each once."""
 
     def top_k(
         self, interaction: Interaction, k: int, excluded: Tensor | None = None, encoding: Any = None
@@ -143,6 +138,14 @@ class ReadsHistoriesOnce(RanksInBoundedMemory, Protocol):
 @runtime_checkable
 class AnswersInWords(ReadsHistoriesOnce, Protocol):
     """A model that may say what comes next. ``can_answer`` tells whether it was trained to."""
+
+    def encode_histories(self, interaction: Interaction, scores: bool = True, answer: bool = False) -> Any:
+        """Read the histories of a batch, each once.
+
+        Args:
+            scores: take what rankings need; otherwise what a preference is generated from alone.
+            answer: take what :meth:`answers` needs.
+        """
 
     @property
     def can_answer(self) -> bool:

@@ -152,7 +152,7 @@ def tokens_of(loaded, *items):
     """What the language model reads for some items, without their learned vectors."""
     model = loaded.model
     numbers = torch.tensor([loaded.data.dataset.field2token_id["item_id"][item] for item in items])
-    return model.item_codes.codes[numbers] if hasattr(model, "item_codes") else model.item_tokens.weight[numbers]
+    return model.item_codes.codes[numbers] if hasattr(model, "item_codes") else model.items.table.weight[numbers]
 
 
 @pytest.mark.parametrize("model", MODELS)

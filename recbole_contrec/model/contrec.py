@@ -8,23 +8,35 @@ Reference:
 """
 
 import logging
-from bisect import bisect_left
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyInstructions
-from recbole_contrec.diffusion import DiffusionHead, NoiseSchedule
-from recbole_contrec.model.base.generative import GenerativeRecommender, lengthen, rms_of_rows, room_for_history
-from recbole_contrec.model.base.language import changed, check_language_model, language_of, pretrained_model
-from recbole_contrec.model.base.windowed import Targets, repeat_rate
-from recbole_contrec.retrieval import Retrieval
-from recbole_contrec.storage.stages import Stage, StageResult
-from recbole_contrec.tokenizer import SigmaVAE, WholeVector, health_report
+from recbole_contrec.diffusion import DiffusionHead
+from recbole_contrec.interface import Stage
+from recbole_contrec.item_vectors.sources import check_source, vector_stages
+from recbole_contrec.model.base.answering import AnswerGenerator, AnswerSettings, TargetsAndAnswers
+from recbole_contrec.model.base.continuous_tokens import ItemTokens, TokenizerSettings, UserTokens
+from recbole_contrec.model.base.contrec_checks import check_settings, warn_of_narrow_draws
+from recbole_contrec.model.base.history import HistoryEncoder, HistoryEncoding, distinct_histories, room_for_history
+from recbole_contrec.model.base.item_vectors import ItemVectors, ItemVectorSettings
+from recbole_contrec.model.base.language import language_of
+from recbole_contrec.model.base.pretrained import pretrained_model
+from recbole_contrec.model.base.settings import (
+    DecoderSettings,
+    HeadSettings,
+    PretrainedSettings,
+    RetrievalSettings,
+    SamplingSettings,
+)
+from recbole_contrec.model.base.targets import Targets, TrainingWindows, repeat_rate
+from recbole_contrec.retrieval import Retrieval, TextEvidence
+from recbole_contrec.tokenizer import FoldIn
 
 logger = logging.getLogger("recbole_contrec")
 warn_once = lru_cache(maxsize=None)(logger.warning)
@@ -41,54 +53,73 @@ class ContRecLoss(NamedTuple):
     language: Tensor
 
 
-class ContRec(GenerativeRecommender):
+class ContRec(SequentialRecommender):
     r"""ContRec reads users and items as continuous tokens and generates the next preference by diffusion.
 
     A sigma-VAE turns collaborative vectors into K continuous tokens a user and an item; a causal language model
     reads the user's tokens and the history; after every item its state conditions a diffusion head, which
     generates a preference vector in the space of the item vectors; similarity to these ranks the catalogue.
 
+    Its parts, in the order in which they work:
+
+    - ``users``, ``items``, ``item_vectors``, ``language``: what is read of users and items,
+    - ``history``: lays it out in a ``prompt`` and reads it with the ``backbone``,
+    - ``answering``: has the backbone say what comes next in words; None where nothing is said,
+    - ``head``: generates preferences,
+    - ``retrieval``: scores items by them.
+
     NOTE:
         What the paper leaves open or what ranks badly as published is decided in ``properties/model/ContRec.yaml``
         (ranks best) and ``ContRec-paper.yaml`` (the recipe as far as it is known); both say where and why.
 
     Axes: B batch, L history length, K tokens, D width of the language model, d width of an item vector,
-    N items, M samples, n real positions of a batch.
+    N items, M samples, n targets of a batch.
+
+    Raises:
+        ValueError: settings that do not go together.
+        UserError: texts or a pretrained language model that cannot be had.
     """
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        _check_settings(config)
-        self.config = config
+
+        # load parameters info
+        check_settings(config)
+        self.config = config  # also read by the stages before training
+        retrieval = RetrievalSettings.from_config(config)
         self.n_users = dataset.num(self.USER_ID)
-        pretrained = pretrained_model(config, PretrainedDecoder)
-        self.hidden_size = hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
-        size = config["vector_size"]
-        n_tokens, n_user_tokens = config["item_tokens"], config["user_tokens"]
+        self.windows = TrainingWindows(self)
+        self.tokenizer_settings = TokenizerSettings.from_config(config)
+        self.ranking_weight = config["ranking_weight"]
+        self.regression_weight = config["regression_weight"]
+        self.dispersive_weight = config["dispersive_weight"]
+        n_tokens, n_user_tokens, token_size = config["item_tokens"], config["user_tokens"], config["token_size"]
+        noise = config["token_sigma"] if config["token_noise"] and config["tokenizer"] == "sigma" else None
+        pretrained = pretrained_model(PretrainedSettings.from_config(config), PretrainedDecoder)
+        hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
 
-        # tokenizers; filled by the stages and frozen, like the vectors they were trained on
-        self.item_tokenizer = self._new_tokenizer(n_tokens)
-        self.user_tokenizer = self._new_tokenizer(n_user_tokens) if n_user_tokens else None
-        self.user_fold_in = self._new_user_fold_in(n_user_tokens)
-        if self.user_tokenizer is not None:
-            self.register_buffer("user_vectors", torch.zeros(self.n_users, size))
-            # learned where it stands in for users in training; else new users without a history are read as the mean one
-            self.unknown_user = nn.Parameter(
-                torch.zeros(n_user_tokens, config["token_size"]), requires_grad=config["user_token_dropout"] > 0
+        # what the language model reads; the tokenizers are fitted by the stages, and frozen
+        item_tokenizer = self.tokenizer_settings.new(n_tokens)
+        self.users = None
+        if n_user_tokens:
+            self.users = UserTokens(
+                self.tokenizer_settings.new(n_user_tokens),
+                self.n_users,
+                n_user_tokens,
+                config["vector_size"],
+                token_size,
+                hidden_size,
+                dropout=config["user_token_dropout"],
+                noise=noise,
+                fold_in=FoldIn(self.n_items, config["vector_size"]) if config["fold_in"] else None,
             )
-            self.user_adapter = TokenAdapter(n_user_tokens, config["token_size"], hidden_size)
-        self.item_tokens = nn.Embedding(self.n_items, n_tokens * config["token_size"])
-        self.item_tokens.weight.requires_grad_(config["train_item_tokens"])
-        self.item_adapter = TokenAdapter(n_tokens, config["token_size"], hidden_size)
-
-        # item vectors: the space in which preferences are generated and retrieved
-        self.item_vectors = nn.Embedding(self.n_items, size)
-        self.item_vectors.weight.requires_grad_(config["train_item_vectors"])
-        # of one width, the vectors are read as they are: what is retrieved and what is read stay tied
-        self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if size != hidden_size else nn.Identity()
-
-        # language model and head
+        self.items = ItemTokens(
+            item_tokenizer, self.n_items, n_tokens, token_size, hidden_size, config["train_item_tokens"], noise
+        )
+        self.item_vectors = ItemVectors(self.n_items, hidden_size, ItemVectorSettings.from_config(config))
         self.language = language_of(config, dataset, hidden_size, pretrained)
+
+        # prompt and language model
         self.prompt = Prompt(
             hidden_size,
             config["soft_prompt_length"],
@@ -96,7 +127,7 @@ class ContRec(GenerativeRecommender):
             n_tokens,
             config["item_positions"],
             self.max_seq_length,
-            self._wordings(),
+            self._instructions(config, hidden_size),
             self.language.words_per_item if self.language else 0,
             pretrained.word_size / TOKEN_RMS if pretrained else 1.0,
         )
@@ -107,32 +138,44 @@ class ContRec(GenerativeRecommender):
             pretrained.longest_prompt(branches=answer > 0) if pretrained else longest,
             config["max_prompt_length"] or longest,
         )
-        self.room = room_for_history(self.prompt, limit, answer)
-        self.backbone = pretrained or self._new_backbone(limit)
-        self.head = self._new_head()
-        if config["objective"] == "denoising" and config["sampling_steps"] > 1:
-            _warn_of_narrow_draws(config)
-        self.retrieval = Retrieval(
-            config["similarity"],
-            config["temperature"],
-            config["label_smoothing"],
-            repeat_rate(dataset.histories) if config["repeat_bias"] else None,
-            config["text_bonus"],
-            config["text_weight"],
+        self.backbone = pretrained or CausalDecoder(
+            **vars(DecoderSettings.from_config(config)),
+            max_positions=limit,
+            n_words=len(self.language.vocabulary) if self.language else 0,
+            says=answer > 0,
         )
+        self.history = HistoryEncoder(
+            self.prompt,
+            self.backbone,
+            self.items,
+            self.users,
+            self.item_vectors,
+            self.language,
+            room=room_for_history(self.prompt, limit, answer),
+        )
+        self.answering = None
+        if answer:
+            self.answering = AnswerGenerator(self.history, self.language, AnswerSettings.from_config(config))
 
-        if not config["ranking_weight"]:
+        # from a state to a preference, and from a preference to scores
+        self.head = DiffusionHead(condition_size=hidden_size, **vars(HeadSettings.from_config(config)))
+        self.sampling = SamplingSettings.from_config(config)
+        if config["objective"] == "denoising" and config["sampling_steps"] > 1:
+            warn_of_narrow_draws(config)
+        self.retrieval = Retrieval(
+            **vars(retrieval),
+            repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
+            text_bonus=config["text_bonus"],
+            text_weight=config["text_weight"],
+        )
+        self.ranking_negatives = config["ranking_negatives"]
+        if not self.ranking_weight:
             self.retrieval.requires_grad_(False)  # its loss alone trains it
+
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
-        nn.init.zeros_(self.item_tokens.weight)
 
-    def no_weight_decay(self) -> set[str]:
-        """Parameters of this module that are no matrices; the name is that of timm's hook."""
-        return {"unknown_user"}
-
-    def _wordings(self):
-        config = self.config
+    def _instructions(self, config, hidden_size: int) -> VocabularyInstructions | None:
         if not config["instructions"]:
             return None
         return VocabularyInstructions(
@@ -140,312 +183,206 @@ class ContRec(GenerativeRecommender):
             config["held_out_instruction"],
             self.language.vocabulary,
             lambda numbers: self.backbone.read(numbers),
-            self.hidden_size,
-        )
-
-    def _new_backbone(self, max_positions):
-        config = self.config
-        return CausalDecoder(
-            config["hidden_size"],
-            config["n_layers"],
-            config["n_heads"],
-            max_positions,
-            config["dropout"],
-            config["inner_size"],
-            len(self.language.vocabulary) if self.language else 0,
-            self.language is not None and self.language.answers is not None,
-        )
-
-    def _new_tokenizer(self, n_tokens):
-        config = self.config
-        if config["tokenizer"] == "none":
-            return WholeVector()
-        tokenizer = SigmaVAE(
-            config["vector_size"],
-            n_tokens,
-            config["token_size"],
-            config["tokenizer_hidden_size"],
-            config["token_mask_ratio"],
-            config["token_sigma"],
-            config["tokenizer_dropout"],
-            config["tokenizer"],
-        )
-        return tokenizer.requires_grad_(False).eval()
-
-    def _new_head(self, **settings):
-        config = self.config
-        return DiffusionHead(
-            d=config["vector_size"],
-            condition_size=self.hidden_size,
-            width=config["denoiser_width"],
-            depth=config["denoiser_depth"],
-            dropout=config["denoiser_dropout"],
-            schedule=config["noise_schedule"],
-            levels=config["noise_levels"],
-            prediction=config["prediction"],
-            noisy_skip=noisy_skip(config),
-            guidance=float(config["guidance"]),
-            condition_dropout=config["condition_dropout"],
-            noise_draws=config["noise_draws"],
-            dispersive=config["dispersive_loss"] if config["dispersive_weight"] else None,
-            dispersive_temperature=config["dispersive_temperature"],
-            objective=config["objective"],
-            **settings,
+            hidden_size,
         )
 
     # stages before training
 
+    def check_sources(self, dataset) -> None:
+        """Stop before anything is written where the stages lack what they are made of.
+
+        Raises:
+            UserError: says what is missing.
+        """
+        check_source(self.config, dataset)
+
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.storage.stages`."""
-        vectors = {}
+        """Item vectors, then the tokenizers; see :class:`~recbole_contrec.interface.HasStages`."""
+        vectors: dict[str, Tensor] = {}
         yield from self.vector_stages(dataset, vectors)
-        self._start_item_vectors(vectors["items"])
-        if self.user_tokenizer is not None:
-            self.user_vectors.copy_(vectors["users"])
+        self.item_vectors.start(vectors["items"])
+        if self.users is not None:
+            self.users.vectors.copy_(vectors["users"])
 
-        fitted = self.config["tokenizer"] != "none"
-        tokenizer_keys = self._pick(
-            "tokenizer",
-            "token_size",
-            "tokenizer_hidden_size",
-            "token_mask_ratio",
-            "token_sigma",
-            "kl_weight",
-            "barlow_twins_weight",
-            "tokenizer_dropout",
-            "tokenizer_epochs",
-            "tokenizer_batch_size",
-            "tokenizer_learning_rate",
-            "seed",
-        )
+        fitted = self.tokenizer_settings.kind != "none"
         if fitted:
-            yield Stage(
-                "item tokenizer",
-                {**tokenizer_keys, "tokens": self.config["item_tokens"]},
-                lambda report: self._fit_tokenizer(self.item_tokenizer, vectors["items"], report),
-                self.item_tokenizer.load_state_dict,
-            )
-        self._set_item_tokens(torch.arange(self.n_items, device=self.device), vectors["items"].to(self.device))
-        if fitted and self.user_tokenizer is not None:
-            yield Stage(
-                "user tokenizer",
-                {**tokenizer_keys, "tokens": self.config["user_tokens"]},
-                lambda report: self._fit_tokenizer(self.user_tokenizer, vectors["users"], report),
-                self.user_tokenizer.load_state_dict,
-            )
+            yield self.tokenizer_settings.stage("item tokenizer", self.items.tokenizer, vectors["items"])
+        self.items.set(torch.arange(self.n_items, device=self.device), vectors["items"].to(self.device))
+        if fitted and self.users is not None:
+            yield self.tokenizer_settings.stage("user tokenizer", self.users.tokenizer, vectors["users"])
 
-    def _fit_tokenizer(self, tokenizer, vectors, report) -> StageResult:
-        return self._fit(
-            tokenizer,
-            vectors,
-            report,
-            health_report,
-            mean_weight=self.config["kl_weight"],
-            twins_weight=self.config["barlow_twins_weight"],
-        )
-
-    # RecBole's methods, beside those of the base class
+    # RecBole's methods
 
     def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """Conditions after every item [B, L, D] for histories [B, L] padded at the end and users [B]."""
-        prompt = self._read(item_seq, user)
-        return self._conditions(prompt.after_items(self.backbone(prompt.vectors)))  # [B, L, D]
+        return self.history.states(item_seq, user)
 
     def calculate_loss(self, interaction) -> ContRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
-        targets, language = self._targets_and_language(interaction)
+        targets, language = self.targets(interaction)  # states [n, D]
         regression = dispersive = targets.states.new_zeros(())
-        if self.config["regression_weight"] or self.config["dispersive_weight"]:
-            regression, dispersive = self.head.loss(targets.states, self._unit_scale(self.item_vectors(targets.items)))
+        if self.regression_weight or self.dispersive_weight:
+            vectors = self.item_vectors.at_unit_scale(targets.items, self.retrieval.similarity)  # [n, d]
+            regression, dispersive = self.head.loss(targets.states, vectors)
         return ContRecLoss(
-            self._ranking(targets),
-            self.config["regression_weight"] * regression,
-            self.config["dispersive_weight"] * dispersive,
+            self.ranking_loss(targets),
+            self.regression_weight * regression,
+            self.dispersive_weight * dispersive,
             language,
         )
 
-    # beyond RecBole's contract
+    def predict(self, interaction) -> Tensor:
+        """Score of one item a row [B]."""
+        item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]  # [B, L], [B]
+        first, of_row = distinct_histories(item_seq, interaction[self.USER_ID])
+        encoding = self.encode_histories(interaction[first])
+        preference, text = self.preferences(encoding.conditions)[..., of_row, :], self.text_evidence(encoding)
+        return self.retrieval.paired_scores(
+            preference, self.item_vectors(item), item, item_seq, text and text.of_rows(of_row)
+        )
 
-    def add_items(self, count: int) -> None:
-        super().add_items(count)
-        lengthen(self.item_tokens, count)
+    def full_sort_predict(self, interaction) -> Tensor:
+        """Scores of the whole catalogue [B, N], fresh and writable."""
+        encoding = self.encode_histories(interaction)
+        return self.retrieval.scores(
+            self.preferences(encoding.conditions),  # [M, B, d]
+            self.item_vectors.weight,
+            interaction[self.ITEM_SEQ],
+            text=self.text_evidence(encoding),
+        )
+
+    # the steps of these
+
+    def targets(self, interaction) -> TargetsAndAnswers:
+        """The targets of a training batch with the conditions before them, and the weighted loss of the answers."""
+        batch = self.windows(interaction)
+        if self.answering is not None:
+            return self.answering.targets(batch)
+        targets = self.history.targets(batch)
+        return TargetsAndAnswers(targets, targets.states.new_zeros(()))
+
+    def ranking_loss(self, targets: Targets) -> Tensor:
+        """Cross entropy of the targets among the catalogue, weighted."""
+        if not self.ranking_weight:
+            return targets.states.new_zeros(())
+        return self.ranking_weight * self.retrieval.ranking_loss(
+            self.head.estimate(targets.states),
+            self.item_vectors.weight,
+            targets.items,
+            self.ranking_negatives,
+            None if self.retrieval.repeat_bias is None else targets.histories(),
+        )
 
     @torch.no_grad()
-    def _preferences(self, conditions: Tensor) -> Tensor:
+    def encode_histories(self, interaction, scores: bool = True, answer: bool = False) -> HistoryEncoding:
+        """Read the histories of a batch, each once.
+
+        Args:
+            scores: take what :meth:`full_sort_predict`, :meth:`top_k` and :meth:`predict` need; otherwise the
+                conditions alone.
+            answer: take what :meth:`answers` needs.
+        """
+        histories = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.USER_ID]
+        if self.answering is None:
+            return HistoryEncoding(self.history.conditions(*histories))
+        return self.answering.encode(
+            *histories,
+            answer=answer or scores and bool(self.retrieval.text_bonus),
+            log_probs=scores and bool(self.retrieval.text_weight),
+        )
+
+    @torch.no_grad()
+    def preferences(self, conditions: Tensor) -> Tensor:
         """Sampled preference vectors [M, B, d] for conditions [B, D]."""
-        if self.config["sampling_steps"] > 1 and self.head.space == "x0":
+        if self.sampling.steps > 1 and self.head.space == "x0":
             warn_once(
                 "the head was trained without noisy_skip: its draws of several steps are far too narrow; train it with "
                 "--noisy_skip=True"
             )
         # one generator, on the CPU: a ranking must not depend on where it is computed
         generator = torch.Generator().manual_seed(self.config["seed"])
-        return self.head.sample(
-            conditions,
-            self.config["sampling_steps"],
-            self.config["num_samples"],
-            float(self.config["guidance"]),
-            self.config["ddim_eta"],
-            generator,
-            common_noise=True,
-        )
+        return self.head.sample(conditions, **vars(self.sampling), generator=generator, common_noise=True)
 
-    def _ranking(self, targets: Targets) -> Tensor:
-        """The ranking loss, weighted."""
-        weight = self.config["ranking_weight"]
-        if not weight:
-            return targets.states.new_zeros(())
-        history = targets.histories() if self.config["repeat_bias"] else None
-        return weight * self.retrieval.ranking_loss(
-            self.head.estimate(targets.states),
-            self.item_vectors.weight,
-            targets.items,
-            self.config["ranking_negatives"],
-            history,
-        )
+    def text_evidence(self, encoding: HistoryEncoding) -> TextEvidence | None:
+        """What answers and texts say for the scores; None where nothing is said."""
+        return None if self.answering is None else self.answering.evidence(encoding, self.retrieval)
 
-    def _read_items(self, items: Tensor) -> Tensor:
-        """What the language model reads for some items: [B, L] -> [B, L, K, D]."""
-        tokens = self.item_tokens(items).unflatten(-1, (self.config["item_tokens"], -1))  # [B, L, K, token_size]
-        if self.training and self.config["token_noise"]:
-            tokens = self._noisy(tokens)
-        read = self._with_identity(self.item_adapter(tokens), items)  # [B, L, K, D]
-        bag = self.language.bag(self.backbone, items) if self.language else None
-        return read if bag is None else torch.cat([read[:, :, :1] + bag[:, :, None], read[:, :, 1:]], dim=2)
+    # beyond RecBole's methods, see :mod:`recbole_contrec.interface`
 
     @torch.no_grad()
-    def _set_item_tokens(self, items: Tensor, vectors: Tensor) -> None:
-        """Tokens of some items [m] from their vectors [m, d]."""
-        tokens = self.item_tokenizer.encode(vectors)  # [m, K, token_size]
-        self.item_tokens.weight[items] = tokens.flatten(1) * (items > 0)[:, None]
+    def generate(self, interaction) -> Tensor:
+        """Sampled preference vectors [M, B, d] for the histories of a batch."""
+        return self.preferences(self.encode_histories(interaction, scores=False).conditions)
 
-    def _read_users(self, users: Tensor, item_seq: Tensor) -> Tensor | None:
-        """Tokens of some users [B, K, D] with histories [B, L]. Users who were not in training are folded in; where
-        nothing of their history is known, and for some users in training, the tokens are the learned stand-in."""
-        if self.user_tokenizer is None:
-            return None
-        vectors = self.user_vectors[users]  # [B, d]
-        if self.user_fold_in is not None and not self.training:
-            new = (vectors == 0).all(1)
-            vectors[new] = self.user_fold_in(item_seq[new])
-        tokens = self.user_tokenizer.encode(vectors)  # [B, K, token_size]
-        hidden = (vectors == 0).all(1)
-        if self.training:
-            # The vector of a training user was computed from his training targets as well; reading it every
-            # time, the model would learn to look the answer up instead of reading the history.
-            hidden = hidden | (torch.rand(len(users), device=users.device) < self.config["user_token_dropout"])
-            tokens = self._noisy(tokens) if self.config["token_noise"] else tokens
-        return self.user_adapter(torch.where(hidden[:, None, None], self.unknown_user, tokens))
+    def top_k(
+        self, interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
 
-    def _noisy(self, tokens: Tensor) -> Tensor:
-        """The noise of the sigma-VAE on tokens [..., K, token_size], one level for the K tokens of an entity. Of
-        the other tokenizers the means are read: a learned variance is drawn from while the tokenizer itself trains only."""
-        if self.config["tokenizer"] != "sigma":
-            return tokens
-        level = self.config["token_sigma"] * torch.randn(*tokens.shape[:-2], 1, 1, device=tokens.device)
-        return tokens + level * torch.randn_like(tokens)
-
-    def _unit_scale(self, vectors: Tensor) -> Tensor:
-        """Item vectors with about unit variance a coordinate, as the noise has: [..., d] -> [..., d]. The inner product
-        also ranks by lengths, so for it one number scales all."""
-        if self.config["similarity"] == "cosine":
-            return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
-        return vectors / rms_of_rows(self.item_vectors.weight.detach()[1:])
-
-
-SMALL_SPREAD, ENOUGH = 0.1, 0.8
-
-
-def _warn_of_narrow_draws(config) -> None:
-    """Say so where the steps are too few for draws to differ as they should."""
-    schedule = NoiseSchedule(config["noise_schedule"], config["noise_levels"])
-
-    def share(steps):
-        return schedule.spread(SMALL_SPREAD, steps, config["ddim_eta"]) / SMALL_SPREAD
-
-    if (found := share(config["sampling_steps"])) < ENOUGH:
-        counts = range(config["sampling_steps"], config["noise_levels"] + 1)
-        place = bisect_left(counts, ENOUGH, key=share)
-        remedy = (
-            f"sampling_steps={counts[place]} keep"
-            if place < len(counts)
-            else "more noise_levels, all of them visited, would keep"
-        )
-        logger.warning(
-            "sampling_steps=%d of noise_levels=%d (%s): where the truth spreads by %g around its mean, a perfect head "
-            "draws %.0f %% of that; %s %.0f %%",
-            config["sampling_steps"],
-            config["noise_levels"],
-            config["noise_schedule"],
-            SMALL_SPREAD,
-            100 * found,
-            remedy,
-            100 * ENOUGH,
+        Args:
+            excluded: item numbers [B, E] not to be returned, 0 = none.
+            encoding: of :meth:`encode_histories`, where the batch has been read already.
+        """
+        encoding = encoding or self.encode_histories(interaction)
+        return self.retrieval.top_k(
+            self.preferences(encoding.conditions),
+            self.item_vectors.weight,
+            k,
+            excluded,
+            interaction[self.ITEM_SEQ],
+            text=self.text_evidence(encoding),
         )
 
+    @property
+    def can_answer(self) -> bool:
+        """Whether it learns to say what comes next."""
+        return self.answering is not None
 
-def _check_settings(config) -> None:
-    """Stop where settings contradict each other.
+    @torch.no_grad()
+    def answers(self, interaction, encoding: HistoryEncoding | None = None) -> list[str]:
+        """What the language model says about the next item of every history of a batch.
 
-    Raises:
-        ValueError: says which.
-    """
-    check_language_model(config)
-    if config["prompt_text"] == "none" and (unread := changed(config, "item_template", "item_text_max_tokens")):
-        raise ValueError(f"{', '.join(unread)}: the prompt says nothing of the items, set prompt_text as well")
-    of_answers = ("answer_template", "answer_max_tokens", "answers_per_window", "answer_beams", "answer_temperature")
-    if not config["answer_weight"] and (unread := changed(config, *of_answers)):
-        raise ValueError(f"{', '.join(unread)}: nothing is answered, set answer_weight as well")
-    if config["answer_temperature"] and config["answer_beams"] > 1:
-        raise ValueError(
-            f"answer_temperature={config['answer_temperature']:g} draws one answer word by word: set answer_beams=1 as "
-            "well"
-        )
-    if not config["ranking_weight"]:
-        if config["repeat_bias"]:
-            raise ValueError("repeat_bias is learned by the ranking loss: with ranking_weight=0 set repeat_bias=False")
-        if config["train_item_vectors"]:
-            raise ValueError(
-                "item vectors are learned as targets by the ranking loss: with ranking_weight=0 set train_item_vectors="
-                "False, or the targets of the denoising drift"
-            )
-    if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
-        raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
-    if config["sampling_steps"] > config["noise_levels"]:
-        raise ValueError(
-            f"sampling_steps={config['sampling_steps']} visits more levels than "
-            f"noise_levels={config['noise_levels']} has"
-        )
-    if config["objective"] == "regression":
-        for key in ("sampling_steps", "num_samples", "noise_draws"):
-            if config[key] != 1:
-                raise ValueError(f"objective=regression draws no noise: leave {key} at 1, not {config[key]}")
-    if config["tokenizer"] == "none":
-        for key, most in dict(item_tokens=1, user_tokens=1, token_size=config["vector_size"]).items():
-            if config[key] != most and (key, config[key]) != ("user_tokens", 0):
-                raise ValueError(
-                    f"tokenizer=none reads a whole vector in place of its tokens: set {key}={most}, not {config[key]}"
-                )
+        Args:
+            encoding: of :meth:`encode_histories`, with the answer.
 
+        Raises:
+            ValueError: it does not learn to answer.
+        """
+        if self.answering is None:
+            raise ValueError("this model has not learned to answer: train it with answer_weight above 0")
+        return self.answering.texts(encoding or self.encode_histories(interaction, scores=False, answer=True))
 
-def noisy_skip(config) -> bool:
-    """Whether the head hands the noisy vector past its denoiser. The one-step mean ranks as well without."""
-    if config["noisy_skip"] is None:
-        return config["prediction"] != "x0" or config["sampling_steps"] > 1
-    return config["noisy_skip"]
+    # new users and new items
 
+    @property
+    def user_fold_in(self) -> FoldIn | None:
+        """What makes vectors of users out of the histories that they bring."""
+        return None if self.users is None else self.users.fold_in
 
-class TokenAdapter(nn.Module):
-    """From the width of a token to the width of the language model, one linear map for each of the K tokens.
+    def vector_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
+        yield from vector_stages(self.config, dataset, vectors)
+        if self.user_fold_in is not None:
+            self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
 
-    It starts small: tokens of unit variance come out at 0.2, about as large as the learned item vectors beside them.
-    """
+    def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
+        """Where items that were not in training lie among the item vectors [m, d], see :meth:`ItemVectors.predicted`."""
+        return self.item_vectors.predicted(vectors, known_vectors, known)
 
-    def __init__(self, n_tokens: int, token_size: int, hidden_size: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(n_tokens, token_size, hidden_size) * 0.2 * token_size**-0.5)
-        self.bias = nn.Parameter(torch.zeros(n_tokens, hidden_size))
+    def add_items(self, count: int) -> None:
+        """Room for more items at the end of every table."""
+        self.n_items += count
+        for part in filter(None, (self.item_vectors, self.items, self.language, self.user_fold_in)):
+            part.add_items(count)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[..., K, token_size] -> [..., K, D]."""
-        return torch.einsum("...kt,ktd->...kd", tokens, self.weight) + self.bias
+    @torch.no_grad()
+    def set_items(self, items: Tensor, vectors: Tensor, retrieval: Tensor) -> None:
+        """Write items [m] that were not in training: tokens from their collaborative vectors [m, d], and their vectors in
+        the retrieval space [m, d]."""
+        items = items.to(self.device)
+        self.item_vectors.weight[items] = retrieval.to(self.device)
+        self.items.set(items, vectors.to(self.device))
+
+    def hold_back(self, penalty: Tensor | None) -> None:
+        """Take a penalty [N] off the scores of the items; None for no penalty."""
+        self.retrieval.score_penalty = penalty

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from recbole_contrec.backbone import Layout
 from recbole_contrec.diffusion import Contrast
-from recbole_contrec.model.base.windowed import Targets
+from recbole_contrec.model.base.history import LastState
+from recbole_contrec.model.base.targets import Targets
 from recbole_contrec.model.contrec import ContRec
 from recbole_contrec.negatives import NegativeSampler
 
@@ -43,7 +44,7 @@ class DeftRec(ContRec):
 
     NOTE:
         All positions train in one pass, so the mean of the output positions is a running one: before a target it holds
-        the states after the items read so far and nothing of what follows. ``condition: last`` takes the last of them,
+        the states after the items read so far and nothing of what follows. ``condition_pooling: last`` takes the last of them,
         which ranks better (``DeftRec.yaml`` says by how much).
         "Additive": the K tokens of an item are added up in its position of the prompt, and the tokenizer's decoder
         reads their mean, which differs by the factor K that its first layer absorbs.
@@ -51,6 +52,10 @@ class DeftRec(ContRec):
         it is known.
 
     Axes: those of ContRec; R negatives.
+
+    Raises:
+        ValueError: settings that do not go together.
+        UserError: as ContRec.
     """
 
     def __init__(self, config, dataset):
@@ -59,72 +64,81 @@ class DeftRec(ContRec):
                 f"objective=regression draws no noise: leave negative_noise at same, not {config['negative_noise']}"
             )
         super().__init__(config, dataset)
-        self.negatives = None
-        if config["contrastive_weight"]:
-            self.negatives = NegativeSampler(
-                *dataset.histories.pairs(), self.n_users, self.n_items, config["negative_source"]
-            )
 
-    def _new_head(self):
-        config = self.config
-        contrast = Contrast(
+        # load parameters info
+        self.contrastive_weight = config["contrastive_weight"]
+        self.negatives_per_target = config["negatives_per_target"]
+        self.mean_negative = config["negative_vector"] == "mean"
+
+        # condition, contrast and negatives; the other parts are ContRec's
+        self.history.condition = NormalisedState(mean=config["condition_pooling"] == "mean")
+        self.head.contrast = Contrast(
             config["contrastive_loss"],
             config["contrastive_scale"],
             config["contrastive_margin"],
             config["negative_noise"] == "same",
         )
-        return super()._new_head(contrast=contrast)
+        self.negatives = None
+        if self.contrastive_weight:
+            self.negatives = NegativeSampler(
+                *dataset.histories.pairs(), self.n_users, self.n_items, config["negative_source"]
+            )
 
     # RecBole's methods; the others are ContRec's
 
     def calculate_loss(self, interaction) -> DeftRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
-        weights = self.config
-        targets, language = self._targets_and_language(interaction)
+        targets, language = self.targets(interaction)  # states [n, D]
         regression = contrastive = dispersive = targets.states.new_zeros(())
-        vectors = self._unit_scale(self.item_vectors(targets.items))  # [n, d]
-        if weights["contrastive_weight"]:
-            negatives = self._negatives(interaction[self.USER_ID], targets)  # [n, R or 1, d]
+        vectors = self.item_vectors.at_unit_scale(targets.items, self.retrieval.similarity)  # [n, d]
+        if self.negatives is not None:
+            negatives = self.negative_vectors(interaction[self.USER_ID], targets)  # [n, R or 1, d]
             regression, contrastive, dispersive = self.head.contrastive_loss(targets.states, vectors, negatives)
-        elif weights["regression_weight"] or weights["dispersive_weight"]:
+        elif self.regression_weight or self.dispersive_weight:
             regression, dispersive = self.head.loss(targets.states, vectors)
         return DeftRecLoss(
-            self._ranking(targets),
-            weights["regression_weight"] * regression,
-            weights["contrastive_weight"] * contrastive,
-            weights["dispersive_weight"] * dispersive,
+            self.ranking_loss(targets),
+            self.regression_weight * regression,
+            self.contrastive_weight * contrastive,
+            self.dispersive_weight * dispersive,
             language,
         )
 
-    # condition and negatives
-
-    def _conditions(self, states: Tensor) -> Tensor:
-        """From the states after every item to the conditions there, [B, L, D] -> [B, L, D].
-
-        Normalised to length sqrt(D), about unit size a coordinate: what the head's layers are initialised for.
-        """
-        if self.config["condition_pooling"] == "mean":
-            count = torch.arange(1, states.shape[1] + 1, device=states.device)[:, None]  # [L, 1]
-            states = states.cumsum(1) / count  # [B, L, D]
-        return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
-
-    def _answer_conditions(self, states: Tensor) -> Tensor:
-        """The mean over an answer, normalised: [..., D] -> [..., D]."""
-        return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
-
-    def _asked(self, prompt: Layout, length: Tensor) -> tuple[Tensor, Tensor]:
-        """The positions whose states make the condition after the last item [b, Q], and which of them is its own [b]."""
-        if self.config["condition_pooling"] == "mean":
-            return prompt.ends, length - 1
-        return super()._asked(prompt, length)
+    # the steps of these
 
     @torch.no_grad()
-    def _negatives(self, users: Tensor, targets: Targets) -> Tensor:
+    def negative_vectors(self, users: Tensor, targets: Targets) -> Tensor:
         """Vectors of negatives for every target, [n, R, d], or their mean [n, 1, d]; users [B].
 
         The mean is not brought back to unit scale, as in the paper: with many negatives it lies near the mean
         of the catalogue.
         """
-        numbers = self.negatives(users[targets.row], self.config["negatives_per_target"], targets.items)  # [n, R]
-        vectors = self._unit_scale(self.item_vectors(numbers))  # [n, R, d]
-        return vectors.mean(1, keepdim=True) if self.config["negative_vector"] == "mean" else vectors
+        numbers = self.negatives(users[targets.row], self.negatives_per_target, targets.items)  # [n, R]
+        vectors = self.item_vectors.at_unit_scale(numbers, self.retrieval.similarity)  # [n, R, d]
+        return vectors.mean(1, keepdim=True) if self.mean_negative else vectors
+
+
+class NormalisedState(LastState):
+    """The condition of DeftRec: states normalised to length sqrt(D), about unit size a coordinate, which is what the layers
+    of the head are initialised for.
+
+    Args:
+        mean: whether the mean of the states after all items so far is taken, instead of the last one.
+    """
+
+    def __init__(self, mean: bool):
+        self.mean = mean
+
+    def after_items(self, states: Tensor) -> Tensor:
+        if self.mean:
+            count = torch.arange(1, states.shape[1] + 1, device=states.device)[:, None]  # [L, 1]
+            states = states.cumsum(1) / count  # [B, L, D]
+        return self.after_answers(states)
+
+    def after_answers(self, states: Tensor) -> Tensor:
+        return F.normalize(states, dim=-1) * states.shape[-1] ** 0.5
+
+    def positions(self, prompt: Layout, length: Tensor) -> tuple[Tensor, Tensor]:
+        if self.mean:
+            return prompt.ends, length - 1
+        return super().positions(prompt, length)

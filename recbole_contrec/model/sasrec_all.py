@@ -13,7 +13,7 @@ import torch
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
-from recbole_contrec.model.base.windowed import Windowed, repeat_rate
+from recbole_contrec.model.base.targets import TrainingWindows, repeat_rate, targets_with_states
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.tokenizer import standardise, svd_vectors
 
@@ -24,7 +24,7 @@ class SASRecAllLoss(NamedTuple):
     ranking: Tensor
 
 
-class SASRecAll(Windowed, SASRec):
+class SASRecAll(SASRec):
     r"""RecBole's SASRec, its class and its parameters, trained with the softmax at every position of a window.
 
     NOTE:
@@ -35,21 +35,19 @@ class SASRecAll(Windowed, SASRec):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        self.config = config
+        self.windows = TrainingWindows(self)
         self.catalogue = Retrieval(
             "inner", repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None
         )
         if config["item_embedding_init"] == "svd":
-            self._start_at_vectors(dataset)
+            self._start_at_vectors(dataset, config["seed"])
 
     @torch.no_grad()
-    def _start_at_vectors(self, dataset) -> None:
+    def _start_at_vectors(self, dataset, seed: int) -> None:
         """As ContRec's retrieval space does: truncated SVD of the training interactions, at the scale of RecBole's random
         start."""
-        size, scale = self.item_embedding.embedding_dim, self.config["initializer_range"]
-        vectors = svd_vectors(
-            *dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=self.config["seed"]
-        )
+        size, scale = self.item_embedding.embedding_dim, self.initializer_range
+        vectors = svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=seed)
         self.item_embedding.weight.copy_(scale * standardise(vectors.items))
 
     def states(self, item_seq: Tensor) -> Tensor:
@@ -61,8 +59,8 @@ class SASRecAll(Windowed, SASRec):
 
     def calculate_loss(self, interaction) -> SASRecAllLoss:
         """Mean cross entropy of the next item over the targets of a batch, as SASRec computes it for its one."""
-        targets = self._states_with_targets(interaction, lambda item_seq, rows: self.states(item_seq))
-        history = targets.histories() if self.config["repeat_bias"] else None
+        targets = targets_with_states(self.windows(interaction), lambda item_seq, rows: self.states(item_seq))
+        history = None if self.catalogue.repeat_bias is None else targets.histories()
         return SASRecAllLoss(
             self.catalogue.ranking_loss(targets.states, self.item_embedding.weight, targets.items, history=history)
         )

@@ -19,6 +19,7 @@ from recbole_contrec.item_vectors.sources import vector_stages
 from recbole_contrec.model.base.code_table import CodeTable
 from recbole_contrec.model.base.fitting import fitted
 from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
+from recbole_contrec.model.base.settings import FitSettings
 from recbole_contrec.model.base.windowed import Targets, Windowed, repeat_rate
 from recbole_contrec.storage.stages import Stage, StageResult
 from recbole_contrec.tokenizer import (
@@ -178,7 +179,7 @@ class TIGER(IdentifierGenerator, Windowed, SequentialRecommender):
                 config["dead_code_threshold"],
             )
         result = fitted(
-            config,
+            FitSettings.from_config(config),
             tokenizer.to(self.device),
             vectors.to(self.device),
             report,

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import (
     CausalDecoder,
     EncoderDecoder,
     Instructions,
-    Layout,
     PretrainedDecoder,
     PretrainedModel,
     PretrainedT5,
@@ -25,21 +25,23 @@ from recbole_contrec.backbone import (
     Vocabulary,
     VocabularyInstructions,
 )
-from recbole_contrec.model.base.code_table import CODE_RMS, CodeTable
-from recbole_contrec.model.base.generative import GenerativeRecommender, room_for_history
-from recbole_contrec.model.base.language import changed, check_language_model, pretrained_model
-from recbole_contrec.model.base.windowed import Targets, repeat_rate
-from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
-from recbole_contrec.storage.stages import Stage, StageResult
-from recbole_contrec.tokenizer import (
-    MaskedVQ,
-    code_report,
-    collision_rate,
-    default_codes,
-    distinct_codes,
-    encode_rows,
-    seen_rows,
+from recbole_contrec.interface import Stage
+from recbole_contrec.item_vectors.sources import check_source, vector_stages
+from recbole_contrec.model.base.code_table import CODE_RMS
+from recbole_contrec.model.base.code_tokens import ItemCodes, QuantiserSettings, UserCodes
+from recbole_contrec.model.base.history import (
+    EncoderDecoderHistory,
+    HistoryEncoder,
+    HistoryEncoding,
+    distinct_histories,
+    room_for_history,
 )
+from recbole_contrec.model.base.item_vectors import ItemVectors, ItemVectorSettings
+from recbole_contrec.model.base.pretrained import changed, check_language_model, pretrained_model
+from recbole_contrec.model.base.settings import DecoderSettings, PretrainedSettings, RetrievalSettings
+from recbole_contrec.model.base.targets import TrainingWindows, repeat_rate
+from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
+from recbole_contrec.tokenizer import FoldIn
 
 
 class TokenRecLoss(NamedTuple):
@@ -49,13 +51,20 @@ class TokenRecLoss(NamedTuple):
     pairwise: Tensor
 
 
-class TokenRec(GenerativeRecommender):
+class TokenRec(SequentialRecommender):
     r"""TokenRec reads users and items as discrete codes and generates the next preference in one pass.
 
     A masked vector quantiser turns collaborative vectors into K codes a user and an item; each code is a new word of a
     language model, which reads one of several instructions, the user's codes and the history; its states
     are projected to the space of the item vectors, and similarity to these ranks the catalogue: nothing is decoded word
     by word, and there is no beam.
+
+    Its parts, in the order in which they work:
+
+    - ``users``, ``items``, ``item_vectors``: what is read of users and items,
+    - ``history``: lays it out in a ``prompt`` and reads it with the ``backbone``,
+    - ``projection``: from a state to a preference,
+    - ``retrieval``: scores items by it.
 
     NOTE:
         What the paper leaves open or what ranks badly as published is decided in ``properties/model/TokenRec.yaml``
@@ -72,250 +81,209 @@ class TokenRec(GenerativeRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
+
+        # load parameters info
         _check_settings(config)
-        self.config = config
+        self.config = config  # also read by the stages before training
         self.n_users = dataset.num(self.USER_ID)
         self.causal = config["backbone"] == "causal"  # every position of a window then has a state of its own
-        self.sampled_prefixes = None if self.causal else config["sampled_prefixes"]
-        pretrained = self._pretrained()
-        self.hidden_size = hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
-        size = config["vector_size"]
-        n_tokens, n_user_tokens = config["num_codebooks"], config["num_user_codebooks"]
+        self.windows = TrainingWindows(self, None if self.causal else config["sampled_prefixes"])
+        self.quantiser_settings = QuantiserSettings.from_config(config)
+        self.ranking_weight, self.ranking_negatives = config["ranking_weight"], config["ranking_negatives"]
+        self.pairwise_weight, self.pairwise_margin = config["pairwise_weight"], config["pairwise_margin"]
+        retrieval = RetrievalSettings.from_config(config)
+        size, num_codebooks, num_user_codebooks = (
+            config["vector_size"],
+            config["num_codebooks"],
+            config["num_user_codebooks"],
+        )
+        pretrained = self._pretrained(config)
+        hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
 
-        # tokenizers, filled by the stages and frozen; the codes that they gave
-        self.item_tokenizer = self._new_tokenizer(n_tokens, self.n_items - 1)
-        self.item_codes = CodeTable(self.n_items, n_tokens, self.item_tokenizer.codebook_size, hidden_size)
-        self.user_tokenizer = self._new_tokenizer(n_user_tokens, self.n_users - 1) if n_user_tokens else None
-        self.user_fold_in = self._new_user_fold_in(n_user_tokens)
-        if self.user_tokenizer is not None:
-            self.user_codes = CodeTable(self.n_users, n_user_tokens, self.user_tokenizer.codebook_size, hidden_size)
+        # what the language model reads; the quantisers are fitted by the stages, and frozen
+        self.items = ItemCodes(self.quantiser_settings.new(num_codebooks, self.n_items - 1), self.n_items, hidden_size)
+        self.users = None
+        if num_user_codebooks:
+            self.users = UserCodes(
+                self.quantiser_settings.new(num_user_codebooks, self.n_users - 1),
+                self.n_users,
+                hidden_size,
+                dropout=config["user_token_dropout"],
+                fold_in=FoldIn(self.n_items, size) if config["fold_in"] else None,
+            )
+        self.item_vectors = ItemVectors(self.n_items, hidden_size, ItemVectorSettings.from_config(config))
 
-        # item vectors: the space in which preferences are generated and retrieved
-        self.item_vectors = nn.Embedding(self.n_items, size)
-        self.item_vectors.weight.requires_grad_(config["train_item_vectors"])
-        # of one width, the vectors are read as they are: what is retrieved and what is read stay tied
-        self.identity_adapter = nn.Linear(size, hidden_size, bias=False) if size != hidden_size else nn.Identity()
+        # prompt and language model
+        self.prompt = Prompt(
+            hidden_size,
+            0,
+            num_user_codebooks,
+            num_codebooks,
+            config["item_positions"],
+            self.max_seq_length,
+            self._instructions(config, hidden_size, pretrained),
+            token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0,
+        )
+        sizes = vars(DecoderSettings.from_config(config))
+        parts = self.items, self.users, self.item_vectors
+        if self.causal:
+            self.backbone = pretrained or CausalDecoder(**sizes, max_positions=self.prompt.max_positions)
+            limit = min(self.prompt.max_positions, self.backbone.max_positions)
+            self.history = HistoryEncoder(
+                self.prompt, self.backbone, *parts, room=room_for_history(self.prompt, limit, 0)
+            )
+        else:
+            self.backbone = pretrained or EncoderDecoder(**sizes, decoder_query_tokens=config["decoder_query_tokens"])
+            self.history = EncoderDecoderHistory(self.prompt, self.backbone, *parts, shuffled=config["shuffle_history"])
 
-        # language model and the way to the next item
-        self.prompt = self._new_prompt(self.max_seq_length, pretrained)
-        if pretrained and self.causal:
-            self.room = room_for_history(self.prompt, min(self.prompt.max_positions, pretrained.max_positions), 0)
-        self.backbone = pretrained or self._new_backbone()
-        self._add_head(dataset)
+        # from a state to a preference, and from a preference to scores
+        states = 1 if self.causal else self.backbone.decoder_query_tokens
+        self.projection = projection(states * hidden_size, config["projection_size"], size, config["dropout"])
+        self.retrieval = Retrieval(
+            **vars(retrieval), repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None
+        )
 
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
 
-    def _new_tokenizer(self, n_tokens, rows):
-        config = self.config
-        codebook_size = config["codebook_size"] or default_codes(rows)
-        if codebook_size > rows:
-            raise ValueError(
-                f"codebook_size={codebook_size}: a codebook cannot have more codes than the table has rows ({rows})"
-            )
-        tokenizer = MaskedVQ(
-            config["vector_size"],
-            n_tokens,
-            codebook_size,
-            config["token_size"],
-            config["tokenizer_hidden_size"],
-            config["token_mask_ratio"],
-            config["tokenizer_dropout"],
-            config["dead_code_threshold"],
-            config["code_gradient"],
-        )
-        return tokenizer.requires_grad_(False).eval()
-
-    def _pretrained(self):
+    def _pretrained(self, config) -> PretrainedModel | None:
         """The pretrained language model that the settings name, None for the compact ones."""
+        settings = PretrainedSettings.from_config(config)
         if self.causal:
-            return pretrained_model(self.config, PretrainedDecoder)
-        return pretrained_model(self.config, PretrainedT5, answer_prefix=self.config["answer_prefix"])
+            return pretrained_model(settings, PretrainedDecoder)
+        return pretrained_model(settings, PretrainedT5, answer_prefix=config["answer_prefix"])
 
-    def _new_prompt(self, max_items, pretrained: PretrainedModel | None):
-        config = self.config
-        return Prompt(
-            self.hidden_size,
-            0,
-            config["num_user_codebooks"],
-            config["num_codebooks"],
-            config["item_positions"],
-            max_items,
-            self._wordings(pretrained),
-            token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0,
-        )
-
-    def _wordings(self, pretrained):
-        config = self.config
+    def _instructions(self, config, hidden_size: int, pretrained: PretrainedModel | None):
+        """The instruction in words: a pretrained model's own, or learned ones."""
         if not config["instructions"]:
             return None
         if pretrained is None:
-            return Instructions(config["instructions"], config["held_out_instruction"], self.hidden_size)
+            return Instructions(config["instructions"], config["held_out_instruction"], hidden_size)
         return VocabularyInstructions(
             config["instructions"],
             config["held_out_instruction"],
             Vocabulary(pretrained.vocabulary, pretrained.end_id),
             lambda numbers: self.backbone.read(numbers),
-            self.hidden_size,
-        )
-
-    def _new_backbone(self):
-        config = self.config
-        sizes = config["hidden_size"], config["n_layers"], config["n_heads"]
-        if self.causal:
-            return CausalDecoder(*sizes, self.prompt.max_positions, config["dropout"], config["inner_size"])
-        return EncoderDecoder(*sizes, config["decoder_query_tokens"], config["dropout"], config["inner_size"])
-
-    def _add_head(self, dataset):
-        config = self.config
-        states = 1 if self.causal else self.backbone.decoder_query_tokens
-        self.projection = projection(
-            states * self.hidden_size, config["projection_size"], config["vector_size"], config["dropout"]
-        )
-        self.retrieval = Retrieval(
-            config["similarity"],
-            config["temperature"],
-            config["label_smoothing"],
-            repeat_rate(dataset.histories) if config["repeat_bias"] else None,
+            hidden_size,
         )
 
     # stages before training
 
+    def check_sources(self, dataset) -> None:
+        """Stop before anything is written where the stages lack what they are made of.
+
+        Raises:
+            UserError: says what is missing.
+        """
+        check_source(self.config, dataset)
+
     def stages(self, dataset) -> Iterator[Stage]:
-        """Item vectors, then the tokenizers; see :mod:`recbole_contrec.storage.stages`."""
-        yield from self._code_stages(dataset, {})
-
-    def _code_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
-        """The same, with what :meth:`vector_stages` finds in ``vectors``."""
+        """Item vectors, then the quantisers; see :class:`~recbole_contrec.interface.HasStages`."""
+        vectors: dict[str, Tensor] = {}
         yield from self.vector_stages(dataset, vectors)
-        self._start_item_vectors(vectors["items"])
-        yield self._code_stage("item", self.item_tokenizer, self.item_codes, vectors["items"])
-        if self.user_tokenizer is not None:
-            yield self._code_stage("user", self.user_tokenizer, self.user_codes, vectors["users"])
+        self.item_vectors.start(vectors["items"])
+        yield self.quantiser_settings.stage("item tokenizer", self.items, vectors["items"])
+        if self.users is not None:
+            yield self.quantiser_settings.stage("user tokenizer", self.users, vectors["users"])
 
-    def _code_stage(self, name: str, tokenizer: MaskedVQ, table: CodeTable, vectors: Tensor) -> Stage:
-        """Fit a tokenizer to ``vectors`` [rows, d] and keep the codes that it gives them."""
-        keys = (
-            "token_size",
-            "tokenizer_hidden_size",
-            "tokenizer_dropout",
-            "token_mask_ratio",
-            "codebook_weight",
-            "commitment_weight",
-            "dead_code_threshold",
-            "code_gradient",
-            "distinct_codes",
-            "tokenizer_epochs",
-            "tokenizer_batch_size",
-            "tokenizer_learning_rate",
-            "seed",
-        )
-        settings = {
-            **self._pick(*keys),
-            "tokenizer": "masked VQ",
-            "tokens": tokenizer.n_tokens,
-            "codebook_size": tokenizer.codebook_size,
-        }
-
-        def build(report) -> StageResult:
-            result = self._fit(
-                tokenizer,
-                vectors,
-                report,
-                code_report,
-                codebook_weight=self.config["codebook_weight"],
-                commitment_weight=self.config["commitment_weight"],
-            )
-            codes = (distinct_codes if self.config["distinct_codes"] else encode_rows)(tokenizer, vectors)
-            left = collision_rate(codes[seen_rows(vectors)])
-            return StageResult({**result.tensors, "codes of rows": codes}, {**result.report, "collisions_left": left})
-
-        def accept(tensors: dict[str, Tensor]) -> None:
-            weights = {key: tensor for key, tensor in tensors.items() if key != "codes of rows"}
-            tokenizer.load_state_dict(weights)
-            table.codes.copy_(tensors["codes of rows"])
-
-        return Stage(f"{name} tokenizer", settings, build, accept)
-
-    # RecBole's methods, beside those of the base class
+    # RecBole's methods
 
     def forward(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """States after every item [B, L, D] for histories [B, L] padded at the end and users [B]. With the causal
         backbone alone: T5 gives one answer a history."""
-        prompt = self._read(item_seq, user)
-        return prompt.after_items(self.backbone(prompt.vectors))  # [B, L, D]
+        return self.history.states(item_seq, user)
 
     def calculate_loss(self, interaction) -> TokenRecLoss:
         """Mean loss over the targets of a batch: every position of a window with the causal backbone, the last one and
         some drawn ones with T5, or the one of RecBole's own rows."""
-        targets = self._targets(interaction)
+        targets = self.history.targets(self.windows(interaction))  # states [n, D] or [n, P D]
         preference = self.projection(targets.states)  # [n, d]
-        table, config = self.item_vectors.weight, self.config  # [N, d]
+        table = self.item_vectors.weight  # [N, d]
         ranking = pairwise = preference.new_zeros(())
-        if config["ranking_weight"]:
+        if self.ranking_weight:
             ranking = self.retrieval.ranking_loss(
                 preference,
                 table,
                 targets.items,
-                config["ranking_negatives"],
-                targets.histories() if config["repeat_bias"] else None,
+                self.ranking_negatives,
+                None if self.retrieval.repeat_bias is None else targets.histories(),
             )
-        if config["pairwise_weight"]:
-            pairwise = pairwise_cosine_loss(preference, table, targets.items, config["pairwise_margin"])
-        return TokenRecLoss(config["ranking_weight"] * ranking, config["pairwise_weight"] * pairwise)
+        if self.pairwise_weight:
+            pairwise = pairwise_cosine_loss(preference, table, targets.items, self.pairwise_margin)
+        return TokenRecLoss(self.ranking_weight * ranking, self.pairwise_weight * pairwise)
 
-    # beyond RecBole's contract
+    def predict(self, interaction) -> Tensor:
+        """Score of one item a row [B]."""
+        item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]  # [B, L], [B]
+        first, of_row = distinct_histories(item_seq, interaction[self.USER_ID])
+        preference = self.generate(interaction[first])[of_row]  # [B, d]
+        return self.retrieval.paired_scores(preference, self.item_vectors(item), item, item_seq)
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """Scores of the whole catalogue [B, N], fresh and writable."""
+        preference = self.generate(interaction)  # [B, d]
+        return self.retrieval.scores(preference, self.item_vectors.weight, interaction[self.ITEM_SEQ])
+
+    # beyond RecBole's methods, see :mod:`recbole_contrec.interface`
 
     @torch.no_grad()
-    def _preferences(self, conditions: Tensor) -> Tensor:
-        """Preference vectors [B, d] for states [B, D] or [B, P D]."""
-        return self.projection(conditions)
+    def generate(self, interaction) -> Tensor:
+        """Preference vectors [B, d] for the histories of a batch."""
+        return self.projection(self.encode_histories(interaction).conditions)
+
+    @torch.no_grad()
+    def encode_histories(self, interaction) -> HistoryEncoding:
+        """Read the histories of a batch, each once."""
+        histories = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.USER_ID]
+        return HistoryEncoding(self.history.conditions(*histories))
+
+    @torch.no_grad()
+    def top_k(
+        self, interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
+
+        Args:
+            excluded: item numbers [B, E] not to be returned, 0 = none.
+            encoding: of :meth:`encode_histories`, where the batch has been read already.
+        """
+        preference = self.projection((encoding or self.encode_histories(interaction)).conditions)
+        return self.retrieval.top_k(preference, self.item_vectors.weight, k, excluded, interaction[self.ITEM_SEQ])
+
+    # new users and new items
+
+    @property
+    def user_fold_in(self) -> FoldIn | None:
+        """What makes vectors of users out of the histories that they bring."""
+        return None if self.users is None else self.users.fold_in
+
+    def vector_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
+        yield from vector_stages(self.config, dataset, vectors)
+        if self.user_fold_in is not None:
+            self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
+
+    def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
+        """Where items that were not in training lie among the item vectors [m, d], see :meth:`ItemVectors.predicted`."""
+        return self.item_vectors.predicted(vectors, known_vectors, known)
 
     def add_items(self, count: int) -> None:
-        super().add_items(count)
-        rows = self.item_codes.codes.new_full((count, self.config["num_codebooks"]), self.item_codes.unknown_code)
-        self.item_codes.codes = torch.cat([self.item_codes.codes, rows])
+        """Room for more items at the end of every table."""
+        self.n_items += count
+        for part in filter(None, (self.item_vectors, self.items, self.user_fold_in)):
+            part.add_items(count)
 
-    def _set_item_tokens(self, items: Tensor, vectors: Tensor) -> None:
-        """Codes of some items [m] from their vectors [m, d]."""
-        self.item_codes.codes[items] = self.item_tokenizer.encode(vectors)
+    @torch.no_grad()
+    def set_items(self, items: Tensor, vectors: Tensor, retrieval: Tensor) -> None:
+        """Write items [m] that were not in training: codes from their collaborative vectors [m, d], and their vectors in
+        the retrieval space [m, d]."""
+        items = items.to(self.device)
+        self.item_vectors.weight[items] = retrieval.to(self.device)
+        self.items.set(items, vectors.to(self.device))
 
-    def _targets(self, interaction) -> Targets:
-        """All targets of a batch and the states before them."""
-        if self.causal:
-            return super()._targets(interaction)
-        targets, user = self._targets_without_states(interaction), interaction[self.USER_ID]
-        prefixes = targets.histories()  # [n, L]
-        if self.config["shuffle_history"]:
-            prefixes = shuffled(prefixes)
-        return targets._replace(states=self._last_states(prefixes, targets.place + 1, user[targets.row]))  # [n, P D]
-
-    def _state_after(self, prompt: Layout, length: Tensor) -> Tensor:
-        if self.causal:
-            return super()._state_after(prompt, length)  # [b, D]
-        return self.backbone(prompt.vectors, prompt.last(length) + 1).flatten(1)  # [b, P D]
-
-    def _read_items(self, items: Tensor) -> Tensor:
-        """What the language model reads for some items: [B, L] -> [B, L, K, D]."""
-        return self._with_identity(self.item_codes(items), items)
-
-    def _read_users(self, users: Tensor, item_seq: Tensor) -> Tensor | None:
-        """Tokens of some users [B, K, D] with histories [B, L]. Users who were not in training are folded in; where
-        nothing of their history is known, and for some users in training, the tokens are the learned stand-in."""
-        if self.user_tokenizer is None:
-            return None
-        codes = self.user_codes.codes[users]  # [B, K]
-        if self.training:
-            # The codes of a training user were computed from his training targets as well; reading them every
-            # time, the model would learn to look the answer up instead of reading the history.
-            hidden = torch.rand(len(users), device=users.device) < self.config["user_token_dropout"]
-            codes = codes.masked_fill(hidden[:, None], self.user_codes.unknown_code)
-        elif self.user_fold_in is not None:
-            new = (codes[:, 0] == self.user_codes.unknown_code).nonzero().squeeze(1)  # [n]
-            vectors = self.user_fold_in(item_seq[new])  # [n, d]
-            some = (vectors != 0).any(1)
-            codes[new[some]] = self.user_tokenizer.encode(vectors[some])
-        return self.user_codes.read(codes)
+    def hold_back(self, penalty: Tensor | None) -> None:
+        """Take a penalty [N] off the scores of the items; None for no penalty."""
+        self.retrieval.score_penalty = penalty
 
 
 def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Module:
@@ -323,12 +291,6 @@ def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Modu
     if not width:
         return nn.Linear(inputs, outputs)
     return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, outputs))
-
-
-def shuffled(item_seq: Tensor) -> Tensor:
-    """Histories [n, L] with the items of each row in random order, the padding still at the end."""
-    order = torch.rand(item_seq.shape, device=item_seq.device).masked_fill(item_seq == 0, 2.0).argsort(1)
-    return item_seq.gather(1, order)
 
 
 def _check_settings(config) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from recbole_contrec.errors import UserError
+from recbole_contrec.interface import Stage
 from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
-from recbole_contrec.model.tokenrec import TokenRec
-from recbole_contrec.storage.stages import Stage
+from recbole_contrec.model.base.stacked_tokenrec import TokenRec
 
 # Generated codes must name one item each, and every code needs a position; the rest would be ignored.
 _NEEDED = {

@@ -52,6 +52,10 @@ class FoldIn(nn.Module):
         self.features.copy_(torch.from_numpy(features))
         self.map.copy_(torch.from_numpy(solution))
 
+    def add_items(self, count: int) -> None:
+        """More partners at the end of the table, which no map knows: they add nothing to a vector."""
+        self.features = torch.cat([self.features, self.features.new_zeros(count, self.features.shape[1])])
+
     def forward(self, partners: Tensor) -> Tensor:
         """Vectors [B, d] of entities from their partners [B, L], 0 = none; one that comes twice counts once. Zero where
         no partner was in training."""

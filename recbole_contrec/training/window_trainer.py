@@ -81,7 +81,7 @@ class WindowTrainer(Trainer):
             values = torch.stack([term.detach().float() for term in terms])
             _check_finite(values, terms, epoch_idx, number)
             self._step(sum(terms))
-            targets = self.model.count_targets(interaction)
+            targets = self.model.windows.count_targets(interaction)
             totals = targets * values if totals is None else totals + targets * values
             weight, kind = weight + targets, type(terms)
         return kind(*(totals / max(weight, 1)).tolist())

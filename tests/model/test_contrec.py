@@ -64,10 +64,10 @@ def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):
     unknown = model.full_sort_predict(rows)
     assert torch.isfinite(unknown).all() and not torch.allclose(known, unknown)
     with torch.no_grad():
-        model.unknown_user.add_(1)
+        model.users.unknown.add_(1)
     assert not torch.allclose(model.full_sort_predict(rows), unknown)
     assert torch.equal(
-        model._read_users(rows["user_id"][:1], rows["item_id_list"][:1]), model.user_adapter(model.unknown_user)[None]
+        model.users(rows["user_id"][:1], rows["item_id_list"][:1]), model.users.adapter(model.users.unknown)[None]
     )
 
 
@@ -125,7 +125,7 @@ def test_vectors_from_a_file_are_aligned_by_item_token(ready, workplace):
     table = np.load(workplace / "v.npy")[[token in numbers for token in tokens]]
     scaled = (table - table.mean(0)) / np.sqrt(table.var(0).mean())
     np.testing.assert_allclose(ours[rows], scaled, rtol=1e-3, atol=1e-3)
-    assert loaded.model.user_vectors[1:].abs().sum(1).gt(0).all()
+    assert loaded.model.users.vectors[1:].abs().sum(1).gt(0).all()
 
 
 def test_settings_of_a_model_on_one_data_set(config_of, workplace):

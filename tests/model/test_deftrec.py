@@ -299,7 +299,7 @@ def test_the_condition_is_the_normalised_running_mean(ready, positions):
     model = loaded.model.eval()
     rows = next(iter(loaded.data.test))[0]
     items, users, lengths = rows["item_id_list"], rows["user_id"], rows["item_length"]
-    prompt, conditions = model._read(items, users), model.forward(items, users)
+    prompt, conditions = model.history.layout(items, users), model.forward(items, users)
     states = prompt.after_items(model.backbone(prompt.vectors))
     for row, length in enumerate(lengths.tolist()):
         for place in range(length):
@@ -317,9 +317,9 @@ def test_an_answer_uses_the_condition_after_the_last_item(ready, condition, posi
     lengths = rows["item_length"]
     assert lengths.min() < lengths.max()
     conditions = model.forward(rows["item_id_list"], rows["user_id"])[torch.arange(len(lengths)), lengths - 1]
-    torch.testing.assert_close(model.generate(rows)[0], model.head.estimate(conditions), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.generate_preferences(rows)[0], model.head.estimate(conditions), atol=1e-4, rtol=1e-4)
     if condition == "last":
-        prompt = model._read(rows["item_id_list"], rows["user_id"])
+        prompt = model.history.layout(rows["item_id_list"], rows["user_id"])
         states = prompt.after_items(model.backbone(prompt.vectors))[torch.arange(len(lengths)), lengths - 1]
         torch.testing.assert_close(conditions, states / states.norm(dim=-1, keepdim=True) * 4, atol=1e-5, rtol=1e-4)
 
@@ -347,7 +347,7 @@ def test_targets_and_negatives_teach_the_item_vectors_through_ranking_alone(read
     terms = model.calculate_loss(batch)
     (terms.regression + terms.contrastive).backward(retain_graph=True)
     assert model.item_vectors.weight.grad is None or model.item_vectors.weight.grad.abs().sum() == 0
-    assert model.item_adapter.weight.grad.abs().sum() > 0
+    assert model.items.adapter.weight.grad.abs().sum() > 0
     terms.ranking.backward()
     assert model.item_vectors.weight.grad.abs().sum() > 0
 

@@ -106,7 +106,7 @@ def test_preferences_are_sampled_with_noise_of_the_cpu(staged, monkeypatch):
     """With conditions on any device: a generator of that device would draw other numbers."""
     model, found = staged("ContRec", *SAMPLED).model.eval(), []
     monkeypatch.setattr(model.head, "sample", lambda *_, **__: found.append(_))
-    model._preferences(torch.zeros(2, 16, device="meta"))
+    model.preferences(torch.zeros(2, 16, device="meta"))
     (generator,) = (argument for argument in found[0] if isinstance(argument, torch.Generator))
     assert generator.device.type == "cpu" and generator.initial_seed() == model.config["seed"]
 

@@ -6,7 +6,8 @@ import torch
 from recbole_contrec.backbone import Vocabulary
 from recbole_contrec.data.text import filled
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base.language import Categories, drawn_positions
+from recbole_contrec.model.base.answering import drawn_positions
+from recbole_contrec.model.base.language import Categories
 from tests.helpers.files import STORIES, write_atomic_files
 
 WORDS = "--vocabulary_size=300"
@@ -81,11 +82,11 @@ def test_a_condition_behind_the_models_own_answer_is_the_same_in_training_and_in
 
 def test_an_answer_is_written_without_dropout_also_in_training(staged):
     model = staged("ContRec", *BEHIND, "--dropout=0.9").model.eval()
-    prompt, begins = model._read(torch.arange(1, 9)[None], torch.tensor([1])), torch.tensor([[4, 7]])
-    wanted = model._generated(prompt, begins)
+    prompt, begins = model.history.layout(torch.arange(1, 9)[None], torch.tensor([1])), torch.tensor([[4, 7]])
+    wanted = model.answering.generate(prompt, begins)
     model.train()
     for _ in range(3):
-        written = model._generated(prompt, begins)
+        written = model.answering.generate(prompt, begins)
         assert torch.equal(written.answers.numbers, wanted.answers.numbers)
         torch.testing.assert_close(written.states, wanted.states)
     assert model.backbone.training
@@ -163,7 +164,7 @@ def test_no_word_about_a_target_reaches_its_condition_through_the_prompt_either(
 
     def conditions():
         torch.manual_seed(0)
-        targets, _ = model._targets_and_language(batch)
+        targets, _ = model.targets(batch)
         return targets, dict(zip(zip(targets.row.tolist(), targets.place.tolist()), targets.states))
 
     targets, before = conditions()
@@ -224,12 +225,12 @@ def test_likelihood_and_bonus_enter_the_scores(staged):
     loaded = staged("ContRec", *arguments, "--text_weight=0.3", "--text_bonus=0.2")
     model, batch = loaded.model.eval(), next(iter(loaded.data.test))[0]
     scores = model.full_sort_predict(batch)
-    evidence = model._text_evidence(model.encode_histories(batch))
+    evidence = model.text_evidence(model.encode_histories(batch))
     assert evidence.log_probs.shape[1] == 3  # odd, even, none
-    plain = model.retrieval.scores(model.generate(batch), model.item_vectors.weight)
+    plain = model.retrieval.scores(model.generate_preferences(batch), model.item_vectors.weight)
     agrees = (evidence.category_of == evidence.said[:, None]) & (evidence.said[:, None] > 0)
     wanted = plain + 0.2 * plain.abs() * agrees + 0.3 * evidence.log_probs[:, evidence.text_of]
-    wanted += model.retrieval.scores(model.generate(batch), model.item_vectors.weight, batch["item_id_list"]) - plain
+    wanted += model.retrieval.scores(model.generate_preferences(batch), model.item_vectors.weight, batch["item_id_list"]) - plain
     torch.testing.assert_close(scores, wanted)
     torch.testing.assert_close(model.predict(batch), scores.gather(1, batch["item_id"][:, None])[:, 0])
     best, items = model.top_k(batch, 5)
@@ -452,9 +453,9 @@ def test_as_many_of_the_last_items_stay_as_there_is_room_for(staged):
     items = torch.arange(1, 11)[None]
     widths = [1 + int(model.language.lengths[item]) for item in items[0]]
     for room in range(max(widths), sum(widths) + 2):
-        model.room = room
+        model.history.room = room
         kept = max(count for count in range(1, 11) if sum(widths[-count:]) <= room)
-        fitted, length = model._fitting(items, torch.tensor([10]))
+        fitted, length = model.history.fitting(items, torch.tensor([10]))
         assert length.item() == kept and fitted[0, :kept].tolist() == items[0, -kept:].tolist()
 
 
@@ -463,8 +464,8 @@ def test_training_on_histories_that_do_not_fit_predicts_from_what_is_left(staged
     model, batch = loaded.model.train(), max(loaded.data.train, key=lambda batch: batch["item_length"].max())
     terms = model.calculate_loss(batch)
     assert all(torch.isfinite(term) for term in terms) and terms.language > 0
-    targets, _ = model._targets_and_language(batch)
-    assert 0 < len(targets.items) < model.count_targets(batch)
+    targets, _ = model.targets(batch)
+    assert 0 < len(targets.items) < model.windows.count_targets(batch)
 
 
 def test_a_prompt_without_room_for_an_item_is_refused(assembled):

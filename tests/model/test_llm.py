@@ -120,7 +120,7 @@ def test_a_language_model_learns_at_a_rate_of_its_own(staged):
 
 def test_tokens_are_as_large_as_words(staged):
     model = staged("ContRec", *LLM).model.eval()
-    layout = model._read(torch.tensor([[3, 4, 5]]), torch.tensor([1]))
+    layout = model.history.layout(torch.tensor([[3, 4, 5]]), torch.tensor([1]))
     sizes = layout.vectors.square().mean(-1).sqrt()[0]  # [S]
     tokens, word = sizes[layout.ends[0]], model.backbone.word_size
     assert (tokens > 0.4 * word).all() and (tokens < 2.5 * word).all()
@@ -147,7 +147,7 @@ def test_window_loss_equals_prefix_loss_on_a_pretrained_model(staged, config_of)
 def test_histories_make_room_where_a_model_reads_fewer_positions(staged):
     model = staged("ContRec", *LLM, "--max_prompt_length=60").model.eval()
     items = torch.arange(1, 11)[None]
-    layout = model._read(*model._fitting(items), torch.tensor([1]))
+    layout = model.history.layout(*model.history.fitting(items), torch.tensor([1]))
     assert layout.vectors.shape[1] + model.language.longest_answer <= 60
 
 
@@ -200,7 +200,7 @@ def test_histories_make_room_for_answers_within_the_window(staged, monkeypatch):
     asked = []
     monkeypatch.setattr(PretrainedDecoder, "longest_prompt", lambda self, branches: asked.append(branches) or 70)
     model = staged("ContRec", *LLM).model
-    assert asked == [True] and model.room == 70 - model.prompt.prefix_length - model.language.longest_answer
+    assert asked == [True] and model.history.room == 70 - model.prompt.prefix_length - model.language.longest_answer
 
 
 @pytest.mark.parametrize("dtype, rank, warned", [("bfloat16", 0, True), ("bfloat16", 2, False), ("float32", 0, False)])

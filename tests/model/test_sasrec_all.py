@@ -32,7 +32,7 @@ def test_window_loss_equals_the_loss_of_recbole_over_all_prefixes(assembled):
             state = model.forward(prefix[None], torch.tensor([place + 1]))
             losses.append(F.cross_entropy(state @ model.item_embedding.weight[1:].T, targets[row, place][None] - 1))
         assert model.calculate_loss(batch).ranking.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
-        assert model.count_targets(batch) == len(losses)
+        assert model.windows.count_targets(batch) == len(losses)
         count += len(losses)
     assert count == loaded.data.train.n_targets
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_contrec.model.base.generative import rms_of_rows
+from recbole_contrec.model.base.item_vectors import rms_of_rows
 
 FROZEN = ("--train_item_vectors=False", "--item_vectors_init=vectors")
 SOURCES = ("svd", "text", "svd+text", "lightgcn", "vectors.npy")
@@ -89,8 +89,8 @@ def test_user_tokens_are_as_large_as_item_tokens(staged, vectors_file, source):
     loaded = staged("ContRec", f"--item_vectors={source}", "--lightgcn_epochs=1")
     model = loaded.model.eval()
     rows = next(iter(loaded.data.test))[0]
-    users = model._read_users(rows["user_id"], rows["item_id_list"])
-    items = model.item_adapter(model.item_tokens(known_items(model)).unflatten(-1, (2, -1)))
+    users = model.users(rows["user_id"], rows["item_id_list"])
+    items = model.items.adapter(model.items.table(known_items(model)).unflatten(-1, (2, -1)))
     assert 1 / 3 < rms(users) / rms(items) < 3
 
 

@@ -60,8 +60,8 @@ def heard_alone(model, items, user):
     """Condition [D], log-probabilities of all texts [texts] and words of the answer after one history [L], each by passes
     over the whole prompt."""
     answers, backbone, end = model.language.answers, model.backbone, model.language.vocabulary.end
-    prompt = model._read(items[None], user[None])
-    condition = model._conditions(prompt.after_items(backbone(prompt.vectors)))[0, -1]
+    prompt = model.history.layout(items[None], user[None])
+    condition = model.history.condition.after_items(prompt.after_items(backbone(prompt.vectors)))[0, -1]
     texts = [int((answers.text_of == text).nonzero()[0]) for text in range(1, int(answers.text_of.max()) + 1)]
     begins = prompt.ends[:, -1:].expand(-1, len(texts))
     read = answers.read_words(backbone, prompt.vectors, begins, Encoded(*(part[None] for part in answers.about(texts))))
@@ -73,8 +73,8 @@ def heard_alone(model, items, user):
         whole = torch.cat([prompt.vectors[0, : prompt.ends[0, -1] + 1], answers.begin[None], own])[None]
         states.append(backbone(whole)[0, -1])
         words.append(int(backbone.word_logits(states[-1]).argmax()))
-    if model.config["condition_on"] == "answer":
-        condition = model._answer_conditions(torch.stack(states).mean(0))
+    if model.answering.settings.before_preference:
+        condition = model.history.condition.after_answers(torch.stack(states).mean(0))
     return condition, log_probs, torch.tensor(words + [end] * (answers.longest - len(words)))
 
 
@@ -105,7 +105,7 @@ def test_one_reading_gives_what_separate_passes_give(speaking, model, arguments,
     said = categories.named(model.language.vocabulary.decode(words))
     text = TextEvidence(encoding.log_probs, text_of, said, categories.category_of)
     expected = model.retrieval.scores(
-        model._preferences(conditions), model.item_vectors.weight, batch["item_id_list"], text=text
+        model.preferences(conditions), model.item_vectors.weight, batch["item_id_list"], text=text
     )
     torch.testing.assert_close(model.full_sort_predict(batch), expected, atol=1e-3, rtol=1e-3)
     assert model.answers(batch) == model.answers(batch, encoding) == model.language.vocabulary.decode(words)
@@ -130,7 +130,7 @@ def test_every_history_is_read_once(speaking, monkeypatch, model, arguments, bac
         encoding = model.encode_histories(batch, answer=True)
         return model.answers(batch, encoding), model.top_k(batch, 5, encoding=encoding)
 
-    for function in (all_at_once, model.full_sort_predict, model.predict, model.generate, model.answers):
+    for function in (all_at_once, model.full_sort_predict, model.predict, model.generate_preferences, model.answers):
         passes.rows = 0
         function(batch)
         assert passes.rows == len(batch), function
@@ -195,7 +195,7 @@ def test_the_likeliest_answer_of_several_beams_is_said(speaking, backbone):
     def log_prob(model):  # of what it says, by passes over whole prompts
         said, found = model.encode_histories(batch, scores=False, answer=True).answers, []
         for items, length, user, words in zip(batch["item_id_list"], batch["item_length"], batch["user_id"], said):
-            prompt, end = model._read(items[None, :length], user[None]), model.language.vocabulary.end
+            prompt, end = model.history.layout(items[None, :length], user[None]), model.language.vocabulary.end
             lengths = torch.tensor([[min(words.tolist().index(end) + 1 if end in words else len(words), len(words))]])
             read = model.language.answers.read_words(
                 model.backbone, prompt.vectors, prompt.ends[:, -1:], Encoded(words[None, None], lengths)
@@ -249,10 +249,10 @@ def test_a_prompt_knows_what_its_rows_share(staged):
 def test_an_empty_history_ends_with_a_position_of_its_own(staged):
     model = staged("ContRec", *BACKBONES["compact"], *WORDS, "--user_tokens=0").model.eval()
     items = torch.tensor([[0, 0], [5, 6], [7, 0]])
-    layout = model._read(items, torch.tensor([1, 2, 3]))
+    layout = model.history.layout(items, torch.tensor([1, 2, 3]))
     assert layout.shared == model.prompt.prefix_length - 1 <= layout.ends.min()
-    together = model._last_states(items, torch.tensor([1, 2, 1]), torch.tensor([1, 2, 3]))
-    alone = model._last_states(items[:1], torch.tensor([1]), torch.tensor([1]))
+    together = model.history.conditions(items, torch.tensor([1, 2, 1]), torch.tensor([1, 2, 3]))
+    alone = model.history.conditions(items[:1], torch.tensor([1]), torch.tensor([1]))
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-4)
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from recbole_contrec.data.windows import NEXT_PREFIX
 from recbole_contrec.model.base.code_table import CodeTable
-from recbole_contrec.model.base.windowed import some_targets
-from recbole_contrec.model.tokenrec import shuffled
+from recbole_contrec.model.base.targets import some_targets
+from recbole_contrec.model.base.history import shuffled
 from recbole_contrec.retrieval import pairwise_cosine_loss
 from tests.helpers.options import STILL_TOKENREC as STILL
 
@@ -83,7 +83,7 @@ def test_targets_are_counted_as_they_are_drawn(ready):
     batch = next(iter(loaded.data.train))
     drawn = len(loaded.model.train()._targets(batch).items)
     whole = int((batch[NEXT_PREFIX + "item_id_list"] > 0).sum())
-    assert loaded.model.count_targets(batch) == drawn < whole
+    assert loaded.model.windows.count_targets(batch) == drawn < whole
 
 
 def test_shuffling_keeps_the_items_of_a_history():
@@ -150,7 +150,7 @@ def test_user_codes_matter_and_unknown_users_have_a_stand_in(ready):
     known = model.full_sort_predict(rows)
     nobody = torch.zeros_like(rows["user_id"])
     in_training = model.train()._read_users(rows["user_id"], rows["item_id_list"])
-    torch.testing.assert_close(in_training, model._read_users(nobody, rows["item_id_list"]))  # all of them dropped
+    torch.testing.assert_close(in_training, model.users(nobody, rows["item_id_list"]))  # all of them dropped
     rows["user_id"] = nobody
     unknown = model.eval().full_sort_predict(rows)
     assert torch.isfinite(unknown).all() and not torch.allclose(known, unknown)

@@ -83,7 +83,7 @@ def test_words_reach_the_encoder_and_the_decoder(ready):
 @pytest.mark.parametrize("kind", ["t5", "causal"])
 def test_codes_are_as_large_as_words(ready, kind):
     model = ready(kind).model.eval()
-    layout = model._read(torch.tensor([[3, 4, 5]]), torch.tensor([1]))
+    layout = model.history.layout(torch.tensor([[3, 4, 5]]), torch.tensor([1]))
     sizes, word = layout.vectors.square().mean(-1).sqrt()[0], model.backbone.word_size  # [S]
     codes = sizes[model.prompt.instructions.length :]
     assert len(codes) == 3 + (9 if kind == "t5" else 3)
@@ -103,12 +103,12 @@ def test_scores_of_a_batch_are_those_of_its_rows(ready, kind):
 def test_histories_make_room_where_a_model_reads_fewer_positions(ready):
     model = ready("causal", "--MAX_ITEM_LIST_LENGTH=200", "--item_positions=each").model.eval()
     items, length = torch.arange(200)[None] % 60 + 1, torch.tensor([200])
-    fitting, left = model._fitting(items, length)
-    assert int(left) == model.room // 3 < 200 and torch.equal(fitting[:, :left], items[:, -left:])
-    layout = model._read(fitting[:, :left], torch.tensor([1]))
+    fitting, left = model.history.fitting(items, length)
+    assert int(left) == model.history.room // 3 < 200 and torch.equal(fitting[:, :left], items[:, -left:])
+    layout = model.history.layout(fitting[:, :left], torch.tensor([1]))
     assert 512 - 3 < layout.vectors.shape[1] <= 512 == model.backbone.max_positions
-    assert model._last_states(items, length, torch.tensor([1])).shape == (1, 64)
-    assert ready("t5", "--MAX_ITEM_LIST_LENGTH=200").model.room is None
+    assert model.history.conditions(items, length, torch.tensor([1])).shape == (1, 64)
+    assert ready("t5", "--MAX_ITEM_LIST_LENGTH=200").model.history.room is None
 
 
 # training and checkpoints

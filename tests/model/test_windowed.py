@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recbole_contrec.data.windows import NEXT_PREFIX, Histories
-from recbole_contrec.model.base.windowed import repeat_rate
+from recbole_contrec.model.base.targets import repeat_rate
 
 
 def test_histories_of_targets_end_before_them(assembled):
@@ -14,7 +14,7 @@ def test_histories_of_targets_end_before_them(assembled):
     batch = next(iter(loaded.data.train))
     targets = model._states_with_targets(batch, lambda item_seq, rows: model.forward(item_seq, batch["user_id"][rows]))
     histories = targets.histories()
-    assert len(histories) == len(targets.items) == model.count_targets(batch)
+    assert len(histories) == len(targets.items) == model.windows.count_targets(batch)
     found = sorted((row[row > 0].tolist(), item) for row, item in zip(histories, targets.items.tolist()))
     wanted = sorted(
         (items[: place + 1].tolist(), following[place].item())

@@ -8,17 +8,17 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from recbole_contrec.storage.stages import Report, StageResult
+from recbole_contrec.interface import Report, StageResult
+from recbole_contrec.model.base.settings import FitSettings
 from recbole_contrec.tokenizer import fit_tokenizer, split_rows
 
 
 def fitted(
-    config, tokenizer: nn.Module, vectors: Tensor, report: Report, health: Callable, **weights: float
+    settings: FitSettings, tokenizer: nn.Module, vectors: Tensor, report: Report, health: Callable, **weights: float
 ) -> StageResult:
     """Train a tokenizer on ``vectors`` [rows, d] and freeze it.
 
     Args:
-        config: reads ``tokenizer_epochs``, ``tokenizer_batch_size``, ``tokenizer_learning_rate`` and ``seed``.
         health: called as ``health(tokenizer, vectors, held_out_rows)``; a NamedTuple, which is reported.
         weights: of the terms of the tokenizer's loss.
     """
@@ -26,16 +26,13 @@ def fitted(
     found = fit_tokenizer(
         tokenizer,
         vectors,
-        epochs=config["tokenizer_epochs"],
-        batch_size=config["tokenizer_batch_size"],
-        learning_rate=config["tokenizer_learning_rate"],
-        seed=config["seed"],
+        **vars(settings),
         on_epoch=lambda epoch, total, loss, error: report(epoch, total, f"held-out error {error:.4f}"),
         **weights,
     )
     tokenizer.zero_grad(set_to_none=True)  # a frozen part has no say in the clipping of gradients
     tokenizer.requires_grad_(False).eval()
-    held_out = split_rows(vectors, 0.1, config["seed"]).held_out
+    held_out = split_rows(vectors, 0.1, settings.seed).held_out
     return StageResult(
         tokenizer.state_dict(), {"epochs": found.epochs_run, **health(tokenizer, vectors, held_out)._asdict()}
     )

@@ -15,6 +15,7 @@ from recbole_contrec.backbone import Layout, Prompt, length_groups, rows_at_once
 from recbole_contrec.errors import UserError
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.base.fitting import fitted
+from recbole_contrec.model.base.settings import FitSettings
 from recbole_contrec.model.base.text_generation import HistoryEncoding, TextGeneration
 from recbole_contrec.model.base.windowed import Targets, Windowed
 from recbole_contrec.storage.stages import Report, Stage, StageResult
@@ -83,7 +84,9 @@ class GenerativeRecommender(TextGeneration, Windowed, SequentialRecommender):
                 self.item_vectors.weight.mul_(START_RMS)
 
     def _fit(self, tokenizer, vectors: Tensor, report: Report, health: Callable, **weights: float) -> StageResult:
-        return fitted(self.config, tokenizer, vectors.to(self.device), report, health, **weights)
+        return fitted(
+            FitSettings.from_config(self.config), tokenizer, vectors.to(self.device), report, health, **weights
+        )
 
     # from a history to a state
 

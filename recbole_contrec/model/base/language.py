@@ -6,31 +6,61 @@ The words of the items: what a language model reads of them, what it learns to a
 
 import json
 import logging
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import Answers, PretrainedDecoder, PretrainedModel, Vocabulary, Words, words_of
+from recbole_contrec.backbone import Answers, PretrainedDecoder, Vocabulary, Words, words_of
 from recbole_contrec.data.text import filled, part_field
 from recbole_contrec.errors import UserError
+from recbole_contrec.model.base.pretrained import changed
 
 logger = logging.getLogger("recbole_contrec")
 
 MANY_BEGINNINGS = 5000  # of texts: reading them takes a core more than a tenth of a second a user at width 64
 
-# What only a pretrained language model reads.
-_OF_LLM = (
-    "llm_dtype",
-    "llm_attention",
-    "llm_learning_rate",
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_targets",
-    "quantisation",
-    "gradient_checkpointing",
-)
+
+@dataclass(frozen=True)
+class LanguageSettings:
+    """Which words a model reads and learns to say."""
+
+    instructions: list[str]
+    held_out_instruction: str | None
+    prompt_text: str  # none, words or bag
+    item_template: str
+    item_text_max_tokens: int
+    answer_weight: float  # 0 for no answers
+    answer_template: str
+    answer_max_tokens: int
+    category_template: str
+    asks_for_categories: bool  # whether a template that the texts cannot fill is an error
+    title_field: str | None
+    category_field: str | None
+    vocabulary_size: int
+    text_weight: float  # of the texts in the scores
+    text_bonus: float
+
+    @classmethod
+    def from_config(cls, config) -> "LanguageSettings":
+        return cls(
+            instructions=config["instructions"],
+            held_out_instruction=config["held_out_instruction"],
+            prompt_text=config["prompt_text"],
+            item_template=config["item_template"],
+            item_text_max_tokens=config["item_text_max_tokens"],
+            answer_weight=config["answer_weight"],
+            answer_template=config["answer_template"],
+            answer_max_tokens=config["answer_max_tokens"],
+            category_template=config["category_template"],
+            asks_for_categories=bool(changed(config, "category_template")),
+            title_field=config["title_field"],
+            category_field=config["category_field"],
+            vocabulary_size=config["vocabulary_size"],
+            text_weight=config["text_weight"],
+            text_bonus=config["text_bonus"],
+        )
 
 
 class Language(nn.Module):
@@ -39,9 +69,7 @@ class Language(nn.Module):
     The word vectors belong to the backbone, which is handed in where it is needed.
 
     Args:
-        config: reads ``instructions``, ``prompt_text``, ``item_template``, ``item_text_max_tokens``, ``answer_weight``,
-            ``answer_template``, ``answer_max_tokens``, ``category_template``, ``title_field``, ``category_field``,
-            ``vocabulary_size``.
+        settings: which words.
         texts: text field -> one text an item, by internal number.
         hidden_size: width of the language model (D).
         vocabulary: of a pretrained model; None to train one on the texts.
@@ -56,41 +84,47 @@ class Language(nn.Module):
         UserError: the texts have not what a template names.
     """
 
-    def __init__(self, config, texts: dict[str, list[str]], hidden_size: int, vocabulary: Vocabulary | None = None):
+    def __init__(
+        self,
+        settings: LanguageSettings,
+        texts: dict[str, list[str]],
+        hidden_size: int,
+        vocabulary: Vocabulary | None = None,
+    ):
         super().__init__()
         self.has_own_vocabulary = vocabulary is None
-        named = {part: config[f"{part}_field"] for part in ("title", "category")}
+        named = {"title": settings.title_field, "category": settings.category_field}
         for part in filter(named.get, named):
             part_field(part, texts, named[part])  # a misspelt one is an error also where no template reads it
-        self.mode = config["prompt_text"]
-        read = filled(config["item_template"], texts, named) if self.mode != "none" else []
+        self.mode = settings.prompt_text
+        read = filled(settings.item_template, texts, named) if self.mode != "none" else []
         if read and not any(read):
             raise UserError(f"prompt_text={self.mode}: the texts of all items are empty")
-        said = filled(config["answer_template"], texts, named) if config["answer_weight"] else []
-        sentences = [*config["instructions"], *filter(None, [config["held_out_instruction"]])]
-        self.vocabulary = vocabulary or Vocabulary.trained([*sentences, *read, *said], config["vocabulary_size"])
+        said = filled(settings.answer_template, texts, named) if settings.answer_weight else []
+        sentences = [*settings.instructions, *filter(None, [settings.held_out_instruction])]
+        self.vocabulary = vocabulary or Vocabulary.trained([*sentences, *read, *said], settings.vocabulary_size)
         self.words_per_item = 0  # positions in the prompt
         if read:
-            encoded = self.vocabulary.encode(read, config["item_text_max_tokens"])
+            encoded = self.vocabulary.encode(read, settings.item_text_max_tokens)
             self.words_per_item = encoded.numbers.shape[1] if self.mode == "words" else 0
             self.register_buffer("numbers", encoded.numbers)  # [N, T]
             self.register_buffer("lengths", encoded.lengths)  # [N]
         self.answers = self.categories = None
         if said:
             if not any(said):
-                raise UserError(f"answer_weight={config['answer_weight']:g}: the texts of all items are empty")
-            self.answers = Answers(self.vocabulary.encode(said, config["answer_max_tokens"], ended=True), hidden_size)
-            self.categories = _categories(config, texts, named)
-            if config["text_bonus"]:
-                self._check_answers(config)
-            if config["text_weight"] and self.answers.beginnings > MANY_BEGINNINGS:
+                raise UserError(f"answer_weight={settings.answer_weight:g}: the texts of all items are empty")
+            self.answers = Answers(self.vocabulary.encode(said, settings.answer_max_tokens, ended=True), hidden_size)
+            self.categories = _categories(settings, texts, named)
+            if settings.text_bonus:
+                self._check_answers(settings)
+            if settings.text_weight and self.answers.beginnings > MANY_BEGINNINGS:
                 logger.warning(
                     "text_weight: behind every history the beginnings of all texts are read, %d of them, which takes long; "
                     "shorter texts (answer_max_tokens, answer_template) have fewer",
                     self.answers.beginnings,
                 )
 
-    def _check_answers(self, config) -> None:
+    def _check_answers(self, settings: LanguageSettings) -> None:
         """Say so where the right answer about an item does not name the item's category."""
         right = self.categories.named(self.vocabulary.decode(self.answers.numbers))
         has = self.categories.category_of > 0
@@ -99,8 +133,8 @@ class Language(nn.Module):
                 "text_bonus: of %.0f %% of the items the whole answer does not name their category, for it is cut by "
                 "answer_max_tokens=%d or answer_template=%s does not hold it",
                 100 * share,
-                config["answer_max_tokens"],
-                config["answer_template"],
+                settings.answer_max_tokens,
+                settings.answer_template,
             )
 
     def get_extra_state(self) -> Tensor:
@@ -152,11 +186,13 @@ class Language(nn.Module):
         return Words(backbone.read(self.numbers[items]), self.lengths[items], items > 0)
 
 
-def _categories(config, texts: dict[str, list[str]], named: dict[str, str | None]) -> "Categories | None":
+def _categories(
+    settings: LanguageSettings, texts: dict[str, list[str]], named: dict[str, str | None]
+) -> "Categories | None":
     try:
-        return Categories(filled(config["category_template"], texts, named))
+        return Categories(filled(settings.category_template, texts, named))
     except UserError:
-        if config["text_bonus"] or changed(config, "category_template"):
+        if settings.text_bonus or settings.asks_for_categories:
             raise
         return None  # answers may be about other things
 
@@ -181,56 +217,7 @@ def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder
             f"{key}={config[key]}: {config['dataset']!r} has no item texts (a .item file with text columns)"
         )
     vocabulary = Vocabulary(pretrained.vocabulary, pretrained.end_id) if pretrained else None
-    return Language(config, dataset.item_texts, hidden_size, vocabulary)
-
-
-def changed(config, *keys: str) -> list[str]:
-    """Those settings that are not as the model's YAML has them."""
-    return [key for key in keys if config[key] != config.settings[key].default]
-
-
-def check_language_model(config) -> None:
-    """Settings that nothing would read.
-
-    Raises:
-        ValueError: names them.
-    """
-    if config["llm"] is None and (unread := changed(config, *_OF_LLM)):
-        raise ValueError(f"{', '.join(unread)}: for a pretrained language model only, set llm as well")
-    if config["held_out_instruction"] and not config["instructions"] and changed(config, "held_out_instruction"):
-        raise ValueError("held_out_instruction needs instructions to train with")
-
-
-def pretrained_model(config, kind: type[PretrainedModel], **own) -> PretrainedModel | None:
-    """The language model of this kind that the settings name, None for a compact one.
-
-    Args:
-        own: settings that this kind has beside those of all.
-
-    Raises:
-        UserError: it cannot be had.
-    """
-    if config["llm"] is None:
-        return None
-    if not config["llm"]:
-        raise UserError("llm= names no model; leave it out, or set llm=~, for the compact one")
-    keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "gradient_checkpointing", "quantisation")
-    # Adapters are drawn apart: what is drawn next, tokenizers among it, must not depend on them.
-    with torch.random.fork_rng():
-        model = kind(
-            config["llm"],
-            dtype=config["llm_dtype"],
-            attention=config["llm_attention"],
-            **{key: config[key] for key in keys},
-            **own,
-        )
-    if not model.lora_rank and next(model.parameters()).itemsize < 4:
-        logger.warning(
-            "llm_dtype=%s: with lora_rank=0 all weights are trained, and in 16 bits small steps are rounded away; "
-            "float32 learns better",
-            config["llm_dtype"],
-        )
-    return model
+    return Language(LanguageSettings.from_config(config), dataset.item_texts, hidden_size, vocabulary)
 
 
 class Categories(nn.Module):
@@ -272,10 +259,3 @@ class Categories(nn.Module):
                 if number := self.number.get(" ".join(words[start : start + size])):
                     return number
         return 0
-
-
-def drawn_positions(next_items: Tensor, count: int) -> Tensor:
-    """At most ``count`` targets a row, drawn at random: places [B, Q] in ``next_items`` [B, L]. Rows with fewer targets are
-    filled up with places that have none."""
-    chance = torch.rand(next_items.shape, device=next_items.device).masked_fill(next_items == 0, -1.0)
-    return chance.topk(min(count, next_items.shape[1]), dim=1).indices

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from recbole_contrec.backbone import Branches, Encoded, Generated, KeyValueCache, Layout, length_groups
-from recbole_contrec.model.base.language import Language, drawn_positions
+from recbole_contrec.model.base.answering import drawn_positions
+from recbole_contrec.model.base.language import Language
 from recbole_contrec.model.base.windowed import Targets
 from recbole_contrec.retrieval import TextEvidence
 

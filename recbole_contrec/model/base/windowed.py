@@ -35,6 +35,11 @@ class Windowed:
     :class:`~recbole_contrec.data.windows.WindowLoader`, or RecBole's own rows with one target each.
     """
 
+    @property
+    def windows(self):
+        """See :class:`~recbole_contrec.interface.CountsTargets`."""
+        return self
+
     sampled_prefixes: int | None = None  # targets drawn from a row beside its last one; None trains them all
 
     def count_targets(self, interaction) -> int:

@@ -1,0 +1,218 @@
+"""
+recbole_contrec.model.base.continuous_tokens
+############################################
+Continuous tokens of items and users: what a sigma-VAE makes of their vectors, and what the language model reads for them.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recbole_contrec.interface import Stage, StageResult
+from recbole_contrec.model.base.fitting import fitted
+from recbole_contrec.model.base.item_vectors import lengthen
+from recbole_contrec.model.base.settings import FitSettings
+from recbole_contrec.tokenizer import FoldIn, SigmaVAE, WholeVector, health_report
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """What the tokenizers of items and users are made by, and how they are fitted."""
+
+    kind: str  # a variant of the sigma-VAE, or "none": the vector itself is the one token
+    vector_size: int  # d
+    token_size: int
+    hidden_size: int
+    mask_ratio: float
+    sigma: float
+    dropout: float
+    mean_weight: float
+    twins_weight: float
+    fit: FitSettings
+
+    @classmethod
+    def from_config(cls, config) -> "TokenizerSettings":
+        return cls(
+            kind=config["tokenizer"],
+            vector_size=config["vector_size"],
+            token_size=config["token_size"],
+            hidden_size=config["tokenizer_hidden_size"],
+            mask_ratio=config["token_mask_ratio"],
+            sigma=config["token_sigma"],
+            dropout=config["tokenizer_dropout"],
+            mean_weight=config["kl_weight"],
+            twins_weight=config["barlow_twins_weight"],
+            fit=FitSettings.from_config(config),
+        )
+
+    def new(self, n_tokens: int) -> SigmaVAE | WholeVector:
+        """A tokenizer of K tokens, frozen: a stage fits it."""
+        if self.kind == "none":
+            return WholeVector()
+        tokenizer = SigmaVAE(
+            self.vector_size,
+            n_tokens,
+            self.token_size,
+            self.hidden_size,
+            self.mask_ratio,
+            self.sigma,
+            self.dropout,
+            variant=self.kind,
+        )
+        return tokenizer.requires_grad_(False).eval()
+
+    def stage(self, name: str, tokenizer: SigmaVAE, vectors: Tensor) -> Stage:
+        """The stage that fits a tokenizer to vectors [rows, d]."""
+        return Stage(
+            name,
+            {**asdict(self), "tokens": tokenizer.n_tokens},
+            lambda report: self._fitted(tokenizer, vectors, report),
+            tokenizer.load_state_dict,
+        )
+
+    def _fitted(self, tokenizer: SigmaVAE, vectors: Tensor, report) -> StageResult:
+        device = next(tokenizer.parameters()).device
+        weights = {"mean_weight": self.mean_weight, "twins_weight": self.twins_weight}
+        return fitted(self.fit, tokenizer, vectors.to(device), report, health_report, **weights)
+
+
+class ItemTokens(nn.Module):
+    """The tokens of all items, and what the language model reads for them.
+
+    Axes: B batch, L history length, K tokens, D width of the language model, d width of an item vector, N items.
+
+    Args:
+        tokenizer: from vectors to tokens; fitted by a stage and frozen.
+        n_items: N.
+        n_tokens: K.
+        token_size: width of a token.
+        hidden_size: D.
+        trained: whether the tokens themselves are trained.
+        noise: level of the noise on them in training; None for none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: SigmaVAE | WholeVector,
+        n_items: int,
+        n_tokens: int,
+        token_size: int,
+        hidden_size: int,
+        trained: bool = False,
+        noise: float | None = None,
+    ):
+        super().__init__()
+        self.tokenizer, self.n_tokens, self.noise = tokenizer, n_tokens, noise
+        self.table = nn.Embedding(n_items, n_tokens * token_size)
+        self.table.weight.requires_grad_(trained)
+        self.adapter = TokenAdapter(n_tokens, token_size, hidden_size)
+        nn.init.zeros_(self.table.weight)
+
+    def train(self, mode: bool = True) -> "ItemTokens":
+        super().train(mode)
+        self.tokenizer.eval()  # frozen: neither masked nor noisy where it only translates
+        return self
+
+    def forward(self, items: Tensor) -> Tensor:
+        """What is read for items: [B, L] -> [B, L, K, D]."""
+        tokens = self.table(items).unflatten(-1, (self.n_tokens, -1))  # [B, L, K, token_size]
+        if self.training and self.noise is not None:
+            tokens = noisy(tokens, self.noise)
+        return self.adapter(tokens)
+
+    @torch.no_grad()
+    def set(self, items: Tensor, vectors: Tensor) -> None:
+        """Take the tokens of items [m] from their vectors [m, d]."""
+        tokens = self.tokenizer.encode(vectors)  # [m, K, token_size]
+        self.table.weight[items] = tokens.flatten(1) * (items > 0)[:, None]
+
+    def add_items(self, count: int) -> None:
+        """More items, without tokens."""
+        lengthen(self.table, count)
+
+
+class UserTokens(nn.Module):
+    """The tokens of users, and what the language model reads for them.
+
+    Users who were not in training are folded in from their history. Where nothing of it is known, and for some users in
+    training, a learned stand-in is read.
+
+    Axes: B batch, L history length, K tokens, D width of the language model, d width of a user's vector, U users.
+
+    Args:
+        tokenizer: from vectors to tokens; fitted by a stage and frozen.
+        n_users: U.
+        n_tokens: K.
+        vector_size: d.
+        token_size: width of a token.
+        hidden_size: D.
+        dropout: share of training users for whom the stand-in is read.
+        noise: level of the noise on tokens in training; None for none.
+        fold_in: makes vectors of the histories of new users; None to read all of them as the stand-in.
+    """
+
+    def __init__(
+        self,
+        tokenizer: SigmaVAE | WholeVector,
+        n_users: int,
+        n_tokens: int,
+        vector_size: int,
+        token_size: int,
+        hidden_size: int,
+        dropout: float = 0.0,
+        noise: float | None = None,
+        fold_in: FoldIn | None = None,
+    ):
+        super().__init__()
+        self.tokenizer, self.fold_in, self.dropout, self.noise = tokenizer, fold_in, dropout, noise
+        self.register_buffer("vectors", torch.zeros(n_users, vector_size))
+        # learned where it stands in for users in training; else new users without a history are read as the mean one
+        self.unknown = nn.Parameter(torch.zeros(n_tokens, token_size), requires_grad=dropout > 0)
+        self.adapter = TokenAdapter(n_tokens, token_size, hidden_size)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of this module that are no matrices."""
+        return {"unknown"}
+
+    def train(self, mode: bool = True) -> "UserTokens":
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
+
+    def forward(self, users: Tensor, item_seq: Tensor) -> Tensor:
+        """What is read for users [B] with histories [B, L]: [B, K, D]."""
+        vectors = self.vectors[users]  # [B, d]
+        if self.fold_in is not None and not self.training:
+            new = (vectors == 0).all(1)
+            vectors[new] = self.fold_in(item_seq[new])
+        tokens = self.tokenizer.encode(vectors)  # [B, K, token_size]
+        hidden = (vectors == 0).all(1)
+        if self.training:
+            # The vector of a training user was computed from their training targets as well; reading it every
+            # time, the model would learn to look the answer up instead of reading the history.
+            hidden = hidden | (torch.rand(len(users), device=users.device) < self.dropout)
+            tokens = tokens if self.noise is None else noisy(tokens, self.noise)
+        return self.adapter(torch.where(hidden[:, None, None], self.unknown, tokens))
+
+
+class TokenAdapter(nn.Module):
+    """From the width of a token to the width of the language model, one linear map for each of the K tokens.
+
+    It starts small: tokens of unit variance come out at 0.2, about as large as the learned item vectors beside them.
+    """
+
+    def __init__(self, n_tokens: int, token_size: int, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_tokens, token_size, hidden_size) * 0.2 * token_size**-0.5)
+        self.bias = nn.Parameter(torch.zeros(n_tokens, hidden_size))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[..., K, token_size] -> [..., K, D]."""
+        return torch.einsum("...kt,ktd->...kd", tokens, self.weight) + self.bias
+
+
+def noisy(tokens: Tensor, sigma: float) -> Tensor:
+    """The noise of the sigma-VAE on tokens [..., K, token_size], one level for the K tokens of an entity."""
+    level = sigma * torch.randn(*tokens.shape[:-2], 1, 1, device=tokens.device)
+    return tokens + level * torch.randn_like(tokens)

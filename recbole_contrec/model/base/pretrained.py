@@ -1,0 +1,70 @@
+"""
+recbole_contrec.model.base.pretrained
+#####################################
+A pretrained language model in the place of a compact one, as the settings name it.
+"""
+
+import logging
+
+import torch
+
+from recbole_contrec.backbone import PretrainedModel
+from recbole_contrec.errors import UserError
+from recbole_contrec.model.base.settings import PretrainedSettings
+
+logger = logging.getLogger("recbole_contrec")
+
+# What only a pretrained language model reads.
+_OF_LLM = (
+    "llm_dtype",
+    "llm_attention",
+    "llm_learning_rate",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_targets",
+    "quantisation",
+    "gradient_checkpointing",
+)
+
+
+def pretrained_model(settings: PretrainedSettings, kind: type[PretrainedModel], **own) -> PretrainedModel | None:
+    """The language model of this kind that the settings name, None for a compact one.
+
+    Args:
+        own: settings that this kind has beside those of all.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if settings.name is None:
+        return None
+    if not settings.name:
+        raise UserError("llm= names no model; leave it out, or set llm=~, for the compact one")
+    # Adapters are drawn apart: what is drawn next, tokenizers among it, must not depend on them.
+    with torch.random.fork_rng():
+        model = kind(**vars(settings), **own)
+    if not model.lora_rank and next(model.parameters()).itemsize < 4:
+        logger.warning(
+            "llm_dtype=%s: with lora_rank=0 all weights are trained, and in 16 bits small steps are rounded away; "
+            "float32 learns better",
+            settings.dtype,
+        )
+    return model
+
+
+def check_language_model(config) -> None:
+    """Settings that nothing would read.
+
+    Raises:
+        ValueError: names them.
+    """
+    if config["llm"] is None and (unread := changed(config, *_OF_LLM)):
+        raise ValueError(f"{', '.join(unread)}: for a pretrained language model only, set llm as well")
+    if config["held_out_instruction"] and not config["instructions"] and changed(config, "held_out_instruction"):
+        raise ValueError("held_out_instruction needs instructions to train with")
+
+
+def changed(config, *keys: str) -> list[str]:
+    """Those settings that are not as the model's YAML has them."""
+    return [key for key in keys if config[key] != config.settings[key].default]
