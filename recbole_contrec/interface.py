@@ -74,6 +74,7 @@ class CountsTargets(Protocol):
         """Targets of a training batch."""
 
 
+@runtime_checkable
 class TrainsOnWindows(Protocol):
     """A model whose batches are windows of whole histories; its loss is a NamedTuple of weighted terms."""
 
@@ -172,6 +173,13 @@ class GeneratesIdentifiers(RanksInBoundedMemory, Protocol):
             width: W; the model's own number of beams if not given.
             excluded: item numbers [B, E] not to be generated, 0 = none.
         """
+
+
+@runtime_checkable
+class LeavesSeenItemsOut(Protocol):
+    """A model that decides by the data whether it generates what a history holds."""
+
+    generates_seen: bool
 
 
 # new items

@@ -21,6 +21,7 @@ from recbole_contrec.data.loading import RunData, load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room
+from recbole_contrec.interface import HasStages
 from recbole_contrec.memory import fits_in_memory
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import faults_of
@@ -128,7 +129,7 @@ def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, A
     # Logs and checkpoints begin here: whatever is wrong with data or settings is found before, and leaves nothing behind.
     if resume:
         load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
-    elif hasattr(loaded.model, "check_sources"):
+    elif isinstance(loaded.model, HasStages):
         loaded.model.check_sources(data.train_dataset)
     if saved:
         check_room(Path(config["checkpoint_dir"]), 2 * checkpoint.size_of(loaded.model.state_dict()))

@@ -310,7 +310,7 @@ class ContRec(SequentialRecommender):
     # beyond RecBole's methods, see :mod:`recbole_contrec.interface`
 
     @torch.no_grad()
-    def generate(self, interaction) -> Tensor:
+    def generate_preferences(self, interaction) -> Tensor:
         """Sampled preference vectors [M, B, d] for the histories of a batch."""
         return self.preferences(self.encode_histories(interaction, scores=False).conditions)
 

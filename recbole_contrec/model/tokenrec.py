@@ -216,18 +216,18 @@ class TokenRec(SequentialRecommender):
         """Score of one item a row [B]."""
         item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]  # [B, L], [B]
         first, of_row = distinct_histories(item_seq, interaction[self.USER_ID])
-        preference = self.generate(interaction[first])[of_row]  # [B, d]
+        preference = self.generate_preferences(interaction[first])[of_row]  # [B, d]
         return self.retrieval.paired_scores(preference, self.item_vectors(item), item, item_seq)
 
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
-        preference = self.generate(interaction)  # [B, d]
+        preference = self.generate_preferences(interaction)  # [B, d]
         return self.retrieval.scores(preference, self.item_vectors.weight, interaction[self.ITEM_SEQ])
 
     # beyond RecBole's methods, see :mod:`recbole_contrec.interface`
 
     @torch.no_grad()
-    def generate(self, interaction) -> Tensor:
+    def generate_preferences(self, interaction) -> Tensor:
         """Preference vectors [B, d] for the histories of a batch."""
         return self.projection(self.encode_histories(interaction).conditions)
 

@@ -18,6 +18,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_contrec.data.windows import SEEN_ITEMS
+from recbole_contrec.interface import GeneratesIdentifiers, RanksInBoundedMemory
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -78,7 +79,7 @@ class FullRanking:
             history = None
         elif self._seen_now is not None:
             history = self._seen_by(interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i)
-            if getattr(self.model, "searches", False):  # what is masked anyhow must not hold places of its beam
+            if isinstance(self.model, GeneratesIdentifiers):  # what is masked anyhow must not hold places of its beam
                 seen = side_by_side(*history, len(interaction))
                 interaction = Interaction({**interaction.interaction, SEEN_ITEMS: seen})
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(
@@ -92,7 +93,8 @@ class FullRanking:
     def _neg_sample_batch_eval(self, batched_data):
         """RecBole's evaluation of sampled items, with every history read once in place of once for each of its items."""
         interaction, row_idx, positive_u, positive_i = batched_data
-        if row_idx is None or self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or hasattr(self.model, "top_k"):
+        ours = isinstance(self.model, RanksInBoundedMemory)
+        if row_idx is None or self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or ours:
             return super()._neg_sample_batch_eval(batched_data)
         first, history = first_rows(row_idx, positive_u)
         if self._scores_all_alike is None:

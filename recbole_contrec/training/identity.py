@@ -112,7 +112,7 @@ def _load_state(model, state: dict[str, torch.Tensor], path: Path) -> None:
         lines = str(error).splitlines() or [type(error).__name__]
         if not isinstance(error, RuntimeError):
             raise checkpoint.damaged(path, error) from error
-        edited = "size mismatch" in str(error) and getattr(model, "language", None) is not None
+        edited = "size mismatch" in str(error) and any(name.startswith("language.") for name in own)
         raise UserError(
             f"{path} does not fit the model as configured: {lines[-1].strip():.300}"
             + "; if item texts were edited after training, it needs those of then" * edited

@@ -18,6 +18,7 @@ from recbole.utils import get_local_time, set_color
 from recbole_contrec.environment import device_name, package_versions
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, clear_parts
+from recbole_contrec.interface import Exports
 from recbole_contrec.storage import checkpoint, folders, lock
 from recbole_contrec.storage.stages import FinishedStage
 from recbole_contrec.training.averaging import WeightAverage
@@ -128,8 +129,9 @@ class KeptRun(FullRanking):
         self.best_epoch, self.best_is_saved = epoch, True
         checkpoint.save(path, pack_model(self.model, self.identity), self._record(epoch))
         for module in self.model.modules():  # a part that other tools read says how, by the name of a folder
-            for folder, write in getattr(module, "exports", dict)().items():
-                checkpoint.save_folder(path.parent / folder, write)
+            if isinstance(module, Exports):
+                for folder, write in module.exports().items():
+                    checkpoint.save_folder(path.parent / folder, write)
         if verbose:
             logger.info(set_color("Saving current", "blue") + f": {path}")
 

@@ -16,6 +16,7 @@ from recbole.trainer import Trainer
 from recbole.utils import dict2str, early_stopping, set_color
 
 from recbole_contrec.compat import quiet_recbole
+from recbole_contrec.interface import HasStages
 from recbole_contrec.settings.checks import refuse_untrainable
 from recbole_contrec.storage import checkpoint, folders
 from recbole_contrec.storage.stages import run_stages
@@ -90,7 +91,7 @@ class RunTrainer(KeptRun):
                     generator.set_state(state)
 
     def _run_stages(self, train_data, show_progress):
-        if not hasattr(self.model, "stages"):
+        if not isinstance(self.model, HasStages):
             return
         dataset = train_data.dataset
         self.stages = run_stages(

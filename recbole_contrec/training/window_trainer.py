@@ -15,11 +15,12 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_contrec.errors import UserError
+from recbole_contrec.interface import NamesParametersWithoutDecay
 from recbole_contrec.training.trainer import not_finite
 
 
 class WindowTrainer(Trainer):
-    """One pass over windows an epoch, for models whose loss is a NamedTuple of weighted terms.
+    """One pass over windows an epoch, for models that are :class:`~recbole_contrec.interface.TrainsOnWindows`.
 
     A run puts :class:`~recbole_contrec.training.trainer.RunTrainer` in front of it.
     """
@@ -160,8 +161,8 @@ def _without_decay(model: nn.Module) -> set[int]:
         own = dict(module.named_parameters(recurse=False))
         if isinstance(module, nn.Embedding):
             found.update(map(id, own.values()))
-        elif (named := getattr(module, "no_weight_decay", None)) is not None:
-            found.update(id(own[name]) for name in named() if name in own)
+        elif isinstance(module, NamesParametersWithoutDecay):
+            found.update(id(own[name]) for name in module.no_weight_decay() if name in own)
         base = getattr(module, "base_layer", None)
         if isinstance(base, nn.Embedding):  # peft keeps the adapters of a table in the module around it
             found.update(id(p) for p in module.parameters())
