@@ -6,6 +6,7 @@ import torch
 
 from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_model, recommend
 from recbole_contrec.errors import UserError
+from recbole_contrec.model.tokenrec import TokenRec
 from recbole_contrec.tokenizer import CollaborativeVectors, FoldIn, ItemFoldIn, history_means, standardise, svd_vectors
 
 USERS, ITEMS, SIZE = 60, 40, 8
@@ -152,7 +153,7 @@ def tokens_of(loaded, *items):
     """What the language model reads for some items, without their learned vectors."""
     model = loaded.model
     numbers = torch.tensor([loaded.data.dataset.field2token_id["item_id"][item] for item in items])
-    return model.item_codes.codes[numbers] if hasattr(model, "item_codes") else model.items.table.weight[numbers]
+    return model.items.table.codes[numbers] if isinstance(model, TokenRec) else model.items.table.weight[numbers]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -169,9 +169,9 @@ def test_histories_are_read_once_for_all_forms(talking, monkeypatch):
     for form in wanted:
         with answers.ranking_by(model, form):
             expected.append([model.full_sort_predict(rows) for rows in batches])
-    read = model._encode_histories
+    read = model.answering.encode
     reads = []
-    monkeypatch.setattr(model, "_encode_histories", lambda *rows, **needs: reads.append(needs) or read(*rows, **needs))
+    monkeypatch.setattr(model.answering, "encode", lambda *rows, **needs: reads.append(needs) or read(*rows, **needs))
     with answers.read_once(model, wanted):
         for form, scores in zip(wanted, expected):
             with answers.ranking_by(model, form):

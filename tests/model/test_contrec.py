@@ -49,10 +49,8 @@ def test_targets_teach_the_item_vectors_through_ranking_alone(ready):
 
 
 def _condition_and_target(model, batch):
-    condition, target, *_ = model._states_with_targets(
-        batch, lambda item_seq, rows: model.forward(item_seq, batch["user_id"][rows])
-    )
-    return condition, model._unit_scale(model.item_vectors.weight[target])
+    condition, target, *_ = model.targets(batch).targets
+    return condition, model.item_vectors.at_unit_scale(target, model.retrieval.similarity)
 
 
 def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):
@@ -104,7 +102,7 @@ def test_a_held_out_pair_changes_no_vector_and_no_token(workplace, assembled):
     one, other = tokens["tiny"], tokens["planted"]
     assert one.trainer.identity.items == other.trainer.identity.items
     assert not torch.equal(_test_items(one), _test_items(other))
-    for part in ("item_tokens.weight", "user_vectors"):
+    for part in ("items.table.weight", "users.vectors"):
         assert torch.equal(one.model.state_dict()[part], other.model.state_dict()[part]), part
 
 

@@ -243,7 +243,7 @@ def test_negatives_are_neither_history_nor_target(ready, source):
     for batch in loaded.data.train:
         users, items = batch["user_id"], batch["item_id_list"]
         model.calculate_loss(batch)
-        (of, numbers), targets = drawn.pop(), model._targets(batch)
+        (of, numbers), targets = drawn.pop(), model.targets(batch).targets
         assert torch.equal(of, users[targets.row]) and numbers.shape == (len(targets.items), 30)
         window = items[targets.row]  # [n, L], later items as well
         assert not (numbers[:, :, None] == window[:, None]).any()
@@ -255,12 +255,12 @@ def test_one_negative_is_the_mean_of_those_apart(ready):
     loaded = ready("--negatives_per_target=7")
     model = loaded.model.train()
     batch = next(iter(loaded.data.train))
-    targets = model._targets(batch)
+    targets = model.targets(batch).targets
     torch.manual_seed(5)
-    mean = model._negatives(batch["user_id"], targets)
-    model.config["negative_vector"] = "apart"
+    mean = model.negative_vectors(batch["user_id"], targets)
+    model.mean_negative = False
     torch.manual_seed(5)
-    apart = model._negatives(batch["user_id"], targets)
+    apart = model.negative_vectors(batch["user_id"], targets)
     assert mean.shape == (len(targets.items), 1, 16) and apart.shape == (len(targets.items), 7, 16)
     torch.testing.assert_close(mean[:, 0], sum(apart[:, j] for j in range(7)) / 7)
     torch.testing.assert_close(apart.norm(dim=-1), torch.full(apart.shape[:2], 4.0))  # unit size a coordinate
@@ -317,7 +317,9 @@ def test_an_answer_uses_the_condition_after_the_last_item(ready, condition, posi
     lengths = rows["item_length"]
     assert lengths.min() < lengths.max()
     conditions = model.forward(rows["item_id_list"], rows["user_id"])[torch.arange(len(lengths)), lengths - 1]
-    torch.testing.assert_close(model.generate_preferences(rows)[0], model.head.estimate(conditions), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        model.generate_preferences(rows)[0], model.head.estimate(conditions), atol=1e-4, rtol=1e-4
+    )
     if condition == "last":
         prompt = model.history.layout(rows["item_id_list"], rows["user_id"])
         states = prompt.after_items(model.backbone(prompt.vectors))[torch.arange(len(lengths)), lengths - 1]

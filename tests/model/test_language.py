@@ -71,12 +71,14 @@ def test_a_condition_behind_the_models_own_answer_is_the_same_in_training_and_in
     (batch,) = [batch for batch, _ in zip(loaded.data.train, range(1))]
     items, user = batch["item_id_list"], batch["user_id"]
     with torch.no_grad():
-        targets, loss = recommender._targets_and_language(batch)
-        assert len(targets.items) == recommender.count_targets(batch) and loss > 0
+        targets, loss = recommender.targets(batch)
+        assert len(targets.items) == recommender.windows.count_targets(batch) and loss > 0
         for number in range(0, len(targets.items), 7):
             row, place = targets.row[number], targets.place[number]
             assert targets.items[number] == batch["next_item_id_list"][row, place]
-            alone = recommender._last_states(items[row : row + 1, : place + 1], place[None] + 1, user[row : row + 1])
+            alone = recommender.answering.encode(
+                items[row : row + 1, : place + 1], place[None] + 1, user[row : row + 1]
+            ).conditions
             torch.testing.assert_close(targets.states[number], alone[0], atol=1e-4, rtol=1e-4)
 
 
@@ -97,11 +99,11 @@ def test_right_answers_do_not_reach_a_condition_behind_the_models_own(staged, mo
     loaded = staged(model, *BEHIND, "--dropout=0", "--token_noise=False", "--user_token_dropout=0")
     batch, recommender = next(iter(loaded.data.train)), loaded.model.train()
     torch.manual_seed(0)
-    before, loss = recommender._targets_and_language(batch)
+    before, loss = recommender.targets(batch)
     numbers = recommender.language.answers.numbers
     numbers[1:] = numbers[1:].roll(7, dims=0)
     torch.manual_seed(0)
-    after, other = recommender._targets_and_language(batch)
+    after, other = recommender.targets(batch)
     torch.testing.assert_close(after.states, before.states)
     assert not torch.allclose(loss, other) and recommender.backbone.training
     before.states.sum().backward()
@@ -122,13 +124,13 @@ def test_the_title_of_a_target_leaves_its_condition_as_it_is(staged, model):
     )
     batch, recommender = next(iter(recommender.data.train)), recommender.model.train()
     torch.manual_seed(0)
-    before, _ = recommender._targets_and_language(batch)
+    before, _ = recommender.targets(batch)
     numbers = recommender.language.answers.numbers
     numbers[1:] = numbers[1:].roll(7, dims=0)  # every item gets another title
     torch.manual_seed(0)
-    after, _ = recommender._targets_and_language(batch)
+    after, _ = recommender.targets(batch)
     torch.testing.assert_close(after.states, before.states)
-    plain = recommender._targets(batch)
+    plain = recommender.history.targets(recommender.windows(batch))
     ours, theirs = (
         (targets.row * batch["item_id_list"].shape[1] + targets.place).argsort() for targets in (before, plain)
     )
@@ -230,7 +232,10 @@ def test_likelihood_and_bonus_enter_the_scores(staged):
     plain = model.retrieval.scores(model.generate_preferences(batch), model.item_vectors.weight)
     agrees = (evidence.category_of == evidence.said[:, None]) & (evidence.said[:, None] > 0)
     wanted = plain + 0.2 * plain.abs() * agrees + 0.3 * evidence.log_probs[:, evidence.text_of]
-    wanted += model.retrieval.scores(model.generate_preferences(batch), model.item_vectors.weight, batch["item_id_list"]) - plain
+    wanted += (
+        model.retrieval.scores(model.generate_preferences(batch), model.item_vectors.weight, batch["item_id_list"])
+        - plain
+    )
     torch.testing.assert_close(scores, wanted)
     torch.testing.assert_close(model.predict(batch), scores.gather(1, batch["item_id"][:, None])[:, 0])
     best, items = model.top_k(batch, 5)
@@ -421,7 +426,7 @@ def test_the_oldest_items_make_room_and_the_instruction_stays(staged):
     whole = staged("ContRec", *NARROW).model.eval()
     prefix, answer = whole.prompt.prefix_length, whole.language.longest_answer
     cut = staged("ContRec", *NARROW, f"--max_prompt_length={prefix + answer + 20}").model.eval()
-    assert whole.room is None and cut.room == 20
+    assert whole.history.room is None and cut.history.room == 20
     cut.load_state_dict(
         {
             key: value if cut.state_dict()[key].shape == value.shape else value[: prefix + answer + 20]
@@ -442,7 +447,7 @@ def test_the_oldest_items_make_room_and_the_instruction_stays(staged):
         rtol=1e-4,
     )
     targets = items.roll(-1, 1) * (items > 0)  # any
-    fitted, lengths, moved = cut._fitting(items, length, targets)
+    fitted, lengths, moved = cut.history.fitting(items, length, targets)
     assert torch.equal(fitted, shown) and lengths.tolist() == [kept, 2]
     assert torch.equal(moved[0, :kept], targets[0, -kept:]) and not moved[0, kept:].any()
     assert torch.equal(moved[1], targets[1])
@@ -486,7 +491,7 @@ def test_an_instruction_is_drawn_in_training_and_held_out_in_eval_mode(staged):
     words = model.language.vocabulary.encode(["and then"], 99)
     torch.testing.assert_close(held_out[1, -words.numbers.shape[1] :], read(words.numbers[0]))
     assert tuple(held_out[0].flatten().tolist()) not in rows
-    layout = model.eval()._read(torch.tensor([[3, 4]]), torch.tensor([1]))
+    layout = model.eval().history.layout(torch.tensor([[3, 4]]), torch.tensor([1]))
     torch.testing.assert_close(layout.vectors[0, 1 : 1 + instructions.length], held_out[0])  # behind the learned vector
 
 
@@ -504,7 +509,7 @@ def test_a_list_shows_what_the_model_says(staged):
     ]
     table, numbers = recommend(loaded, users=["u2", "u1"], k=2), loaded.data.dataset.field2token_id["user_id"]
     assert table.answer.tolist() == [f"says {numbers[user]}" for user in ("u2", "u2", "u1", "u1")]
-    loaded.model.language = None
+    loaded.model.answering = None
     assert "answer" not in recommend(loaded, users=["u1"], k=3)
 
 

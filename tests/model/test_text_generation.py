@@ -172,13 +172,14 @@ def test_a_history_with_many_candidates_is_read_once(speaking, monkeypatch, argu
 @pytest.mark.parametrize("arguments", [(), HEARD])
 def test_long_prompts_are_read_a_few_at_a_time(speaking, monkeypatch, backbone, arguments):
     model, batch = speaking("ContRec", backbone, *arguments)
-    whole, read = model.full_sort_predict(batch), []
-    encode_group = type(model)._encode_group
-    monkeypatch.setattr(
-        type(model),
-        "_encode_group",
-        lambda self, prompt, *rest: (read.append(prompt.vectors.shape[:2]), encode_group(self, prompt, *rest))[1],
-    )
+    whole, read, layout = model.full_sort_predict(batch), [], model.history.layout
+
+    def counted(item_seq, user):
+        prompt = layout(item_seq, user)
+        read.append(prompt.vectors.shape[:2])
+        return prompt
+
+    monkeypatch.setattr(model.history, "layout", counted)
     monkeypatch.setattr(type(model.backbone), "POSITIONS", 100)
     torch.testing.assert_close(model.full_sort_predict(batch), whole, atol=1e-4, rtol=1e-4)
     assert len(read) > 1 and all(rows == 1 or rows * positions <= 100 for rows, positions in read)
@@ -239,11 +240,11 @@ def test_a_prompt_knows_what_its_rows_share(staged):
         "ContRec", *BACKBONES["compact"], "--instructions=['one two three four five', 'six']", "--user_tokens=2"
     ).model
     users, items = torch.tensor([1, 2, 3]), torch.tensor([[3, 4], [5, 6], [7, 0]])
-    layout, words = model.eval()._read(items, users), model.prompt.instructions.length
+    layout, words = model.eval().history.layout(items, users), model.prompt.instructions.length
     assert layout.shared == 1 + words == model.prompt.prefix_length - 2
     assert layout.vectors[:, : layout.shared].eq(layout.vectors[:1, : layout.shared]).all()
     assert not layout.vectors[0, layout.shared].equal(layout.vectors[1, layout.shared])  # tokens of the user
-    assert model.train()._read(items, users).shared == 1  # each row has an instruction of its own
+    assert model.train().history.layout(items, users).shared == 1  # each row has an instruction of its own
 
 
 def test_an_empty_history_ends_with_a_position_of_its_own(staged):
@@ -269,11 +270,9 @@ def test_an_instruction_read_once_changes_no_score(speaking, monkeypatch, backbo
 def test_likelihoods_of_many_texts_are_computed_for_few_rows_at_once(speaking, monkeypatch):
     model, batch = speaking("ContRec", "compact", "--text_weight=0.5")
     scores, answers = model.full_sort_predict(batch), model.language.answers
-    rows, encode_group = [], type(model)._encode_group
+    rows, layout = [], model.history.layout
     monkeypatch.setattr(
-        type(model),
-        "_encode_group",
-        lambda self, prompt, *rest: (rows.append(len(prompt.vectors)), encode_group(self, prompt, *rest))[1],
+        model.history, "layout", lambda item_seq, user: (rows.append(len(user)), layout(item_seq, user))[1]
     )
     monkeypatch.setattr(answers, "PLACES", 1)
     torch.testing.assert_close(model.full_sort_predict(batch), scores)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from recbole_contrec.data.windows import NEXT_PREFIX
 from recbole_contrec.model.base.code_table import CodeTable
-from recbole_contrec.model.base.targets import some_targets
 from recbole_contrec.model.base.history import shuffled
+from recbole_contrec.model.base.targets import some_targets
 from recbole_contrec.retrieval import pairwise_cosine_loss
 from tests.helpers.options import STILL_TOKENREC as STILL
 
@@ -81,7 +81,7 @@ def test_some_targets_are_the_last_and_drawn_ones():
 def test_targets_are_counted_as_they_are_drawn(ready):
     loaded = ready("--backbone=t5", "--sampled_prefixes=2")
     batch = next(iter(loaded.data.train))
-    drawn = len(loaded.model.train()._targets(batch).items)
+    drawn = len(loaded.model.train().windows(batch).targets().items)
     whole = int((batch[NEXT_PREFIX + "item_id_list"] > 0).sum())
     assert loaded.model.windows.count_targets(batch) == drawn < whole
 
@@ -100,10 +100,10 @@ def test_histories_are_shuffled_in_training_only(ready):
     model, batch = loaded.model.train(), next(iter(loaded.data.train))
     first, second = model.calculate_loss(batch).ranking, model.calculate_loss(batch).ranking
     assert first != second
-    model.config["shuffle_history"] = False
+    model.history.shuffled = False
     torch.testing.assert_close(model.calculate_loss(batch).ranking, model.calculate_loss(batch).ranking)
     rows = next(iter(loaded.data.test))[0]
-    model.config["shuffle_history"] = True
+    model.history.shuffled = True
     torch.testing.assert_close(model.eval().full_sort_predict(rows), model.full_sort_predict(rows))
 
 
@@ -126,7 +126,7 @@ def test_codes_are_those_of_the_tokenizers(ready):
         report = loaded.trainer.stages[f"{side} tokenizer"].report
         assert report["collisions"] == report["collisions_left"]
         assert min(report["codes_in_use"]) > 0.5 and min(report["perplexity"]) > 0.4
-    distinct = ready().model.item_codes.codes
+    distinct = ready().model.items.table.codes
     assert collision_rate(distinct[distinct[:, 0] < 8]) == 0
 
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_recommends_to_known_and_new_people(run_tiny):
     result = run_tiny("TokenRec", "--epochs=1")
     loaded = load_data_and_model(result["checkpoint"])
     assert (
-        loaded.model.item_codes.codes[1:] < loaded.model.item_codes.unknown_code
+        loaded.model.items.table.codes[1:] < loaded.model.items.table.unknown_code
     ).any()  # codes come with the weights
     table = recommend(loaded, users=["u3", "u5"], histories=[["i1", "i2"]], k=4)
     assert len(table) == 12 and table["item_id"].notna().all()

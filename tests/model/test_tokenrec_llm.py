@@ -243,7 +243,7 @@ def test_codes_are_written_by_the_compact_decoder_only(assembled):
 
 def test_tokenizers_do_not_depend_on_adapters(assembled, folder):
     """What a language model draws for its adapters leaves the start of the tokenizers as it is."""
-    plain = assembled("TokenRec").model.item_tokenizer.state_dict()
+    plain = assembled("TokenRec").model.items.quantiser.state_dict()
     for rank in (2, 4):
-        other = assembled("TokenRec", "--backbone=t5", f"--llm={folder}", f"--lora_rank={rank}").model.item_tokenizer
+        other = assembled("TokenRec", "--backbone=t5", f"--llm={folder}", f"--lora_rank={rank}").model.items.quantiser
         assert all(torch.equal(tensor, plain[name]) for name, tensor in other.state_dict().items())

@@ -12,7 +12,7 @@ def test_histories_of_targets_end_before_them(assembled):
     loaded = assembled("ContRec")
     model = loaded.model
     batch = next(iter(loaded.data.train))
-    targets = model._states_with_targets(batch, lambda item_seq, rows: model.forward(item_seq, batch["user_id"][rows]))
+    targets = model.history.targets(model.windows(batch))
     histories = targets.histories()
     assert len(histories) == len(targets.items) == model.windows.count_targets(batch)
     found = sorted((row[row > 0].tolist(), item) for row, item in zip(histories, targets.items.tolist()))
