@@ -263,7 +263,7 @@ def ranking_by(model, form: Form) -> Iterator[None]:
 
 def text_scores(model, interaction):
     """Log-probability of every item's text [B, N], and nothing else: not even the repeat bias."""
-    evidence = model._text_evidence(model.encode_histories(interaction))
+    evidence = model.text_evidence(model.encode_histories(interaction))
     return evidence.log_probs[:, evidence.text_of]
 
 

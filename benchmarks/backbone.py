@@ -179,7 +179,10 @@ def time_steps(loaded, batches: Iterable, count: int) -> dict[str, Any]:
         with ReadPositions(model) as positions:
             sum(model.calculate_loss(batch)).backward()
         optimiser.step()
-        targets, real = targets + model.count_targets(batch), real + real_positions(model, batch) + positions.words
+        targets, real = (
+            targets + model.windows.count_targets(batch),
+            real + real_positions(model, batch) + positions.words,
+        )
         computed += positions.computed
     _wait(device)
     seconds = perf_counter() - start
@@ -228,8 +231,8 @@ class ReadPositions:
 
 def real_positions(model, batch) -> int:
     """Positions of the prompts of a batch without padding."""
-    (item_seq,) = model._fitting(batch[model.ITEM_SEQ])
-    return int(model._widths(item_seq).sum()) + len(item_seq) * model.prompt.prefix_length
+    (item_seq,) = model.history.fitting(batch[model.ITEM_SEQ])
+    return int(model.history.positions(item_seq).sum()) + len(item_seq) * model.prompt.prefix_length
 
 
 @torch.no_grad()
@@ -245,7 +248,7 @@ def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
         model.top_k(batch, TOP, encoding=encoding)
         _wait(device)
 
-    layout = model._read(batch[model.ITEM_SEQ], batch[model.USER_ID])
+    layout = model.history.layout(batch[model.ITEM_SEQ], batch[model.USER_ID])
     scheme = ReleasedScheme(
         loaded.config,
         model.item_vectors.weight,

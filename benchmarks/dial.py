@@ -151,9 +151,10 @@ def measure(loaded, point: Point, limit: float) -> dict[str, Any]:
 
 
 def turn(loaded, point: Point) -> None:
-    """Set a trained model to a point: it reads these from its configuration whenever it generates."""
-    loaded.config["sampling_steps"], loaded.config["num_samples"] = point.steps, point.samples
-    loaded.config["guidance"], loaded.config["ddim_eta"] = point.guidance, point.ddim_eta
+    """Set a trained model to a point."""
+    from recbole_contrec.model.base.settings import SamplingSettings
+
+    loaded.model.sampling = SamplingSettings(point.steps, point.samples, point.guidance, point.ddim_eta)
 
 
 def estimate_seconds(loaded) -> float:

@@ -33,6 +33,7 @@ from benchmarks.lib.command_line import Parser, number
 from benchmarks.lib.flops import count_training_flops, matrix_rate
 from benchmarks.lib.measuring import (
     MIB,
+    count_targets_of,
     growth_exponents,
     isolated,
     temporary_workplace,
@@ -180,7 +181,7 @@ def measure_ceiling(options: argparse.Namespace) -> dict[str, Any]:
         time = time_training(run.trainer, loader, options.batches, options.seconds)
         rate = matrix_rate(options.matrix_sizes)
         batch = next(iter(loader))
-        targets = run.model.count_targets(batch) if hasattr(run.model, "count_targets") else len(batch)
+        targets = count_targets_of(run.model)(batch)
         flops = count_training_flops(run.model, batch)
         gflops = flops.total / targets * time.targets_a_second / 1e9
         rows.append(

@@ -125,7 +125,9 @@ def measure(loaded) -> dict:
 def measure_users(loaded, removed) -> dict:
     """Held-out users against the others; folded in, with the learned stand-in, and ranked by popularity."""
     found = {"model": rank_targets(loaded, loaded.model.full_sort_predict), "popularity": by_popularity(loaded)}
-    if getattr(loaded.model, "user_fold_in", None) is not None:
+    from recbole_contrec.interface import FoldsUsersIn
+
+    if isinstance(loaded.model, FoldsUsersIn) and loaded.model.user_fold_in is not None:
         loaded.model.user_fold_in.map.zero_()  # gives no vector: new users read the stand-in
         found["stand-in"] = rank_targets(loaded, loaded.model.full_sort_predict)
     dataset = loaded.data.dataset
@@ -145,6 +147,7 @@ def measure_users(loaded, removed) -> dict:
 def measure_items(loaded, removed) -> dict:
     """Test targets that are held-out items, and the others: not folded in, folded in both ways, and by popularity."""
     from recbole_contrec import fold_in_interactions, fold_in_texts
+    from recbole_contrec.interface import FoldsItemsIn
 
     count, early = Counter(), []
     for item in removed.items.tolist():
@@ -155,7 +158,7 @@ def measure_items(loaded, removed) -> dict:
         "popularity": by_popularity(loaded, items),
         "as it is": rank_targets(loaded, loaded.model.full_sort_predict),
     }
-    if getattr(loaded.model, "folds_items_in", False):
+    if isinstance(loaded.model, FoldsItemsIn):
         dataset = loaded.data.dataset
         name = dataset.field2id_token
         users_of = {}

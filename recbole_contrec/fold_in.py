@@ -134,7 +134,7 @@ def _known(loaded: LoadedRun) -> _Known:
     """
     if loaded.known is not None:
         return loaded.known
-    if not isinstance(loaded.model, FoldsItemsIn) or not getattr(loaded.model, "folds_items_in", True):
+    if not isinstance(loaded.model, FoldsItemsIn):
         raise UserError(f"{loaded.config['model']} cannot fold in items that were not in training")
     dataset = loaded.data.train_dataset
     vectors: dict[str, Tensor] = {}

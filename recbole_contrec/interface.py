@@ -186,16 +186,21 @@ class LeavesSeenItemsOut(Protocol):
 
 
 @runtime_checkable
-class FoldsItemsIn(ReadsHistoriesOnce, Protocol):
-    """A model that takes items that were not in training."""
-
-    def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
-        """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and fit :attr:`user_fold_in`."""
+class FoldsUsersIn(Protocol):
+    """A model that reads users, and may make vectors of those who were not in training."""
 
     @property
     def user_fold_in(self) -> nn.Module | None:
         """What makes vectors of users out of the histories that they bring, with its fit in ``features``; None for a
         model that does not tell users apart."""
+
+
+@runtime_checkable
+class FoldsItemsIn(FoldsUsersIn, ReadsHistoriesOnce, Protocol):
+    """A model that takes items that were not in training."""
+
+    def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and fit :attr:`user_fold_in`."""
 
     def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
         """Vectors [m, d] in the retrieval space of items that were not in training.

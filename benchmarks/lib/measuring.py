@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.errors import UserError
+from recbole_contrec.interface import TrainsOnWindows
 
 MIB = 2**20
 
@@ -76,13 +77,18 @@ class TimedBatches:
                 return
 
 
+def count_targets_of(model) -> Callable[[Any], int]:
+    """From a training batch of a model to its number of targets: of RecBole's own models every row is one."""
+    return model.windows.count_targets if isinstance(model, TrainsOnWindows) else len
+
+
 def time_training(trainer, loader, batches: int, seconds: float, epoch: int = 0) -> TrainingTime:
     """Train for some batches with the training step of a trainer; see :class:`TimedBatches`.
 
     Raises:
         UserError: an epoch of one batch, which leaves nothing to time.
     """
-    timed = TimedBatches(loader, getattr(trainer.model, "count_targets", len), batches, seconds)
+    timed = TimedBatches(loader, count_targets_of(trainer.model), batches, seconds)
     trainer._train_epoch(timed, epoch)
     if not timed.time.batches:
         raise UserError(

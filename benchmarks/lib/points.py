@@ -140,7 +140,7 @@ def _untrained(options: Namespace, n_items: int, n_users: int, length: int, shor
     dataset = SyntheticDataset(config, random_histories(n_users, n_items, shortest, length + 1, options.seed), n_items)
     model = config.model_class(config, dataset).to(config["device"])
     with torch.no_grad():
-        model.item_tokens.weight.normal_()
+        model.items.table.weight.normal_()
     return config, dataset, model
 
 

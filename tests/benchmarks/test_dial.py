@@ -180,7 +180,7 @@ def test_from_training_to_the_picture(tiny, workplace, monkeypatch, capsys):
     measured = []
 
     def estimate(loaded):
-        measured.append(loaded.config["sampling_steps"])
+        measured.append(loaded.model.sampling.steps)
         return 100
 
     monkeypatch.setattr(dial, "estimate_seconds", estimate)

@@ -441,8 +441,8 @@ def test_the_oldest_items_make_room_and_the_instruction_stays(staged):
     shown = torch.zeros_like(items)
     shown[0, :kept], shown[1] = items[0, -kept:], items[1]
     torch.testing.assert_close(
-        cut._last_states(items, length, user),
-        whole._last_states(shown, torch.tensor([kept, 2]), user),
+        cut.history.conditions(items, length, user),
+        whole.history.conditions(shown, torch.tensor([kept, 2]), user),
         atol=1e-5,
         rtol=1e-4,
     )
