@@ -32,8 +32,8 @@ from benchmarks.report.ablate import draw, report
 
 @told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write table and picture of what is there; 0, 1 if a run failed, 2 if it was asked for what
-    cannot be."""
+    """Run what is missing, then write table and picture of what is there; 0, 1 if a run failed, 2 if it was asked for
+    what cannot be."""
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-ablation-{given.model}"
     if given.list:

@@ -7,12 +7,13 @@ How often a language model's answers name the right category, and what its words
     python benchmarks/answers.py --checkpoint=saved/RUN --text_weight 0 0.05 0.1 0.2 --text_bonus 0 0.05 0.1
 
 Without ``--checkpoint`` a model is trained for every seed first, with further ``--key=value`` settings, and kept in
-``OUTPUT/DATASET-answers/saved``; with it such settings change how the model is evaluated. Its answers are counted, and it
-ranks by its vectors alone, with every bonus, with every weight, and by the likelihood of the texts alone, on validation and
-on test. ``OUTPUT/DATASET-answers/ROW/seed2020.json`` is written after each of these forms, and what it holds is not measured
-again, so the command can be stopped and given again; ROW is the model's name, or that of ``--name``. What every form gives the
-users of the test stands beside it in ``seed2020.npz``. The tables are written to ``OUTPUT/DATASET-answers/README.md``. Where
-``OUTPUT/DATASET/`` holds runs of the same model and seeds (``compare.py``), they stand in the tables as the model without words.
+``OUTPUT/DATASET-answers/saved``; with it such settings change how the model is evaluated. Its answers are counted, and
+it ranks by its vectors alone, with every bonus, with every weight, and by the likelihood of the texts alone, on
+validation and on test. ``OUTPUT/DATASET-answers/ROW/seed2020.json`` is written after each of these forms, and what it
+holds is not measured again, so the command can be stopped and given again; ROW is the model's name, or that of
+``--name``. What every form gives the users of the test stands beside it in ``seed2020.npz``. The tables are written to
+``OUTPUT/DATASET-answers/README.md``. Where ``OUTPUT/DATASET/`` holds runs of the same model and seeds (``compare.py``),
+they stand in the tables as the model without words.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -121,8 +122,8 @@ def refuse(config) -> None:
 
 
 def forms(bonuses: list[float], weights: list[float]) -> list[Form]:
-    """All ways to rank, each once; nothing added is the vectors alone. Without weights the likelihoods of the texts are not
-    wanted at all."""
+    """All ways to rank, each once; nothing added is the vectors alone. Without weights the likelihoods of the texts are
+    not wanted at all."""
     found = [Form(kind, value) for kind, values in zip(SETTINGS, (bonuses, weights)) for value in values if value]
     alone = [Form(ALONE)] * any(weights)
     return list(dict.fromkeys([Form(VECTORS), *found, *alone]))

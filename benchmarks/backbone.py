@@ -7,9 +7,10 @@ What training a language model of real size costs: all positions in one pass aga
     python benchmarks/backbone.py --size=llama-3.2-1b --llm_dtype=bfloat16 --lora_rank=16 --batches=20
 
 The model has random weights and the shape that ``--size`` names; nothing is downloaded. ContRec reads titles and tokens
-of the history through it, and LoRA trains it; ``--size=compact`` is its own decoder, without LoRA. Both ways train the same model on the same targets: windows of whole
-histories as ours does, and RecBole's rows, of which each holds one prefix and one target. Written to
-``OUTPUT/DATASET-backbone/SIZE.json``. Further ``--key=value`` settings go to the model.
+of the history through it, and LoRA trains it; ``--size=compact`` is its own decoder, without LoRA. Both ways train the
+same model on the same targets: windows of whole histories as ours does, and RecBole's rows, of which each holds one
+prefix and one target. Written to ``OUTPUT/DATASET-backbone/SIZE.json``. Further ``--key=value`` settings go to the
+model.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -89,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_random_model(size: str, tokenizer: Path | None, folder: Path) -> None:
-    """A Llama of random weights as transformers keeps models; its words are the bytes, or those of a tokenizer's folder."""
+    """A Llama of random weights as transformers keeps models; its words are the bytes, or those of a tokenizer's
+    folder."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -164,7 +166,8 @@ def time_steps(loaded, batches: Iterable, count: int) -> dict[str, Any]:
     """Some training steps after one to warm up.
 
     Returns:
-        dict: a second: targets, real positions of prompts and answers; GFLOP/s; and the share of padding among positions.
+        dict: a second: targets, real positions of prompts and answers; GFLOP/s; and the share of padding among
+            positions.
     """
     model, optimiser = loaded.model.train(), loaded.trainer.optimizer
     device = loaded.config["device"]
@@ -237,8 +240,8 @@ def real_positions(model, batch) -> int:
 
 @torch.no_grad()
 def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
-    """Users a second of the whole method (an answer word by word, the preference behind it, its ranking), in a batch, and of the
-    released code's scheme with the same language model, or one as wide and deep as the compact one."""
+    """Users a second of the whole method (an answer word by word, the preference behind it, its ranking), in a batch,
+    and of the released code's scheme with the same language model, or one as wide and deep as the compact one."""
     model, device = loaded.model.eval(), loaded.config["device"]
     batch = next(iter(loaded.data.test))[0][:users].to(device)
 
@@ -284,7 +287,8 @@ def report(record: dict[str, Any]) -> str:
         f"{record['threads']} threads, {record['device']}",
         f"windows:  {windows['targets_a_second']:.1f} targets, {windows['positions_a_second']:.0f} positions a second, "
         f"padding {windows['padding']:.1%}, {windows['gflops']:.0f} GFLOP/s",
-        f"prefixes: {prefixes['targets_a_second']:.1f} targets, {prefixes['positions_a_second']:.0f} positions a second",
+        f"prefixes: {prefixes['targets_a_second']:.1f} targets, {prefixes['positions_a_second']:.0f} positions a "
+        "second",
         f"windows train {record['times_faster']:.1f} times the targets; peak memory {record['peak_memory_mib']} MiB",
     ]
     whole = record["inference"]

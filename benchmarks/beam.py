@@ -6,11 +6,11 @@ What retrieval in one pass is worth: TokenRec beside the same codes and decoder 
     python benchmarks/beam.py --dataset=ml-100k
     python benchmarks/compare.py --dataset=ml-100k --models TokenRec TokenRec-beam    # first, for accuracy beside speed
 
-All rank the same test users in one process, in turns, on the CPU; the same search is also timed as it is commonly written,
-by transformers' ``generate``, on fewer users. Tokenizers are fitted, other weights are as they start: the clock does not see
-them. Further ``--key=value`` settings go to every model. The result is ``OUTPUT/DATASET/beam.json``; where that folder holds
-finished runs, their accuracy stands beside the speed; that of TokenRec without its repeat bias, which the beam cannot have, as
-well, from the row ``TokenRec,repeat_bias=False`` (``compare.py --name``).
+All rank the same test users in one process, in turns, on the CPU; the same search is also timed as it is commonly
+written, by transformers' ``generate``, on fewer users. Tokenizers are fitted, other weights are as they start: the
+clock does not see them. Further ``--key=value`` settings go to every model. The result is ``OUTPUT/DATASET/beam.json``;
+where that folder holds finished runs, their accuracy stands beside the speed; that of TokenRec without its repeat bias,
+which the beam cannot have, as well, from the row ``TokenRec,repeat_bias=False`` (``compare.py --name``).
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, A
         seconds = {name: [] for name in runs}
         turns = [(turn, name) for turn in range(1 + options.rounds) for name in runs]  # the first one warms up
         for turn, name in tqdm(turns, desc="ranking", ncols=100):
-            taken = seconds_of(lambda: rank(runs[name], batches[name]))
+            taken = seconds_of(partial(rank, runs[name], batches[name]))
             seconds[name] += [taken] if turn else []
         few = batches[BEAM][0][: options.generate_users]
         scheme = GenerateScheme(runs[BEAM].model, runs[BEAM].config["beam_size"])
@@ -144,7 +144,8 @@ def row(name: str, users: int, seconds: dict[str, list[float]]) -> dict[str, Any
 
 
 def generate_row(users: int, seconds: float, base: dict[str, Any]) -> dict[str, Any]:
-    """One timing of :class:`~benchmarks.lib.beam_generate.GenerateScheme` on fewer users, against TokenRec's users a second."""
+    """One timing of :class:`~benchmarks.lib.beam_generate.GenerateScheme` on fewer users, against TokenRec's users a
+    second."""
     speed = users / seconds
     slower = base["users_a_second"] / speed
     return {
@@ -196,7 +197,8 @@ def report(record: dict[str, Any]) -> str:
     threads = record["machine"]["threads"]
     lines.append(
         f"\n{record['dataset']}: {record['users']:,} users, batches of {record['batch_size']}, L = "
-        f"{record['history']}, {record['items']:,} items of {record['num_codebooks']} codes of {record['codebook_size']}, "
+        f"{record['history']}, {record['items']:,} items of {record['num_codebooks']} codes of "
+        f"{record['codebook_size']}, "
         f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
         f"of {len(record['rows'][0]['seconds'])} rounds, commit {record['machine']['commit']}."
     )

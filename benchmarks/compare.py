@@ -6,9 +6,9 @@ Models on one data set, over seeds, in one table: accuracy, speed and cost, with
     python benchmarks/compare.py --models ContRec SASRecAll SASRec GRU4Rec --dataset=ml-100k --seeds 3
 
 Each model runs with its own YAML. Every run is a process of its own; finished runs are kept and not repeated, a killed
-one goes on after its last epoch, so the command can be stopped and given again. Where a run is there with other settings or
-data than those asked for, the command says which and stops; ``--again`` replaces it. Further ``--key=value`` settings go to
-every run. The tables are written to ``OUTPUT/DATASET/README.md``, pictures beside it.
+one goes on after its last epoch, so the command can be stopped and given again. Where a run is there with other
+settings or data than those asked for, the command says which and stops; ``--again`` replaces it. Further
+``--key=value`` settings go to every run. The tables are written to ``OUTPUT/DATASET/README.md``, pictures beside it.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -42,7 +42,8 @@ FIRST_SEED = 2020
 
 @told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write tables and pictures; 0, 1 if a run failed, 2 if it was asked for what cannot be."""
+    """Run what is missing, then write tables and pictures; 0, 1 if a run failed, 2 if it was asked for what cannot
+    be."""
     given = _parse(arguments)
     require_pictures()
     folder = given.output / given.dataset

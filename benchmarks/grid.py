@@ -1,13 +1,14 @@
 """
 benchmarks.grid
 ###############
-Tunes a model on validation: one run for every line of ``grids/MODEL_on_DATASET.yaml``, and a table of what they reached.
+Tunes a model on validation: one run for every line of ``grids/MODEL_on_DATASET.yaml``, and a table of what they
+reached.
 
     python benchmarks/grid.py --model=SASRec --dataset=ml-100k
 
-A line of the grid is a mapping from settings to values; all others come from the model's YAML. Finished runs are kept and
-not repeated, and of other settings or data only replaced with ``--again``. Test results are not kept: a grid is there to
-choose, and only validation may choose. Results and table go to ``OUTPUT/DATASET-grid/MODEL/``.
+A line of the grid is a mapping from settings to values; all others come from the model's YAML. Finished runs are kept
+and not repeated, and of other settings or data only replaced with ``--again``. Test results are not kept: a grid is
+there to choose, and only validation may choose. Results and table go to ``OUTPUT/DATASET-grid/MODEL/``.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -33,7 +34,8 @@ GRIDS = Path(__file__).parent / "grids"
 
 @told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write the table; 0, 1 if a run failed, 2 if there is no such grid, model or data set."""
+    """Run what is missing, then write the table; 0, 1 if a run failed, 2 if there is no such grid, model or data
+    set."""
     given = _parse(arguments)
     try:
         points = read_points(given.grid or GRIDS / f"{given.model}_on_{given.dataset}.yaml")

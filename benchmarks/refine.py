@@ -1,17 +1,19 @@
 """
 benchmarks.refine
 #################
-What it is worth that a model improves its own identifiers: with it, without it, and with controls, by initial tokenizer.
+What it is worth that a model improves its own identifiers: with it, without it, and with controls, by initial
+tokenizer.
 
     python benchmarks/refine.py --dataset=ml-100k --seeds 3
     python benchmarks/refine.py --dataset=ml-100k --semantic_ids rqvae clusters --epochs=30 --refine_every=5
 
-For each way to initial identifiers and each seed, five runs of the same number of epochs, none of which stops early: ``TIGER``
-keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; ``written`` is
-SIIT-paper, where the model writes new identifiers behind descriptions; and ``random``, SIIT that deals the new identifiers out at
-random among the items that move. ``--kinds`` takes some of them. Rows are named after both, ``rqvae-SIIT``. Further
-``--key=value`` settings go to every run that reads them. Every run is a process of its own; finished ones are kept and not
-repeated, and of other settings or data only replaced with ``--again``. The tables are written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
+For each way to initial identifiers and each seed, five runs of the same number of epochs, none of which stops early:
+``TIGER`` keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; ``written``
+is SIIT-paper, where the model writes new identifiers behind descriptions; and ``random``, SIIT that deals the new
+identifiers out at random among the items that move. ``--kinds`` takes some of them. Rows are named after both,
+``rqvae-SIIT``. Further ``--key=value`` settings go to every run that reads them. Every run is a process of its own;
+finished ones are kept and not repeated, and of other settings or data only replaced with ``--again``. The tables are
+written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -59,8 +61,8 @@ PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a b
 
 @told
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, then write tables and picture of what is there; 0, 1 if a run failed, 2 if it was asked for what
-    cannot be."""
+    """Run what is missing, then write tables and picture of what is there; 0, 1 if a run failed, 2 if it was asked for
+    what cannot be."""
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-refine"
     failed = []
@@ -117,8 +119,8 @@ def _item_vectors(given: argparse.Namespace, settings: dict[str, str]) -> str:
 
 
 def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, str]:
-    """Those settings that a kind of run reads: TIGER none of self-improvement, nor an encoder where its identifiers come from
-    no texts, and others only those of their way to new identifiers."""
+    """Those settings that a kind of run reads: TIGER none of self-improvement, nor an encoder where its identifiers
+    come from no texts, and others only those of their way to new identifiers."""
     if kind.model != "TIGER":
         from recbole_contrec.model.base.self_improvement import OF_QUANTISING, OF_WRITING
 

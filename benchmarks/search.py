@@ -1,16 +1,17 @@
 """
 benchmarks.search
 #################
-How fast identifiers are found that are items: TIGER's beam search on a data set, part by part, and as the catalogue grows.
+How fast identifiers are found that are items: TIGER's beam search on a data set, part by part, and as the catalogue
+grows.
 
     python benchmarks/search.py --dataset=ml-1m --data_path=FOLDER      # both parts, results/search.json
     python benchmarks/search.py --parts catalogue --catalogues 1000 1000000 --output=growth.json
     python benchmarks/search.py --summary=benchmarks/results/search.json        # the tables of an earlier run
 
-``users`` ranks the test rows of a data set on the CPU: identifiers are made by a quick method, weights are as they start,
-which the clock does not see. ``catalogue`` searches random identifiers, once behind a table of random log-probabilities, so
-that nothing else is timed, and once behind the model. Further ``--key=value`` settings go to every TIGER. Core-seconds are
-processor time over all threads: they are not disturbed by what else the machine computes.
+``users`` ranks the test rows of a data set on the CPU: identifiers are made by a quick method, weights are as they
+start, which the clock does not see. ``catalogue`` searches random identifiers, once behind a table of random
+log-probabilities, so that nothing else is timed, and once behind the model. Further ``--key=value`` settings go to
+every TIGER. Core-seconds are processor time over all threads: they are not disturbed by what else the machine computes.
 """
 
 if not __package__:  # run by its path: see run_as_module

@@ -8,10 +8,10 @@ Users and items that nobody has seen in training: how well they are served when 
 
 ``--hold=users`` keeps a share of the users out of all training and compares their test rank with that of the others; of
 the same users, the table shows what a model that was trained on them reached, where ``compare.py`` left such a run.
-``--hold=items`` keeps a share of the items out, their texts too, folds them in from their first ``--early`` interactions and
-from their texts, and counts how often one that is a test item enters the first 20: where the new items are held back to
-their share of the lists, and where they are not. Finished runs are kept and not repeated, and of other settings or data only
-replaced with ``--again``.
+``--hold=items`` keeps a share of the items out, their texts too, folds them in from their first ``--early``
+interactions and from their texts, and counts how often one that is a test item enters the first 20: where the new items
+are held back to their share of the lists, and where they are not. Finished runs are kept and not repeated, and of other
+settings or data only replaced with ``--again``.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -228,8 +228,8 @@ def by_popularity(loaded, further_items=()) -> Ranks:
 
 
 def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]]) -> str:
-    """NDCG@10 of held-out users beside that of the others, and of the same users in runs that were trained on them, with a
-    95 % bootstrap interval of that difference."""
+    """NDCG@10 of held-out users beside that of the others, and of the same users in runs that were trained on them,
+    with a 95 % bootstrap interval of that difference."""
     lines = head(
         "model",
         "seeds",
@@ -340,8 +340,8 @@ def _mean(found: list[dict], *path: str) -> float:
 
 
 def _in_training(results: list[Result], trained: list[Result]) -> tuple[np.ndarray, np.ndarray] | None:
-    """NDCG@10 of the held-out users, and what the same users had in runs of the same seeds that were trained on them, user by
-    user [n] each; None without such runs."""
+    """NDCG@10 of the held-out users, and what the same users had in runs of the same seeds that were trained on them,
+    user by user [n] each; None without such runs."""
     of_seed = {result.content["card"]["seed"]: result for result in trained}
     pairs = []
     for result in results:

@@ -12,8 +12,8 @@ LONGEST = 1500  # characters of an error text
 
 
 class UserError(Exception):
-    """A mistake in the input: a misspelt name, a wrong value, a missing file. Its text says what to change, in printable
-    characters and no more of them than anybody reads."""
+    """A mistake in the input: a misspelt name, a wrong value, a missing file. Its text says what to change, in
+    printable characters and no more of them than anybody reads."""
 
     def __str__(self):
         return bounded(super().__str__())

@@ -1,8 +1,8 @@
 """
 recbole_contrec.files
 #####################
-Files that are whole or absent, whoever else writes the same ones, what killed processes left of theirs, and whether a place
-can be written to, asked before the work is done.
+Files that are whole or absent, whoever else writes the same ones, what killed processes left of theirs, and whether a
+place can be written to, asked before the work is done.
 """
 
 import os
@@ -58,7 +58,8 @@ def clear_parts(folder: Path) -> None:
 
 
 def check_file(path: str | Path, setting: str, makes_folders: bool = True) -> None:
-    """Whether a file can be written: an unwritable place shall not be found after hours of training. Nothing is left behind.
+    """Whether a file can be written: an unwritable place shall not be found after hours of training. Nothing is left
+    behind.
 
     Args:
         path: as the user gave it.

@@ -55,6 +55,7 @@ def missing(package: str, purpose: str) -> UserError:
 
 
 def imported_by(source: Path) -> list[str]:
-    """Packages outside Python that a module imports, wherever in it: RecBole's models import some in the middle of training."""
+    """Packages outside Python that a module imports, wherever in it: RecBole's models import some in the middle of
+    training."""
     names = re.findall(r"^\s*(?:import|from) (\w+)", source.read_text(encoding="utf-8"), re.M)
     return sorted({*names} - {*sys.stdlib_module_names, "recbole"})

@@ -22,7 +22,8 @@ class CatalogueCrossEntropy(torch.autograd.Function):
     no [n, N] matrix is kept for the backward pass, and memory traffic falls to less than half.
 
     Called by ``apply(query [n, d], items [N, d], target [n], smoothing, history [n, L], repeat_bias)``; the last two
-    may be None. History counts from 1, 0 = none: it names the items to whose scores the scalar ``repeat_bias`` is added.
+    may be None. History counts from 1, 0 = none: it names the items to whose scores the scalar ``repeat_bias`` is
+    added.
     """
 
     CHUNK = 512  # rows a sweep: their scores stay in the processor's cache
@@ -145,12 +146,13 @@ class Retrieval(nn.Module):
         repeat_rate: share of targets that stand in their history already; the repeat bias starts at its log odds. None
             for no bias: histories are then ignored.
         text_bonus: pi of the hybrid retrieval of DeftRec and ContRec (Qu et al., arXiv 2504.12007): the similarity s of
-            an item that agrees with a generated answer becomes (1 + pi) s. Where s is negative, (1 - pi) s: nothing loses
-            by agreeing.
+            an item that agrees with a generated answer becomes (1 + pi) s. Where s is negative, (1 - pi) s: nothing
+            loses by agreeing.
         text_weight: of the log-probability of an item's text, which is added to its score.
 
     Attributes:
-        score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of it.
+        score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of
+            it.
     """
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items

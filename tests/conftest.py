@@ -18,8 +18,8 @@ torch.set_num_threads(1)  # the models of the tests are too small to share
 
 @pytest.fixture(autouse=True)
 def nothing_of_another_test():
-    """The same random numbers whatever ran before, and no handlers of RecBole's: a run leaves them behind, and they write to the screen
-    of the test that is over."""
+    """The same random numbers whatever ran before, and no handlers of RecBole's: a run leaves them behind, and they
+    write to the screen of the test that is over."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -99,8 +99,8 @@ def run_tiny(tiny):
 
 @pytest.fixture
 def executed(workplace, monkeypatch):
-    """Runs of benchmarks happen in this process, where the libraries are loaded already; names of those that did, and what
-    lay in their working folders as arrays before they started."""
+    """Runs of benchmarks happen in this process, where the libraries are loaded already; names of those that did, and
+    what lay in their working folders as arrays before they started."""
     from benchmarks import compare
     from benchmarks.lib import runs
 
@@ -110,7 +110,8 @@ def executed(workplace, monkeypatch):
         names.append(run.name)
         run.work.mkdir(parents=True, exist_ok=True)
         monkeypatch.chdir(run.work)
-        arrays.update({run.name: np.load(path) for path in run.work.glob("*.npy")})
+        for path in run.work.glob("*.npy"):
+            arrays[run.name] = np.load(path)
         try:
             runs._child(
                 [

@@ -67,8 +67,8 @@ def test_vectors_that_are_no_svd_are_fitted_closely(pairs):
 
 
 def test_an_item_is_found_by_the_first_of_its_users():
-    """Items of two groups, popular and rare in each, whose users come from one group: three users of a popular item lead to
-    where such items lie on average; without the correction, to a vector half as long."""
+    """Items of two groups, popular and rare in each, whose users come from one group: three users of a popular item
+    lead to where such items lie on average; without the correction, to a vector half as long."""
     rng = np.random.default_rng(0)
     group = np.arange(400) % 2
     pairs = [

@@ -1,8 +1,8 @@
 """
 benchmarks.lib.answers_said
 ###########################
-What a language model says about the next item, counted: how often it names the right category, beside guesses that need no
-model.
+What a language model says about the next item, counted: how often it names the right category, beside guesses that need
+no model.
 """
 
 import re
@@ -117,8 +117,8 @@ def genres(texts: list[str], category_of: np.ndarray) -> list[set[str]]:
 
 
 def groups(guesses: dict[str, np.ndarray], true: np.ndarray, words: list[set[str]]) -> dict[str, dict]:
-    """Shares of several guesses over all targets, and over those that have a category: a guess cannot be right about the
-    others.
+    """Shares of several guesses over all targets, and over those that have a category: a guess cannot be right about
+    the others.
 
     Args:
         guesses: numbers of categories [n] by name, 0 = none.
@@ -135,8 +135,8 @@ def groups(guesses: dict[str, np.ndarray], true: np.ndarray, words: list[set[str
 
 
 def shares(guess: np.ndarray, true: np.ndarray, words: list[set[str]]) -> dict[str, float]:
-    """How many guesses [n] name a category, how many the right one, and the mean overlap of their words with those of the
-    right one: Jaccard's, common words over all words of both. Zero without targets."""
+    """How many guesses [n] name a category, how many the right one, and the mean overlap of their words with those of
+    the right one: Jaccard's, common words over all words of both. Zero without targets."""
     if not len(guess):
         return {"named": 0.0, "right": 0.0, "overlap": 0.0}
     overlap = [

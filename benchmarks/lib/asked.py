@@ -1,12 +1,12 @@
 """
 benchmarks.lib.asked
 ####################
-What is there against what is asked for: a result is reused, and a killed run goes on, only where settings, data and seed are
-the same.
+What is there against what is asked for: a result is reused, and a killed run goes on, only where settings, data and
+seed are the same.
 
-Results of earlier commits say what was known then. A setting that has come since counts only where it is asked for another
-value than it has by itself, and files are compared where the result holds their hashes; users, items and interactions of its
-card where it holds none.
+Results of earlier commits say what was known then. A setting that has come since counts only where it is asked for
+another value than it has by itself, and files are compared where the result holds their hashes; users, items and
+interactions of its card where it holds none.
 """
 
 import glob
@@ -73,7 +73,8 @@ def missing(runs: Sequence[Run], data_path: str | None = None, again: bool = Fal
         again: what is there of other settings or data is done anew; else it is an error.
 
     Raises:
-        UserError: an unknown model, data set or setting, or a run that is there with other settings or data: says which.
+        UserError: an unknown model, data set or setting, or a run that is there with other settings or data: says
+            which.
     """
     from recbole_contrec import UserError
 

@@ -1,8 +1,8 @@
 """
 benchmarks.lib.checkout
 #######################
-Processes of the benchmarks import the two packages of their own checkout, ``benchmarks`` and ``recbole_contrec``, not an
-installed version. ``PYTHONPATH`` says so, which processes that they start inherit.
+Processes of the benchmarks import the two packages of their own checkout, ``benchmarks`` and ``recbole_contrec``, not
+an installed version. ``PYTHONPATH`` says so, which processes that they start inherit.
 """
 
 import os

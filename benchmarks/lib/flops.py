@@ -40,17 +40,21 @@ def _best_seconds(size: int, repeats: int) -> float:
     return min(seconds)
 
 
+def _forward_flops(query, key, value, *rest, out_shape=None, **named) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _backward_flops(grad, query, key, value, *rest, out_shape=None, **named) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
 # torch counts every matrix product, also those inside an autograd Function such as CatalogueCrossEntropy, whose three
 # products it sees as they run. It does not know the fused attention of CPUs; these are its own formulas for the other
 # fused kernels: two products forward, five backward (one of them repeats the forward pass's), and all S^2 pairs
 # although a causal mask needs half. Element-wise work and the optimizer are no matrix products, and are not counted.
 ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *rest, out_shape=None, **named: (
-        sdpa_flop_count(query, key, value)
-    ),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, query, key, value, *rest, out_shape=None, **named: (
-        sdpa_backward_flop_count(grad, query, key, value)
-    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _forward_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
 }
 
 

@@ -23,8 +23,8 @@ class Removed(NamedTuple):
 
 class HeldOutDataset(WindowDataset):
     """A :class:`~recbole_contrec.data.windows.WindowDataset` without the training interactions of a share of its users
-    or items, without the texts of these items, and without the rows of validation that are about them. The rows of the test
-    are all there; ``whole_texts`` keeps the texts.
+    or items, without the texts of these items, and without the rows of validation that are about them. The rows of the
+    test are all there; ``whole_texts`` keeps the texts.
 
     Reads ``hold`` (``users`` or ``items``), ``hold_share`` and ``seed``, which draws them.
     """

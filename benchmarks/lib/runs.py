@@ -3,10 +3,10 @@ benchmarks.lib.runs
 ###################
 Runs in a process of their own, and their results on disk: one JSON file and the ranks of all users a run.
 
-``FOLDER/MODEL/seed2020.json`` holds what a run says (protocol card, curve, metrics, settings, hashes of the files that it
-read), without paths of the machine, and ``FOLDER/MODEL/seed2020.npz`` the rank of every user's test item. A finished run is
-not repeated, and a killed one goes on after its last epoch, where settings, data and seed are those that are asked for; see
-:mod:`benchmarks.lib.asked`.
+``FOLDER/MODEL/seed2020.json`` holds what a run says (protocol card, curve, metrics, settings, hashes of the files that
+it read), without paths of the machine, and ``FOLDER/MODEL/seed2020.npz`` the rank of every user's test item. A finished
+run is not repeated, and a killed one goes on after its last epoch, where settings, data and seed are those that are
+asked for; see :mod:`benchmarks.lib.asked`.
 """
 
 import argparse
@@ -101,8 +101,8 @@ class Result:
     Attributes:
         name: of the row.
         content: the JSON file.
-        ranks: ``user`` [n], ``rank`` [n] (1 is best) and ``ties`` [n] of the test items; see ``evaluation.py``. Empty for
-            a run whose test results are not kept.
+        ranks: ``user`` [n], ``rank`` [n] (1 is best) and ``ties`` [n] of the test items; see ``evaluation.py``. Empty
+            for a run whose test results are not kept.
     """
 
     name: str

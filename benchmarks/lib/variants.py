@@ -56,8 +56,8 @@ CONTREC = (
     # losses and head
     Variant("regression", "plain regression of the vector instead of denoising", ("objective=regression",)),
     Variant("ranking-only", "no denoising: a plain ranking head", ("regression_weight=0.0", "dispersive_weight=0.0")),
-    # Without a ranking loss nothing trains the item vectors as targets nor the repeat bias, so there is none, and the vectors
-    # stay where they start: at the SVD.
+    # Without a ranking loss nothing trains the item vectors as targets nor the repeat bias, so there is none, and the
+    # vectors stay where they start: at the SVD.
     Variant(
         "diffusion-only",
         "no ranking loss and no repeat bias: 16 samples of 20 steps, item vectors at the SVD",

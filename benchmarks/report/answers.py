@@ -41,7 +41,8 @@ class Row(NamedTuple):
 
     @property
     def forms(self) -> list[tuple[str, float]]:
-        """Kind and value of the forms that all seeds have: vectors alone first, every setting by value, the text alone last."""
+        """Kind and value of the forms that all seeds have: vectors alone first, every setting by value, the text alone
+        last."""
         order = [VECTORS, *KINDS, ALONE]
         every = set.intersection(
             *({(form["kind"], form["value"]) for form in record["forms"]} for record in self.records)
@@ -109,7 +110,8 @@ def _without(folder: Path, records: list[dict]) -> list[Result]:
 
 def report(rows: list[Row]) -> str:
     """The README of a folder."""
-    return f"# {rows[0].records[0]['card']['dataset']}: what the language model says, and what it is worth\n\n{tables(rows)}\n"
+    dataset = rows[0].records[0]["card"]["dataset"]
+    return f"# {dataset}: what the language model says, and what it is worth\n\n{tables(rows)}\n"
 
 
 def tables(rows: Sequence[Row]) -> str:
@@ -125,8 +127,10 @@ def _of_row(row: Row) -> list[str]:
         _about_shares(said[0]),
         ranking_table(row),
         *(choice(row, kind) for kind in KINDS if any(form[0] == kind for form in row.forms)),
-        "Differences are to the vectors alone, of the same model and users (every one with the mean of his seeds), with a 95 % "
-        "bootstrap interval. By the text alone, items with the same text score the same: the mean over all orders of these.",
+        "Differences are to the vectors alone, of the same model and users (every one with the mean of his seeds), "
+        "with a 95 % "
+        "bootstrap interval. By the text alone, items with the same text score the same: the mean over all orders of "
+        "these.",
         examples_table(said[0]["test"]["examples"]),
     ]
 
@@ -206,7 +210,7 @@ def ranking_table(row: Row) -> str:
         valid, test = (
             [
                 spread(
-                    row.of_form(form, lambda found: found[part][metric]),
+                    row.of_form(form, lambda found, part=part, metric=metric: found[part][metric]),
                     bold=part == "valid" and metric == METRICS[0] and row.validation(form) == best,
                 )
                 for metric in METRICS
@@ -238,7 +242,10 @@ def choice(row: Row, kind: str) -> str:
         for shown, (ours, theirs) in zip(
             ("NDCG@10", "HR@10"),
             (
-                [mean(row.of_form(form, lambda found: found["test"][metric])) for form in (chosen, vectors)]
+                [
+                    mean(row.of_form(form, lambda found, metric=metric: found["test"][metric]))
+                    for form in (chosen, vectors)
+                ]
                 for metric in METRICS
             ),
         )
@@ -246,7 +253,8 @@ def choice(row: Row, kind: str) -> str:
     comparison = row.against_vectors(chosen)
     relative = comparison.difference / mean(row.of_form(vectors, lambda found: found["test"]["ndcg@10"]))
     return (
-        f"{among}: **{chosen[1]:g}**. On test {' and '.join(scores)} of the vectors alone, {_difference(comparison)} in "
+        f"{among}: **{chosen[1]:g}**. On test {' and '.join(scores)} of the vectors alone, {_difference(comparison)} "
+        "in "
         f"NDCG@10 ({relative:+.1%})."
     )
 

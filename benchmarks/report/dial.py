@@ -27,7 +27,8 @@ def report(content: dict[str, Any]) -> str:
                 "",
                 table(records),
                 "",
-                "Bold: no faster setting is as accurate on validation. One step draws no fresh noise, so it stands in the "
+                "Bold: no faster setting is as accurate on validation. One step draws no fresh noise, so it stands in "
+                "the "
                 "table once, under sampling noise 0. One step with one sample is the mean estimate.",
             ]
         )
@@ -68,8 +69,8 @@ def table(records: list[dict]) -> str:
 
 
 def pivot(records: list[dict]) -> str:
-    """NDCG@10 on validation: a line a guidance, sampling noise and number of samples, a column a number of steps. One step
-    stands in the lines of every sampling noise."""
+    """NDCG@10 on validation: a line a guidance, sampling noise and number of samples, a column a number of steps. One
+    step stands in the lines of every sampling noise."""
     measured = [record for record in records if "valid" in record]
     steps, noises = (sorted({record[key] for record in measured}) for key in ("steps", "ddim_eta"))
     cells = {tuple(record[key] for key in ORDER): four(record["valid"]["ndcg@10"]) for record in measured}

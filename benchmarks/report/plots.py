@@ -34,7 +34,8 @@ def draw(table: list[Row], folder: Path) -> list[Path]:
 
 
 def _training(axes, table):
-    """Validation curves over core-seconds, one line a seed on the device of the first; the best epoch of each is marked."""
+    """Validation curves over core-seconds, one line a seed on the device of the first; the best epoch of each is
+    marked."""
     for number, row in enumerate(table):
         color = _color(number)
         for seed, result in enumerate(row.timed.results):

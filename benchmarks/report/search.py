@@ -45,8 +45,10 @@ def _users(content):
             *lines,
             "",
             f"{content['dataset']}: {content['users']:,} users, {content['users_a_second']:,.0f} a second, "
-            f"{content['users_a_core_second']:,.0f} a core-second; batches of {content['batch_size']}, L = {content['history']} "
-            f"({content['mean_history']:.0f} on average), {content['items']:,} items, identifiers by {content['semantic_ids']}, "
+            f"{content['users_a_core_second']:,.0f} a core-second; batches of {content['batch_size']}, L = "
+            f"{content['history']} "
+            f"({content['mean_history']:.0f} on average), {content['items']:,} items, identifiers by "
+            f"{content['semantic_ids']}, "
             f"children of a node at most {_widest(content)}, beam {content['beam_size']}.",
         ]
     )
@@ -95,7 +97,8 @@ def _catalogue(content):
             *lines,
             "",
             f"Core-seconds of a search for {content['users']} users with {content['history']} items each, beam "
-            f"{content['beam_size']}. Exponents of growth between neighbours (1 is linear): {growth or 'one size only'}.",
+            f"{content['beam_size']}. Exponents of growth between neighbours (1 is linear): "
+            f"{growth or 'one size only'}.",
         ]
     )
 

@@ -152,8 +152,9 @@ def accuracy_table(table: list[Row]) -> str:
 
 
 def overview_table(tables: dict[str, list[Row]]) -> str:
-    """Accuracy and training time of every model on several data sets, one line a model; tables by name of the data set, in
-    their order. The models are in the order of the first data set that has them; rows with further settings are left out.
+    """Accuracy and training time of every model on several data sets, one line a model; tables by name of the data set,
+    in their order. The models are in the order of the first data set that has them; rows with further settings are left
+    out.
 
     Raises:
         ValueError: the rows of a data set were not measured alike.
@@ -168,8 +169,8 @@ def overview_table(tables: dict[str, list[Row]]) -> str:
 
 
 def cost_table(table: list[Row]) -> str:
-    """Time and memory of every row, means over the seeds that ran on the device of the first one; core-seconds are processor
-    time of training and validation."""
+    """Time and memory of every row, means over the seeds that ran on the device of the first one; core-seconds are
+    processor time of training and validation."""
     goal = min(
         (result.content["best_valid_score"] for row in table if row.name == GOAL for result in row.results),
         default=None,
@@ -236,8 +237,8 @@ def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is
 
 
 def codes_table(table: list[Row]) -> str:
-    """Health of the tokenizers with codebooks, the worst of all seeds and codebooks; rows with the very tokenizers of an
-    earlier row are left out."""
+    """Health of the tokenizers with codebooks, the worst of all seeds and codebooks; rows with the very tokenizers of
+    an earlier row are left out."""
     lines = head(
         "model",
         "tokens of",
@@ -254,7 +255,7 @@ def codes_table(table: list[Row]) -> str:
     shown = []
     for row in table:
         for stage in row.results[0].content["stages"]:
-            reports = row.values(lambda content: content["stages"].get(stage, {}).get("report", {}))
+            reports = row.values(lambda content, stage=stage: content["stages"].get(stage, {}).get("report", {}))
             if all(report in shown or "collisions_left" not in report for report in reports):
                 continue
             shown += reports

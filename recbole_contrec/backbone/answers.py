@@ -1,8 +1,8 @@
 """
 recbole_contrec.backbone.answers
 ################################
-What a language model says about the item that comes next. An answer is a branch behind a position of the history: it sees
-the history up to there and its own words, and nothing of the history sees it.
+What a language model says about the item that comes next. An answer is a branch behind a position of the history: it
+sees the history up to there and its own words, and nothing of the history sees it.
 """
 
 from typing import NamedTuple
@@ -46,8 +46,8 @@ class Generated(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """The words at one place of all distinct texts, a node for every beginning of a text. All texts end with the end mark,
-    so that a node either goes on or is the end of one text."""
+    """The words at one place of all distinct texts, a node for every beginning of a text. All texts end with the end
+    mark, so that a node either goes on or is the end of one text."""
 
     parents: Tensor  # [W]           among the nodes of the level above that go on
     numbers: Tensor  # [W]           the word that leads here
@@ -67,12 +67,12 @@ class _Distinct(NamedTuple):
 class Answers(nn.Module):
     """The texts that a language model may say about items, one an item; items may share one.
 
-    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible, prompt)``, ``step``, ``read`` and
-    ``word_logits``.
+    The backbone is handed in by the caller. It has ``forward(inputs, positions, visible, prompt)``, ``step``, ``read``
+    and ``word_logits``.
 
     Args:
-        encoded: the answer about every item [N, A], each with an end mark. About an item without a text (an end mark and
-            nothing else) nothing is learned and nothing is said.
+        encoded: the answer about every item [N, A], each with an end mark. About an item without a text (an end mark
+            and nothing else) nothing is learned and nothing is said.
         hidden_size: width of the language model (D).
 
     Raises:
@@ -100,7 +100,8 @@ class Answers(nn.Module):
 
     @property
     def beginnings(self) -> int:
-        """Different beginnings of the texts, with the empty one, counted part by part: positions that :meth:`log_probs` reads."""
+        """Different beginnings of the texts, with the empty one, counted part by part: positions that :meth:`log_probs`
+        reads."""
         return sum(map(_beginnings, self._texts().parts))
 
     @property
@@ -151,7 +152,8 @@ class Answers(nn.Module):
         return Encoded(self.numbers[items], self.lengths[items])
 
     def read_words(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, answers: Encoded) -> Branches:
-        """:meth:`read_along` with any answers: numbers [B, Q, A], lengths [B, Q]. Only words that there are take a position."""
+        """:meth:`read_along` with any answers: numbers [B, Q, A], lengths [B, Q]. Only words that there are take a
+        position."""
         numbers, real = answers.numbers, answers.real()  # [B, Q, A]
         trunk, packed = prompt.shape[1], _packed(begins, real)
         row, answer, word = real.nonzero(as_tuple=True)  # [n]
@@ -176,7 +178,8 @@ class Answers(nn.Module):
             branch: the one behind which the texts are read [B].
 
         Returns:
-            Tensor: [B, 1 + texts] by :attr:`text_of`. In front stands what no text gets: what one that is drawn by these
+            Tensor: [B, 1 + texts] by :attr:`text_of`. In front stands what no text gets: what one that is drawn by
+                these
             probabilities gets on average, so that an item without a text neither gains nor loses.
         """
         batch, (n_texts, _, parts) = len(branch), self._texts()
@@ -224,11 +227,12 @@ class Answers(nn.Module):
             memory: of the backbone's ``start``, with room for Q times :meth:`room`.
             branches: those behind which answers begin [B, Q].
             end: number of the end mark.
-            beams: W beginnings that stay alive; the likeliest of the answers that they lead to is said. 1 takes the likeliest word
-                at every place: of several words that begin many answers each, the whole answers may all be rare.
+            beams: W beginnings that stay alive; the likeliest of the answers that they lead to is said. 1 takes the
+                likeliest word at every place: of several words that begin many answers each, the whole answers may all
+                be rare.
             temperature: above 0 words are drawn, by their log-probabilities over it; then ``beams`` is 1.
-            generator: of the draws, on any device; all branches share them, so that no answer depends on what else is asked.
-                Without it every branch has its own.
+            generator: of the draws, on any device; all branches share them, so that no answer depends on what else is
+                asked. Without it every branch has its own.
         """
         batch, n_answers = branches.shape
         said = self.numbers.new_zeros(batch, n_answers, 1, 0)  # [B, Q, W, words so far]
@@ -261,8 +265,8 @@ class Answers(nn.Module):
 
 
 def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """What makes the largest of some log-probabilities [..., V] a draw by them: noise for each of them, or with a generator
-    [V] for all."""
+    """What makes the largest of some log-probabilities [..., V] a draw by them: noise for each of them, or with a
+    generator [V] for all."""
     if generator is None:
         uniform = torch.rand_like(like)
     else:  # drawn where the generator lives, so that all devices draw the same
@@ -315,7 +319,8 @@ def _laid_out(trunk: int, packed: _Packed) -> tuple[Tensor, Tensor]:
 
 
 def _parts(texts: Tensor, beginnings: int) -> list[list[_Level]]:
-    """Different texts [n, A] in rising order, cut into tries of so many beginnings each, about; text i gets the number i + 1."""
+    """Different texts [n, A] in rising order, cut into tries of so many beginnings each, about; text i gets the number
+    i + 1."""
     same = (texts[1:] == texts[:-1]) & (texts[1:] >= 0)
     new = (texts[1:] >= 0).sum(1) - same.long().cumprod(1).sum(1)  # beginnings that the text before has not
     new = F.pad(new, (1, 0), value=int((texts[0] >= 0).sum())).cumsum(0) // beginnings

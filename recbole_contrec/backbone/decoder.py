@@ -23,8 +23,8 @@ class KeyValueCache(NamedTuple):
     The branches of a row are places beside each other that share all keys; a mask says which of these each one sees. So
     the prompt is never copied for a branch, and a branch that goes on from another takes over its row of the mask.
 
-    A memory goes back to the decoder that gave it. ``step`` writes into its ``cache``: one may step from the same memory
-    again, but what was stepped to before is then overwritten.
+    A memory goes back to the decoder that gave it. ``step`` writes into its ``cache``: one may step from the same
+    memory again, but what was stepped to before is then overwritten.
 
     Attributes:
         cache: keys and values of every block as the decoder keeps them. :class:`CausalDecoder` has a pair a block,
@@ -54,8 +54,8 @@ class KeyValueCache(NamedTuple):
 class PromptDropout(nn.Dropout):
     """Dropout of states [B, S, D] that can spare what stands behind a prompt.
 
-    A narrow model wants much dropout on histories, or it learns them by heart. On words the same dropout keeps it from learning
-    even which word follows which.
+    A narrow model wants much dropout on histories, or it learns them by heart. On words the same dropout keeps it from
+    learning even which word follows which.
     """
 
     _prompt: int | None = None
@@ -125,7 +125,8 @@ class CausalDecoder(nn.Module):
                 activation_function="gelu_pytorch_tanh",
                 embd_pdrop=dropout,
                 resid_pdrop=dropout,
-                # The usual 0.02 is made for widths near 768; at 64 it starves the first epochs. This is PyTorch's own scale.
+                # The usual 0.02 is made for widths near 768; at 64 it starves the first epochs. This is PyTorch's own
+                # scale.
                 initializer_range=(3 * hidden_size) ** -0.5,
                 # With attention dropout the fused kernel is not available on CPUs, and [B, heads, S, S] is stored.
                 attn_pdrop=0.0,
@@ -164,7 +165,8 @@ class CausalDecoder(nn.Module):
         Args:
             inputs: prompt vectors [B, S, D], padded at the end.
             positions: position numbers [B, S]; 0..S-1 if not given.
-            visible: which places (last axis) each place sees, itself among them [B, S, S]; all up to itself if not given.
+            visible: which places (last axis) each place sees, itself among them [B, S, S]; all up to itself if not
+                given.
             prompt: places in front of the branches; there is dropout in the others as well if not given.
 
         Returns:
@@ -184,7 +186,8 @@ class CausalDecoder(nn.Module):
 
     @torch.no_grad()
     def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:
-        """Some states of every row, as :meth:`forward` gives them in eval mode, for about half of its cost with two blocks.
+        """Some states of every row, as :meth:`forward` gives them in eval mode, for about half of its cost with two
+        blocks.
 
         Of the final block only these positions are needed: their queries, their feed-forward layer. Keys and values are
         needed of every position.
@@ -192,7 +195,8 @@ class CausalDecoder(nn.Module):
         Args:
             inputs: prompt vectors [B, S, D], padded at the end.
             at: the positions asked for [B, Q].
-            shared: leading positions at which all rows have the same vectors, none of them asked for. They are read once.
+            shared: leading positions at which all rows have the same vectors, none of them asked for. They are read
+                once.
 
         Returns:
             Tensor: final states [B, Q, D].
@@ -276,9 +280,9 @@ class CausalDecoder(nn.Module):
 
     @staticmethod
     def _block_from(block, own: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, W, S] or [W, S] (true, or added
-        to the scores) says of the keys and values [B, heads, S, D / heads]; without a mask they are all S positions, each
-        with its past."""
+        """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, W, S] or [W, S] (true, or
+        added to the scores) says of the keys and values [B, heads, S, D / heads]; without a mask they are all S
+        positions, each with its past."""
         attention, width = block.attn, own.shape[-1]
         weight, bias = attention.c_attn.weight[:, :width], attention.c_attn.bias[:width]  # of query, key, value
         query = torch.addmm(bias, block.ln_1(own).flatten(0, 1), weight).view_as(own)
@@ -294,8 +298,8 @@ class CausalDecoder(nn.Module):
 
 
 def worth_sharing(inputs: Tensor, shared: int) -> int:
-    """How many leading positions of prompts [B, S, D] are read once for all rows: none where the mask that the others need
-    costs more than that saves."""
+    """How many leading positions of prompts [B, S, D] are read once for all rows: none where the mask that the others
+    need costs more than that saves."""
     batch, length, _ = inputs.shape
     return shared if batch > 1 and 8 * shared >= length else 0
 

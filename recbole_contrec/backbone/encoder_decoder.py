@@ -72,7 +72,8 @@ def compact_t5(
     intermediate_size: int | None = None,
     attention_head_size: int | None = None,
 ) -> nn.Module:
-    """A ``T5Model`` of transformers with random weights and without word tables: prompts give vectors, never word numbers.
+    """A ``T5Model`` of transformers with random weights and without word tables: prompts give vectors, never word
+    numbers.
 
     Args:
         hidden_size: width of inputs and states (D).
@@ -108,8 +109,8 @@ def compact_t5(
 
 
 def answer_states(model: nn.Module, inputs: Tensor, length: Tensor, answer: Tensor) -> Tensor:
-    """One pass through a T5 of transformers: inputs [B, S, D], real positions [B], what the decoder reads [P, D] -> final
-    states [B, P, D]."""
+    """One pass through a T5 of transformers: inputs [B, S, D], real positions [B], what the decoder reads [P, D] ->
+    final states [B, P, D]."""
     visible = (torch.arange(inputs.shape[1], device=inputs.device) < length[:, None]).long()  # [B, S]
     encoded = model.encoder(inputs_embeds=inputs, attention_mask=visible)
     return model.decoder(

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Positions at once on a CPU. Tensors above 32 MB get new memory from the system whenever they are made; with them a TIGER on ml-1m
-# ranks two thirds as many users a second.
+# Positions at once on a CPU. Tensors above 32 MB get new memory from the system whenever they are made; with them a
+# TIGER on ml-1m ranks two thirds as many users a second.
 ON_CPU = 2**13
 
 
 def length_groups(lengths: Tensor, waste: float = 0.1) -> list[Tensor]:
     """Few groups of rows with little padding, longest first.
 
-    Rows of one length stay together. For a price of a group, in positions, the cheapest grouping is found exactly; the price
-    is halved until padding is rare enough.
+    Rows of one length stay together. For a price of a group, in positions, the cheapest grouping is found exactly; the
+    price is halved until padding is rare enough.
 
     Args:
         lengths: real positions of every row [B].

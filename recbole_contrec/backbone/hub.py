@@ -1,9 +1,9 @@
 """
 recbole_contrec.backbone.hub
 ############################
-Models of transformers by name: found in a folder or in Hugging Face's cache (``HF_HOME``), fetched where the cache has them
-not (``HF_HUB_OFFLINE`` forbids that, ``hf auth login`` opens what is closed), and refused in a line that says why. Nothing
-that the Hub offers is executed.
+Models of transformers by name: found in a folder or in Hugging Face's cache (``HF_HOME``), fetched where the cache has
+them not (``HF_HUB_OFFLINE`` forbids that, ``hf auth login`` opens what is closed), and refused in a line that says why.
+Nothing that the Hub offers is executed.
 """
 
 import logging
@@ -34,7 +34,8 @@ class Source(NamedTuple):
     commit: str | None
 
     def load(self, what: str, load: Callable[..., Any]) -> Any:
-        """What ``load(place, trust_remote_code=False)`` reads from local files or, where these do not hold it all, fetches.
+        """What ``load(place, trust_remote_code=False)`` reads from local files or, where these do not hold it all,
+        fetches.
 
         Raises:
             UserError: it can do neither.
@@ -108,7 +109,8 @@ def _cached_folder(name: str) -> Path:
                 path = hf_hub_download(name, "config.json")
     except HFValidationError as error:
         raise UserError(
-            f"{name or repr(name)}: there is no such folder, and models of Hugging Face are named OWNER/MODEL, for instance "
+            f"{name or repr(name)}: there is no such folder, and models of Hugging Face are named OWNER/MODEL, for "
+            "instance "
             "Qwen/Qwen3-0.6B"
         ) from error
     except GatedRepoError as error:

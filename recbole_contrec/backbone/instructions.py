@@ -116,8 +116,8 @@ class VocabularyInstructions(nn.Module):
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words without punctuation, in the one form of Unicode in which answers are written. Marks belong to their
-    letters, as in Hindi or Thai, and what tells names apart stays: C++, C#, an emoji."""
+    """Lower-case words without punctuation, in the one form of Unicode in which answers are written. Marks belong to
+    their letters, as in Hindi or Thai, and what tells names apart stays: C++, C#, an emoji."""
     return "".join(sign if _names(sign) else " " for sign in normalize("NFKC", text).lower()).split()
 
 

@@ -30,8 +30,9 @@ from recbole_contrec.errors import UserError
 class PretrainedDecoder(PretrainedModel):
     """A causal language model with the methods of :class:`~recbole_contrec.backbone.decoder.CausalDecoder`, and words.
 
-    Settings are those of :class:`~recbole_contrec.backbone.pretrained_model.PretrainedModel`. Rows are padded at the end, so
-    no word for padding is needed. ``attention="flash_attention_2"`` knows no masks: branches are read with SDPA.
+    Settings are those of :class:`~recbole_contrec.backbone.pretrained_model.PretrainedModel`. Rows are padded at the
+    end, so no word for padding is needed. ``attention="flash_attention_2"`` knows no masks: branches are read with
+    SDPA.
 
     Attributes:
         max_positions: longest prompt (S); very large where the architecture has no limit.
@@ -94,8 +95,8 @@ class PretrainedDecoder(PretrainedModel):
     def forward(
         self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None, prompt: int | None = None
     ) -> Tensor:
-        """:meth:`CausalDecoder.forward`: inputs [B, S, D], positions [B, S], visible [B, S, S] -> final states [B, S, D]. Dropout,
-        which few of these models have, is everywhere as they were trained with it.
+        """:meth:`CausalDecoder.forward`: inputs [B, S, D], positions [B, S], visible [B, S, S] -> final states [B, S,
+        D]. Dropout, which few of these models have, is everywhere as they were trained with it.
 
         Raises:
             ValueError: a prompt that is too long, or one with branches where the architecture cannot read these.
@@ -121,8 +122,8 @@ class PretrainedDecoder(PretrainedModel):
 
     @torch.no_grad()
     def start(self, inputs: Tensor, at: Tensor, room: int, shared: int = 0) -> tuple[Tensor, KeyValueCache]:
-        """:meth:`CausalDecoder.start`: inputs [B, S, D], at [B, Q] -> final states [B, Q, D] and a memory. The room is not
-        needed here: the cache grows."""
+        """:meth:`CausalDecoder.start`: inputs [B, S, D], at [B, Q] -> final states [B, Q, D] and a memory. The room is
+        not needed here: the cache grows."""
         from transformers import DynamicCache
 
         self._check_branches(inputs.shape[1])
@@ -137,7 +138,8 @@ class PretrainedDecoder(PretrainedModel):
 
     @torch.no_grad()
     def step(self, memory: KeyValueCache, inputs: Tensor, parents: Tensor) -> tuple[Tensor, KeyValueCache]:
-        """:meth:`CausalDecoder.step`: inputs [B, W, D], parents [B, W] -> final states [B, W, D] and the memory of W branches."""
+        """:meth:`CausalDecoder.step`: inputs [B, W, D], parents [B, W] -> final states [B, W, D] and the memory of W
+        branches."""
         position = memory.position.gather(1, parents)  # [B, W]
         self._check_branches(int(position.max()) + 1)
         if beyond := memory.cache.get_seq_length() - memory.seen.shape[2]:
@@ -194,8 +196,8 @@ class PretrainedDecoder(PretrainedModel):
 
 
 def _window(config) -> int:
-    """How far back the layers see that see least. A mask of ours is the same for all layers; beyond the window of some it
-    would show these too much."""
+    """How far back the layers see that see least. A mask of ours is the same for all layers; beyond the window of some
+    it would show these too much."""
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds == {"full_attention"} or getattr(config, "use_sliding_window", True) is False:
         return sys.maxsize

@@ -86,8 +86,8 @@ class Prompt(nn.Module):
 
     @property
     def shared(self) -> int:
-        """Leading positions at which all rows of a batch have the same vectors. In training each draws its own instruction. An
-        empty history ends with the instruction, whose last position is therefore not among them."""
+        """Leading positions at which all rows of a batch have the same vectors. In training each draws its own
+        instruction. An empty history ends with the instruction, whose last position is therefore not among them."""
         words = 0 if self.instructions is None or self.instructions.training else self.instructions.length
         return max(min(len(self.instruction) + words, self.prefix_length - 1), 0)
 

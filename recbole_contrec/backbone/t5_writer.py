@@ -35,8 +35,8 @@ class WrittenBranches(NamedTuple):
 class T5Writer(nn.Module):
     """A compact T5 (Raffel et al. 2020, https://arxiv.org/abs/1910.10683) without word tables, trained from scratch.
 
-    The encoder reads a prompt in both directions. The decoder starts at a learned vector and reads what was written so far;
-    branches of one prompt stand in one row beside each other, and a mask says what each place sees, so a prompt is
+    The encoder reads a prompt in both directions. The decoder starts at a learned vector and reads what was written so
+    far; branches of one prompt stand in one row beside each other, and a mask says what each place sees, so a prompt is
     encoded once however many branches go on from it.
 
     Arguments and errors are those of :func:`~recbole_contrec.backbone.encoder_decoder.compact_t5`.
@@ -103,8 +103,8 @@ class T5Writer(nn.Module):
         bias = self._distance_bias(positions) + additive_mask(visible, written.dtype)  # [B, heads, 1 + Q, 1 + Q]
         mask = additive_mask(real[:, None], written.dtype)  # [B, 1, 1, S]
         hidden = decoder.dropout(torch.cat([self.first.expand(batch, 1, -1), written], dim=1))
-        # Layer by layer: T5's decoder takes neither position numbers nor such a mask, and a block of older transformers asks
-        # for a cache.
+        # Layer by layer: T5's decoder takes neither position numbers nor such a mask, and a block of older transformers
+        # asks for a cache.
         for block in decoder.block:
             self_attention, cross_attention, feed_forward = block.layer
             hidden = self_attention(hidden, position_bias=bias)[0]

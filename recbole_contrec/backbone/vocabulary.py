@@ -1,7 +1,8 @@
 """
 recbole_contrec.backbone.vocabulary
 ###################################
-From text to word numbers and back: the vocabulary of a pretrained model, or a small one trained on the texts of the items.
+From text to word numbers and back: the vocabulary of a pretrained model, or a small one trained on the texts of the
+items.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,8 +44,8 @@ class Vocabulary:
 
     @classmethod
     def trained(cls, texts: Iterable[str], size: int) -> "Vocabulary":
-        """Byte-pair encoding (Sennrich et al. 2016) of lower-case texts with at most ``size`` words. It is built on bytes,
-        so that no script and no emoji is unknown to it.
+        """Byte-pair encoding (Sennrich et al. 2016) of lower-case texts with at most ``size`` words. It is built on
+        bytes, so that no script and no emoji is unknown to it.
 
         Raises:
             ValueError: ``size`` is below :attr:`SMALLEST`.
@@ -87,8 +88,8 @@ class Vocabulary:
 
         Args:
             ended: put the end mark behind each text (also behind one that was cut, within the limit).
-            marks: whether what looks like a mark of the tokenizer is one, as in a prompt; in the text of an item ``</s>`` is
-                four characters.
+            marks: whether what looks like a mark of the tokenizer is one, as in a prompt; in the text of an item
+                ``</s>`` is four characters.
 
         Returns:
             Encoded: as wide as the longest text.

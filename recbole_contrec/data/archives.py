@@ -1,7 +1,8 @@
 """
 recbole_contrec.data.archives
 #############################
-Source files as they come, packed or not. What a file is packed with is read in its first bytes, whatever its name ends in.
+Source files as they come, packed or not. What a file is packed with is read in its first bytes, whatever its name ends
+in.
 """
 
 import bz2

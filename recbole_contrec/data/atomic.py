@@ -1,9 +1,9 @@
 """
 recbole_contrec.data.atomic
 ###########################
-RecBole's atomic files (``.inter``, ``.item``, ``.user`` and their like), read as they are meant or refused: the encoding, the
-header, and that every row has the fields of the header. RecBole's own reader takes an unclosed quotation mark for
-a field that goes on over lines, and the first field of too long rows for an index.
+RecBole's atomic files (``.inter``, ``.item``, ``.user`` and their like), read as they are meant or refused: the
+encoding, the header, and that every row has the fields of the header. RecBole's own reader takes an unclosed quotation
+mark for a field that goes on over lines, and the first field of too long rows for an index.
 """
 
 import csv
@@ -131,7 +131,8 @@ class AtomicFile:
 
     Args:
         path: of the file.
-        separator, encoding: settings ``field_separator`` and ``encoding``; a byte order mark at the beginning is read as such.
+        separator, encoding: settings ``field_separator`` and ``encoding``; a byte order mark at the beginning is read
+            as such.
         literal_quotes: a quotation mark that begins a field and is not closed at its end is a character like others,
             as titles have it; otherwise it is an error.
 
@@ -140,8 +141,8 @@ class AtomicFile:
         columns (dict): column -> type.
 
     Raises:
-        UserError: another encoding, NUL bytes, a header that cannot be read, no rows, rows that do not fit the header, or
-            quotation marks that are not closed, each with file, line and, where there is one, column.
+        UserError: another encoding, NUL bytes, a header that cannot be read, no rows, rows that do not fit the header,
+            or quotation marks that are not closed, each with file, line and, where there is one, column.
     """
 
     def __init__(self, path, separator: str = "\t", encoding: str | None = None, literal_quotes: bool = False):
@@ -180,7 +181,8 @@ class AtomicFile:
         return f"lines {', '.join(named)} and {more}"
 
     def table(self, names: Iterable[str], as_texts: bool = False) -> pd.DataFrame:
-        """The named columns: ``float`` as float64 with NaN for no value, all others (or all, ``as_texts``) as what stands there.
+        """The named columns: ``float`` as float64 with NaN for no value, all others (or all, ``as_texts``) as what
+        stands there.
 
         Raises:
             UserError: text in a ``float`` column, with its line.
@@ -231,7 +233,8 @@ class AtomicFile:
     # rows against the header
 
     def _checked(self, body: bytes) -> bytes:
-        """The rows, once each of them has the fields of the header; in literal mode with stray marks put between quotes."""
+        """The rows, once each of them has the fields of the header; in literal mode with stray marks put between
+        quotes."""
         wrong, found, changes, row, start = [], [], [], 0, 0
         while start < len(body):
             end = (
@@ -297,7 +300,8 @@ class AtomicFile:
         column = f"column {shown(names[field])}" if field < len(names) else f"field {field + 1}"
         raise UserError(
             f"{self.path.name}, line {self.line(row)}, {column}: the quotation mark that begins "
-            f"{shown(cell, 60)} is not closed at the end of the field. Put the field between quotation marks and double "
+            f"{shown(cell, 60)} is not closed at the end of the field. Put the field between quotation marks and "
+            "double "
             "those within, or leave them out"
         )
 

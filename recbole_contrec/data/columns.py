@@ -117,7 +117,8 @@ def check_types(file: Path, columns: dict[str, str], config, whole: bool = False
 
 
 def loaded_columns(config, suffix: str, columns) -> list[str]:
-    """Those of some columns that RecBole loads of the file with this suffix, in order of its ``load_col`` and ``unload_col``."""
+    """Those of some columns that RecBole loads of the file with this suffix, in order of its ``load_col`` and
+    ``unload_col``."""
     if not _is_loaded(config, suffix):
         return []
     named, left_out = _named_in(config, suffix), _as_list((config["unload_col"] or {}).get(suffix))

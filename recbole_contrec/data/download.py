@@ -235,7 +235,7 @@ def _save(response, part: Path, start: int, total: int | None, progress: bool) -
                 except http.client.IncompleteRead as error:
                     chunk = error.partial
                 except (OSError, http.client.HTTPException) as error:
-                    raise _Interrupted(f"{error or type(error).__name__} ({url_of(response)})")
+                    raise _Interrupted(f"{error or type(error).__name__} ({url_of(response)})") from error
                 if not chunk:
                     return received
                 with disk_errors(part.parent):

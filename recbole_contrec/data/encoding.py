@@ -40,7 +40,8 @@ def utf8(data: bytes, file: Path, encoding: str | None) -> bytes:
 
 
 def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -> str:
-    """Bytes as text, without byte order mark; the last characters may be cut off where they are not the ``whole`` file."""
+    """Bytes as text, without byte order mark; the last characters may be cut off where they are not the ``whole``
+    file."""
     while data.startswith(_MARK):
         data, encoding = data[len(_MARK) :], "utf-8"
     name = "utf-8" if encoding is None else str(encoding)  # 1252 is a name as well
@@ -64,7 +65,8 @@ def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -
     if "\0" in text:
         _refuse_packed(data, file)
         raise UserError(
-            f"{file.name}, line {_line_number(text[: text.index(chr(0))])} holds a NUL character: the file is damaged, or "
+            f"{file.name}, line {_line_number(text[: text.index(chr(0))])} holds a NUL character: the file is damaged, "
+            "or "
             f"not written in {name}; name its encoding, for instance --encoding=utf-16"
         )
     try:

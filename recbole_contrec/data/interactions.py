@@ -1,7 +1,8 @@
 """
 recbole_contrec.data.interactions
 #################################
-All interactions of a data set, before RecBole turns them into rows and splits them: what somebody has had, whatever the split.
+All interactions of a data set, before RecBole turns them into rows and splits them: what somebody has had, whatever the
+split.
 """
 
 from typing import NamedTuple
@@ -24,8 +25,8 @@ class Interactions(NamedTuple):
     def of(cls, dataset) -> "Interactions":
         """Those of one of RecBole's data sets that is not built yet.
 
-        Where the data come as rows with the history in a column, a user's last row stands for the end of his history, and
-        whatever else stands in his rows comes before.
+        Where the data come as rows with the history in a column, a user's last row stands for the end of his history,
+        and whatever else stands in his rows comes before.
         """
         rows = dataset.inter_feat
         users, items = (rows[field].to_numpy() for field in (dataset.uid_field, dataset.iid_field))

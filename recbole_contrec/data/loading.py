@@ -80,7 +80,8 @@ def load_data(config) -> RunData:
 def _named_for_recbole(config):
     """RecBole chooses data sets and loaders by the model's name: a model that extends MultiVAE needs MultiVAE's.
 
-    It also takes pickled data sets and loaders that it finds in ``checkpoint_dir``: here they are looked for where none can be.
+    It also takes pickled data sets and loaders that it finds in ``checkpoint_dir``: here they are looked for where none
+    can be.
     """
     own = {key: config[key] for key in ("model", "dataset_save_path", "dataloaders_save_path")}
     nowhere = os.path.join(os.devnull, "none")
@@ -127,13 +128,15 @@ def _coarse_times(dataset) -> list[str]:
     if not ties.made:
         return []
     order = (
-        f"; {ties.against:,} of them, of {ties.users:,} users, stand there against their times: sort the file by user and time "
+        f"; {ties.against:,} of them, of {ties.users:,} users, stand there against their times: sort the file by user "
+        "and time "
         "where these shall count"
         if ties.against
         else ", which is that of their times"
     )
     return [
-        f"{dataset.dataset_name}: RecBole reads {time} in single precision. Neighbouring events of a user become simultaneous "
+        f"{dataset.dataset_name}: RecBole reads {time} in single precision. Neighbouring events of a user become "
+        "simultaneous "
         f"in {ties.made:,} places (in {ties.own:,} they are in the file itself) and keep the order of the file{order}"
     ]
 
@@ -144,7 +147,8 @@ def _items_without_interactions(dataset) -> list[str]:
     if known >= ranked:
         return []
     return [
-        f"{dataset.dataset_name}: {ranked - known:,} of {ranked:,} items occur in no interaction, only in {dataset.dataset_name}"
+        f"{dataset.dataset_name}: {ranked - known:,} of {ranked:,} items occur in no interaction, only in "
+        f"{dataset.dataset_name}"
         ".item or other files that are loaded; they are ranked like all others"
     ]
 

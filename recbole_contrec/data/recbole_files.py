@@ -87,9 +87,9 @@ class Files:
         return table
 
     def item_texts(self, path: Path, names: list[str]) -> pd.DataFrame:
-        """Columns of the ``.item`` file as texts, one row an item; the first of ``names`` is the item's id. Where RecBole
-        has not loaded it, a quotation mark that begins a field and is not closed is a character like others, for a title may
-        begin with one.
+        """Columns of the ``.item`` file as texts, one row an item; the first of ``names`` is the item's id. Where
+        RecBole has not loaded it, a quotation mark that begins a field and is not closed is a character like others,
+        for a title may begin with one.
 
         Raises:
             UserError: whatever else is wrong with the file.
@@ -133,7 +133,8 @@ class Files:
         return table, rows
 
     def _tell_events_without_features(self, dataset: Dataset, file: AtomicFile, table: pd.DataFrame, source) -> None:
-        """RecBole leaves interactions out, unless told otherwise, whose item or user has no row in the file that is loaded."""
+        """RecBole leaves interactions out, unless told otherwise, whose item or user has no row in the file that is
+        loaded."""
         key = dataset.iid_field if source == FeatureSource.ITEM else dataset.uid_field
         if key not in table or key not in dataset.inter_feat:
             return
@@ -143,7 +144,8 @@ class Files:
         example = shown(dataset.inter_feat[key].to_numpy()[np.argmax(unknown)])
         if unknown.all():
             raise UserError(
-                f"{file.path.name}: no {key} of an interaction has a row there, for instance {example}; its first row is that of "
+                f"{file.path.name}: no {key} of an interaction has a row there, for instance {example}; its first row "
+                "is that of "
                 f"{shown(table[key][0])}"
             )
         kept = (
@@ -152,7 +154,8 @@ class Files:
         what = "have no features" if kept else "are left out (filter_inter_by_user_or_item)"
         self.tell(
             [
-                f"{file.path.name}: {unknown.sum():,} of {len(unknown):,} interactions {what}, for their {key}, for instance {example}, has "
+                f"{file.path.name}: {unknown.sum():,} of {len(unknown):,} interactions {what}, for their {key}, for "
+                f"instance {example}, has "
                 "no row there"
             ]
         )
@@ -185,7 +188,8 @@ class Files:
             )
         self.tell(
             [
-                f"{file.path.name}: {left_out.sum():,} of {len(left_out):,} interactions are left out, for their item, for instance "
+                f"{file.path.name}: {left_out.sum():,} of {len(left_out):,} interactions are left out, for their item, "
+                "for instance "
                 f"{example}, is no entity of {dataset.dataset_name}.kg"
             ]
         )

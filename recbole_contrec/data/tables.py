@@ -157,7 +157,8 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _where(path: Path, rows: Sequence[int]) -> str:
-    """Where rows (from 0) stand: lines of a CSV file, which may be fewer or more than rows; rows of a Parquet file, from 1."""
+    """Where rows (from 0) stand: lines of a CSV file, which may be fewer or more than rows; rows of a Parquet file,
+    from 1."""
     rows = [int(row) for row in rows]
     if _is_parquet(path):
         return listed([row + 1 for row in rows], "row")
@@ -195,7 +196,8 @@ def _ids(column: pd.Series, path: Path) -> pd.Series:
     plain = {name: clean_text(name) for name in column.cat.categories}
     if padding := [name for name in plain if plain[name] == PADDING]:
         raise PrepareError(
-            f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, by which RecBole "
+            f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, by which "
+            "RecBole "
             "names what fills short histories up: rename it"
         )
     bad = [name for name in plain if plain[name] in MISSING]
@@ -207,7 +209,8 @@ def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
     wrong = np.flatnonzero(numbers.isna() & column.notna() | np.isinf(numbers))
     if len(wrong):
         raise PrepareError(
-            f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}, which is no "
+            f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}, which is "
+            "no "
             "number"
         )
     return numbers.astype(np.float64)

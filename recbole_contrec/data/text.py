@@ -58,7 +58,10 @@ def read_item_texts(config, item_ids, files: Files | None = None) -> dict[str, l
     files = files or Files(config)
     table = files.item_texts(path, [item_field, *fields]).set_index(item_field)
     if not table.index.isin(item_ids).any():
-        what = f"{path.name}: none of its items occurs in an interaction, so no item has a text; its first is {shown(table.index[0])}"
+        what = (
+            f"{path.name}: none of its items occurs in an interaction, so no item has a text; its first is "
+            f"{shown(table.index[0])}"
+        )
         if wanted:
             raise UserError(what)
         files.tell([what])

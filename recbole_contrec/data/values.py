@@ -99,7 +99,8 @@ def _numbers_twice(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
     first = min(twins, key=lambda value: (len(value), value))
     rows = [np.flatnonzero(column == value)[0] for value in (first[:-2], first)]
     return [
-        f"{file.path.name}: {name} {shown(first[:-2])} and {shown(first)} ({file.where(rows)}), and {len(twins):,} such pairs in all, are "
+        f"{file.path.name}: {name} {shown(first[:-2])} and {shown(first)} ({file.where(rows)}), and {len(twins):,} "
+        "such pairs in all, are "
         "read as different ids: write them alike where they are the same"
     ]
 
@@ -113,7 +114,8 @@ def _mixed_units(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
         return []
     rows = [int(np.argmax(seconds)), int(np.argmax(late))]
     return [
-        f"{file.path.name}: {name} looks like seconds in {seconds.sum():,} rows and like milliseconds or smaller units in {late.sum():,} "
+        f"{file.path.name}: {name} looks like seconds in {seconds.sum():,} rows and like milliseconds or smaller units "
+        f"in {late.sum():,} "
         f"({file.where(rows)} for instance); all are read as the same unit"
     ]
 

@@ -1,7 +1,8 @@
 """
 recbole_contrec.decoding.trie
 #############################
-Which tuples of codes are items: a prefix tree on tensors, in memory that grows with items and not with nodes times codes.
+Which tuples of codes are items: a prefix tree on tensors, in memory that grows with items and not with nodes times
+codes.
 """
 
 from typing import NamedTuple
@@ -95,16 +96,16 @@ class CodeTrie:
         return Children(place, codes[place], real)
 
     def leaves(self, items: Tensor) -> Tensor:
-        """Leaves of items [B, E] in rising order; for what is no item of the tree, and for an item named before in its row,
-        the number of leaves."""
+        """Leaves of items [B, E] in rising order; for what is no item of the tree, and for an item named before in its
+        row, the number of leaves."""
         leaves = self._leaf_of[items].sort(1).values
         again = torch.zeros_like(leaves, dtype=torch.bool)
         again[:, 1:] = leaves[:, 1:] == leaves[:, :-1]
         return leaves.masked_fill(again, len(self.items)).sort(1).values
 
     def remaining(self, level: int, nodes: Tensor, without: Tensor) -> Tensor:
-        """Whether the children of some nodes [B, w] of a level, as :meth:`children` gives them, lead to any leaf but those in
-        ``without`` [B, E], which :meth:`leaves` gave: [B, w, F]."""
+        """Whether the children of some nodes [B, w] of a level, as :meth:`children` gives them, lead to any leaf but
+        those in ``without`` [B, E], which :meth:`leaves` gave: [B, w, F]."""
         first, codes, widest, leaves = self._levels[level]
         remaining = torch.ones(*nodes.shape, widest + 1, dtype=torch.bool, device=nodes.device)
         # Only E edges a row can have lost all their leaves; the children, far more, are not looked at one by one.

@@ -48,12 +48,12 @@ class DiffusionHead(nn.Module):
         levels: T, number of noise levels.
         prediction: the space of the regression, ``x0``, ``noise`` or ``v``. With ``noise`` an error of x0 weighs
             abar_t / (1 - abar_t), next to nothing at pure noise: there only a ranking loss trains the head.
-        noisy_skip: whether ``x0`` is the noisy vector plus a correction as large as its noise, with the error of x0 weighted
-            by 1 + SNR (Salimans & Ho, 2022, arXiv 2202.00512, section 4; EDM's skip and weight): the network then answers
-            in the space of ``v``. Draws of several steps need it. Without, the network puts out x0 itself: all detail of
-            a draw must pass through it, the unweighted error gives it no reason to learn that, and draws shrink to their
-            mean. The other two predictions have such a path of their own. Part of the state: a head computes as it was
-            trained.
+        noisy_skip: whether ``x0`` is the noisy vector plus a correction as large as its noise, with the error of x0
+            weighted by 1 + SNR (Salimans & Ho, 2022, arXiv 2202.00512, section 4; EDM's skip and weight): the network
+            then answers in the space of ``v``. Draws of several steps need it. Without, the network puts out x0 itself:
+            all detail of a draw must pass through it, the unweighted error gives it no reason to learn that, and draws
+            shrink to their mean. The other two predictions have such a path of their own. Part of the state: a head
+            computes as it was trained.
         guidance: w of classifier-free guidance (Ho & Salimans, 2022, arXiv 2207.12598), written as in DreamRec:
             x0 = (1 + w) f(condition) - w f(none); 0 switches it off.
         condition_dropout: share of conditions replaced by the learned `none` during training; guidance needs it.
@@ -191,8 +191,8 @@ class DiffusionHead(nn.Module):
         """The clean vector seen from pure noise, [n, D] -> [n, d], with gradient: the place for a ranking loss.
 
         At lower levels the target shines through its noisy copy, and a ranking loss teaches nothing. Noise is fresh
-        in train mode; in eval mode, and always in plain regression, it is zero, and the result that of `sample` with one
-        step, one sample and no guidance.
+        in train mode; in eval mode, and always in plain regression, it is zero, and the result that of `sample` with
+        one step, one sample and no guidance.
         """
         self._check_condition(condition)
         x_t = self._clean_like(condition)  # [n, d]

@@ -40,8 +40,9 @@ def vector_stages(
 ) -> Iterator[Stage]:
     """The stages that fill ``found`` with ``users`` [U, d] and ``items`` [N, d], see :func:`user_and_item_vectors`.
 
-    Before these, where ``text_encoder`` names a model and ``found`` has no ``texts`` [N, D] yet, these are what it makes of
-    the item texts. That is a stage of its own, the first one, because it is slow, and the same for all seeds and widths.
+    Before these, where ``text_encoder`` names a model and ``found`` has no ``texts`` [N, D] yet, these are what it
+    makes of the item texts. That is a stage of its own, the first one, because it is slow, and the same for all seeds
+    and widths.
     """
     methods, keys = methods_of(config[key]), [key, "vector_size", "seed"]
     content = source_content(config[key], dataset, key)
@@ -186,7 +187,8 @@ def _item_texts(config, dataset: WindowDataset, key: str) -> list[str]:
 
 
 def _encoded_item_texts(config, dataset: WindowDataset, report: Report, key: str) -> StageResult:
-    """What ``text_encoder`` makes of the item texts, ``texts`` [N, D], with figures that tell how much of them it read."""
+    """What ``text_encoder`` makes of the item texts, ``texts`` [N, D], with figures that tell how much of them it
+    read."""
     encoder = text_encoder_of(config)
     tokenised = encoder.tokenise(_item_texts(config, dataset, key), report)
     lengths = tokenised.lengths[tokenised.lengths > 0]
@@ -234,8 +236,8 @@ def text_vectors(texts: Sequence[str], size: int, seed: int, key: str = "item_ve
 def principal_components(vectors: torch.Tensor, size: int) -> torch.Tensor:
     """Truncated SVD of rows around their mean (PCA), exact and without a seed.
 
-    Language models give all texts much in common, which the mean takes away: it would fill the first column with what tells
-    no item apart.
+    Language models give all texts much in common, which the mean takes away: it would fill the first column with what
+    tells no item apart.
 
     Args:
         vectors: [N, D], rows of unit length; rows of zeros stay zero and enter no statistic.

@@ -29,7 +29,8 @@ class TokenisedTexts(NamedTuple):
 
     Attributes:
         tokens: [n] int32.
-        offsets: [N + 1]; text i is ``tokens[offsets[i]:offsets[i + 1]]``, nothing for a text without a token of its own.
+        offsets: [N + 1]; text i is ``tokens[offsets[i]:offsets[i + 1]]``, nothing for a text without a token of its
+            own.
     """
 
     tokens: np.ndarray
@@ -63,7 +64,8 @@ class TextEncoder:
 
     @cached_property
     def identity(self) -> str:
-        """The model's commit at Hugging Face, or a hash of the files in its folder: changed weights are another encoder."""
+        """The model's commit at Hugging Face, or a hash of the files in its folder: changed weights are another
+        encoder."""
         if self.source.commit:
             return f"{self.name} {self.source.commit}"
         digest = hashlib.sha256()
@@ -114,8 +116,8 @@ class TextEncoder:
     def encode(self, texts: TokenisedTexts, report: Report = lambda *_: None) -> Tensor:
         """Mean of the last hidden states over the tokens of each text, at unit length.
 
-        Texts of similar length are computed together, at most ``TOKENS_A_BATCH`` tokens at once, so that beside the result
-        memory does not grow with their number.
+        Texts of similar length are computed together, at most ``TOKENS_A_BATCH`` tokens at once, so that beside the
+        result memory does not grow with their number.
 
         Returns:
             [N, D] float32 on the CPU; a text without tokens has a row of zeros (and D is 0 where there is no other).
@@ -148,8 +150,8 @@ class TextEncoder:
         return model.float().to(self.device).eval()
 
     def _padded(self, texts: TokenisedTexts, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Tokens of some texts [B, S], and which of them are real [B, S]. They are padded at the end, where no causal model
-        looks, with any number: not every tokenizer has one for that, and the mask keeps it out."""
+        """Tokens of some texts [B, S], and which of them are real [B, S]. They are padded at the end, where no causal
+        model looks, with any number: not every tokenizer has one for that, and the mask keeps it out."""
         lengths = texts.lengths[rows]
         real = np.arange(lengths.max()) < lengths[:, None]
         tokens = np.zeros(real.shape, dtype=np.int64)

@@ -1,8 +1,8 @@
 """
 recbole_contrec.storage.checkpoint
 ##################################
-Checkpoints without pickled code: one safetensors file whose header carries a JSON record and a checksum of it all. It is
-written to a temporary name and renamed, so a killed run leaves the previous file whole.
+Checkpoints without pickled code: one safetensors file whose header carries a JSON record and a checksum of it all. It
+is written to a temporary name and renamed, so a killed run leaves the previous file whole.
 """
 
 import errno
@@ -69,8 +69,8 @@ def with_checksum(tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> s
 
 
 def checksum(tensors: dict[str, torch.Tensor], text: str) -> str:
-    """CRC-32 of names, types, shapes and bytes of contiguous tensors and of a text. It finds what a disk or a transfer has
-    changed (1 GB/s), not what somebody has changed on purpose."""
+    """CRC-32 of names, types, shapes and bytes of contiguous tensors and of a text. It finds what a disk or a transfer
+    has changed (1 GB/s), not what somebody has changed on purpose."""
     value = zlib.crc32(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -90,14 +90,14 @@ def _with(text: str, old: str, new: str) -> str:
 
 
 def as_stored(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies of tensors as a file holds them: on the CPU, contiguous, and apart where they share memory (tied weights), for
-    safetensors refuses aliases."""
+    """Copies of tensors as a file holds them: on the CPU, contiguous, and apart where they share memory (tied weights),
+    for safetensors refuses aliases."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def keep(path: Path, target: Path) -> None:
-    """Give a checkpoint a second name, under which it stays when another one is saved in its place; nothing where there is
-    none.
+    """Give a checkpoint a second name, under which it stays when another one is saved in its place; nothing where there
+    is none.
 
     Raises:
         UserError: no space left, or the folder cannot be written.
@@ -160,7 +160,8 @@ def load(path: Path) -> Checkpoint:
         try:
             return _read(path)
         except UserError:
-            # safetensors opens a file twice, for its header and for its tensors: a training run may have replaced it in between.
+            # safetensors opens a file twice, for its header and for its tensors: a training run may have replaced it in
+            # between.
             if _version(path) == before:
                 raise
 
@@ -181,7 +182,8 @@ def _read(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            # Copies: memory of a file is aligned otherwise than torch's own, and what is computed from it may be rounded otherwise.
+            # Copies: memory of a file is aligned otherwise than torch's own, and what is computed from it may be
+            # rounded otherwise.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         if RECORD not in header:
             raise ValueError("a safetensors file without our record")

@@ -1,7 +1,8 @@
 """
 recbole_contrec.storage.folders
 ###############################
-A folder for every run: made by it alone, whoever else starts in the same second, and gone again where nothing came of it.
+A folder for every run: made by it alone, whoever else starts in the same second, and gone again where nothing came of
+it.
 """
 
 import itertools
@@ -74,12 +75,14 @@ def taken(folder: Path) -> UserError:
 
 
 def free(folder: Path) -> bool:
-    """Whether a run may have this folder: there is none, or one that a killed process left before its first checkpoint."""
+    """Whether a run may have this folder: there is none, or one that a killed process left before its first
+    checkpoint."""
     return not folder.exists() or folder.is_dir() and all(path.name.endswith(".part") for path in folder.iterdir())
 
 
 def release(folder: Path) -> None:
-    """Let go of a run's folder; where nothing has been saved in it, it goes, and so do the folders above that were made for it."""
+    """Let go of a run's folder; where nothing has been saved in it, it goes, and so do the folders above that were made
+    for it."""
     lock.release(folder)
     if not free(folder):
         return

@@ -93,8 +93,8 @@ def parse(text: str) -> dict[str, Any]:
     """The record in a header.
 
     Raises:
-        ValueError: it is no JSON object, holds numbers that are none (NaN, 1e999), is nested without end, or breaks the types
-            of what it says it is; says where.
+        ValueError: it is no JSON object, holds numbers that are none (NaN, 1e999), is nested without end, or breaks the
+            types of what it says it is; says where.
     """
     try:
         record = json.loads(text, parse_constant=_no_number, parse_float=_finite)
@@ -118,8 +118,8 @@ def mismatch(value: Any, kind: Any, place: str = "its record") -> str | None:
 
     Args:
         kind: ``int``, ``float`` (whole numbers too), ``str``, ``bool``, ``None``, ``Any``, the types of this module,
-            ``list[...]``, ``dict[..., ...]``, ``tuple[...]`` for a list of that length, a union, or a ``TypedDict``, which may
-            hold further keys.
+            ``list[...]``, ``dict[..., ...]``, ``tuple[...]`` for a list of that length, a union, or a ``TypedDict``,
+            which may hold further keys.
         place: of the value, for the text.
     """
     if kind is Any:

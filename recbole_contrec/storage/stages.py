@@ -79,7 +79,8 @@ def run_stages(
                     checkpoint.random_state_kept()
                 ):  # whether a stage is done or found, the same numbers are drawn after it
                     built = stage.build(report)
-            # In the form in which it would be found: sums over tensors that lie otherwise in memory are rounded otherwise.
+            # In the form in which it would be found: sums over tensors that lie otherwise in memory are rounded
+            # otherwise.
             result = StageResult(checkpoint.as_stored(built.tensors), built.report)
             checkpoint.save(
                 path, result.tensors, {"stage": stage.name, "settings": stage.settings, "report": result.report}

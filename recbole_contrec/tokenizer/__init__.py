@@ -8,7 +8,8 @@ Knows torch, numpy, scipy and scikit-learn only. The way through it::
     tokens = model.encode(vectors)                                                     # [N, K, D]
 
 :class:`SigmaVAE` gives continuous tokens, :class:`MaskedVQ` and
-:class:`ResidualVQ` numbers of codes; all are fitted by the same loop. :mod:`.identifiers` gives codes without a network.
+:class:`ResidualVQ` numbers of codes; all are fitted by the same loop. :mod:`.identifiers` gives codes without a
+network.
 """
 
 from .collaborative import (

@@ -24,8 +24,8 @@ def assign(
         scores: log-probabilities of them [n, W]; -inf for none.
         margin: what a candidate must be better by, in nats.
         method: ``optimal`` maximises the sum of the scores (a sparse assignment problem); ``greedy`` goes through all
-            pairs of item and candidate from the largest gain on and takes what is free. An identifier that an item gives
-            up is free for others only in the optimal assignment.
+            pairs of item and candidate from the largest gain on and takes what is free. An identifier that an item
+            gives up is free for others only in the optimal assignment.
 
     Returns:
         [n, K], all distinct.

@@ -84,11 +84,11 @@ def _count(features: Tensor) -> Tensor:
 class ItemFoldIn:
     """Vectors of items from their users.
 
-    A vector of training holds how many interactions its item has: folded in from the first ten of its users, a popular item
-    lies among the rare ones. Where more are to come, what the fold-in gives is therefore corrected: items of training
-    are folded in from as many of their users, drawn at random, and a ridge regression leads from there to where they are.
-    (It is a little too sure of itself: the vectors of those users were computed with the item, those of a new item's were
-    not.)
+    A vector of training holds how many interactions its item has: folded in from the first ten of its users, a popular
+    item lies among the rare ones. Where more are to come, what the fold-in gives is therefore corrected: items of
+    training are folded in from as many of their users, drawn at random, and a ridge regression leads from there to
+    where they are. (It is a little too sure of itself: the vectors of those users were computed with the item, those of
+    a new item's were not.)
 
     Args:
         vectors: of training, users [U, d] and items [N, d].
@@ -123,8 +123,8 @@ class ItemFoldIn:
         return vectors
 
     def _corrected(self, vectors: Tensor, count: int) -> Tensor:
-        """From items folded in from ``count`` users [m, d] to those of training; as they are where too few of these have so
-        many users."""
+        """From items folded in from ``count`` users [m, d] to those of training; as they are where too few of these
+        have so many users."""
         rows = np.flatnonzero(np.diff(self.matrix.indptr) >= count)
         if len(rows) < self.LEAST * vectors.shape[1]:
             return vectors

@@ -1,8 +1,8 @@
 r"""Identifiers of items: tuples of codes, one tuple an item, that similar items share from the front on.
 
-Every method here turns a table into codes [N, K] without a network; :class:`~recbole_contrec.tokenizer.residual_vq.ResidualVQ`
-does the same with one. Rows that carry no vector get the number C, which is no code. :func:`with_counter` makes the tuples
-distinct.
+Every method here turns a table into codes [N, K] without a network;
+:class:`~recbole_contrec.tokenizer.residual_vq.ResidualVQ` does the same with one. Rows that carry no vector get the
+number C, which is no code. :func:`with_counter` makes the tuples distinct.
 
 Paper:
     residual k-means: as in "OneRec", https://arxiv.org/abs/2502.18965; product quantisation: Jegou et al., TPAMI 2011;
@@ -42,7 +42,8 @@ def residual_kmeans(vectors: Tensor, n_tokens: int, codebook_size: int, seed: in
 def product_codes(vectors: Tensor, n_tokens: int, codebook_size: int, seed: int = 0) -> Tensor:
     """Codes [N, K] from k-means over each of K parts of the columns of vectors [N, d].
 
-    The columns are rotated at random first, so that the parts say about equally much: of an SVD, the first columns say most.
+    The columns are rotated at random first, so that the parts say about equally much: of an SVD, the first columns say
+    most.
 
     Raises:
         ValueError: fewer columns than parts.
@@ -60,8 +61,8 @@ def product_codes(vectors: Tensor, n_tokens: int, codebook_size: int, seed: int 
 def cluster_codes(users, items, n_users: int, n_items: int, n_tokens: int, codebook_size: int, seed: int = 0) -> Tensor:
     """Codes [N, K] from clusters within clusters of items that the same users have.
 
-    Each level splits every cluster of the one before by spectral clustering of its co-occurrence matrix, into as many parts as
-    leave the levels below an equal share of the work, C at most.
+    Each level splits every cluster of the one before by spectral clustering of its co-occurrence matrix, into as many
+    parts as leave the levels below an equal share of the work, C at most.
 
     Args:
         users, items: [n] int, training interactions.
@@ -91,7 +92,8 @@ def random_codes(rows: Tensor, n_tokens: int, codebook_size: int, seed: int = 0)
 
 
 def with_counter(codes: Tensor, n_codes: int) -> Tensor:
-    """Codes [N, K] with one more behind them that numbers, from 0 on, the items of equal codes: [N, K + 1], all distinct.
+    """Codes [N, K] with one more behind them that numbers, from 0 on, the items of equal codes: [N, K + 1], all
+    distinct.
 
     Raises:
         ValueError: more than C items share their codes.
@@ -124,12 +126,12 @@ def _kmeans(x: np.ndarray, codebook_size: int, seed: int) -> tuple[np.ndarray, n
 
 
 def _spectral(matrix: sp.csc_matrix, count: int, seed: int) -> np.ndarray:
-    """Labels [m] of ``count`` < m clusters of the columns of a matrix [U, m], by how often they stand in a row together:
-    k-means over the leading eigenvectors of the normalised co-occurrence, rows at unit length (Ng, Jordan and Weiss, NIPS
-    2001).
+    """Labels [m] of ``count`` < m clusters of the columns of a matrix [U, m], by how often they stand in a row
+    together: k-means over the leading eigenvectors of the normalised co-occurrence, rows at unit length (Ng, Jordan and
+    Weiss, NIPS 2001).
 
-    The co-occurrence [m, m], nearly full where users have hundreds of items, is never formed. Columns that stand together
-    with none are dealt out evenly.
+    The co-occurrence [m, m], nearly full where users have hundreds of items, is never formed. Columns that stand
+    together with none are dealt out evenly.
     """
     own = np.asarray(matrix.multiply(matrix).sum(0)).ravel()  # the diagonal [m]
     degree = matrix.T @ (matrix @ np.ones(matrix.shape[1])) - own

@@ -178,8 +178,8 @@ class MaskedVQ(nn.Module):
 
 
 def quantizer_loss(model: nn.Module, x: Tensor, codebook_weight: float, commitment_weight: float) -> QuantizerLoss:
-    """The ``loss`` of a tokenizer with ``codebooks``, ``use`` and ``restart_below`` for rows ``x`` [n, d]; in training mode
-    its dead codes are restarted afterwards."""
+    """The ``loss`` of a tokenizer with ``codebooks``, ``use`` and ``restart_below`` for rows ``x`` [n, d]; in training
+    mode its dead codes are restarted afterwards."""
     out = model(x)
     loss = QuantizerLoss(
         reconstruction=F.mse_loss(out.reconstruction, x),
@@ -259,8 +259,8 @@ def _spread(points: Tensor, count: int) -> Tensor:
 
 def default_codes(rows: int) -> int:
     """Codes of a codebook that suit a table: 256, above 10,000 rows 512 (what TokenRec uses for its small and its large
-    data sets), on a small table the largest power of two that leaves four rows a code, and on the smallest ones 4, so that
-    tuples of them tell all rows apart."""
+    data sets), on a small table the largest power of two that leaves four rows a code, and on the smallest ones 4, so
+    that tuples of them tell all rows apart."""
     largest = 512 if rows > 10_000 else 256
     return min(largest, rows, max(2 ** max(rows // 4, 1).bit_length() // 2, 4))
 

@@ -187,9 +187,10 @@ def identifier_report(codes: Tensor, n_codes: int) -> dict[str, Any]:
         n_codes: C.
 
     Returns:
-        dict: ``items`` with codes, ``codes_in_use`` and ``perplexity`` as shares of C, one a level; ``beginnings``, how many
-        different first codes the items have, first two and so on, as shares of the items; and ``collisions``, the share of
-        items whose tuple is not theirs alone.
+        dict: ``items`` with codes, ``codes_in_use`` and ``perplexity`` as shares of C, one a level; ``beginnings``, how
+            many
+        different first codes the items have, first two and so on, as shares of the items; and ``collisions``, the share
+        of items whose tuple is not theirs alone.
     """
     codes = codes[codes[:, 0] < n_codes]  # [n, K]
     used, perplexity = _use_of_codes(codes, n_codes)

@@ -10,8 +10,8 @@ Paper:
 
     L = || x - x_hat ||^2 + sum_k ( || sg[r^k] - c^k ||^2 + beta || r^k - sg[c^k] ||^2 )
 
-The codebooks start at the centroids of k-means over the residuals of the encoded table, level by level, and codes that hardly
-any row takes start anew at a residual of the batch: without either, most of a codebook stays unused.
+The codebooks start at the centroids of k-means over the residuals of the encoded table, level by level, and codes that
+hardly any row takes start anew at a residual of the batch: without either, most of a codebook stays unused.
 
 Axes: ``n`` rows, ``d`` width of a vector, ``K`` tokens, ``C`` codes of a codebook, ``D`` width of a codeword.
 """
@@ -32,7 +32,8 @@ class ResidualVQ(nn.Module):
         token_size: D.
         hidden_size: width of the one hidden layer of encoder and decoder.
         dropout: on hidden layers, in training.
-        restart_below: a code starts anew when its running use falls below this share of the average code's; 0 for never.
+        restart_below: a code starts anew when its running use falls below this share of the average code's; 0 for
+            never.
 
     Raises:
         ValueError: a setting out of range, or input of another width than d.

@@ -1,5 +1,5 @@
-"""A pretrained T5 in the place of the compact one: its words, its one pass, its adapters, and what is refused. All are small
-and have random weights."""
+"""A pretrained T5 in the place of the compact one: its words, its one pass, its adapters, and what is refused. All are
+small and have random weights."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""What answers are worth: planted ones are counted, forms of ranking are what they say, and a small record end to end."""
+"""What answers are worth: planted ones are counted, forms of ranking are what they say, and a small record end to
+end."""
 
 import json
 from collections import Counter
@@ -270,7 +271,8 @@ def row():
 
 def test_values_are_chosen_on_validation(row):
     assert answers_report.choice(row, "text_weight") == (
-        "text_weight chosen on validation among 0, 0.1, 0.2: **0.1**. On test NDCG@10 .1300 against .1000 and HR@10 .5000 "
+        "text_weight chosen on validation among 0, 0.1, 0.2: **0.1**. On test NDCG@10 .1300 against .1000 and HR@10 "
+        ".5000 "
         "against .5000 of the vectors alone, +.0300 (+.0300 to +.0300) in NDCG@10 (+30.0%)."
     )
     assert answers_report.choice(row, "text_bonus").endswith("among 0, 0.1: 0, the vectors alone.")

@@ -1,4 +1,5 @@
-"""Language models of real size on random weights: both ways to train the same targets, and the inference beside them."""
+"""Language models of real size on random weights: both ways to train the same targets, and the inference beside
+them."""
 
 import json
 

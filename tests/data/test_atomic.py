@@ -1,5 +1,5 @@
-"""Atomic files: types of columns, rows against the header, values, encodings, quotation marks; each fault in one line that names
-its place, and what is left out said aloud."""
+"""Atomic files: types of columns, rows against the header, values, encodings, quotation marks; each fault in one line
+that names its place, and what is left out said aloud."""
 
 import bz2
 import gzip

@@ -338,7 +338,8 @@ def _without_marks(data, encoding):
 
 
 def only_known(real, data):
-    """Without the events of items that have no row in a ``.item`` file which is loaded: these are left out, and that is said."""
+    """Without the events of items that have no row in a ``.item`` file which is loaded: these are left out, and that is
+    said."""
     if "item" not in (data.dataset.config["load_col"] or ()):
         return real
     known = set(data.dataset.field2id_token[data.dataset.iid_field])

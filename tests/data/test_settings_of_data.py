@@ -410,7 +410,8 @@ def test_a_knowledge_graph(shop, load):
         kg=["h:token|r:token|t:token", *(f"e{item}|r{item % 2}|e{(item + 1) % 17}" for item in range(17)), "e0|rare|x"],
     )
     columns = (
-        "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'kg': ['h', 'r', 't'], 'link': ['item_id', 'entity_id']}",
+        "--load_col={'inter': ['user_id', 'item_id', 'timestamp'], 'kg': ['h', 'r', 't'], 'link': ['item_id', "
+        "'entity_id']}",
         "--HEAD_ENTITY_ID_FIELD=h",
         "--RELATION_ID_FIELD=r",
         "--TAIL_ENTITY_ID_FIELD=t",

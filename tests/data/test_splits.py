@@ -1,4 +1,5 @@
-"""RecBole's splits: as in RecBole or refused in a line, without a lost interaction or a recommended item of the history."""
+"""RecBole's splits: as in RecBole or refused in a line, without a lost interaction or a recommended item of the
+history."""
 
 import pickle
 
@@ -25,7 +26,7 @@ def of_the_file(folder, name="tiny"):
     """Items of every user in order of time, read without RecBole."""
     events = [line.split("\t") for line in (folder / name / f"{name}.inter").read_text().splitlines()[1:]]
     histories = {}
-    for user, item, *_, time in sorted(events, key=lambda event: float(event[-1])):
+    for user, item, *_ in sorted(events, key=lambda event: float(event[-1])):
         histories.setdefault(user, []).append(item)
     return histories
 

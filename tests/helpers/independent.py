@@ -1,4 +1,5 @@
-"""What a data set holds, derived from its ``.inter`` file without RecBole, pandas or this package: csv, float64 and numpy."""
+"""What a data set holds, derived from its ``.inter`` file without RecBole, pandas or this package: csv, float64 and
+numpy."""
 
 import csv
 import math
@@ -46,7 +47,8 @@ def seen(name: str) -> str:
 def read_events(
     path, user="user_id", item="item_id", time="timestamp", separator="\t", encoding="utf-8-sig"
 ) -> list[Event]:
-    """Events in order of the file, but for those that lack a user, an item or a finite time. Any fault is an exception."""
+    """Events in order of the file, but for those that lack a user, an item or a finite time. Any fault is an
+    exception."""
     with open(path, encoding=encoding, newline="") as file:
         rows = [row for row in csv.reader(file, delimiter=separator) if row]
     header = dict(cell.split(":") for cell in rows[0])
@@ -63,7 +65,8 @@ def read_events(
 
 
 def histories(events: list[Event], normalised: bool = False) -> dict[str, list[str]]:
-    """Items of every user in order of time in single precision, equal times in order of the file, as the protocol card says.
+    """Items of every user in order of time in single precision, equal times in order of the file, as the protocol card
+    says.
 
     Args:
         normalised: times are brought into [0, 1] first (RecBole's ``normalize_all``).
@@ -78,8 +81,8 @@ def histories(events: list[Event], normalised: bool = False) -> dict[str, list[s
 
 
 def histories_of_run(data) -> dict[str, list[str]]:
-    """The same as a run has read them: what its test rows show of every user, and their targets. ``MAX_ITEM_LIST_LENGTH`` must
-    be as long as the longest."""
+    """The same as a run has read them: what its test rows show of every user, and their targets.
+    ``MAX_ITEM_LIST_LENGTH`` must be as long as the longest."""
     dataset = data.dataset
     rows = data.test.dataset.inter_feat
     users = dataset.id2token(dataset.uid_field, rows[dataset.uid_field].numpy())

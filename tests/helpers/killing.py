@@ -12,9 +12,9 @@ DIED = 99
 
 @contextlib.contextmanager
 def counted(die_at=0, at_once=False):
-    """The list of what happens inside this block, from the first state to resume from (or ``at_once``) on: steps of an optimizer,
-    and both sides of every moment in which a file gets its name. The process ends at number ``die_at``, counted from 1, as one
-    that is killed: nothing is cleared up."""
+    """The list of what happens inside this block, from the first state to resume from (or ``at_once``) on: steps of an
+    optimizer, and both sides of every moment in which a file gets its name. The process ends at number ``die_at``,
+    counted from 1, as one that is killed: nothing is cleared up."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     happened, replace, link, begun = [], os.replace, os.link, [at_once]
@@ -45,7 +45,8 @@ def counted(die_at=0, at_once=False):
 
 
 class Runner:
-    """Starts runs in children of one process that has loaded everything already, and has other hashes of texts than this one."""
+    """Starts runs in children of one process that has loaded everything already, and has other hashes of texts than
+    this one."""
 
     def __init__(self):
         self.process = subprocess.Popen(

@@ -29,8 +29,8 @@ class NoNoise:
 
 @torch.no_grad()
 def exact_scores(model, rows):
-    """Log-probabilities of the whole catalogue [B, N] of a model that writes codes, one teacher-forced pass an item and none
-    of what a search needs; -inf for items without codes."""
+    """Log-probabilities of the whole catalogue [B, N] of a model that writes codes, one teacher-forced pass an item and
+    none of what a search needs; -inf for items without codes."""
     codes, none = model.item_codes.codes, model.item_codes.unknown_code
     scores = torch.full((len(rows), len(codes)), -torch.inf, dtype=torch.double)
     for row, length in enumerate(rows["item_length"].tolist()):

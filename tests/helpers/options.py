@@ -1,4 +1,5 @@
-"""Arguments with which every model trains in a second or two, and those that leave nothing to chance in its forward pass."""
+"""Arguments with which every model trains in a second or two, and those that leave nothing to chance in its forward
+pass."""
 
 TINY = [
     "--epochs=2",

@@ -1,5 +1,6 @@
-"""What every generative model of this package keeps to: losses over windows equal losses over prefixes, padding is inert,
-scores are as RecBole's evaluator takes them, every switch runs, and settings that do not go together are refused."""
+"""What every generative model of this package keeps to: losses over windows equal losses over prefixes, padding is
+inert, scores are as RecBole's evaluator takes them, every switch runs, and settings that do not go together are
+refused."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""Every model and preset on the device at hand, in half precision as well, and noise that is the same on all devices."""
+"""Every model and preset on the device at hand, in half precision as well, and noise that is the same on all
+devices."""
 
 import pytest
 import torch

@@ -112,7 +112,8 @@ def test_right_answers_do_not_reach_a_condition_behind_the_models_own(staged, mo
 
 @pytest.mark.parametrize("model", ["ContRec", "DeftRec"])
 def test_the_title_of_a_target_leaves_its_condition_as_it_is(staged, model):
-    """Teacher forcing puts words of the target into the pass; none of them may reach what its vector is generated from."""
+    """Teacher forcing puts words of the target into the pass; none of them may reach what its vector is generated
+    from."""
     recommender = staged(
         model,
         "--answer_weight=1",

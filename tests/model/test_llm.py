@@ -1,5 +1,5 @@
-"""ContRec and DeftRec on a pretrained language model, a small real one: words and tokens go in, adapters learn, scores come
-back from a checkpoint."""
+"""ContRec and DeftRec on a pretrained language model, a small real one: words and tokens go in, adapters learn, scores
+come back from a checkpoint."""
 
 import shutil
 from pathlib import Path

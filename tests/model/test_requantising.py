@@ -1,4 +1,5 @@
-"""Identifiers quantised anew from the states in front of items: what is averaged, who gets which codes, what training keeps."""
+"""Identifiers quantised anew from the states in front of items: what is averaged, who gets which codes, what training
+keeps."""
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from tests.training.test_refining_trainer import Recorded
 
 @pytest.fixture
 def model_and_batches(staged):
-    """A function (*arguments) -> model in eval mode whose stages are done, with weights far from equal, and its training data."""
+    """A function (*arguments) -> model in eval mode whose stages are done, with weights far from equal, and its
+    training data."""
 
     def build(*arguments, model="SIIT"):
         loaded = staged(model, *arguments)

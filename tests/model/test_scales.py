@@ -1,4 +1,5 @@
-"""How large the vectors are that models read, and that the diffusion works on, under every setting that decides about it."""
+"""How large the vectors are that models read, and that the diffusion works on, under every setting that decides about
+it."""
 
 import numpy as np
 import pytest

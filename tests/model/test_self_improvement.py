@@ -1,4 +1,5 @@
-"""Identifiers that improve themselves: all distinct, none less likely or more crowded than before, by a model that is aligned."""
+"""Identifiers that improve themselves: all distinct, none less likely or more crowded than before, by a model that is
+aligned."""
 
 import numpy as np
 import pytest

@@ -57,8 +57,8 @@ class Passes:
 
 @torch.no_grad()
 def heard_alone(model, items, user):
-    """Condition [D], log-probabilities of all texts [texts] and words of the answer after one history [L], each by passes
-    over the whole prompt."""
+    """Condition [D], log-probabilities of all texts [texts] and words of the answer after one history [L], each by
+    passes over the whole prompt."""
     answers, backbone, end = model.language.answers, model.backbone, model.language.vocabulary.end
     prompt = model.history.layout(items[None], user[None])
     condition = model.history.condition.after_items(prompt.after_items(backbone(prompt.vectors)))[0, -1]

@@ -1,5 +1,5 @@
-"""TokenRec on a pretrained language model, a small T5 or a small Llama: codes are new words beside its own, adapters learn,
-scores come back from a checkpoint."""
+"""TokenRec on a pretrained language model, a small T5 or a small Llama: codes are new words beside its own, adapters
+learn, scores come back from a checkpoint."""
 
 from pathlib import Path
 

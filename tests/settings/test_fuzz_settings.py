@@ -1,5 +1,5 @@
-"""Random YAML files and command lines: settings that are read, or an error of one or two lines; never a traceback, and nothing
-is executed."""
+"""Random YAML files and command lines: settings that are read, or an error of one or two lines; never a traceback, and
+nothing is executed."""
 
 import os
 import random

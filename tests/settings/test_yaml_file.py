@@ -179,8 +179,10 @@ BROKEN = {  # body -> what the error must say; {line} is that of the module
     "def M(): pass": "is not a RecBole recommender",
     "import sys\nsys.modules[__name__] = 5": "has no class M",
     "def __getattr__(name): raise KeyError(name)": "KeyError: 'M'",
-    "class T(type):\n    def __getattribute__(self, name): raise ValueError(name)\nclass M(metaclass=T): pass": "ValueError: __mro__",
-    "class T(type):\n    def __subclasscheck__(self, other): return True\nclass M(metaclass=T): pass": "is not a RecBole recommender",
+    "class T(type):\n    def __getattribute__(self, name): raise ValueError(name)\n"
+    "class M(metaclass=T): pass": "ValueError: __mro__",
+    "class T(type):\n    def __subclasscheck__(self, other): return True\n"
+    "class M(metaclass=T): pass": "is not a RecBole recommender",
     "import os\nos.chdir('/nowhere')": "FileNotFoundError",
     "import sys\nsys.path = []\n1/0": "ZeroDivisionError",
     "raise OSError(2, 'x', 'f')": "FileNotFoundError: [Errno 2] x: 'f' (FILE, line 1)",

@@ -121,7 +121,7 @@ def test_a_folder_beside_it_appears_when_it_is_complete(tmp_path):
 
 def test_optimizer_state_survives(tmp_path):
     def trained(steps, optimizer, weight):
-        for step in range(steps):
+        for _ in range(steps):
             optimizer.zero_grad()
             (weight * torch.arange(1.0, 4.0)).square().sum().backward()
             optimizer.step()

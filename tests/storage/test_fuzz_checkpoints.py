@@ -1,4 +1,5 @@
-"""Random damage to checkpoints: an error of one line and nothing loaded, or a model that is exactly what the file holds."""
+"""Random damage to checkpoints: an error of one line and nothing loaded, or a model that is exactly what the file
+holds."""
 
 import json
 import math

@@ -1,4 +1,5 @@
-"""What a checkpoint must hold, whatever its file says; a flipped bit is noticed, and stages on disk are used only where they are whole."""
+"""What a checkpoint must hold, whatever its file says; a flipped bit is noticed, and stages on disk are used only where
+they are whole."""
 
 import json
 import math

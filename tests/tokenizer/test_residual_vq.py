@@ -103,7 +103,8 @@ def test_codebook_loss_moves_codewords_and_commitment_moves_the_encoder():
 
 
 def test_codebook_loss_of_a_level_asks_for_its_residual_alone():
-    """A codeword's gradient points from the mean of the residuals that it stands for, whatever the levels behind it do."""
+    """A codeword's gradient points from the mean of the residuals that it stands for, whatever the levels behind it
+    do."""
     model, x = small().eval(), low_rank()[1:]
     out = model(x)
     model.loss(x).codebook.backward()

@@ -61,8 +61,8 @@ def timeless(content):
 
 
 def assert_same_bits(one, other):
-    """Two folders of runs hold the same: every tensor of the best model and of the state behind the last epoch, what was said,
-    and the rank of every target."""
+    """Two folders of runs hold the same: every tensor of the best model and of the state behind the last epoch, what
+    was said, and the rank of every target."""
     for name in ("best.safetensors", "last.safetensors"):
         found = [checkpoint.load(folder / name) for folder in (one, other)]
         assert found[0].tensors.keys() == found[1].tensors.keys()

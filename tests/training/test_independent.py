@@ -50,7 +50,8 @@ def ranks_of(scores, targets, names, masked=()):
 
 
 def agree(real, result, ranks, best, worst):
-    """The targets and ranks that the run has written, and its metrics, lie between those of the best and the worst ranks."""
+    """The targets and ranks that the run has written, and its metrics, lie between those of the best and the worst
+    ranks."""
     written = dict(zip(ranks["user"].tolist(), ranks["rank"].tolist()))
     assert dict(zip(ranks["user"].tolist(), ranks["item"].tolist())) == {
         user: items[-1] for user, items in real.items()
@@ -61,7 +62,8 @@ def agree(real, result, ranks, best, worst):
 
 
 def test_an_epoch_of_windows(workplace, real):
-    """Validation and test of a sequential model: scores are asked for histories that an independent reader has put together."""
+    """Validation and test of a sequential model: scores are asked for histories that an independent reader has put
+    together."""
     from recbole.data.interaction import Interaction
 
     result, ranks, loaded = trained("SASRecAll", *SASREC)

@@ -13,8 +13,8 @@ K = 5
 
 
 def training_counts(loaded):
-    """How often each item occurs before the last two of every history. RecBole takes from a history of three, which makes two
-    rows of a sequential model, the last alone."""
+    """How often each item occurs before the last two of every history. RecBole takes from a history of three, which
+    makes two rows of a sequential model, the last alone."""
     sequential = loaded.config["MODEL_TYPE"].name == "SEQUENTIAL"
     histories = loaded.data.dataset.all_interactions.by_user().values()
     return Counter(

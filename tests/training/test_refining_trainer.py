@@ -1,4 +1,5 @@
-"""Training in rounds: a refinement is judged at once and later, taken back where ranking gets worse, and a killed run goes on."""
+"""Training in rounds: a refinement is judged at once and later, taken back where ranking gets worse, and a killed run
+goes on."""
 
 import pytest
 import torch
