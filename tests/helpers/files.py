@@ -7,8 +7,8 @@ import torch
 
 ROOT = Path(__file__).parents[2]  # the checkout
 STORIES = ROOT / "tests" / "files" / "stories260k"  # a trained language model of a quarter of a million parameters
-T5_SENTENCES = """the interaction history shows that the user preference could be what comes next after these items which
-one of two does somebody like"""
+T5_SENTENCES = """the interaction history shows that the user preference could be what comes next after these items
+which one of two does somebody like"""
 
 
 def write_atomic_files(folder, name="tiny", n_users=40, n_items=60, seed=0, texts=True):
