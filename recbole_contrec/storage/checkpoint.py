@@ -27,7 +27,7 @@ from recbole_contrec.storage.record import parse
 
 RECORD = "recbole_contrec"  # the header entry that holds the JSON record
 CHECKSUM = "crc32"  # the last key of the record, which files of earlier versions lack
-FORMAT = 1
+FORMAT = 2  # raised whenever parts of models are named or made otherwise
 
 
 class Checkpoint(NamedTuple):
@@ -152,7 +152,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint; nothing in the file is executed.
 
     Raises:
-        UserError: no such file, a foreign, truncated or changed file, or one of a newer format.
+        UserError: no such file, a foreign, truncated or changed file, or one of another format.
     """
     path = Path(path)
     while True:
@@ -194,7 +194,10 @@ def _read(path: Path) -> Checkpoint:
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, MemoryError) as error:
         raise damaged(path, error) from error
     if record["format"] != FORMAT:
-        raise UserError(f"{path} has checkpoint format {record['format']}, this version reads {FORMAT}")
+        raise UserError(
+            f"{path} has checkpoint format {record['format']}, this version reads {FORMAT}: train the model again, or "
+            "use the version that wrote it"
+        )
     return Checkpoint(tensors, record)
 
 

@@ -15,7 +15,7 @@ from recbole_contrec.storage.record import ModelRecord, StateRecord, mismatch, p
 from recbole_contrec.storage.stages import Stage, StageResult, run_stages
 from recbole_contrec.training.identity import Identity, load_weights, pack_model
 
-MODEL = {"format": 1, "model": "M", "dataset": "d", "epoch": 0, "settings": {}, "other": {}}
+MODEL = {"format": checkpoint.FORMAT, "model": "M", "dataset": "d", "epoch": 0, "settings": {}, "other": {}}
 
 
 def refused(path, **record):
@@ -125,9 +125,8 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
 
 
 def test_files_without_a_checksum_go_on_loading(tmp_path):
-    save_file(
-        {"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata={"recbole_contrec": '{"format": 1, "epoch": 3}'}
-    )
+    record = {"recbole_contrec": json.dumps({"format": checkpoint.FORMAT, "epoch": 3})}
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata=record)
     assert checkpoint.load(tmp_path / "x.safetensors").record["epoch"] == 3
 
 
