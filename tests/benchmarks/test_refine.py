@@ -104,7 +104,7 @@ def folder(tmp_path):
 
 def test_every_tokenizer_and_seed_has_five_runs_of_one_budget(tmp_path, config_of):
     given = refine._parse(
-        ["--dataset=tiny", "--seeds=2", "--identifiers", "rqvae", "pq", "--epochs=7", "--dropout=0.1"]
+        ["--dataset=tiny", "--seeds=2", "--semantic_ids", "rqvae", "pq", "--epochs=7", "--dropout=0.1"]
     )
     planned = refine.runs_of(given, tmp_path)
     assert [(run.name, run.seed) for run in planned] == [
@@ -129,7 +129,7 @@ def test_every_tokenizer_and_seed_has_five_runs_of_one_budget(tmp_path, config_o
         f"{method}-{kind}" for method in ("rqvae", "clusters") for kind in ("aligned", "SIIT")
     ] * 2
     with pytest.raises(SystemExit):
-        refine._parse(["--dataset=tiny", "--identifiers", "lsh"])
+        refine._parse(["--dataset=tiny", "--semantic_ids", "lsh"])
 
 
 def test_what_makes_a_row_has_the_last_word(tmp_path):
@@ -246,7 +246,7 @@ def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys, e
                 f"--data_path={tiny}",
                 f"--output={workplace / 'results'}",
                 "--seeds=1",
-                "--identifiers",
+                "--semantic_ids",
                 "rkmeans",
                 *TINY_TIGER,
                 *arguments,
@@ -280,7 +280,7 @@ def test_an_encoder_that_only_describes_is_not_of_the_start(tmp_path, tiny):
 
     def of_start(*settings):
         given = refine._parse(
-            ["--dataset=tiny", f"--data_path={tiny}", "--seeds=1", "--identifiers", "rqvae", *settings]
+            ["--dataset=tiny", f"--data_path={tiny}", "--seeds=1", "--semantic_ids", "rqvae", *settings]
         )
         return refine.runs_of(given, tmp_path)[0].settings
 
