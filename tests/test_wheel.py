@@ -17,7 +17,6 @@ from tests.helpers.options import TINY_CONTREC
 
 SOURCES = (
     "pyproject.toml",
-    "setup.cfg",
     "README.md",
     "LICENSE",
     "run_recbole_contrec.py",
@@ -95,6 +94,7 @@ def test_what_the_wheel_holds(wheel):
         }
         assert wanted and wanted <= names
     assert {"recbole_contrec/properties/overall.yaml", "recbole_contrec/properties/model/ContRec.yaml"} <= names
+    assert "recbole_contrec/py.typed" in names
     modules = {str(path.relative_to(ROOT).as_posix()) for path in (ROOT / "recbole_contrec").rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}  # all modules, and no tests
     tops = {name.split("/")[0] for name in names}
