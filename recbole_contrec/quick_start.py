@@ -36,7 +36,8 @@ from recbole_contrec.training.card import protocol_card
 from recbole_contrec.training.evaluation import RANKS
 from recbole_contrec.training.identity import Identity, load_weights
 from recbole_contrec.training.keeping import BEFORE, BEST, LAST, RESULT, default_name, last_checkpoint
-from recbole_contrec.training.results import log_result, outcome, write_json
+from recbole_contrec.training.log import log_end, log_start
+from recbole_contrec.training.results import outcome, write_json
 from recbole_contrec.training.start import LOG, TENSORBOARD, Started, cannot_be_built, check_optimizer, check_packages
 from recbole_contrec.training.trainer import trainer_class
 
@@ -145,18 +146,9 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
     """The part of :func:`run` that logs and writes."""
     config, data = loaded.config, loaded.data
     started.log()
-    logger.info(config.describe())
-    logger.info(data.dataset)
+    log_start(config, data, loaded.model)
     started.trainer = trainer = loaded.trainer
     trainer.claimed, trainer.stays_locked = started.claimed, True
-    logger.info(
-        "%s: %s of %s parameters are trained",
-        config["model"],
-        *(
-            f"{sum(p.numel() for p in loaded.model.parameters() if p.requires_grad or every):,}"
-            for every in (False, True)
-        ),
-    )
     if resume:
         trainer.resume_checkpoint(resume)
 
@@ -170,7 +162,7 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
         "settings": settings_of(config),
         "checkpoint": str(trainer.saved_model_file) if saved else None,
     }
-    log_result(result)
+    log_end(result)
     for path in ([trainer.folder / RESULT] if saved else []) + ([config["output"]] if config["output"] else []):
         write_json(Path(path), result)
     return result

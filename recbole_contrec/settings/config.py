@@ -163,9 +163,11 @@ class Config(RecBoleConfig):
             {key: keep_bounds(self.settings.get(key), setting) for key, setting in self.entry.settings.items()}
         )
         internal.update(deepcopy(self.entry.changes))
+        self._tuned: list[Path] = []
         for name in [path.stem for path in self.entry.chain]:  # base first: MyRec inherits what ContRec wants here
             for path in tuned_files(name, dataset, self.folders):
                 changes = overlay(self.settings, path)
+                self._tuned.append(path)
                 own = self._changed_later(name, changes)
                 internal.update({key: value for key, value in changes.items() if key not in own})
 
@@ -177,6 +179,7 @@ class Config(RecBoleConfig):
                 suffix: columns for suffix, columns in self._data_values["load_col"].items() if suffix != "item"
             }
         internal.update(self._data_values)
+        self._defaults = deepcopy(internal)
         self._check_all_given()  # before some of them are read
         self._fill_from_headers(dataset)
         self._load_fields_asked_for()
@@ -372,16 +375,14 @@ class Config(RecBoleConfig):
         return _plain(self._record)
 
     def describe(self) -> str:
-        """The model's settings and whatever the user set, a line each: key, value, meaning, where it was set."""
-        keys = dict.fromkeys([*self.entry.values, *self.external_config_dict])
-        lines = [f"{self.model} on {self.dataset}"]
-        for key in keys:
-            setting = self.settings.get(key)
-            origin = self._origin.get(key) or getattr(setting, "source", None)
-            where = shown_name(Path(origin)) if origin else "default"
-            value = self._record.get(key, self[key])
-            lines.append(f"  {key}={show(value)}  {getattr(setting, 'meaning', '')} ({where})".replace("   ", "  "))
-        return "\n".join(lines)
+        """Model, data set, and the settings that the user changed from their defaults, by where they were set, in a line."""
+        tuned = ", ".join(path.name for path in self._tuned)
+        changed: dict[str, list[str]] = {}
+        for key, value in self.external_config_dict.items():
+            if key not in self._defaults or show(value) != show(self._defaults[key]):
+                changed.setdefault(Path(self._origin[key]).name, []).append(f"{key}={show(value)}")
+        changes = "; ".join(f"{', '.join(settings)} ({where})" for where, settings in changed.items())
+        return f"{self.model} on {self.dataset}{f' ({tuned})' if tuned else ''}; changed settings: {changes or 'none'}"
 
 
 # small helpers

@@ -8,6 +8,7 @@ disk under a hash of the data and of the settings it depends on, so the next run
 import hashlib
 import json
 import logging
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
@@ -87,8 +88,7 @@ def run_stages(
             )
             stage.accept(result.tensors)
         finished[stage.name] = FinishedStage(perf_counter() - start, found, result.report)
-        figures = "".join(f"\n  {figure:<22} {_short(value)}" for figure, value in result.report.items())
-        logger.info("%s: %.1f s%s", stage.name, finished[stage.name].seconds, figures)
+        logger.info("%s: %.1f s%s", stage.name, finished[stage.name].seconds, _figures(result.report))
     return finished
 
 
@@ -124,6 +124,12 @@ def _check(stored: checkpoint.Checkpoint, stage: Stage, path: Path) -> None:
         name for name, tensor in stored.tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
     ]:
         raise UserError(f"{path} holds numbers that are not finite ({bad[0]})")
+
+
+def _figures(report: dict[str, Any]) -> str:
+    """What a stage reports, as a few lines below its name."""
+    text = ", ".join(f"{name} {_short(value)}" for name, value in report.items())
+    return "".join(f"\n  {line}" for line in textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False))
 
 
 def _short(value: Any) -> str:

@@ -535,7 +535,8 @@ def test_the_log_tells_the_whole_run(real):
     places = [
         text.index(part)
         for part in (
-            "The number of users: 41",
+            "changed settings: ",
+            ": 40 users, ",
             "parameters are trained",
             "item vectors: ",
             "item tokenizer: ",
@@ -543,8 +544,8 @@ def test_the_log_tells_the_whole_run(real):
             "epoch 0 training",
             "epoch 0 evaluating",
             "epoch 1 training",
+            "results (best epoch: ",
             "protocol card",
-            "test result",
             "seconds: ",
         )
     ]
@@ -553,7 +554,10 @@ def test_the_log_tells_the_whole_run(real):
         assert all(f"{term}: " in line for term in ("ranking", "regression", "dispersive")), line
     for fact in ("users", "interactions", "seen_items_masked", "ties", "seed", "versions", "trainable_parameters"):
         assert f"\n  {fact} " in text
-    assert f"ndcg@10 : {result['test_result']['ndcg@10']:g}" in text[text.index("test result") :]
+    table = text[text.index("results (best") : text.index("protocol card")].splitlines()[1:]
+    assert table[0].split() == ["metric", "valid", "test"] and len({len(line) for line in table[:-1]}) == 1
+    for name, value in result["test_result"].items():
+        assert [name, f"{result['best_valid_result'][name]:.4f}", f"{value:.4f}"] in [line.split() for line in table]
     [hint] = [line for line in text.splitlines() if " recommend --checkpoint=" in line]
     assert Path(real, hint.split("--checkpoint=")[1].split()[0]).is_file() and "--users=" in hint
 

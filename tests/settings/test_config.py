@@ -901,12 +901,18 @@ def test_configs_share_no_values(here):
     assert second["train_neg_sample_args"]["sample_num"] == 1 and "x" not in second["load_col"]["inter"]
 
 
-def test_describe_says_where_a_value_comes_from(here):
-    file = write("mine.yaml", "dropout: 0.5\n")
-    text = toy("--width=7", config_file_list=[file], config_dict={"epochs": 2}).describe()
-    assert "width=7  Hidden width. (command line)" in text
-    assert "dropout=0.5  Dropout rate. (mine.yaml)" in text
-    assert "(config_dict)" in text and "samples=[1, 4]  Samples to draw. (Toy.yaml)" in text
+def test_describe_says_what_was_changed_and_where(here):
+    file = write("mine.yaml", "dropout: 0.5\nsamples: [1, 4]\n")
+    text = toy("--width=7", "--seed=7", config_file_list=[file], config_dict={"epochs": 2, "use_gpu": False}).describe()
+    assert text == (
+        "Toy on toy; changed settings: dropout=0.5 (mine.yaml); epochs=2, use_gpu=False (config_dict); "
+        "width=7, seed=7 (command line)"
+    )
+
+
+def test_describe_names_no_defaults(here):
+    write("properties/model/Toy_on_toy.yaml", "width: 7\n")
+    assert toy("--width=7", "--epochs=300").describe() == "Toy on toy (Toy_on_toy.yaml); changed settings: none"
 
 
 def test_unexpected_faults_keep_their_traceback(here, monkeypatch):

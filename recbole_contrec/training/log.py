@@ -1,0 +1,80 @@
+"""
+recbole_contrec.training.log
+############################
+What a run logs at its start and at its end: changed settings, data and model in a line each; then the metrics in a
+table, the protocol card, and where the checkpoint is.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from recbole.utils import set_color
+
+from recbole_contrec.environment import peak_memory
+from recbole_contrec.training.card import card_lines, interactions
+
+logger = logging.getLogger("recbole_contrec")
+
+_LOGGED_BEFORE = ("said_about_the_data",)  # parts of the card that are further up in the log
+
+
+def log_start(config, data, model) -> None:
+    """Settings, data and model of a run that begins.
+
+    Args:
+        config: :class:`~recbole_contrec.settings.config.Config`.
+        data: :class:`~recbole_contrec.data.loading.RunData`.
+        model: untrained, on its device.
+    """
+    logger.info(config.describe())
+    logger.info(data_line(data))
+    parameters = list(model.parameters())
+    logger.info(
+        "%s: %s of %s parameters are trained",
+        config["model"],
+        f"{sum(p.numel() for p in parameters if p.requires_grad):,}",
+        f"{sum(p.numel() for p in parameters):,}",
+    )
+
+
+def data_line(data) -> str:
+    """Size of the data after filtering, and targets of validation and test."""
+    users, items, count = data.dataset.user_num - 1, data.dataset.item_num - 1, interactions(data)
+    return (
+        f"{data.dataset.dataset_name}: {users:,} users, {items:,} items, {count:,} interactions "
+        f"({count / (users * items):.2%} of all pairs), {data.valid.sample_size:,} validation and "
+        f"{data.test.sample_size:,} test targets"
+    )
+
+
+def log_end(result: dict[str, Any]) -> None:
+    """The metrics, the protocol card and the next step.
+
+    Args:
+        result: of a run, as it is written to its JSON file.
+    """
+    logger.info(set_color("results", "yellow") + f" (best epoch: {result['best_epoch']})\n" + "\n".join(table(result)))
+    card = {name: value for name, value in result["card"].items() if name not in _LOGGED_BEFORE}
+    logger.info(set_color("protocol card", "blue") + "\n" + "\n".join(card_lines(card)))
+    seconds = ", ".join(f"{name} {value:g}" for name, value in result["seconds"].items())
+    logger.info("seconds: %s; peak memory %d MiB", seconds, peak_memory() / 2**20)
+    if path := result["checkpoint"]:
+        logger.info(
+            "checkpoint: %s\nrecommendations from it:\n    python -m recbole_contrec recommend "
+            "--checkpoint=%s --users=ID,ID --k=10",
+            path,
+            path,
+        )
+
+
+def table(result: dict[str, Any]) -> Iterator[str]:
+    """Aligned lines, one per metric: its value on validation data in the best epoch (- without validation), and on test
+    data."""
+    valid, test = result["best_valid_result"] or {}, result["test_result"] or {}
+    places, names = result["settings"]["metric_decimal_place"], list(dict.fromkeys([*test, *valid]))
+    wide, width = max(map(len, [*names, "metric"])), max(places + 3, len("valid"))
+    yield f"  {'metric':<{wide}}  {'valid':>{width}}  {'test':>{width}}"
+    for name in names:
+        cells = ("-" if values.get(name) is None else f"{values[name]:.{places}f}" for values in (valid, test))
+        yield f"  {name:<{wide}}  " + "  ".join(f"{cell:>{width}}" for cell in cells)
