@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, A
         "history": config["MAX_ITEM_LIST_LENGTH"],
         "items": runs[BEAM].model.n_items - 1,
         "num_codebooks": config["num_codebooks"],
-        "codebook_size": runs[BEAM].model.item_tokenizer.codebook_size,
+        "codebook_size": runs[BEAM].model.decoder.item_codes.codebook_size,
         "beam_size": config["beam_size"],
         "rows": rows,
     }

@@ -122,9 +122,9 @@ def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, 
     """Those settings that a kind of run reads: TIGER none of self-improvement, nor an encoder where its identifiers
     come from no texts, and others only those of their way to new identifiers."""
     if kind.model != "TIGER":
-        from recbole_contrec.model.base.self_improvement import OF_QUANTISING, OF_WRITING
+        from recbole_contrec.model.semantic_ids.self_improvement_settings import READ_BY_DESCRIPTIONS, READ_BY_HISTORIES
 
-        unread = OF_QUANTISING if kind.settings.get("refine_from") == "descriptions" else OF_WRITING
+        unread = READ_BY_HISTORIES if kind.settings.get("refine_from") == "descriptions" else READ_BY_DESCRIPTIONS
         return {key: value for key, value in settings.items() if key not in unread}
     unread = ("refine", "alignment", "item_descriptions") + ("text_encoder",) * (not reads_texts)
     return {key: value for key, value in settings.items() if not key.startswith(unread)}

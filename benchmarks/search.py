@@ -46,7 +46,7 @@ from recbole_contrec.backbone import CausalDecoder
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.decoding import CodeTrie, beam_search
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base import identifier_generation
+from recbole_contrec.model.semantic_ids import code_decoder
 from recbole_contrec.quick_start import assemble
 from recbole_contrec.settings.config import Config
 from recbole_contrec.training.results import write_json
@@ -57,8 +57,8 @@ SMALL, CODES = 10**5, (256, 1024)  # codes of a codebook below so many items, an
 PATHS = ("output", "summary", "data_path")  # options that say where, not what
 # Parts of the work by the function that does them; what one calls of another counts for the other.
 WORK = {
-    "search": (identifier_generation, "beam_search"),
-    "heads": (identifier_generation.Writer, "__call__"),
+    "search": (code_decoder, "beam_search"),
+    "heads": (code_decoder.CodeWriter, "__call__"),
     "prompt": (CausalDecoder, "start"),
     "decoder": (CausalDecoder, "step"),
 }
@@ -131,7 +131,7 @@ def measure_users(options: argparse.Namespace) -> dict[str, Any]:
         "mean_history": float(lengths.mean()),
         "semantic_ids": options.semantic_ids,
         "beam_size": config["beam_size"],
-        **_about_trie(model.trie),
+        **_about_trie(model.decoder.trie),
         "users_a_second": users / time.seconds,
         "users_a_core_second": users / time.core_seconds,
         "core_share": {part: spent / sum(core_seconds.values()) for part, spent in core_seconds.items()},
@@ -254,7 +254,7 @@ def _untrained(options, codes, n_codes):
     histories = random_histories(options.users, n_items, length, length, options.seed)
     dataset = SyntheticDataset(config, histories, n_items)
     model = config.model_class(config, dataset).eval()
-    model.item_codes.codes.copy_(codes)
+    model.decoder.assign(codes)
     return model, next(dataset.ranking_batches(length, options.users))
 
 

@@ -100,12 +100,31 @@ class Exports(Protocol):
         """For every folder beside the checkpoint what writes it."""
 
 
-@runtime_checkable
-class RefinesIdentifiers(Protocol):
-    """A model that improves the identifiers of its items between rounds of training."""
+class Refined(NamedTuple):
+    """Semantic ids after a refinement, and what it changed."""
 
-    def refine(self, batches: Iterable[Interaction]) -> Any:
-        """Make identifiers anew out of what the model has learned, and say what changed."""
+    codes: Tensor  # [N, K]
+    report: dict[str, Any]
+    vectors: Tensor | None = None  # [N, D] that they quantise, states of the model; None where they were not made so
+    counts: Tensor | None = None  # [N] how often each item is a target
+
+
+@runtime_checkable
+class RefinesSemanticIds(Protocol):
+    """A model that can improve the semantic ids of its items between rounds of training."""
+
+    def refine(self, batches: Iterable[Interaction]) -> Refined:
+        """Semantic ids made anew from what the model has learned; the model stays as it is.
+
+        Args:
+            batches: of training.
+
+        Raises:
+            ValueError: the settings of the model leave semantic ids as they are.
+        """
+
+    def adopt(self, refined: Refined) -> None:
+        """Give the items other semantic ids."""
 
 
 # ranking
@@ -161,10 +180,13 @@ class AnswersInWords(ReadsHistoriesOnce, Protocol):
 
 
 @runtime_checkable
-class GeneratesIdentifiers(RanksInBoundedMemory, Protocol):
-    """A model that writes the identifier of the next item by beam search. What is left out of a ranking must hold no
-    place
-    of a beam, so an evaluation tells the model beforehand."""
+class GeneratesSemanticIds(RanksInBoundedMemory, Protocol):
+    """A model that writes the semantic id of the next item by beam search: what is left out must hold no place of a beam,
+    so an evaluation tells it beforehand, in the field ``SEEN_ITEMS`` of a batch."""
+
+    @property
+    def generates_seen(self) -> bool | None:
+        """Whether items of the history may be generated; None where the model leaves that to ``mask_seen``."""
 
     def generate(self, interaction: Interaction, width: int | None = None, excluded: Tensor | None = None) -> Any:
         """The likeliest next items [B, W] and their log-probabilities.
@@ -173,13 +195,6 @@ class GeneratesIdentifiers(RanksInBoundedMemory, Protocol):
             width: W; the model's own number of beams if not given.
             excluded: item numbers [B, E] not to be generated, 0 = none.
         """
-
-
-@runtime_checkable
-class LeavesSeenItemsOut(Protocol):
-    """A model that decides by the data whether it generates what a history holds."""
-
-    generates_seen: bool
 
 
 # new items

@@ -41,8 +41,8 @@ def recommend(
         batch_size: users scored at once.
 
     Returns:
-        DataFrame: columns user_id, rank (from 1), item_id, score, the text fields of the items, and for a model that has
-            learned to answer what it says about each user's next item (``answer``).
+        DataFrame: columns user_id, rank (from 1), item_id, score, the text fields of the items, and for a model that
+            has learned to answer what it says about each user's next item (``answer``).
 
     Raises:
         UserError: unknown user or item (names the nearest), a text where a list is needed, or ``k`` below 1.
@@ -175,7 +175,7 @@ def seen_items(people) -> torch.Tensor:
 
 
 def _top_k_of_all(loaded: LoadedRun, interaction, k, excluded):
-    """Top K by RecBole's contract: scores [B, N] of the whole catalogue, from ``predict`` where that is all there is."""
+    """Top K by RecBole's contract: scores [B, N] of the whole catalogue, from ``predict`` where nothing else is."""
     model, n_items = loaded.model, loaded.data.dataset.item_num
     try:
         try:
@@ -205,7 +205,8 @@ def _scores_by_predict(loaded: LoadedRun, person, n_items):
 
 @torch.no_grad()
 def _give_newcomers_a_row(model, dataset) -> None:
-    """Somebody new reads row 0 of a table of users, which RecBole's models never train: it becomes the mean of the others.
+    """Somebody new reads row 0 of a table of users, which RecBole's models never train: it becomes the mean of the
+    others.
 
     A table of users is told from one of items by its rows, and where there are as many of both, by its name.
     """

@@ -23,8 +23,8 @@ class GenerateScheme:
 
     def __init__(self, model, width: int):
         self.model, self.width = model, width
-        own, n_codes = model.backbone.transformer.config, model.item_tokenizer.codebook_size
-        self.n_tokens, self.n_codes = len(model.code_heads), n_codes
+        own, n_codes = model.backbone.transformer.config, model.decoder.item_codes.codebook_size
+        self.n_tokens, self.n_codes = len(model.decoder.heads), n_codes
         self.network = GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=self.n_tokens * n_codes + 1,
@@ -39,8 +39,9 @@ class GenerateScheme:
             )
         ).eval()
         self.item_of, self.next_codes = {}, {}
-        codes = model.item_codes.codes[model.trie.items] + torch.arange(self.n_tokens) * n_codes
-        for item, path in zip(model.trie.items.tolist(), codes.tolist()):
+        items = model.decoder.trie.items
+        codes = model.decoder.item_codes.codes[items] + torch.arange(self.n_tokens) * n_codes
+        for item, path in zip(items.tolist(), codes.tolist()):
             self.item_of[tuple(path)] = item
             for level in range(self.n_tokens):
                 self.next_codes.setdefault(tuple(path[:level]), set()).add(path[level])
@@ -52,7 +53,7 @@ class GenerateScheme:
         model, found = self.model, []
         for rows in torch.arange(len(interaction)).split(USERS_AT_ONCE):
             length = interaction[model.ITEM_SEQ_LEN][rows]
-            prompt = model._read(
+            prompt = model.history.layout(
                 interaction[model.ITEM_SEQ][rows, : int(length.max())], interaction[model.USER_ID][rows]
             )
             written = self.network.generate(

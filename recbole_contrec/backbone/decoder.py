@@ -96,6 +96,7 @@ class CausalDecoder(nn.Module):
     """
 
     POSITIONS = 2**18  # of prompts that are read at once where nothing is learned: what bounds the memory
+    causal = True
 
     def __init__(
         self,
@@ -183,6 +184,24 @@ class CausalDecoder(nn.Module):
             for block in self.transformer.h:
                 hidden = self._block_from(block, hidden, *self._keys_and_values(block, hidden), mask)
         return self.transformer.ln_f(hidden)
+
+    def states_behind(self, prompts: Tensor, written: Tensor, length: Tensor | None = None) -> Tensor:
+        """States before and after each of some vectors written behind prompts.
+
+        Args:
+            prompts: vectors [B, S, D], padded at the end.
+            written: vectors [B, Q, D].
+            length: real positions of every prompt [B]; all if not given.
+
+        Returns:
+            Tensor: [B, 1 + Q, D].
+        """
+        count = written.shape[1]
+        if length is None:
+            return self(torch.cat([prompts, written], dim=1))[:, prompts.shape[1] - 1 :]
+        at = (length - 1)[:, None] + torch.arange(1 + count, device=length.device)  # [B, 1 + Q]
+        places = at[:, 1:, None].expand_as(written)
+        return states_of(self(F.pad(prompts, (0, 0, 0, count)).scatter(1, places, written)), at)
 
     @torch.no_grad()
     def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:

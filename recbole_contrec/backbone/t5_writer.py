@@ -43,6 +43,7 @@ class T5Writer(nn.Module):
     """
 
     POSITIONS = 2**18  # of prompts that are read at once where nothing is learned: what bounds the memory
+    causal = False  # the encoder reads a history in both directions
 
     def __init__(
         self,
@@ -110,6 +111,19 @@ class T5Writer(nn.Module):
             hidden = self_attention(hidden, position_bias=bias)[0]
             hidden = feed_forward(cross_attention(hidden, encoded, position_bias=mask)[0])
         return decoder.dropout(decoder.final_layer_norm(hidden))
+
+    def states_behind(self, prompts: Tensor, written: Tensor, length: Tensor | None = None) -> Tensor:
+        """States before and after each of some vectors written behind prompts.
+
+        Args:
+            prompts: vectors [B, S, D], padded at the end.
+            written: vectors [B, Q, D].
+            length: real positions of every prompt [B]; all if not given.
+
+        Returns:
+            Tensor: [B, 1 + Q, D].
+        """
+        return self.decode(*self.encode(prompts, length), written)
 
     @torch.no_grad()
     def start(self, inputs: Tensor, at: Tensor, room: int) -> tuple[Tensor, WrittenBranches]:

@@ -128,7 +128,9 @@ def _search(
     Args:
         allowed: from a level and its nodes alive [B, w] to whether their children may be found [B, w, F].
     """
-    codes = parents = written = None
+    codes: Tensor | None = None
+    parents: Tensor | None = None
+    written = torch.empty(0)
     for level in range(tree.depth):
         log_probs = next_log_probs(codes, parents)  # [B, w, C]
         if level == 0:  # every group begins at the root
@@ -143,10 +145,10 @@ def _search(
         chosen, sizes, fan_out = [], [0], ahead.shape[2]
         for group in of_group:
             part = ahead[:, group]  # [B, w', F]
-            wanted = part - penalty * times.unsqueeze(1).expand(-1, part.shape[1], -1).gather(
+            penalised = part - penalty * times.unsqueeze(1).expand(-1, part.shape[1], -1).gather(
                 2, children.codes[:, group]
             )
-            best = wanted.flatten(1).topk(min(width // groups, wanted[0].numel()), dim=1).indices  # [B, w'']
+            best = penalised.flatten(1).topk(min(width // groups, penalised[0].numel()), dim=1).indices  # [B, w'']
             best = best + group.start * fan_out
             chosen.append(best)
             sizes.append(sizes[-1] + best.shape[1])
@@ -156,6 +158,6 @@ def _search(
         of_group = [slice(*borders) for borders in zip(sizes, sizes[1:])]
         scores, nodes, codes = (part.flatten(1).gather(1, best) for part in (ahead, children.nodes, children.codes))
         parents = best // fan_out
-        before = [] if written is None else [written.gather(1, parents[..., None].expand(-1, -1, level))]
+        before = [written.gather(1, parents[..., None].expand(-1, -1, level))] if level else []
         written = torch.cat([*before, codes[..., None]], dim=2)  # [B, w, level + 1]
     return Tuples(written, scores, nodes)

@@ -7,7 +7,7 @@ The protocol card: what must be known to compare a number with another one, on s
 from typing import Any
 
 from recbole_contrec.environment import device_name, git_commit, package_versions, peak_gpu_memory, peak_memory
-from recbole_contrec.interface import LeavesSeenItemsOut
+from recbole_contrec.interface import GeneratesSemanticIds
 
 
 def protocol_card(config, data, trainer) -> dict[str, Any]:
@@ -18,11 +18,11 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
         data: :class:`~recbole_contrec.data.loading.RunData`.
         trainer: after training and testing.
     """
-    dataset = data.dataset
+    dataset, model = data.dataset, trainer.model
     eval_args = config["eval_args"]
     sequential = config["MODEL_TYPE"].name == "SEQUENTIAL"
     masked = (not sequential) if config["mask_seen"] is None else config["mask_seen"]
-    parameters = list(trainer.model.parameters())
+    parameters = list(model.parameters())
     return {
         "model": config["model"],
         "dataset": config["dataset"],
@@ -38,7 +38,7 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
         "ranking": eval_args["mode"],
         "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
         "seen_items_masked": masked,
-        "seen_items_generated": trainer.model.generates_seen if isinstance(trainer.model, LeavesSeenItemsOut) else None,
+        "seen_items_generated": model.generates_seen if isinstance(model, GeneratesSemanticIds) else None,
         "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
         "first_interactions_only": config["first_n"],
         "said_about_the_data": getattr(dataset, "notes", None) or None,

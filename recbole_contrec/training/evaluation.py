@@ -18,7 +18,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_contrec.data.windows import SEEN_ITEMS
-from recbole_contrec.interface import GeneratesIdentifiers, RanksInBoundedMemory
+from recbole_contrec.interface import GeneratesSemanticIds, RanksInBoundedMemory
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -79,7 +79,7 @@ class FullRanking:
             history = None
         elif self._seen_now is not None:
             history = self._seen_by(interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i)
-            if isinstance(self.model, GeneratesIdentifiers):  # what is masked anyhow must not hold places of its beam
+            if isinstance(self.model, GeneratesSemanticIds):  # what is masked anyhow must not hold places of its beam
                 seen = side_by_side(*history, len(interaction))
                 interaction = Interaction({**interaction.interaction, SEEN_ITEMS: seen})
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(

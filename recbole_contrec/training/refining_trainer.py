@@ -1,7 +1,7 @@
 """
 recbole_contrec.training.refining_trainer
 #########################################
-Training in rounds: between two of them the model improves the identifiers of the items.
+Training in rounds: between two of them the model improves the semantic ids of the items.
 """
 
 import logging
@@ -14,17 +14,18 @@ logger = logging.getLogger("recbole_contrec")
 
 
 class RefiningTrainer(WindowTrainer):
-    """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models with an ``improvement``: every
-    ``refine_every`` epochs, and ``refine_rounds`` times at most, identifiers are made anew, and training goes on with the same model.
+    """A :class:`~recbole_contrec.training.window_trainer.WindowTrainer` for models that refine their semantic ids
+    (:class:`~recbole_contrec.interface.RefinesSemanticIds`): every ``refine_every`` epochs, and ``refine_rounds`` times
+    at most, semantic ids are made anew, and training goes on with the same model.
 
-    A refinement is validated at once, and taken back where that costs more than ``refine_tolerance``. It is taken back later
-    where no validation of the ``refine_every`` epochs after it reached the best before: the best model, its identifiers with
-    it, comes back in place of a further refinement. Training goes on between the two, so the later test finds what spoils a model
-    for good, not what merely slows it down. What was done stands in ``refinements``, one record each. Models that do not
-    improve themselves are trained as ever.
+    A refinement is validated at once, and taken back where that costs more than ``refine_tolerance``. It is taken back
+    later where no validation of the ``refine_every`` epochs after it reached the best before: the best model, its
+    semantic ids with it, comes back in place of a further refinement. Training goes on between the two, so the later
+    test finds what spoils a model for good, not what merely slows it down. What was done stands in ``refinements``, one
+    record each. Models with ``self_improve: False`` are trained as ever.
 
-    Where identifiers are made of what the model has learned (``refine_from: histories``), all of them change, and the vectors of
-    their codes with them. Training then goes on from the averaged weights, which these were made of and fit.
+    Where semantic ids are made of what the model has learned (``refine_from: histories``), all of them change, and the
+    vectors of their codes with them. Training then goes on from the averaged weights, which these were made of and fit.
     """
 
     @property
@@ -65,10 +66,10 @@ class RefiningTrainer(WindowTrainer):
         self.model.eval()
         train_data.set_epoch(epoch)
         with self._averaged():
-            refined = self.model.improvement.refine(self.model, (batch.to(self.device) for batch in train_data))
+            refined = self.model.refine(batch.to(self.device) for batch in train_data)
         record = {"epoch": epoch, **refined.report}
         if "failed" in record:
-            logger.warning("identifiers stay as they are: %s", record["failed"])
+            logger.warning("semantic ids stay as they are: %s", record["failed"])
             record["kept"] = False
         else:
             self._adopt(refined, before, record)
@@ -80,7 +81,7 @@ class RefiningTrainer(WindowTrainer):
         logger.info("refinement %d, before epoch %d:%s", len(self.refinements), epoch, figures)
 
     def _adopt(self, refined, before: float | None, record: dict) -> None:
-        """Take over identifiers, unless that costs too much at once; ``before`` is the last validation, None for none."""
+        """Take over semantic ids, unless that costs too much at once; ``before`` is the last validation, or None."""
         own, anew = deepcopy(self.model.state_dict()), refined.vectors is not None
         if anew and self.average is not None:
             self.average.keep()
@@ -103,7 +104,7 @@ class RefiningTrainer(WindowTrainer):
         return tolerance is not None and lost > tolerance * abs(before)
 
     def _take_back(self) -> None:
-        """Weights and identifiers of the best model, and patience as after it."""
+        """Weights and semantic ids of the best model, and patience as after it."""
         if self.best_is_saved:
             self.load_best()
         else:

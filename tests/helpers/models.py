@@ -31,19 +31,20 @@ class NoNoise:
 def exact_scores(model, rows):
     """Log-probabilities of the whole catalogue [B, N] of a model that writes codes, one teacher-forced pass an item and
     none of what a search needs; -inf for items without codes."""
-    codes, none = model.item_codes.codes, model.item_codes.unknown_code
+    table = model.decoder.item_codes
+    codes, none = table.codes, table.unknown_code
     scores = torch.full((len(rows), len(codes)), -torch.inf, dtype=torch.double)
     for row, length in enumerate(rows["item_length"].tolist()):
         history, user = rows["item_id_list"][row, :length], rows["user_id"][row : row + 1]
-        prompt = model._read(history[None], user).vectors
+        prompt = model.history.layout(history[None], user).vectors
         for item in (codes[:, 0] < none).nonzero().squeeze(1).tolist():
-            if hasattr(model.backbone, "decode"):
-                own = model.item_codes(torch.tensor([item]))[:, :-1]
+            if not model.backbone.causal:
+                own = table(torch.tensor([item]))[:, :-1]
                 states = model.backbone.decode(*model.backbone.encode(prompt), own)[0]
             else:
-                states = model.code_states(torch.cat([history, torch.tensor([item])])[None], user)[0, -1]
+                states = model(torch.cat([history, torch.tensor([item])])[None], user)[0, -1]
             scores[row, item] = sum(
-                head(states[level]).log_softmax(0)[codes[item, level]] for level, head in enumerate(model.code_heads)
+                head(states[level]).log_softmax(0)[codes[item, level]] for level, head in enumerate(model.decoder.heads)
             )
     return scores
 

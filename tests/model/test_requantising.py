@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base.identifier_generation import IdentifierGenerator
-from recbole_contrec.model.base.self_improvement import PRIOR_STATES, Expected, states_before_items, whitened
+from recbole_contrec.model.semantic_ids.requantising import PRIOR_STATES, Expected, states_before_items, whitened
 from recbole_contrec.storage import checkpoint
+from recbole_contrec.tokenizer import residual_kmeans
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
-from tests.model.test_self_improvement import NONE, improving, item_at, known  # noqa: F401
+from tests.model.test_self_improvement import NONE, improving, item_at, known, refine  # noqa: F401
 from tests.training.test_refining_trainer import Recorded
 
 
@@ -39,15 +39,20 @@ def test_an_item_is_expected_where_the_histories_in_front_of_it_lead(model_and_b
     with torch.no_grad():
         for user, history in histories(batches):
             for place in range(1, len(history)):
-                prompt = model._read(history[None, :place], user[None])
-                found.setdefault(int(history[place]), []).append(model.state_behind(prompt.vectors)[0])
-        states, counts = states_before_items(model, batches)
+                prompt = model.history.layout(history[None, :place], user[None])
+                found.setdefault(int(history[place]), []).append(model.decoder.state_behind(prompt.vectors)[0])
+        states, counts = expected(model, batches)
     everything = torch.cat([torch.stack(rows) for rows in found.values()]).mean(0)
     assert set(states.any(1).nonzero().squeeze(1).tolist()) == set(found) and len(found) > 30
     assert counts.tolist() == [len(found.get(item, ())) for item in range(model.n_items)]
     for item, rows in found.items():
         wanted = (torch.stack(rows) - everything).sum(0) / (len(rows) + PRIOR_STATES)
         torch.testing.assert_close(states[item].double(), wanted, rtol=1e-4, atol=1e-6)
+
+
+def expected(model, batches):
+    """Where a model expects the items, by all targets of the batches."""
+    return states_before_items(model.decoder, map(model.whole_windows, batches))
 
 
 def histories(batches):
@@ -75,18 +80,18 @@ def histories(batches):
 )
 def test_identifiers_are_distinct_and_lead_back_to_their_items(model_and_batches, model, arguments):
     model, batches = model_and_batches(*arguments, model=model)
-    none = model.item_codes.unknown_code
+    none = model.decoder.item_codes.unknown_code
     for _ in range(2):
-        before, old_trie = model.item_codes.codes.clone(), model.trie
-        report = model.refine(batches)
-        after = model.item_codes.codes
+        before, old_trie = model.decoder.item_codes.codes.clone(), model.decoder.trie
+        report = refine(model, batches)
+        after = model.decoder.item_codes.codes
         has = after[:, 0] < none
         assert torch.equal(has, before[:, 0] < none)  # who has none stays without
         assert len(after[has].unique(dim=0)) == has.sum() == report["items"] and after[has].max() < none
         assert report["share_changed"] == pytest.approx((after != before)[has].any(1).double().mean().item(), abs=1e-4)
-        assert model.trie is not old_trie
+        assert model.decoder.trie is not old_trie
         items = has.nonzero().squeeze(1).tolist()
-        assert [item_at(model.trie, codes) for codes in after[items].tolist()] == items
+        assert [item_at(model.decoder.trie, codes) for codes in after[items].tolist()] == items
 
 
 def test_items_that_are_expected_in_one_place_share_codes(model_and_batches, monkeypatch):
@@ -94,38 +99,36 @@ def test_items_that_are_expected_in_one_place_share_codes(model_and_batches, mon
     place = torch.arange(model.n_items) % 4
     vectors = 5 * torch.eye(4, 16)[place] + 0.01 * torch.randn(model.n_items, 16)
     monkeypatch.setattr(
-        "recbole_contrec.model.base.self_improvement.states_before_items",
+        "recbole_contrec.model.semantic_ids.self_improvement.states_before_items",
         lambda *_: Expected(vectors, torch.ones(model.n_items)),
     )
-    monkeypatch.setattr(model, "quantised", lambda vectors: few_codes(vectors, IdentifierGenerator.quantised, model))
-    model.refine(batches)
-    codes = model.item_codes.codes
+    monkeypatch.setattr(model, "quantise", few_codes)
+    refine(model, batches)
+    codes = model.decoder.item_codes.codes
     has = codes[:, 0] < NONE
     groups = {number: set(codes[has & (place == number), 0].tolist()) for number in range(4)}
     assert all(len(group) == 1 for group in groups.values()) and len(set.union(*groups.values())) == 4
 
 
-def few_codes(vectors, method, model):
-    """What a method makes of vectors with four codes at the first level; any at the others."""
-    from recbole_contrec.tokenizer import residual_kmeans
-
-    first, rest = residual_kmeans(vectors, 1, 4), method(model, vectors)
+def few_codes(vectors):
+    """Residual k-means of vectors with four codes at the first level; any at the others."""
+    first, rest = residual_kmeans(vectors, 1, 4), residual_kmeans(vectors, 2, NONE, 2020)
     return torch.cat([first.where(first < 4, NONE), rest[:, 1:]], dim=1)
 
 
 def test_an_item_that_nothing_leads_to_takes_the_codes_of_what_is_read_alike(model_and_batches, monkeypatch):
     model, batches = model_and_batches()
-    has = (model.item_codes.codes[:, 0] < NONE).nonzero().squeeze(1)
+    has = (model.decoder.item_codes.codes[:, 0] < NONE).nonzero().squeeze(1)
     alone, like = int(has[3]), int(has[8])
     vectors = torch.randn(model.n_items, 16).index_fill(0, torch.tensor([0, alone]), 0.0)
     monkeypatch.setattr(
-        "recbole_contrec.model.base.self_improvement.states_before_items",
+        "recbole_contrec.model.semantic_ids.self_improvement.states_before_items",
         lambda *_: Expected(vectors, torch.ones(model.n_items)),
     )
     sums = torch.randn(model.n_items, 16)
     sums[alone] = sums[like] + 0.01
-    monkeypatch.setattr(type(model.item_codes), "sums", lambda self: sums)
-    codes, _, placed, _ = model.improvement.refine(model, batches)
+    monkeypatch.setattr(type(model.decoder.item_codes), "sums", lambda self: sums)
+    codes, _, placed, _ = model.refine(batches)
     assert (
         torch.equal(placed[alone], placed[like]) and placed[like].any()
     )  # its place is no zero in the means of the codes
@@ -135,11 +138,11 @@ def test_an_item_that_nothing_leads_to_takes_the_codes_of_what_is_read_alike(mod
 @pytest.mark.parametrize("reading", ["sum", "own"])
 def test_the_vectors_of_new_codes_lie_where_their_items_lay(model_and_batches, reading):
     model, batches = model_and_batches(f"--code_reading={reading}")
-    batches, table = list(batches), model.item_codes  # cut into windows once
+    batches, table = list(batches), model.decoder.item_codes  # cut into windows once
     read = table.read(table.codes).detach()  # [N, K, D]
-    refined = model.improvement.refine(model, batches)
+    refined = model.refine(batches)
     expected = refined.vectors
-    model.refine(batches)
+    refine(model, batches)
     levels = table.codes.T
     left, scored = read[:, -1].clone(), expected.clone()
     for level, (codes, head) in enumerate(zip(levels, model.code_heads)):
@@ -162,13 +165,13 @@ def test_a_state_scores_the_first_code_of_an_item_expected_there_high(model_and_
     """In the space of the states, wherever its axes lie."""
     model, batches = model_and_batches()
     batches = list(batches)
-    states = states_before_items(model, batches).means
-    model.refine(batches)
+    states = expected(model, batches).means
+    refine(model, batches)
     items = states.any(1).nonzero().squeeze(1)
     ranks = (
         (
             (states[items] @ model.code_heads[0].weight.T).argsort(1, descending=True)
-            == model.item_codes.codes[items, :1]
+            == model.decoder.item_codes.codes[items, :1]
         )
         .double()
         .argmax(1)
@@ -178,17 +181,19 @@ def test_a_state_scores_the_first_code_of_an_item_expected_there_high(model_and_
 
 def test_identifiers_stay_where_a_last_code_cannot_tell_all_apart(model_and_batches, monkeypatch):
     model, batches = model_and_batches()
-    before, words = model.item_codes.codes.clone(), model.item_codes.words.weight.clone()
-    monkeypatch.setattr(model, "quantised", lambda vectors: torch.zeros(len(vectors), 2).long())
-    report = model.refine(batches)
+    before, words = model.decoder.item_codes.codes.clone(), model.decoder.item_codes.words.weight.clone()
+    monkeypatch.setattr(model, "quantise", lambda vectors: torch.zeros(len(vectors), 2).long())
+    report = refine(model, batches)
     assert "a last code tells only 16 apart" in report["failed"] and report["share_changed"] == 0
-    assert torch.equal(model.item_codes.codes, before) and torch.equal(model.item_codes.words.weight, words)
+    assert torch.equal(model.decoder.item_codes.codes, before) and torch.equal(
+        model.decoder.item_codes.words.weight, words
+    )
 
 
 def test_the_control_deals_the_same_identifiers_out_at_random(model_and_batches):
     (model, batches), (control, same) = model_and_batches(), model_and_batches("--refinement=random")
-    wanted, report, *_ = model.improvement.refine(model, batches)
-    drawn, drawn_report, *_ = control.improvement.refine(control, same)
+    wanted, report, *_ = model.refine(batches)
+    drawn, drawn_report, *_ = control.refine(same)
     assert torch.equal(wanted.unique(dim=0), drawn.unique(dim=0)) and not torch.equal(wanted, drawn)
     assert report["share_changed"] == drawn_report["share_changed"] > 0.5
 
@@ -240,9 +245,9 @@ def test_a_refinement_that_fails_leaves_training_alone(staged, monkeypatch, capl
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
     trainer._train_epoch(loaded.data.train, 3)
     weights, steps = {name: tensor.clone() for name, tensor in model.state_dict().items()}, len(trainer.optimizer.state)
-    monkeypatch.setattr(model, "quantised", lambda vectors: torch.zeros(len(vectors), 2).long())
+    monkeypatch.setattr(model, "quantise", lambda vectors: torch.zeros(len(vectors), 2).long())
     trainer._refine(4, loaded.data.train)
-    assert trainer.refinements[0]["kept"] is False and "identifiers stay as they are" in caplog.text
+    assert trainer.refinements[0]["kept"] is False and "semantic ids stay as they are" in caplog.text
     trainer.config["refine_rounds"] = 1
     monkeypatch.setattr(trainer, "_adopt", Recorded(trainer._adopt))
     trainer._between_rounds(5, loaded.data.train)  # tried again

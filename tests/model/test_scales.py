@@ -108,5 +108,5 @@ def test_codes_are_read_as_large_as_meant(staged, model, arguments):
     from recbole_contrec.model.base.code_table import CODE_RMS
 
     recommender = staged(model, *arguments).model
-    table = recommender.items.table if model == "TokenRec" else recommender.item_codes
+    table = recommender.item_codes if model == "TIGER" else recommender.items.table
     assert rms(table.words.weight) == pytest.approx(CODE_RMS, rel=0.25)

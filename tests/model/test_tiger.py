@@ -12,6 +12,8 @@ from recbole.data.interaction import Interaction
 from recbole_contrec import load_data_and_model, recommend
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.code_table import CodeTable
+from recbole_contrec.model.semantic_ids import code_decoder
+from recbole_contrec.model.semantic_ids.code_decoder import CodeWriter
 from recbole_contrec.storage import checkpoint
 from tests.helpers.files import write_atomic_files
 from tests.helpers.models import exact_scores
@@ -34,7 +36,7 @@ def model_and_rows(ready):
     def build(*arguments):
         loaded = ready(*arguments)
         model = loaded.model.double().eval()
-        for part in (*model.code_heads, model.item_codes.words):
+        for part in (*model.code_heads, model.decoder.item_codes.words):
             torch.nn.init.normal_(part.weight)
         return model, next(iter(loaded.data.test))[0]
 
@@ -84,17 +86,17 @@ def test_a_code_is_read_alone_or_as_the_sum_up_to_it(adds):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_no_code_sees_those_after_it(model_and_rows, backbone):
     model, _ = model_and_rows(f"--backbone={backbone}")
-    codes, row = model.item_codes.codes, one_target([3, 5, 9], 7)
-    before = model._targets(row).states  # [1, K, D]
+    codes, row = model.decoder.item_codes.codes, one_target([3, 5, 9], 7)
+    before = model.decoder.targets(model.windows(row)).states  # [1, K, D]
     assert before.shape == (1, 3, 16)
     for level in reversed(range(3)):
         codes[7, level] = (codes[7, level] + 1) % 16
-        after = model._targets(row).states
+        after = model.decoder.targets(model.windows(row)).states
         torch.testing.assert_close(after[:, : level + 1], before[:, : level + 1])
         assert (after - before)[:, level + 1 :].abs().amax(2).gt(1e-6).all()
     for level in range(3):  # of the history, all
         codes[5, level] = (codes[5, level] + 1) % 16
-        after, before = model._targets(row).states, after
+        after, before = model.decoder.targets(model.windows(row)).states, after
         assert (after - before).abs().amax(2).gt(1e-6).all()
 
 
@@ -102,7 +104,7 @@ def test_no_target_of_a_window_sees_later_items(model_and_rows):
     model, _ = model_and_rows()
     item_seq, user = torch.tensor([[3, 5, 9, 7]]), torch.tensor([1])
     before = model(item_seq, user)  # [1, 3, K, D]
-    model.item_codes.codes[9] = (model.item_codes.codes[9] + 1) % 16
+    model.decoder.item_codes.codes[9] = (model.decoder.item_codes.codes[9] + 1) % 16
     after = model(item_seq, user)
     torch.testing.assert_close(after[:, 0], before[:, 0])
     torch.testing.assert_close(after[:, 1, 0], before[:, 1, 0])
@@ -119,7 +121,7 @@ def test_loss_against_a_plain_computation(model_and_rows, smoothing):
         for level, head in enumerate(model.code_heads):
             log_probs = head(states[row, level]).log_softmax(0)
             total -= (1 - smoothing) * log_probs[codes[row, level]] + smoothing * log_probs.mean()
-    torch.testing.assert_close(model.code_loss(states, codes), total / 2)
+    torch.testing.assert_close(model.decoder.loss(states, codes), total / 2)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -131,8 +133,11 @@ def test_padding_gets_no_gradient_and_changes_no_loss(model_and_rows, ready, bac
     loss = model.calculate_loss(batch).codes
     loss.backward()
     stand_ins = [level * 17 + 16 for level in range(3)]  # what the padding reads
-    assert not model.item_codes.words.weight.grad[stand_ins].any() and model.item_codes.words.weight.grad.any()
-    model.item_codes.words.weight.data[stand_ins] += 10
+    assert (
+        not model.decoder.item_codes.words.weight.grad[stand_ins].any()
+        and model.decoder.item_codes.words.weight.grad.any()
+    )
+    model.decoder.item_codes.words.weight.data[stand_ins] += 10
     torch.testing.assert_close(model.calculate_loss(batch).codes, loss)
 
 
@@ -156,7 +161,7 @@ def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, argu
     rows = rows[:4]
     exact = exact_scores(model, rows)
     torch.testing.assert_close(model.score_all(rows), exact)
-    monkeypatch.setattr("recbole_contrec.model.base.identifier_generation.ITEMS_AT_ONCE", 7)
+    monkeypatch.setattr("recbole_contrec.model.semantic_ids.code_decoder.ITEMS_AT_ONCE", 7)
     torch.testing.assert_close(model.score_all(rows), exact)
     found = model.generate(rows, model.n_items)
     best, items = exact.topk(10, dim=1)
@@ -179,11 +184,10 @@ def test_a_narrow_beam_gives_exact_scores_of_what_it_finds(model_and_rows, backb
 def test_long_histories_are_read_a_few_at_a_time(model_and_rows, monkeypatch, backbone):
     model, rows = model_and_rows(f"--backbone={backbone}")
     whole, read = model.full_sort_predict(rows), []
-    writer = type(model)._writer
     monkeypatch.setattr(
-        type(model),
-        "_writer",
-        lambda self, vectors, *rest: (read.append(vectors.shape[:2]), writer(self, vectors, *rest))[1],
+        code_decoder,
+        "CodeWriter",
+        lambda decoder, prompts, *rest: (read.append(prompts.shape[:2]), CodeWriter(decoder, prompts, *rest))[1],
     )
     monkeypatch.setattr(type(model.backbone), "POSITIONS", 40)
     torch.testing.assert_close(model.full_sort_predict(rows), whole, atol=1e-4, rtol=1e-4)
@@ -200,7 +204,7 @@ def test_one_item_is_scored_exactly_whether_the_beam_finds_it_or_not(model_and_r
         seen = (rows["item_id_list"] == item).any(1)
         wanted = exact[:, item].masked_fill(seen, LOWEST)
         torch.testing.assert_close(model.predict(rows), wanted)
-    model.item_codes.codes[44] = model.item_codes.unknown_code
+    model.decoder.item_codes.codes[44] = model.decoder.item_codes.unknown_code
     assert (model.predict(rows) == LOWEST).all()
 
 
@@ -250,19 +254,19 @@ def test_settings_that_would_be_ignored_are_refused(ready, arguments, words):
 
 def test_somebody_new_reads_the_mean_of_the_buckets_in_use(model_and_rows):
     model, _ = model_and_rows("--user_buckets=1000")
-    read = model._read_users(torch.tensor([0, 3]))
+    read = model.users(torch.tensor([0, 3]))
     torch.testing.assert_close(read[0, 0], model.users.weight[1:41].mean(0))  # 40 users
     torch.testing.assert_close(read[1, 0], model.users.weight[3])
 
 
 def test_identifiers_depend_on_the_seed_alone(ready):
-    codes = ready("--checkpoint_dir=one").model.item_codes.codes
+    codes = ready("--checkpoint_dir=one").model.decoder.item_codes.codes
     for arguments in (
         ("--checkpoint_dir=two", "--n_layers=2"),
         ("--checkpoint_dir=three", "--self_improve=True", "--refine_rounds=0"),
     ):
-        assert torch.equal(ready(*arguments).model.item_codes.codes, codes)
-    assert not torch.equal(ready("--checkpoint_dir=four", "--seed=5").model.item_codes.codes, codes)
+        assert torch.equal(ready(*arguments).model.decoder.item_codes.codes, codes)
+    assert not torch.equal(ready("--checkpoint_dir=four", "--seed=5").model.decoder.item_codes.codes, codes)
 
 
 @pytest.mark.parametrize("choice, enter", [("~", False), ("False", False), ("True", True)])
@@ -271,18 +275,18 @@ def test_items_of_the_history_are_found_only_where_they_may_be(model_and_rows, c
     model, rows = model_and_rows(f"--generate_seen={choice}", "--beam_size=60")
     for row, items in enumerate(found_in(model.full_sort_predict(rows))):
         history = set(rows["item_id_list"][row].tolist()) - {0}
-        with_codes = {item for item in history if model.item_codes.codes[item, 0] < 16}
+        with_codes = {item for item in history if model.decoder.item_codes.codes[item, 0] < 16}
         assert history & set(items) == (with_codes if enter else set())
-        assert len(items) == len(model.trie.items) - (0 if enter else len(with_codes))
+        assert len(items) == len(model.decoder.trie.items) - (0 if enter else len(with_codes))
 
 
 def test_where_training_has_repeats_they_may_be_generated(ready, workplace):
     write_atomic_files(workplace / "round", n_items=24)
     loaded = ready(f"--data_path={workplace / 'round'}", "--beam_size=24")
     rows = next(iter(loaded.data.test))[0]
-    assert loaded.model.generates_seen and loaded.model.eval()._never_generated(rows) is None
+    assert loaded.model.generates_seen and loaded.model.eval().never_generated(rows) is None
     masked = ready(f"--data_path={workplace / 'round'}", "--mask_seen=True").model  # what the evaluation masks anyhow
-    assert torch.equal(masked._never_generated(rows), rows["item_id_list"])
+    assert torch.equal(masked.never_generated(rows), rows["item_id_list"])
 
 
 def test_seen_items_hold_no_place_of_the_beam(model_and_rows):
@@ -292,11 +296,11 @@ def test_seen_items_hold_no_place_of_the_beam(model_and_rows):
 
 def test_lists_leave_out_what_is_excluded_and_what_has_no_codes(model_and_rows):
     model, rows = model_and_rows("--beam_size=5", "--generate_seen=False")  # which is for the evaluation
-    model.item_codes.codes[11] = 16
+    model.decoder.item_codes.codes[11] = 16
     model.eval()  # a new trie
     excluded = model.top_k(rows, 4)[1]
     scores, items = model.top_k(rows, model.n_items, excluded)  # the list widens the beam
-    left = len(model.trie.items) - 4
+    left = len(model.decoder.trie.items) - 4
     assert ((items > 0).sum(1) == left).all() and (items != 11).all()
     assert torch.equal(items == 0, scores == -torch.inf)
     assert not (items[:, :, None] == excluded[:, None]).any()
@@ -323,7 +327,7 @@ def test_without_buckets_users_are_not_told_apart(model_and_rows):
 @pytest.mark.parametrize("way", ["rqvae", "rkmeans", "pq", "clusters", "random"])
 def test_every_way_gives_distinct_identifiers(ready, way):
     loaded = ready(f"--semantic_ids={way}")
-    codes, report = loaded.model.item_codes.codes, loaded.trainer.stages["identifiers"].report
+    codes, report = loaded.model.decoder.item_codes.codes, loaded.trainer.stages["identifiers"].report
     known = codes[codes[:, 0] < 16]
     met = np.unique(loaded.data.train.dataset.histories.pairs()[1])
     assert (codes[met] < 16).all() and len(known) == len(met) == report["items"] and (codes[0] == 16).all()
@@ -350,21 +354,23 @@ def test_codes_start_where_their_items_lie(ready, width):
     model = ready("--code_vectors_init=vectors", f"--vector_size={width}").model
     vectors = checkpoint.load(next(Path("saved/stages").glob("item-vectors-*"))).tensors["items"]
     if width == 16:  # that of the language model: the vectors are taken as they are
-        first, none = model.item_codes.codes[:, 0], model.item_codes.unknown_code
+        first, none = model.decoder.item_codes.codes[:, 0], model.decoder.item_codes.unknown_code
         used = first[first != none].unique()
         means = torch.stack([vectors[first == code].mean(0) for code in used])
-        words = model.item_codes.read_next(used, 0, None)
+        words = model.decoder.item_codes.read_next(used, 0, None)
         torch.testing.assert_close(words, 0.1 * means / means.square().mean().sqrt())
         torch.testing.assert_close(model.code_heads[0].weight[used], words)
-    read = model.item_codes(torch.arange(model.n_items)[vectors.any(1)])[:, 1]  # [n, D]
+    read = model.decoder.item_codes(torch.arange(model.n_items)[vectors.any(1)])[:, 1]  # [n, D]
     near, own = (F.normalize(part) @ F.normalize(part).T for part in (read, vectors[vectors.any(1)]))
     assert torch.corrcoef(torch.stack([near.flatten(), own.flatten()]))[0, 1] > 0.5
 
 
 def test_codes_that_start_at_random_know_nothing_of_the_vectors(ready):
     model = ready("--code_vectors_init=random").model
-    assert model.item_codes.words.weight.std().item() == pytest.approx(0.1, rel=0.1)
-    assert not torch.equal(model.code_heads[0].weight, model.item_codes.words.weight[: len(model.code_heads[0].weight)])
+    assert model.decoder.item_codes.words.weight.std().item() == pytest.approx(0.1, rel=0.1)
+    assert not torch.equal(
+        model.code_heads[0].weight, model.decoder.item_codes.words.weight[: len(model.code_heads[0].weight)]
+    )
 
 
 @pytest.mark.parametrize("way", ["rkmeans", "random"])
@@ -387,7 +393,9 @@ def test_small_catalogues_have_codes_enough(run_tiny, tiny, model, n_items):
     )
     result = run_tiny(model, "--codebook_size=~", "--epochs=1", "--topk=[3]", "--valid_metric=NDCG@3")
     assert result["card"]["items"] == n_items
-    assert load_data_and_model(result["checkpoint"]).model.item_codes.unknown_code == (8 if model == "TIGER" else 4)
+    assert load_data_and_model(result["checkpoint"]).model.decoder.item_codes.unknown_code == (
+        8 if model == "TIGER" else 4
+    )
 
 
 # whole runs
@@ -427,9 +435,9 @@ def test_a_checkpoint_from_before_a_setting_says_how_it_is_read(trained, workpla
     tensors, record = checkpoint.load(trained["checkpoint"])
     del record["settings"]["code_reading"], record["format"]
     checkpoint.save(Path("old.safetensors"), tensors, record)
-    assert load_data_and_model("old.safetensors").model.item_codes.adds
+    assert load_data_and_model("old.safetensors").model.decoder.item_codes.cumulative
     assert "old.safetensors was written by a version without code_reading='sum': give other values" in caplog.text
-    assert not load_data_and_model("old.safetensors", ["--code_reading=own"]).model.item_codes.adds
+    assert not load_data_and_model("old.safetensors", ["--code_reading=own"]).model.decoder.item_codes.cumulative
 
 
 def test_a_checkpoint_gives_the_same_numbers_and_lists(trained, workplace):

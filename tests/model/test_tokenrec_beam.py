@@ -34,14 +34,14 @@ def test_no_code_sees_its_own_item_beyond_the_codes_before(model_and_rows):
         torch.tensor([[3, 5, 9, 7]]),
         torch.tensor([1]),
         3,
-        model.item_tokenizer.codebook_size,
+        model.decoder.item_codes.codebook_size,
     )
-    before, codes = model.code_states(item_seq, user), model.item_codes.codes  # [1, L, K, D]
+    before, codes = model(item_seq, user), model.decoder.item_codes.codes  # [1, L, K, D]
     assert before.shape == (1, 3, n_tokens, 16)
     model.item_vectors.weight.data[9] += 1
     for level in reversed(range(n_tokens)):  # of item 9, the second to be predicted
         codes[9, level] = (codes[9, level] + 1) % n_codes
-        after = model.code_states(item_seq, user)
+        after = model(item_seq, user)
         torch.testing.assert_close(after[:, 0], before[:, 0])
         torch.testing.assert_close(after[:, 1, : level + 1], before[:, 1, : level + 1])
         later = torch.cat([after[:, 1, level + 1 :] - before[:, 1, level + 1 :], after[:, 2] - before[:, 2]], dim=1)
@@ -71,7 +71,9 @@ def test_a_beam_as_wide_as_the_catalogue_gives_exact_scores(model_and_rows, argu
     best, items = exact.topk(10, dim=1)
     torch.testing.assert_close(found.log_probs[:, :10], best)
     assert torch.equal(found.items[:, :10], items)
-    assert (exact[:, model.item_codes.codes[:, 0] == model.item_tokenizer.codebook_size] == -torch.inf).all()
+    assert (
+        exact[:, model.decoder.item_codes.codes[:, 0] == model.decoder.item_codes.codebook_size] == -torch.inf
+    ).all()
     assert exact.exp().sum(1).max() < 1 + 1e-9  # tuples that are no item have the rest
 
 
@@ -97,11 +99,16 @@ def test_scores_keep_the_contract(model_and_rows):
 
 def test_lists_leave_out_what_is_excluded_and_what_does_not_exist(model_and_rows):
     model, rows = model_and_rows("--beam_size=7")
-    model.item_codes.codes[11] = model.item_codes.unknown_code
+    model.decoder.item_codes.codes[11] = model.decoder.item_codes.unknown_code
     model.eval()  # a new trie
     excluded = model.top_k(rows, 4)[1]
     scores, items = model.top_k(rows, model.n_items, excluded)
-    n_left = model.n_items - 1 - 4 - int((model.item_codes.codes[1:, 0] == model.item_codes.unknown_code).sum())
+    n_left = (
+        model.n_items
+        - 1
+        - 4
+        - int((model.decoder.item_codes.codes[1:, 0] == model.decoder.item_codes.unknown_code).sum())
+    )
     assert ((items > 0).sum(1) == n_left).all() and (items != 11).all()  # the list widens the beam
     assert torch.equal(items == 0, scores == -torch.inf)
     assert not (items[:, :, None] == excluded[:, None]).any()
@@ -112,9 +119,9 @@ def test_lists_leave_out_what_is_excluded_and_what_does_not_exist(model_and_rows
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (("--item_positions=one",), "item_positions=each only"),
-        (("--backbone=t5",), "backbone=causal only"),
-        (("--repeat_bias=True",), "repeat_bias=False only"),
+        (("--item_positions=one",), "unknown setting item_positions"),
+        (("--backbone=t5",), "unknown setting backbone"),
+        (("--repeat_bias=True",), "unknown setting repeat_bias"),
         (("--beam_size=0",), "beam_size=0: must be"),
         (("--codebook_size=2", "--num_codebooks=2"), "raise codebook_size, which is 2 here, or num_codebooks"),
     ],

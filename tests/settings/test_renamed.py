@@ -41,7 +41,7 @@ def test_every_new_name_is_a_setting_and_no_old_one_is(settings_of):
         ("ContRec", "head_width", "denoiser_width"),
         ("TIGER", "head_width", "attention_head_size"),
         ("DeftRec", "answer_length", "answer_max_tokens"),
-        ("TokenRec-beam", "answer_length", "decoder_query_tokens"),
+        ("TokenRec", "answer_length", "decoder_query_tokens"),
         ("SASRecAll", "average_decay", "ema_decay"),
     ],
 )

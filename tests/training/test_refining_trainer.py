@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from recbole_contrec import load_data_and_model
-from recbole_contrec.model.base.self_improvement import Refined, SelfImprovement
+from recbole_contrec.interface import Refined
+from recbole_contrec.model.semantic_ids import SelfImprovement
 from recbole_contrec.storage import checkpoint
 from recbole_contrec.training.trainer import CurvePoint, RunTrainer
 from recbole_contrec.training.window_trainer import WindowTrainer
@@ -56,7 +57,7 @@ ROUNDS = (
 
 def permuted(improvement, model, batches):
     """Identifiers of others for everybody: a planted refinement that is none."""
-    codes = model.item_codes.codes.clone()
+    codes = model.decoder.item_codes.codes.clone()
     has = (codes[:, 0] < NONE).nonzero().squeeze(1)
     codes[has] = codes[has[torch.randperm(len(has))]]
     return Refined(codes, {"share_changed": 1.0})
@@ -87,7 +88,7 @@ def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
 def test_what_is_taken_back_does_not_depend_on_what_is_saved(staged, monkeypatch, workplace, saved):
     """Also where an older run of the same name left a checkpoint."""
     loaded = staged("SIIT-paper", "--run_name=old", "--epochs=3", "--refine_every=1", "--refine_rounds=1")
-    trainer, codes, scores = loaded.trainer, loaded.model.item_codes.codes, iter([0.3, 0.2, 0.1])
+    trainer, codes, scores = loaded.trainer, loaded.model.decoder.item_codes.codes, iter([0.3, 0.2, 0.1])
     trainer.folder.mkdir(parents=True)
     (trainer.folder / "best.safetensors").write_bytes(b"of another run")
     trainer.claimed = True  # as no run finds it today
@@ -127,7 +128,7 @@ class Recorded:
 )
 def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance, bigger, at_once, kept):
     loaded = staged("SIIT-paper", f"--refine_tolerance={tolerance}")
-    trainer, codes = loaded.trainer, loaded.model.item_codes.codes
+    trainer, codes = loaded.trainer, loaded.model.decoder.item_codes.codes
     trainer.valid_metric_bigger, trainer.curve, trainer.cur_step = bigger, [CurvePoint(0, 0.0, 0.0, 0.3)], 2
     before = codes.clone()
     monkeypatch.setattr(SelfImprovement, "refine", permuted)
@@ -147,7 +148,7 @@ def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, mo
 
     def look(*_):
         seen.append(all((p == 0.5).all() for p in trainer.average.parameters.values()))
-        return Refined(loaded.model.item_codes.codes, {}) if len(seen) == 1 else (0.3, {})
+        return Refined(loaded.model.decoder.item_codes.codes, {}) if len(seen) == 1 else (0.3, {})
 
     monkeypatch.setattr(SelfImprovement, "refine", look)
     monkeypatch.setattr(trainer, "_valid_epoch", look)
@@ -185,7 +186,7 @@ def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):
 def test_a_good_refinement_is_kept(run_tiny, workplace, monkeypatch):
     """What changes nothing lets training go on getting better."""
     monkeypatch.setattr(
-        SelfImprovement, "refine", lambda _, model, __: Refined(model.item_codes.codes, {"share_changed": 0.0})
+        SelfImprovement, "refine", lambda _, model, __: Refined(model.decoder.item_codes.codes, {"share_changed": 0.0})
     )
     (record,) = run_tiny("SIIT-paper", *ROUNDS)["refinements"]
     assert record["kept"] is True and record["valid_after"] > record["valid_before"]
@@ -306,6 +307,6 @@ def test_other_models_that_generate_identifiers_improve_them(run_tiny):
     )
     (record,) = result["refinements"]
     assert record["epoch"] == 1 and "kept" in record and record["collisions"] == 0 and record["share_changed"] > 0
-    codes = load_data_and_model(result["checkpoint"]).model.item_codes
+    codes = load_data_and_model(result["checkpoint"]).model.decoder.item_codes
     codes = codes.codes[codes.codes[:, 0] < codes.unknown_code]
     assert len(codes.unique(dim=0)) == len(codes)
