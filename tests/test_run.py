@@ -275,9 +275,9 @@ def test_checkpoints_hold_no_pickle(run_tiny, workplace):
 
 
 def test_nan_names_epoch_batch_and_term(run_tiny, monkeypatch):
-    from recbole_contrec.model.base.item_vectors import ItemVectors
+    from recbole_contrec.model.contrec import ContRec
 
-    monkeypatch.setattr(ItemVectors, "at_unit_scale", lambda self, items, similarity: self(items) * float("nan"))
+    monkeypatch.setattr(ContRec, "at_unit_scale", lambda self, vectors: vectors * float("nan"))
     with pytest.raises(FloatingPointError, match="not finite in epoch 0, batch 0: .*regression"):
         run_tiny("ContRec")
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
@@ -222,7 +223,7 @@ class ContRec(SequentialRecommender):
         targets, language = self.targets(interaction)  # states [n, D]
         regression = dispersive = targets.states.new_zeros(())
         if self.regression_weight or self.dispersive_weight:
-            vectors = self.item_vectors.at_unit_scale(targets.items, self.retrieval.similarity)  # [n, d]
+            vectors = self.at_unit_scale(self.item_vectors(targets.items))  # [n, d]
             regression, dispersive = self.head.loss(targets.states, vectors)
         return ContRecLoss(
             self.ranking_loss(targets),
@@ -272,6 +273,13 @@ class ContRec(SequentialRecommender):
             self.ranking_negatives,
             None if self.retrieval.repeat_bias is None else targets.histories(),
         )
+
+    def at_unit_scale(self, vectors: Tensor) -> Tensor:
+        """Item vectors with about unit variance a coordinate, as the noise has: [..., d] -> [..., d]. The inner product
+        also ranks by lengths, so for it one number scales all."""
+        if self.retrieval.similarity == "cosine":
+            return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
+        return vectors / rms_of_rows(self.item_vectors.weight.detach()[1:])
 
     @torch.no_grad()
     def encode_histories(self, interaction, scores: bool = True, answer: bool = False) -> HistoryEncoding:
@@ -386,3 +394,9 @@ class ContRec(SequentialRecommender):
     def hold_back(self, penalty: Tensor | None) -> None:
         """Take a penalty [N] off the scores of the items; None for no penalty."""
         self.retrieval.score_penalty = penalty
+
+
+def rms_of_rows(vectors: Tensor) -> Tensor:
+    """Root mean square of the coordinates of the rows [N, d] that are not zero, a scalar."""
+    squares = vectors.square().sum(1)  # [N]
+    return (squares.sum() / (vectors.shape[1] * (squares > 0).sum())).sqrt()

@@ -90,7 +90,7 @@ class DeftRec(ContRec):
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
         targets, language = self.targets(interaction)  # states [n, D]
         regression = contrastive = dispersive = targets.states.new_zeros(())
-        vectors = self.item_vectors.at_unit_scale(targets.items, self.retrieval.similarity)  # [n, d]
+        vectors = self.at_unit_scale(self.item_vectors(targets.items))  # [n, d]
         if self.negatives is not None:
             negatives = self.negative_vectors(interaction[self.USER_ID], targets)  # [n, R or 1, d]
             regression, contrastive, dispersive = self.head.contrastive_loss(targets.states, vectors, negatives)
@@ -114,7 +114,7 @@ class DeftRec(ContRec):
         of the catalogue.
         """
         numbers = self.negatives(users[targets.row], self.negatives_per_target, targets.items)  # [n, R]
-        vectors = self.item_vectors.at_unit_scale(numbers, self.retrieval.similarity)  # [n, R, d]
+        vectors = self.at_unit_scale(self.item_vectors(numbers))  # [n, R, d]
         return vectors.mean(1, keepdim=True) if self.mean_negative else vectors
 
 

@@ -260,9 +260,9 @@ def test_a_bug_keeps_its_traceback(here, monkeypatch):
 
 
 def test_nan_is_an_error_of_the_user(here, command, monkeypatch):
-    from recbole_contrec.model.base.item_vectors import ItemVectors
+    from recbole_contrec.model.contrec import ContRec
 
-    monkeypatch.setattr(ItemVectors, "at_unit_scale", lambda self, items, similarity: self(items) * float("nan"))
+    monkeypatch.setattr(ContRec, "at_unit_scale", lambda self, vectors: vectors * float("nan"))
     done = command(*train())
     assert done.code == 2 and "epoch 0, batch 0" in done.err and "Traceback" not in done.err
 

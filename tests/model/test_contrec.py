@@ -50,7 +50,7 @@ def test_targets_teach_the_item_vectors_through_ranking_alone(ready):
 
 def _condition_and_target(model, batch):
     condition, target, *_ = model.targets(batch).targets
-    return condition, model.item_vectors.at_unit_scale(target, model.retrieval.similarity)
+    return condition, model.at_unit_scale(model.item_vectors(target))
 
 
 def test_user_tokens_matter_and_unknown_users_have_a_stand_in(ready):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_contrec.model.base.item_vectors import rms_of_rows
+from recbole_contrec.model.contrec import rms_of_rows
 
 FROZEN = ("--train_item_vectors=False", "--item_vectors_init=vectors")
 SOURCES = ("svd", "text", "svd+text", "lightgcn", "vectors.npy")
@@ -39,9 +39,9 @@ def known_items(model):
 def test_item_vectors_are_read_as_large_as_the_tokens_beside_them(staged, vectors_file, model, source, trained):
     loaded = staged(model, f"--item_vectors={source}", "--lightgcn_epochs=1", *trained).model.eval()
     items = known_items(loaded)
-    nothing = torch.zeros(1, items.shape[1], loaded.config["item_tokens"], 16)
-    identity = loaded._with_identity(nothing, items)[:, :, 0]
-    tokens = loaded._read_items(items)[:, :, 0] - identity
+    tokens = loaded.items(items)  # [1, N, K, D]
+    identity = loaded.item_vectors.add_to(torch.zeros_like(tokens), items)[:, :, 0]
+    tokens = tokens[:, :, 0]
     assert 0.04 < rms(identity) < 0.2 and 0.04 < rms(tokens) < 0.4
     assert 1 / 4 < rms(identity) / rms(tokens) < 4
 
@@ -74,7 +74,7 @@ def test_targets_of_the_diffusion_are_as_large_as_its_noise(staged, vectors_file
 def test_lengths_count_for_the_inner_product(staged):
     model = staged("ContRec", "--similarity=inner", *FROZEN).model
     vectors = model.item_vectors.weight
-    scaled = model.item_vectors.at_unit_scale(torch.arange(len(vectors)), "inner")
+    scaled = model.at_unit_scale(vectors)
     assert scaled[known_items(model)].square().mean().sqrt().item() == pytest.approx(1, rel=1e-5)
     ratio = scaled[known_items(model)[0]] / vectors[known_items(model)[0]]
     torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio))

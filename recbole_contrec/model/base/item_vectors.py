@@ -75,14 +75,6 @@ class ItemVectors(nn.Embedding):
             return torch.cat([tokens[:, :, :1] + vectors, tokens[:, :, 1:]], dim=2)
         return torch.cat([tokens[:, :, :-1], tokens[:, :, -1:] + vectors], dim=2)
 
-    def at_unit_scale(self, items: Tensor, similarity: str) -> Tensor:
-        """Vectors of items [...] with about unit variance a coordinate, as the noise of a diffusion has: [..., d].
-        The inner
-        product also ranks by lengths, so for it one number scales all."""
-        if similarity == "cosine":
-            return F.normalize(self(items), dim=-1) * self.embedding_dim**0.5
-        return self(items) / rms_of_rows(self.weight.detach()[1:])
-
     # items that were not in training
 
     @torch.no_grad()
@@ -116,12 +108,6 @@ def lengthen(table: nn.Embedding, count: int) -> None:
     rows = table.weight.new_zeros(count, table.embedding_dim)
     table.weight = nn.Parameter(torch.cat([table.weight, rows]), requires_grad=table.weight.requires_grad)
     table.num_embeddings += count
-
-
-def rms_of_rows(vectors: Tensor) -> Tensor:
-    """Root mean square of the coordinates of the rows [N, d] that are not zero, a scalar."""
-    squares = vectors.square().sum(1)  # [N]
-    return (squares.sum() / (vectors.shape[1] * (squares > 0).sum())).sqrt()
 
 
 def _with_one(vectors: Tensor) -> Tensor:
