@@ -5,6 +5,7 @@ refused."""
 import pytest
 import torch
 
+from recbole_contrec.tokenizer import MaskedVQ, SigmaVAE, WholeVector
 from tests.helpers.models import NoNoise
 from tests.helpers.options import STILL_OF
 
@@ -241,7 +242,7 @@ REFUSED = {
 }
 
 
-FROZEN = {"item_tokenizer", "user_tokenizer", "item_tokens"}
+FROZEN = {"items.table.weight"}  # beside the tokenizers
 
 
 def each(table):
@@ -271,7 +272,7 @@ def test_window_loss_equals_prefix_loss(staged, config_of, model, arguments):
         for batch in rows:
             total += recommender.calculate_loss(batch)[0] * len(batch)
             count += len(batch)
-    assert count == loaded.data.train.n_targets == recommender.count_targets(windows)
+    assert count == loaded.data.train.n_targets == recommender.windows.count_targets(windows)
     assert window_loss.item() == pytest.approx((total / count).item(), abs=1e-5)
 
 
@@ -284,13 +285,13 @@ def test_padding_gets_no_gradient_and_changes_no_loss(staged, model, arguments):
     batch = max(loaded.data.train, key=lambda batch: batch["item_id_list"].numel())
     read = []
 
-    def keep(items, original=recommender._read_items):
-        vectors = original(items)
+    def keep(tokens, items, original=recommender.item_vectors.add_to):
+        vectors = original(tokens, items)
         vectors.retain_grad()
         read.append((items, vectors))
         return vectors
 
-    recommender._read_items = keep
+    recommender.item_vectors.add_to = keep
     with NoNoise(recommender):
         loss = recommender.calculate_loss(batch).ranking
         loss.backward()
@@ -298,7 +299,7 @@ def test_padding_gets_no_gradient_and_changes_no_loss(staged, model, arguments):
         gradient = torch.cat([vectors.grad.abs().sum((2, 3)).flatten() for _, vectors in read])
         assert (items == 0).any()
         assert (gradient[items == 0] == 0).all() and (gradient[items > 0] > 0).all()
-        recommender._read_items = lambda items: read_otherwise(keep(items), items)
+        recommender.item_vectors.add_to = lambda tokens, items: read_otherwise(keep(tokens, items), items)
         torch.testing.assert_close(recommender.calculate_loss(batch).ranking, loss)
 
 
@@ -311,13 +312,16 @@ def read_otherwise(vectors, items):
 def test_tokenizers_are_frozen_and_the_rest_learns(staged, model, arguments):
     loaded = staged(model, *arguments)
     recommender = stirred(loaded.model)
-    tokenizers = [part for name, part in recommender.named_children() if name in ("item_tokenizer", "user_tokenizer")]
-    assert not any(tokenizer.training for tokenizer in tokenizers)
+    tokenizers = {
+        name: part for name, part in recommender.named_modules() if isinstance(part, (SigmaVAE, MaskedVQ, WholeVector))
+    }
+    assert not any(tokenizer.training for tokenizer in tokenizers.values())
     sum(recommender.calculate_loss(next(iter(loaded.data.train)))).backward()
     frozen = {name for name, parameter in recommender.named_parameters() if not parameter.requires_grad}
     assert not untrained(recommender)
     assert bool(frozen) == bool(tokenizers)
-    assert {name.split(".")[0] for name in frozen} <= FROZEN | ({"item_vectors"} if "beam" in model else set())
+    beside = {name for name in frozen if not name.startswith(tuple(f"{tokenizer}." for tokenizer in tokenizers))}
+    assert beside <= FROZEN | ({"item_vectors.weight"} if "beam" in model else set())
 
 
 def untrained(model):

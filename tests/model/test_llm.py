@@ -91,9 +91,9 @@ def test_adapters_and_the_vectors_of_new_tokens_move_and_nothing_else_of_the_mod
     assert {name for name in theirs if "lora_" in name} <= moved
     assert not any(name in moved for name in theirs if "lora_" not in name)
     assert {
-        "item_tokens.weight",
+        "items.table.weight",
         "item_vectors.weight",
-        "item_adapter.weight",
+        "items.adapter.weight",
         "prompt.instruction",
         "language.answers.begin",
     } <= moved
