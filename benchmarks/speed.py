@@ -162,7 +162,7 @@ def _training_row(model: str, length: int, run: LoadedRun, times: dict[str, list
         "batches_timed": [time.batches for time in own],
         "batches_an_epoch": len(run.data.train),
         "train_batch_size": run.config["train_batch_size"],
-        "seconds_before_training": sum(stage.seconds for stage in run.trainer.stages.values()),
+        "seconds_before_training": sum(stage.seconds for stage in run.trainer.progress.stages.values()),
     }
 
 

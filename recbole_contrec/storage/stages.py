@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,20 +21,13 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.files import clear_parts
 from recbole_contrec.interface import Report, Stage, StageResult
 from recbole_contrec.storage import checkpoint
+from recbole_contrec.storage.progress import FinishedStage
 
 logger = logging.getLogger("recbole_contrec")
 
 __all__ = ["FinishedStage", "Report", "Stage", "StageResult", "fingerprint", "run_stages"]
 
 FORMAT = 3  # raised whenever a stage computes something else from the same settings
-
-
-class FinishedStage(NamedTuple):
-    """How a stage went."""
-
-    seconds: float
-    found_on_disk: bool
-    report: dict[str, Any]
 
 
 def fingerprint(*arrays: np.ndarray, texts: Iterable[Iterable[str]] = ()) -> str:

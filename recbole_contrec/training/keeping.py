@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from recbole.utils import get_local_time, set_color
@@ -20,7 +20,6 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, clear_parts
 from recbole_contrec.interface import Exports
 from recbole_contrec.storage import checkpoint, folders, lock
-from recbole_contrec.storage.stages import FinishedStage
 from recbole_contrec.training.averaging import WeightAverage
 from recbole_contrec.training.evaluation import RANKS, FullRanking
 from recbole_contrec.training.identity import (
@@ -33,6 +32,7 @@ from recbole_contrec.training.identity import (
     pack_other,
 )
 from recbole_contrec.training.metrics import TrainingCollector, mend
+from recbole_contrec.training.state import HasProgress, Packed, RunState
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -40,20 +40,11 @@ BEST, LAST, RESULT = "best.safetensors", folders.LAST, "result.json"
 BEFORE = "best.before.safetensors"  # the best of earlier epochs, until the state after this one is saved as well
 
 
-class CurvePoint(NamedTuple):
-    """A validation and what was spent on training and validating until then."""
-
-    epoch: int
-    seconds: float  # by the clock
-    core_seconds: float  # of processor time, over all threads: not disturbed by what else the machine computes
-    score: float
-
-
-class KeptRun(FullRanking):
+class KeptRun(HasProgress, FullRanking):
     """Mixin over a RecBole trainer: a folder a run, safe checkpoints, and resuming to the same numbers.
 
     A run's folder holds ``best.safetensors`` (the model that validated best), beside it what parts of this model export
-    for other tools, ``last.safetensors`` (everything that ``--resume`` needs, after every epoch) and ``test_ranks.npz``.
+    for other tools, ``last.safetensors`` (all that ``--resume`` needs, after every epoch) and ``test_ranks.npz``.
     """
 
     resumable = True
@@ -75,20 +66,13 @@ class KeptRun(FullRanking):
         self.data: str | None = None  # fingerprint of what is read
         self.trained = False  # by an earlier run
         self.settings: dict[str, Any] = {}
-        self.stages: dict[str, FinishedStage] = {}
-        self.epoch_seconds: list[float] = []  # of training alone
-        self.training_seconds = 0.0  # with validation and checkpoints
-        self.core_seconds = 0.0  # the same in processor time
-        self.curve: list[CurvePoint] = []
         self._valid_score = math.nan  # of the last validation
-        self.best_epoch = -1
         self.best_is_saved = False  # by this run
         self.best_in_memory: dict[str, torch.Tensor] | None = None  # its weights
-        self.refinements: list[dict[str, Any]] = []  # of identifiers, where a model improves them
         self._epoch, self._batch = 0, 0
-        self._resumed: checkpoint.Checkpoint | None = None
+        self._resumed: RunState | None = None
 
-    def bind(self, data, settings: dict[str, Any], trained: bool = False) -> "RunTrainer":
+    def bind(self, data, settings: dict[str, Any], trained: bool = False) -> "KeptRun":
         """Remember the data and the settings of this run; both go into every checkpoint.
 
         Args:
@@ -126,7 +110,7 @@ class KeptRun(FullRanking):
         lock.acquire(path.parent)
         if self.best_is_saved:
             checkpoint.keep(path, path.with_name(BEFORE))
-        self.best_epoch, self.best_is_saved = epoch, True
+        self.progress.best_epoch, self.best_is_saved = epoch, True
         checkpoint.save(path, pack_model(self.model, self.identity), self._record(epoch))
         for module in self.model.modules():  # a part that other tools read says how, by the name of a folder
             if isinstance(module, Exports):
@@ -137,36 +121,23 @@ class KeptRun(FullRanking):
 
     def _save_last(self, epoch, train_data):
         """Everything that a killed run needs to go on as if nothing had happened."""
-        random_state, random_record = checkpoint.pack_random_state()
-        tensors = {**pack_model(self.model, self.identity), **_prefixed("random", random_state)}
-        tensors.update({f"generator.{name}": state.get_state() for name, state in self._generators(train_data)})
-        optimizers = {}
-        for name, optimizer in self._optimizers():
-            packed, optimizers[name] = checkpoint.pack_optimizer(optimizer)
-            tensors.update(_prefixed(f"optimizer.{name}", packed))
-        if self.average is not None:
-            tensors.update(_prefixed("average", self.average.average))
-        score = float(self.best_valid_score)
-        record = {
-            **self._record(epoch),
-            "optimizers": optimizers,
-            "random": random_record,
-            "cur_step": self.cur_step,
-            "best_valid_score": score if math.isfinite(score) else None,
-            "best_valid_result": self.best_valid_result,
-            "best_epoch": self.best_epoch,
-            "epoch_seconds": self.epoch_seconds,
-            "training_seconds": self.training_seconds,
-            "core_seconds": self.core_seconds,
-            "curve": self.curve,
-            "refinements": self.refinements,
-            "stages": {name: stage._asdict() for name, stage in self.stages.items()},
-            "train_loss": self.train_loss_dict,
-            "loss_scale": self._loss_scale(),
-            "average_steps": self.average.steps if self.average else 0,
-        }
-        checkpoint.save(self.folder / LAST, tensors, record)
+        tensors, record = self._state(epoch, train_data).to_storage()
+        tensors = {**pack_model(self.model, self.identity), **tensors}
+        checkpoint.save(self.folder / LAST, tensors, {**self._record(epoch), **record})
         (self.folder / BEFORE).unlink(missing_ok=True)
+
+    def _state(self, epoch: int, train_data) -> RunState:
+        """What this trainer would go on from."""
+        return RunState(
+            epoch=epoch,
+            progress=self.progress,
+            optimizers={name: Packed(*checkpoint.pack_optimizer(optimizer)) for name, optimizer in self._optimizers()},
+            random=Packed(*checkpoint.pack_random_state()),
+            generators={name: generator.get_state() for name, generator in self._generators(train_data)},
+            average=self.average.average if self.average else {},
+            average_steps=self.average.steps if self.average else 0,
+            loss_scale=self._loss_scale(),
+        )
 
     def _loss_scale(self) -> dict[str, Any]:
         return self.scaler.state_dict() if hasattr(self, "scaler") else {}
@@ -197,7 +168,7 @@ class KeptRun(FullRanking):
             )
 
     def _require_best(self, record: dict[str, Any], folder: Path) -> None:
-        """The best model of the epochs before a kill is there and whole: its loss shall not be found after the training.
+        """The best model of the epochs before a kill is there and whole: a loss shall not be found after the training.
 
         Raises:
             UserError: it is missing, damaged, or of another run or epoch.
@@ -271,56 +242,57 @@ class KeptRun(FullRanking):
         for name in (BEST, BEFORE, RESULT, RANKS):
             check_file(path.parent / name, "folder")
         stored = checkpoint.load(path)
-        record, average = stored.record, stored.part("average")
         check_identity(stored, self.config["model"], self.identity, path)
         try:
-            states = {
-                name: checkpoint.optimizer_state(
-                    optimizer, stored.part(f"optimizer.{name}"), record["optimizers"][name]
-                )
-                for name, optimizer in self._optimizers()
-            }
-            checkpoint.random_state(stored.part("random"), record["random"])
-            for generator in stored.part("generator").values():
-                torch.Generator().set_state(generator)
-            if self.average is not None:
-                self.average.check(average)
-            if record.get("loss_scale") and record["loss_scale"].keys() != self._loss_scale().keys():
-                raise ValueError("its loss is scaled otherwise")
+            state = RunState.from_storage(stored)
+            optimizer_states = self._checked(state)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise checkpoint.damaged(path, error) from error
-        self._compare_with(record, path)
-        drop_best_of_lost_epochs(path.parent, record["epoch"])
-        if record["best_epoch"] >= 0:
-            self._require_best(record, path.parent)
+        self._compare_with(stored.record, path)
+        drop_best_of_lost_epochs(path.parent, state.epoch)
+        if state.progress.best_epoch >= 0:
+            self._require_best(stored.record, path.parent)
         load_weights(self.model, path, self.config["model"], self.identity, stored)  # the last that can fail
         self._stay_in(path.parent)
-        self.claimed, self.run = True, record.get("run")
-        for name, optimizer in self._optimizers():
-            optimizer.load_state_dict(states[name])
+        self.claimed, self.run = True, stored.record.get("run")
+        self._take(state, optimizer_states)
+        logger.info("Resuming %s after epoch %d", path, state.epoch)
+
+    def _checked(self, state: RunState) -> dict[str, dict[str, Any]]:
+        """The states of the optimizers as these take them. Everything is tried out, and nothing is changed.
+
+        Raises:
+            KeyError, ValueError, TypeError, RuntimeError: a state that this trainer cannot take.
+        """
+        optimizer_states = {
+            name: checkpoint.optimizer_state(optimizer, *state.optimizers[name])
+            for name, optimizer in self._optimizers()
+        }
+        checkpoint.random_state(*state.random)
+        for generator in state.generators.values():
+            torch.Generator().set_state(generator)
         if self.average is not None:
-            self.average.copy(average, self.average.average)
-            self.average.steps = record["average_steps"]
-        if record.get("loss_scale"):
-            self.scaler.load_state_dict(record["loss_scale"])
-        self._resumed = stored
-        self.start_epoch, self.cur_step = record["epoch"] + 1, record["cur_step"]
-        if record["best_valid_score"] is not None:
-            self.best_valid_score = record["best_valid_score"]
-        self.best_valid_result, self.best_epoch = record["best_valid_result"], record["best_epoch"]
-        self.epoch_seconds, self.training_seconds = record["epoch_seconds"], record["training_seconds"]
-        self.core_seconds = record["core_seconds"]
-        self.curve = [CurvePoint(*point) for point in record["curve"]]
-        self.refinements = record.get("refinements", [])
-        self.best_is_saved = self.best_epoch >= 0
-        self.stages = {name: FinishedStage(**stage) for name, stage in record["stages"].items()}
-        self.train_loss_dict = {int(epoch): loss for epoch, loss in record["train_loss"].items()}
-        logger.info("Resuming %s after epoch %d", path, record["epoch"])
+            self.average.check(state.average)
+        if state.loss_scale and state.loss_scale.keys() != self._loss_scale().keys():
+            raise ValueError("its loss is scaled otherwise")
+        return optimizer_states
+
+    def _take(self, state: RunState, optimizer_states: dict[str, dict[str, Any]]) -> None:
+        """Go on from a state; its random generators follow when training begins."""
+        for name, optimizer in self._optimizers():
+            optimizer.load_state_dict(optimizer_states[name])
+        if self.average is not None:
+            self.average.copy(state.average, self.average.average)
+            self.average.steps = state.average_steps
+        if state.loss_scale:
+            self.scaler.load_state_dict(state.loss_scale)
+        self._resumed, self.progress, self.start_epoch = state, state.progress, state.epoch + 1
+        self.best_is_saved = state.progress.best_epoch >= 0
 
 
 def drop_best_of_lost_epochs(folder: Path, epoch: int) -> None:
-    """A kill between two saves of an epoch leaves a best model that the run, which goes on after ``epoch``, has not come to
-    yet."""
+    """A kill between two saves of an epoch leaves a best model that the run, which goes on after ``epoch``, has not
+    come to yet."""
     best, before = folder / BEST, folder / BEFORE
     if before.is_file() and (not best.is_file() or checkpoint.load(best).record["epoch"] > epoch):
         os.replace(before, best)
@@ -360,7 +332,3 @@ def _generators(train_data) -> Iterator[tuple[str, torch.Generator]]:
         generator = getattr(getattr(train_data, name, None) if name else train_data, "generator", None)
         if isinstance(generator, torch.Generator):
             yield name or "loader", generator
-
-
-def _prefixed(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

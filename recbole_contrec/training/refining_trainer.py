@@ -40,11 +40,14 @@ class RefiningTrainer(WindowTrainer):
 
     def _between_rounds(self, epoch: int, train_data) -> None:
         """Judge the refinement before, then refine or take back."""
-        if self.refinements and "kept" not in self.refinements[-1]:
-            last = self.refinements[-1]
+        if self.progress.refinements and "kept" not in self.progress.refinements[-1]:
+            last = self.progress.refinements[-1]
             best = max if self.valid_metric_bigger else min
             before, after = (
-                best((point.score for point in self.curve if (point.epoch >= last["epoch"]) == later), default=None)
+                best(
+                    (point.score for point in self.progress.curve if (point.epoch >= last["epoch"]) == later),
+                    default=None,
+                )
                 for later in (False, True)
             )
             if before is not None and after is not None:
@@ -57,11 +60,11 @@ class RefiningTrainer(WindowTrainer):
                         "refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after, before
                     )
                     return
-        if sum("failed" not in record for record in self.refinements) < self.config["refine_rounds"]:
+        if sum("failed" not in record for record in self.progress.refinements) < self.config["refine_rounds"]:
             self._refine(epoch, train_data)
 
     def _refine(self, epoch: int, train_data) -> None:
-        before = self.curve[-1].score if self.curve else None  # None where nothing is validated
+        before = self.progress.curve[-1].score if self.progress.curve else None  # None where nothing is validated
         training = self.model.training
         self.model.eval()
         train_data.set_epoch(epoch)
@@ -74,11 +77,11 @@ class RefiningTrainer(WindowTrainer):
         else:
             self._adopt(refined, before, record)
         self.model.train(training)
-        self.refinements.append(record)
+        self.progress.refinements.append(record)
         if "kept" not in record:
             self.cur_step = 0  # patience to judge it
         figures = "".join(f"\n  {name:<22} {value}" for name, value in record.items())
-        logger.info("refinement %d, before epoch %d:%s", len(self.refinements), epoch, figures)
+        logger.info("refinement %d, before epoch %d:%s", len(self.progress.refinements), epoch, figures)
 
     def _adopt(self, refined, before: float | None, record: dict) -> None:
         """Take over semantic ids, unless that costs too much at once; ``before`` is the last validation, or None."""

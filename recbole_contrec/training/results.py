@@ -6,11 +6,13 @@ What a finished run says in its JSON file.
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import write_whole
+from recbole_contrec.storage.progress import Progress
 
 
 def outcome(trainer, best, tested, fit_seconds: float, test_seconds: float) -> dict[str, Any]:
@@ -23,22 +25,23 @@ def outcome(trainer, best, tested, fit_seconds: float, test_seconds: float) -> d
         fit_seconds, test_seconds: by the clock of this process; a resumed run counts its earlier epochs as well.
     """
     score, metrics = best
-    epochs = len(trainer.epoch_seconds)
+    progress: Progress = trainer.progress
+    epochs = len(progress.epoch_seconds)
     return {
         "best_valid_score": float(score) if math.isfinite(score) else None,
         "best_valid_result": _floats(metrics),
         "test_result": _floats(tested),
-        "best_epoch": trainer.best_epoch,
+        "best_epoch": progress.best_epoch,
         "epochs": epochs,
-        "curve": [point._asdict() for point in trainer.curve],
-        "refinements": trainer.refinements,
+        "curve": [point._asdict() for point in progress.curve],
+        "refinements": progress.refinements,
         "seconds": {
-            **{name: round(stage.seconds, 2) for name, stage in trainer.stages.items()},
-            "training": round(trainer.training_seconds or fit_seconds, 2),
-            "epoch": round(sum(trainer.epoch_seconds) / max(epochs, 1), 3),
+            **{name: round(stage.seconds, 2) for name, stage in progress.stages.items()},
+            "training": round(progress.training_seconds or fit_seconds, 2),
+            "epoch": round(sum(progress.epoch_seconds) / max(epochs, 1), 3),
             "test": round(test_seconds, 2),
         },
-        "stages": {name: stage._asdict() for name, stage in trainer.stages.items()},
+        "stages": {name: asdict(stage) for name, stage in progress.stages.items()},
     }
 
 

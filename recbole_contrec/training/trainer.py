@@ -19,9 +19,10 @@ from recbole_contrec.compat import quiet_recbole
 from recbole_contrec.interface import HasStages
 from recbole_contrec.settings.checks import refuse_untrainable
 from recbole_contrec.storage import checkpoint, folders
+from recbole_contrec.storage.progress import CurvePoint
 from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.training.identity import load_weights
-from recbole_contrec.training.keeping import CurvePoint, KeptRun
+from recbole_contrec.training.keeping import KeptRun
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -58,17 +59,22 @@ class RunTrainer(KeptRun):
                     stop = self._validate_and_log(valid_data, epoch, verbose, saved, show_progress, callback_fn)
                 elif saved and not validates:
                     self._save_checkpoint(epoch, verbose=verbose)
-            self.training_seconds += perf_counter() - start
-            self.core_seconds += process_time() - start_of_cores
+            self.progress.training_seconds += perf_counter() - start
+            self.progress.core_seconds += process_time() - start_of_cores
             if validates and (epoch + 1) % self.eval_step == 0:
-                self.curve.append(
-                    CurvePoint(epoch, round(self.training_seconds, 2), round(self.core_seconds, 2), self._valid_score)
+                self.progress.curve.append(
+                    CurvePoint(
+                        epoch,
+                        round(self.progress.training_seconds, 2),
+                        round(self.progress.core_seconds, 2),
+                        self._valid_score,
+                    )
                 )
             if saved:
                 self._save_last(epoch, train_data)
             if stop:
                 if verbose:
-                    logger.info("Finished training, best eval result in epoch %d", self.best_epoch)
+                    logger.info("Finished training, best eval result in epoch %d", self.progress.best_epoch)
                 break
         if self.average is not None:
             self.average.keep()
@@ -85,16 +91,16 @@ class RunTrainer(KeptRun):
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
         if self._resumed is not None:
-            checkpoint.unpack_random_state(self._resumed.part("random"), self._resumed.record["random"])
+            checkpoint.unpack_random_state(*self._resumed.random)
             for name, generator in self._generators(train_data):
-                if (state := self._resumed.tensors.get(f"generator.{name}")) is not None:
+                if (state := self._resumed.generators.get(name)) is not None:
                     generator.set_state(state)
 
     def _run_stages(self, train_data, show_progress):
         if not isinstance(self.model, HasStages):
             return
         dataset = train_data.dataset
-        self.stages = run_stages(
+        self.progress.stages = run_stages(
             self.model.stages(dataset),
             self.identity.with_histories(dataset.histories),
             Path(self.config["checkpoint_dir"]) / folders.STAGES,
@@ -110,7 +116,7 @@ class RunTrainer(KeptRun):
         self._epoch, self._batch, start, self.begun = epoch_idx, 0, perf_counter(), True
         with quiet_recbole():
             loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
-        self.epoch_seconds.append(perf_counter() - start)
+        self.progress.epoch_seconds.append(perf_counter() - start)
         return loss
 
     def _check_nan(self, loss):
@@ -126,7 +132,7 @@ class RunTrainer(KeptRun):
     def _train_and_log(self, train_data, epoch, verbose, show_progress):
         start = perf_counter()
         loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
-        self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
+        self.progress.train_loss[epoch] = sum(loss) if isinstance(loss, tuple) else loss
         if verbose:
             logger.info(self._generate_train_loss_output(epoch, start, perf_counter(), loss))
         self._add_train_loss_to_tensorboard(epoch, loss)
@@ -156,7 +162,7 @@ class RunTrainer(KeptRun):
         self.tensorboard.add_scalar("Vaild_score", score, epoch)  # sic: the tag that RecBole's users know
         self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
         if better:
-            self.best_valid_result, self.best_epoch = dict(result), epoch
+            self.best_valid_result, self.progress.best_epoch = dict(result), epoch
             if saved:
                 self._save_checkpoint(epoch, verbose=verbose)
             elif self._returns_to_best:

@@ -8,8 +8,9 @@ import torch
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.semantic_ids.requantising import PRIOR_STATES, Expected, states_before_items, whitened
 from recbole_contrec.storage import checkpoint
+from recbole_contrec.storage.progress import CurvePoint
 from recbole_contrec.tokenizer import residual_kmeans
-from recbole_contrec.training.trainer import CurvePoint, RunTrainer
+from recbole_contrec.training.trainer import RunTrainer
 from tests.model.test_self_improvement import NONE, improving, item_at, known, refine  # noqa: F401
 from tests.training.test_refining_trainer import Recorded
 
@@ -227,16 +228,16 @@ def test_everything_is_as_before_where_new_identifiers_cost_too_much(staged, mon
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
     trainer._train_epoch(loaded.data.train, 3)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    steps, trainer.cur_step, trainer.curve = len(trainer.optimizer.state), 2, [CurvePoint(3, 0.0, 0.0, 0.3)]
+    steps, trainer.cur_step, trainer.progress.curve = len(trainer.optimizer.state), 2, [CurvePoint(3, 0.0, 0.0, 0.3)]
     monkeypatch.setattr(trainer, "_valid_epoch", lambda data: (0.1, {}))
     trainer._refine(4, loaded.data.train)
-    (record,) = trainer.refinements
+    (record,) = trainer.progress.refinements
     assert record["kept"] is False and record["valid_at_once"] == 0.1 and record["share_changed"] > 0
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert len(trainer.optimizer.state) == steps > 0 and trainer.cur_step == 2
     trainer.config["refine_tolerance"] = None
     trainer._refine(4, loaded.data.train)
-    assert "kept" not in trainer.refinements[1] and not trainer.optimizer.state and trainer.cur_step == 0
+    assert "kept" not in trainer.progress.refinements[1] and not trainer.optimizer.state and trainer.cur_step == 0
 
 
 def test_a_refinement_that_fails_leaves_training_alone(staged, monkeypatch, caplog):
@@ -247,11 +248,11 @@ def test_a_refinement_that_fails_leaves_training_alone(staged, monkeypatch, capl
     weights, steps = {name: tensor.clone() for name, tensor in model.state_dict().items()}, len(trainer.optimizer.state)
     monkeypatch.setattr(model, "quantise", lambda vectors: torch.zeros(len(vectors), 2).long())
     trainer._refine(4, loaded.data.train)
-    assert trainer.refinements[0]["kept"] is False and "semantic ids stay as they are" in caplog.text
+    assert trainer.progress.refinements[0]["kept"] is False and "semantic ids stay as they are" in caplog.text
     trainer.config["refine_rounds"] = 1
     monkeypatch.setattr(trainer, "_adopt", Recorded(trainer._adopt))
     trainer._between_rounds(5, loaded.data.train)  # tried again
-    assert trainer._adopt.calls == 0 and len(trainer.refinements) == 2
+    assert trainer._adopt.calls == 0 and len(trainer.progress.refinements) == 2
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert len(trainer.optimizer.state) == steps > 0
 

@@ -327,7 +327,7 @@ def test_without_buckets_users_are_not_told_apart(model_and_rows):
 @pytest.mark.parametrize("way", ["rqvae", "rkmeans", "pq", "clusters", "random"])
 def test_every_way_gives_distinct_identifiers(ready, way):
     loaded = ready(f"--semantic_ids={way}")
-    codes, report = loaded.model.decoder.item_codes.codes, loaded.trainer.stages["identifiers"].report
+    codes, report = loaded.model.decoder.item_codes.codes, loaded.trainer.progress.stages["identifiers"].report
     known = codes[codes[:, 0] < 16]
     met = np.unique(loaded.data.train.dataset.histories.pairs()[1])
     assert (codes[met] < 16).all() and len(known) == len(met) == report["items"] and (codes[0] == 16).all()
@@ -341,7 +341,7 @@ def test_every_way_gives_distinct_identifiers(ready, way):
 
 def test_ways_are_kept_apart_on_disk_and_read_only_their_settings(ready):
     def found(*arguments):
-        return ready(*arguments).trainer.stages["identifiers"].found_on_disk
+        return ready(*arguments).trainer.progress.stages["identifiers"].found_on_disk
 
     assert not found("--semantic_ids=rkmeans") and not found("--semantic_ids=pq")
     assert found("--semantic_ids=rkmeans", "--tokenizer_epochs=3") and not found(

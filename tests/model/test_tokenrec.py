@@ -123,7 +123,7 @@ def test_codes_are_those_of_the_tokenizers(ready):
         assert (
             table.codes[0] == tokenizer.codebook_size
         ).all() and tokenizer.codebook_size == 8  # four rows a code, at least
-        report = loaded.trainer.stages[f"{side} tokenizer"].report
+        report = loaded.trainer.progress.stages[f"{side} tokenizer"].report
         assert report["collisions"] == report["collisions_left"]
         assert min(report["codes_in_use"]) > 0.5 and min(report["perplexity"]) > 0.4
     distinct = ready().model.items.table.codes

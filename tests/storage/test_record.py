@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.storage import checkpoint
-from recbole_contrec.storage.record import ModelRecord, StateRecord, mismatch, parse
+from recbole_contrec.storage.json_types import mismatch
+from recbole_contrec.storage.record import ModelRecord, StateRecord, parse
 from recbole_contrec.storage.stages import Stage, StageResult, run_stages
 from recbole_contrec.training.identity import Identity, load_weights, pack_model
 

@@ -8,7 +8,8 @@ from recbole_contrec import load_data_and_model
 from recbole_contrec.interface import Refined
 from recbole_contrec.model.semantic_ids import SelfImprovement
 from recbole_contrec.storage import checkpoint
-from recbole_contrec.training.trainer import CurvePoint, RunTrainer
+from recbole_contrec.storage.progress import CurvePoint
+from recbole_contrec.training.trainer import RunTrainer
 from recbole_contrec.training.window_trainer import WindowTrainer
 from tests.helpers.files import write_atomic_files
 from tests.helpers.options import TINY_SIIT_PAPER, changed
@@ -31,10 +32,10 @@ def test_a_refinement_is_judged_by_the_best_validation_before_and_after(assemble
     monkeypatch.setattr(trainer, "_refine", lambda *_: done.append("refine"))
     monkeypatch.setattr(trainer, "_take_back", lambda: done.append("take back"))
     trainer.valid_metric_bigger, trainer.best_is_saved = bigger, True
-    trainer.curve = [CurvePoint(epoch, 0.0, 0.0, score) for epoch, score in enumerate(scores)]
-    trainer.refinements = [{"epoch": 2}]
+    trainer.progress.curve = [CurvePoint(epoch, 0.0, 0.0, score) for epoch, score in enumerate(scores)]
+    trainer.progress.refinements = [{"epoch": 2}]
     trainer._between_rounds(4, None)
-    assert trainer.refinements[0].get("kept") == kept
+    assert trainer.progress.refinements[0].get("kept") == kept
     assert done == (["take back"] if kept is False else ["refine"])
     if kept is False:
         trainer._between_rounds(6, None)  # judged once
@@ -98,7 +99,7 @@ def test_what_is_taken_back_does_not_depend_on_what_is_saved(staged, monkeypatch
     monkeypatch.setattr(trainer, "_between_rounds", between := Recorded(trainer._between_rounds))
     trainer.config["refine_tolerance"] = None
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=saved)
-    (record,) = trainer.refinements
+    (record,) = trainer.progress.refinements
     assert between.calls == 2 and not record["kept"] and record["valid_before"] == 0.3 and torch.equal(codes, at_first)
 
 
@@ -129,12 +130,12 @@ class Recorded:
 def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance, bigger, at_once, kept):
     loaded = staged("SIIT-paper", f"--refine_tolerance={tolerance}")
     trainer, codes = loaded.trainer, loaded.model.decoder.item_codes.codes
-    trainer.valid_metric_bigger, trainer.curve, trainer.cur_step = bigger, [CurvePoint(0, 0.0, 0.0, 0.3)], 2
+    trainer.valid_metric_bigger, trainer.progress.curve, trainer.cur_step = bigger, [CurvePoint(0, 0.0, 0.0, 0.3)], 2
     before = codes.clone()
     monkeypatch.setattr(SelfImprovement, "refine", permuted)
     monkeypatch.setattr(trainer, "_valid_epoch", lambda data: (at_once if data is loaded.data.valid else None, {}))
     trainer._refine(1, loaded.data.train)
-    (record,) = trainer.refinements
+    (record,) = trainer.progress.refinements
     assert record["valid_at_once"] == at_once and record.get("kept") == kept
     assert trainer.cur_step == (2 if kept is False else 0)  # nothing to wait for where it is undone
     assert torch.equal(codes, before) == (kept is False)
@@ -144,7 +145,7 @@ def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, mo
     loaded = staged("SIIT-paper")
     trainer = loaded.trainer
     trainer.average.average = {name: torch.full_like(p, 0.5) for name, p in trainer.average.parameters.items()}
-    trainer.curve, seen = [CurvePoint(0, 0.0, 0.0, 0.3)], []
+    trainer.progress.curve, seen = [CurvePoint(0, 0.0, 0.0, 0.3)], []
 
     def look(*_):
         seen.append(all((p == 0.5).all() for p in trainer.average.parameters.values()))
