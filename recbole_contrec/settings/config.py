@@ -29,7 +29,7 @@ from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import check_columns
 from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, inter_file
 from recbole_contrec.errors import UserError
-from recbole_contrec.settings.groups import included, shown_name
+from recbole_contrec.settings.groups import included
 from recbole_contrec.settings.registry import (
     ModelEntry,
     find_model,

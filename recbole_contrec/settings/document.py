@@ -15,7 +15,8 @@ from recbole_contrec.catalogue.places import first_comment, package_properties
 from recbole_contrec.settings.groups import included, list_groups
 from recbole_contrec.settings.registry import CLASS_KEYS, ON, SPECIAL_KEYS, find_model
 from recbole_contrec.settings.renamed import RENAMED
-from recbole_contrec.settings.schema import Setting, read_settings, show
+from recbole_contrec.settings.schema import Setting, read_settings
+from recbole_contrec.showing import show
 
 DOCUMENT = Path("docs") / "settings.md"  # of a checkout, in which this is run
 
