@@ -33,8 +33,8 @@ include them as well: `include: [histories, training]`.
 Written by `python -m recbole_contrec.settings.document`.
 """
 
-_RENAMED_HEAD = """An old name is an error that gives the new one. `item_tokens` and `user_tokens` are still the names in ContRec and
-DeftRec, whose tokens are continuous."""
+_RENAMED_HEAD = """An old name is an error that gives the new one. ContRec and DeftRec, whose tokens are continuous,
+still have `item_tokens` and `user_tokens`."""
 
 
 class Model(NamedTuple):
