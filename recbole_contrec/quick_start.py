@@ -6,7 +6,7 @@ Train, evaluate and load a model: the functions that the command line calls. The
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -83,8 +83,9 @@ class LoadedRun:
 def run(
     model: str | None = None,
     dataset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
     config_file_list: Sequence[str] = (),
-    config_dict: dict | None = None,
     arguments: Sequence[str] = (),
     properties: str | None = None,
     resume: str | None = None,
@@ -95,7 +96,8 @@ def run(
     Args:
         model: any model of this package, of a ``properties/`` folder or of RecBole.
         dataset: name of the data set.
-        config_file_list: YAML files; ``config_dict`` goes before them, ``arguments`` before both.
+        settings: by key, ``{"epochs": 3}``; values are those of a YAML file.
+        config_file_list: YAML files; ``settings`` go before them, and ``arguments`` before both.
         arguments: settings as on the command line, ``["--epochs=3"]``.
         properties: a folder with ``model/*.yaml`` and ``dataset/*.yaml`` of your own.
         resume: folder of a killed run, to go on with.
@@ -111,9 +113,13 @@ def run(
     if resume is not None:
         if not resume:
             raise UserError("--resume= names no folder of a run")
-        config = _config_to_resume(resume, model, dataset, config_file_list, config_dict, arguments, properties)
+        config = _config_to_resume(resume, model, dataset, config_file_list, settings, arguments, properties)
     else:
-        config = Config(model, dataset, list(config_file_list), config_dict, arguments, properties)
+        config = Config(model, dataset, list(config_file_list), None, arguments, properties, settings)
+    return _run_config(config, resume, saved)
+
+
+def _run_config(config: Config, resume: str | None, saved: bool) -> dict[str, Any]:
     with faults_of(config.entry):
         return _checked_run(config, resume, saved)
 
@@ -127,7 +133,7 @@ def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, A
     loaded = assemble(config, load_data(config))
     check_optimizer(config, loaded.model)
     data = loaded.data
-    # Logs and checkpoints begin here: whatever is wrong with data or settings is found before, and leaves nothing behind.
+    # Logs and checkpoints begin here: what is wrong with data or settings is found before, and leaves nothing behind.
     if resume:
         load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
     elif isinstance(loaded.model, HasStages):
@@ -169,13 +175,19 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
 
 
 def load_data_and_model(
-    checkpoint_path: str, arguments: Sequence[str] = (), properties: str | None = None
+    checkpoint_path: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    properties: str | None = None,
+    *,
+    arguments: Sequence[str] = (),
 ) -> LoadedRun:
     """Rebuild a trained model with its data.
 
     Args:
         checkpoint_path: a checkpoint, or the folder of a run (its best model is taken).
-        arguments: settings to change, e.g. ``["--data_path=elsewhere"]``.
+        settings: those to change, e.g. ``{"data_path": "elsewhere"}``.
+        properties: a folder with ``model/*.yaml`` and ``dataset/*.yaml`` of your own.
+        arguments: settings to change as on the command line.
 
     Raises:
         UserError: no such checkpoint, or the data are not those it was trained on.
@@ -192,6 +204,7 @@ def load_data_and_model(
             config_dict=_as_given(record["settings"]),
             arguments=arguments,
             properties=properties,
+            settings=settings,
         )
         _tell_new_settings(path, record["settings"], config)
         init_seed(config["seed"], config["reproducibility"])
@@ -207,8 +220,9 @@ def write_item_vectors(
     output: str,
     model: str,
     dataset: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
     config_file_list: Sequence[str] = (),
-    config_dict: dict | None = None,
     arguments: Sequence[str] = (),
     properties: str | None = None,
 ) -> tuple[int, int]:
@@ -216,9 +230,9 @@ def write_item_vectors(
 
     Args:
         output: the ``.npy`` file; the item tokens go beside it, see ``load_vectors``.
-        model, dataset, config_file_list, config_dict, arguments, properties: as for :func:`run`; the vectors are those of
-            ``item_vectors``, from training interactions and texts only. Without that setting a ``text_encoder`` means
-            ``text``.
+        model, dataset, settings, config_file_list, arguments, properties: as for :func:`run`; the vectors are those
+            of ``item_vectors``, from training interactions and texts only. Without that setting a ``text_encoder``
+            means ``text``.
 
     Returns:
         tuple: items and width of the vectors [rows, d].
@@ -229,9 +243,11 @@ def write_item_vectors(
     from recbole_contrec.item_vectors.sources import check_source, vector_stages  # slow imports, needed here only
     from recbole_contrec.tokenizer import save_vectors
 
-    given = _given(config_file_list, {**(config_dict or {}), **parse_arguments(arguments)})
-    implied = ["--item_vectors=text"] if given.get("text_encoder") and "item_vectors" not in given else []
-    config = Config(model, dataset, list(config_file_list), config_dict, [*arguments, *implied], properties)
+    given = _given(config_file_list, settings, arguments)
+    implied = {"item_vectors": "text"} if given.get("text_encoder") and "item_vectors" not in given else {}
+    config = Config(
+        model, dataset, list(config_file_list), None, arguments, properties, {**(settings or {}), **implied}
+    )
     if "item_vectors" not in config.settings:
         raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")
     check_file(output, "--output")
@@ -257,6 +273,8 @@ def write_item_vectors(
 def fetch_missing_data(
     model: str,
     dataset: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
     config_file_list: Sequence[str] = (),
     arguments: Sequence[str] = (),
     properties: str | None = None,
@@ -267,16 +285,16 @@ def fetch_missing_data(
         UserError: an unknown model or a bad setting, for which nothing is downloaded; or no network: says
             which file to put where.
     """
-    given = _given(config_file_list, parse_arguments(arguments))
+    given = _given(config_file_list, settings, arguments)
     data_path = given.get("data_path") or "dataset"
     if dataset not in known_datasets() or (Path(data_path) / dataset).exists():
         return
     folders = properties_folders(properties)
-    settings = {**general_settings(folders)[0], **find_model(model, folders).settings}
+    known = {**general_settings(folders)[0], **find_model(model, folders).settings}
     for key, value in given.items():
-        if key not in settings:
-            raise UserError(unknown_setting(key, settings))
-        settings[key].accepts(str(value)) or settings[key].check(value)
+        if key not in known:
+            raise UserError(unknown_setting(key, known))
+        known[key].accepts(str(value)) or known[key].check(value)
     logger.info("%s is not in %s: fetching it", dataset, data_path)
     try:
         prepare(dataset, data_path)
@@ -293,7 +311,7 @@ def objective_function(
 ) -> dict[str, Any]:
     """What RecBole's ``HyperTuning`` calls: a run, as the dictionary that it expects."""
     config = Config(config_dict=config_dict, config_file_list=list(config_file_list))
-    result = run(config_dict=config_dict, config_file_list=config_file_list, saved=saved)
+    result = _run_config(config, None, saved)
     return {
         "model": config["model"],
         "best_valid_score": result["best_valid_score"],
@@ -303,10 +321,13 @@ def objective_function(
     }
 
 
-def _given(config_file_list: Sequence[str], texts: dict[str, Any]) -> dict[str, Any]:
-    """Settings as the user gave them: those of files, and over these others, which may be texts of the command line."""
-    given = {key: value for file in config_file_list for key, value in read_yaml(Path(file)).items()}
-    return {**given, **{key: parse_value(text) if isinstance(text, str) else text for key, text in texts.items()}}
+def _given(
+    config_file_list: Sequence[str], settings: Mapping[str, Any] | None, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Settings as the user gave them: those of files, over these the dictionary, over both the command line."""
+    files = {key: value for file in config_file_list for key, value in read_yaml(Path(file)).items()}
+    line = {key: parse_value(text) for key, text in parse_arguments(arguments).items()}
+    return {**files, **(settings or {}), **line}
 
 
 def settings_of(config) -> dict[str, Any]:
@@ -349,7 +370,7 @@ def trainer_class_of(config) -> type:
     return trainer_class(base)
 
 
-def _config_to_resume(resume, model, dataset, config_file_list, config_dict, arguments, properties) -> Config:
+def _config_to_resume(resume, model, dataset, config_file_list, settings, arguments, properties) -> Config:
     """The configuration of the killed run. What is given again must be the same, but for how long and where it goes on.
 
     Raises:
@@ -365,9 +386,10 @@ def _config_to_resume(resume, model, dataset, config_file_list, config_dict, arg
             record["model"],
             record["dataset"],
             list(config_file_list),
-            {**_as_given(record["settings"]), **(config_dict or {})},
+            _as_given(record["settings"]),
             arguments,
             properties,
+            settings,
         )
         _tell_new_settings(path, record["settings"], config)
     now = settings_of(config)

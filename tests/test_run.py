@@ -16,9 +16,10 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.recommendation import recommend, whole_histories
+from recbole_contrec.settings.config import Config
 from recbole_contrec.storage import checkpoint
 from tests.helpers.files import write_atomic_files
-from tests.helpers.options import TINY_CONTREC, changed
+from tests.helpers.options import TINY, TINY_CONTREC, changed
 
 
 @pytest.mark.parametrize("model", ["ContRec", "SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "BPR", "Pop"])
@@ -424,6 +425,22 @@ def test_a_general_model_has_nothing_to_say_about_new_users(run_tiny):
     loaded = load_data_and_model(run_tiny("LightGCN", "--epochs=1")["checkpoint"])
     with pytest.raises(UserError, match="reads user ids, not histories"):
         recommend(loaded, histories=[["i1"]])
+
+
+def test_settings_are_a_dictionary_in_python(run_tiny, tiny):
+    """The same run as by the command line; what is given to a checkpoint changes it likewise."""
+    from recbole_contrec import run
+
+    settings = {**Config("SASRec", "tiny", arguments=[*TINY, f"--data_path={tiny}"]).external_config_dict, "epochs": 1}
+    settings = {key: value for key, value in settings.items() if key not in ("model", "dataset")}
+    result = run("SASRec", "tiny", settings={**settings, "topk": [3, 5], "valid_metric": "NDCG@5"})
+    other = run_tiny("SASRec", "--epochs=1", "--topk=[3,5]", "--valid_metric=NDCG@5")
+    assert result["test_result"] == other["test_result"] and result["settings"] == other["settings"]
+    assert load_data_and_model(result["checkpoint"], {"eval_batch_size": 7}).config["eval_batch_size"] == 7
+    with pytest.raises(UserError, match="settings: unknown setting epoch .did you mean epochs"):
+        run("SASRec", "tiny", settings={"epoch": 1})
+    with pytest.raises(UserError, match="settings: eval_batch_size='7': must be a whole number"):
+        load_data_and_model(result["checkpoint"], {"eval_batch_size": "7"})
 
 
 def test_objective_function_serves_recbole_search(tiny):

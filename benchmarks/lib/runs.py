@@ -290,7 +290,7 @@ def _child(arguments: list[str] | None = None) -> None:
         properties=given.properties,
         arguments=[f"--{key}={value}" for key, value in values.items()] + [f"--checkpoint_dir={given.work / 'saved'}"],
     )
-    loaded = load_data_and_model(result["checkpoint"], ["--mask_seen=True"], given.properties)
+    loaded = load_data_and_model(result["checkpoint"], {"mask_seen": True}, given.properties)
     loaded.trainer.eval_collector.data_collect(loaded.data.train)
     masked = loaded.trainer.evaluate(loaded.data.test, load_best_model=False)
     result["test_result_seen_masked"] = {name: float(value) for name, value in masked.items()}

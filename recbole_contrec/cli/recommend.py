@@ -67,9 +67,7 @@ def recommend(arguments: Sequence[str]) -> int:
     show_messages(sys.stderr)
     logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
     changes = {key: value for key in CHANGES if (value := getattr(options, key)) is not None}
-    loaded = load_data_and_model(
-        options.checkpoint, [f"--{key}={value}" for key, value in changes.items()], options.properties
-    )
+    loaded = load_data_and_model(options.checkpoint, changes, options.properties)
     histories = [] if options.history is None else [[item for item in options.history if item]]
     tables = recommend_batches(
         loaded, options.users, histories, options.k, not options.include_seen, options.batch_size

@@ -15,6 +15,7 @@ the YAML files of the user and of this package stand over RecBole's. Unlike RecB
 """
 
 import logging
+from collections.abc import Container, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,10 @@ class Config(RecBoleConfig):
         model (str or class): name of a model, or a RecBole model class.
         dataset (str): name of a data set.
         config_file_list (list): YAML files.
-        config_dict (dict): settings by key; it is not changed.
+        config_dict (dict): settings by key, as RecBole takes them: a text such as ``"[5, 10]"`` is read as what it
+            says. It is not changed.
+        settings (dict): settings by key as Python values, checked as those of a YAML file are: a text is a text. They
+            go before ``config_dict``, and ``arguments`` before both.
         arguments (list of str): ``['--epochs=3', '--topk=[5,10]']``.
         properties (path): a folder of YAML files that comes before ``./properties`` and the package's own.
 
@@ -83,9 +87,17 @@ class Config(RecBoleConfig):
     """
 
     def __init__(
-        self, model=None, dataset=None, config_file_list=None, config_dict=None, arguments=(), properties=None
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: str | Path | Sequence[str | Path] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        properties: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
     ):
         self._arguments = parse_arguments(arguments)
+        self._settings = _as_mapping(settings)
         self.folders = properties_folders(self._arguments.pop("properties", properties))
         files = [config_file_list] if isinstance(config_file_list, (str, Path)) else list(config_file_list or ())
         files += self._arguments.pop("config_files", "").replace(",", " ").split()
@@ -117,11 +129,12 @@ class Config(RecBoleConfig):
         return merged
 
     def _load_variable_config_dict(self, config_dict):
-        self._texts = {key: value for key, value in (config_dict or {}).items() if isinstance(value, str)}
-        return {
-            key: parse_value(value) if isinstance(value, str) else _without_numpy(value)
-            for key, value in (config_dict or {}).items()
+        given = {key: value for key, value in (config_dict or {}).items() if key not in self._settings}
+        self._texts = {key: value for key, value in given.items() if isinstance(value, str)}
+        read = {
+            key: parse_value(value) if isinstance(value, str) else _without_numpy(value) for key, value in given.items()
         }
+        return {**read, **_without_numpy(self._settings)}
 
     def _load_cmd_line(self):
         return {key: parse_value(text) for key, text in self._arguments.items()}
@@ -201,11 +214,10 @@ class Config(RecBoleConfig):
     def _wants_item_columns(self) -> bool:
         """Whether RecBole shall load the ``.item`` file. It then counts items that nobody touched and joins the
         columns into every batch, so only for models that read them there, and for models of users, who know."""
-        of_user = not (self.entry.is_recbole or self.entry.model_class.__module__.startswith("recbole_contrec."))
         return (
             self.internal_config_dict["MODEL_TYPE"] in _FEATURE_TYPES
             or any(key in self.internal_config_dict for key in ITEM_COLUMNS)
-            or of_user
+            or self.entry.has_class_of_user
             and self.entry.dataset_class is None
         )
 
@@ -293,13 +305,15 @@ class Config(RecBoleConfig):
 
     def _check_all_given(self):
         self._check_given(self.file_config_dict, {}, None)
-        self._check_given(self.variable_config_dict, self._texts, "config_dict")
+        from_python = self.variable_config_dict
+        self._check_given(from_python, self._texts, "config_dict", but=self._settings)
+        self._check_given(from_python, {}, "settings", but=from_python.keys() - self._settings)
         self._check_given(self.cmd_config_dict, self._arguments, "command line")
         self._merge_external_config_dict()
 
-    def _check_given(self, given: dict, texts: dict[str, str], where: str | None):
-        """Check what came one way (``texts`` as it was written), and remember that way."""
-        for key, value in given.items():
+    def _check_given(self, given: dict, texts: dict[str, str], where: str | None, but: Container[str] = ()):
+        """Check what came one way (``texts`` as it was written) but for some keys, and remember that way."""
+        for key, value in [(key, value) for key, value in given.items() if key not in but]:
             self._origin[key] = where or self._origin[key]
             setting = self.settings.get(key)
             if setting is None and self._takes_any_key:
@@ -391,6 +405,20 @@ class Config(RecBoleConfig):
 def _fields_asked_for(values) -> list[str]:
     """Columns that filters and labels read."""
     return list(dict.fromkeys(name for key in ("threshold", "val_interval") for name in values.get(key) or ()))
+
+
+def _as_mapping(settings: Any) -> dict[str, Any]:
+    """Settings as a dictionary.
+
+    Raises:
+        UserError: they are something else; names the other way.
+    """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UserError(
+            f"settings={show(settings)}: must be a dictionary such as {{'epochs': 3}}; what has the form '--epochs=3' "
+            "is given as arguments=[...]"
+        )
+    return dict(settings or {})
 
 
 def _without_numpy(value):

@@ -101,7 +101,7 @@ class ModelEntry:
         changes: the part of ``values`` that stands in files outside RecBole.
         recbole_name: the RecBole model at the bottom of the chain, by which RecBole looks up
             data loader and trainer; None for a model of its own.
-        of_user: whether a file outside this package names one of the classes.
+        of_user: whether a file outside this package names one of the classes, whoever wrote the class.
     """
 
     name: str
@@ -119,6 +119,11 @@ class ModelEntry:
     def is_recbole(self) -> bool:
         """Whether the model class is RecBole's own."""
         return self.model_class.__module__.startswith("recbole.")
+
+    @property
+    def has_class_of_user(self) -> bool:
+        """Whether the model class is neither RecBole's nor this package's, whoever names it."""
+        return not (self.is_recbole or self.model_class.__module__.startswith("recbole_contrec."))
 
 
 class ListedModel(NamedTuple):

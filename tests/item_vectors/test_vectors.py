@@ -156,10 +156,13 @@ def test_a_text_encoder_alone_means_texts(tiny, workplace):
     (workplace / "given.yaml").write_text(f"text_encoder: {STORIES}\n")
     (workplace / "svd.yaml").write_text("item_vectors: svd\n")
     arguments = [f"--data_path={tiny}", "--vector_size=80", "--show_progress=False"]
-    assert write_item_vectors("v.npy", "ContRec", "tiny", ["given.yaml"], arguments=arguments) == (60, 80)
+    assert write_item_vectors("v.npy", "ContRec", "tiny", config_file_list=["given.yaml"], arguments=arguments) == (
+        60,
+        80,
+    )
     assert not np.load("v.npy")[:, 64:].any()  # the model's width
     with pytest.raises(UserError, match="item_vectors=svd asks for none"):
-        write_item_vectors("w.npy", "ContRec", "tiny", ["given.yaml", "svd.yaml"], arguments=arguments)
+        write_item_vectors("w.npy", "ContRec", "tiny", config_file_list=["given.yaml", "svd.yaml"], arguments=arguments)
     with pytest.raises(UserError, match="SASRec has no item_vectors"):
         write_item_vectors("w.npy", "SASRec", "tiny", arguments=[f"--data_path={tiny}"])
     assert not Path("w.npy").exists()

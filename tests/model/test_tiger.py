@@ -437,7 +437,7 @@ def test_a_checkpoint_from_before_a_setting_says_how_it_is_read(trained, workpla
     checkpoint.save(Path("old.safetensors"), tensors, record)
     assert load_data_and_model("old.safetensors").model.decoder.item_codes.cumulative
     assert "old.safetensors was written by a version without code_reading='sum': give other values" in caplog.text
-    assert not load_data_and_model("old.safetensors", ["--code_reading=own"]).model.decoder.item_codes.cumulative
+    assert not load_data_and_model("old.safetensors", {"code_reading": "own"}).model.decoder.item_codes.cumulative
 
 
 def test_a_checkpoint_gives_the_same_numbers_and_lists(trained, workplace):

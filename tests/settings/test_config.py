@@ -654,6 +654,43 @@ def test_strings_in_a_dictionary_are_parsed_as_in_recbole(here):
     assert given == before  # RecBole writes into the caller's dictionary
 
 
+def test_settings_as_python_values_are_those_of_a_yaml(here):
+    given = {"samples": (1, np.int64(2)), "width": 3, "free": {"a": [1]}, "wandb_project": "2024", "fields": None}
+    before = copy.deepcopy(given)
+    config = toy(settings=given)
+    assert (config["samples"], config["width"], config["free"]) == ([1, 2], 3, {"a": [1]}) and given == before
+    assert config["wandb_project"] == "2024" and config["fields"] is None  # a text is a text
+    file = write("same.yaml", "samples: [1, 2]\nwidth: 3\nfree: {a: [1]}\nwandb_project: '2024'\nfields: ~\n")
+    assert config.to_record() == toy(config_file_list=[file]).to_record()
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"widht": 3}, "settings: unknown setting widht (did you mean width?)"),
+        ({"width": "3"}, "settings: width='3': must be a whole number"),
+        ({"width": 2.5}, "settings: width=2.5: must be a whole number"),
+        ({"samples": "[1, 2]"}, "settings: samples='[1, 2]': must be"),
+        ({"epochs": True}, "settings: epochs=True: must be a whole number"),
+        (["--epochs=3"], "must be a dictionary such as {'epochs': 3}"),
+        ("--epochs=3", "arguments=[...]"),
+    ],
+)
+def test_mistakes_in_settings(here, settings, expected):
+    assert expected in error_of(toy, settings=settings)
+
+
+def test_settings_stand_between_a_dictionary_of_recbole_and_the_command_line(here):
+    file = write("first.yaml", "width: 2\nepochs: 2\nseed: 2\n")
+    config = toy(
+        "--seed=5",
+        config_file_list=[file],
+        config_dict={"width": "3", "epochs": "3"},
+        settings={"epochs": 4, "seed": 4},
+    )
+    assert (config["width"], config["epochs"], config["seed"]) == (3, 4, 5)
+
+
 def test_nothing_is_evaluated(here):
     assert toy("--run_name=open('x','w')")["run_name"] == "open('x','w')"
     assert not Path("x").exists()
