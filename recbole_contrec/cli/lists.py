@@ -23,6 +23,7 @@ def show_lists(options: argparse.Namespace, settings: Sequence[str]) -> int:
     from recbole_contrec.catalogue.datasets import DATA_PATH, list_datasets
     from recbole_contrec.catalogue.places import properties_folders
     from recbole_contrec.settings.registry import find_model, list_models
+    from recbole_contrec.showing import show
 
     if other := [argument for argument in settings if not argument.startswith("--data_path=")]:
         raise UserError(f"{other[0]}: the lists read --model, --properties and --data_path only")
@@ -38,5 +39,7 @@ def show_lists(options: argparse.Namespace, settings: Sequence[str]) -> int:
         if options.model is None:
             raise UserError("--settings needs --model=NAME")
         for setting in find_model(options.model, folders).settings.values():
-            print(f"--{setting.key}={setting.default}\n      {setting.meaning}")
+            default = setting.default if isinstance(setting.default, str) else show(setting.default)
+            allowed = f" ({setting.expected()})" if setting.expected() else ""
+            print(f"--{setting.key}={default}{allowed}\n      {setting.meaning}")
     return 0

@@ -307,10 +307,14 @@ def test_list_datasets(here, command):
 def test_settings_of_a_model(workplace, command):
     lines = command("--settings", "--model=ContRec").out.splitlines()
     meanings = {lines[n][2:].split("=")[0]: lines[n + 1].strip() for n in range(0, len(lines), 2)}
-    keys = set(yaml.safe_load((package_properties() / "model" / "ContRec.yaml").read_text(encoding="utf-8")))
-    assert set(meanings) == keys - {"model_class", "dataset_class", "trainer_class"}
+    folder = package_properties()
+    own = yaml.safe_load((folder / "model" / "ContRec.yaml").read_text(encoding="utf-8"))
+    files = [folder / "groups" / f"{name}.yaml" for name in own.pop("include")]
+    keys = {key for file in files for key in yaml.safe_load(file.read_text(encoding="utf-8"))}
+    assert set(meanings) == {*own, *keys} - {"model_class", "dataset_class", "trainer_class"}
     assert all(len(meaning) > 3 for meaning in meanings.values())
-    assert meanings["n_layers"] == "Blocks." and "--n_layers=2" in lines
+    assert meanings["n_layers"] == "Layers." and "--n_layers=2 (a whole number from 1 to 1000)" in lines
+    assert "--llm=~ (text or ~)" in lines and "--item_vectors=svd (text)" in lines
 
 
 # runs in this process
