@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.interface import AnswersInWords, RanksInBoundedMemory
 from recbole_contrec.quick_start import LoadedRun, load_data_and_model
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.training.evaluation import no_score_is_the_worst
@@ -70,7 +72,7 @@ def recommend_batches(
             raise UserError(f"{name}: {value!r} is one text; give a list")
     loaded = load_data_and_model(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
     loaded.model.eval()
-    if not hasattr(loaded.model, "top_k"):
+    if not isinstance(loaded.model, RanksInBoundedMemory):
         _give_newcomers_a_row(loaded.model, loaded.data.dataset)
     people = list(_known_people(loaded, [] if users is None and len(histories) else users))
     people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
@@ -107,7 +109,7 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
             raise UserError(f"there is no item {item!r} in {loaded.config['dataset']!r}{did_you_mean(item, numbers)}")
     if not history:
         raise UserError("the history is empty: name at least one item")
-    if not hasattr(loaded.model, "ITEM_SEQ"):
+    if not isinstance(loaded.model, SequentialRecommender):
         raise UserError(
             f"{loaded.config['model']} reads user ids, not histories: it has nothing to say about new users"
         )
@@ -115,19 +117,19 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
 
 
 def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> pd.DataFrame:
-    dataset, config = loaded.data.dataset, loaded.config
+    model, dataset, config = loaded.model, loaded.data.dataset, loaded.config
     k = min(k, dataset.item_num - 1)
     interaction = as_interaction(config, people).to(config["device"])
     excluded = seen_items(people).to(config["device"])  # [B, E]
     excluded = excluded if exclude_seen else torch.zeros_like(excluded[:, :1])
     answers = None
     with torch.no_grad():
-        if getattr(loaded.model, "can_answer", False):
-            encoding = loaded.model.encode_histories(interaction, answer=True)
-            answers = loaded.model.answers(interaction, encoding)
-            scores, items = loaded.model.top_k(interaction, k, excluded, encoding)
-        elif hasattr(loaded.model, "top_k"):  # in bounded memory whatever the size of the catalogue
-            scores, items = loaded.model.top_k(interaction, k, excluded)
+        if isinstance(model, AnswersInWords) and model.can_answer:
+            encoding = model.encode_histories(interaction, answer=True)
+            answers = model.answers(interaction, encoding)
+            scores, items = model.top_k(interaction, k, excluded, encoding)
+        elif isinstance(model, RanksInBoundedMemory):
+            scores, items = model.top_k(interaction, k, excluded)
         else:
             scores, items = _top_k_of_all(loaded, interaction, k, excluded)
 

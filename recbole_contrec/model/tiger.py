@@ -8,6 +8,7 @@ Reference:
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +126,7 @@ class TIGER(SemanticIdRecommender):
         return self.item_tokenizer.quantise(vectors)
 
 
-def _check_backbone(config) -> None:
+def _check_backbone(config: Any) -> None:
     """Settings that would be ignored.
 
     Raises:

@@ -11,6 +11,7 @@ Reference:
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -116,8 +117,8 @@ class TokenRecBeam(SemanticIdRecommender):
         :class:`~recbole_contrec.interface.HasStages`. Afterwards every item must have codes of its own."""
         vectors: dict[str, Tensor] = {}
         yield from vector_stages(self.config, dataset, vectors)
-        if self.users is not None and self.users.fold_in is not None:
-            self.users.fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
+        if self.user_fold_in is not None:
+            self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
         self.item_vectors.start(vectors["items"])
         yield self.quantiser_settings.stage("item tokenizer", self.items, vectors["items"])
         if self.users is not None:
@@ -130,6 +131,13 @@ class TokenRecBeam(SemanticIdRecommender):
             size = self.items.table.codebook_size
             raise UserError(f"{error}: raise codebook_size, which is {size} here, or num_codebooks") from error
 
+    # new users, see recbole_contrec.interface
+
+    @property
+    def user_fold_in(self) -> FoldIn | None:
+        """What makes vectors of users out of the histories that they bring."""
+        return None if self.users is None else self.users.fold_in
+
     # self-improvement
 
     def quantise(self, vectors: Tensor) -> Tensor:
@@ -138,7 +146,7 @@ class TokenRecBeam(SemanticIdRecommender):
         return residual_kmeans(vectors, table.num_codebooks - 1, table.codebook_size, self.config["seed"])
 
 
-def _check_settings(config) -> None:
+def _check_settings(config: Any) -> None:
     """Settings that would be ignored.
 
     Raises:

@@ -1,7 +1,8 @@
 """
 recbole_contrec.model.base
 ##########################
-What several recommenders share: windows and their targets (:mod:`.windowed`), the way from a history to a preference and its
-scores (:mod:`.generative`), generated answers (:mod:`.text_generation`, :mod:`.language`), generated identifiers
-(:mod:`.identifier_generation`, :mod:`.code_table`) and how these improve themselves (:mod:`.self_improvement`).
+What several recommenders share: windows and their targets (:mod:`.targets`), what reads a history (:mod:`.history`), what
+is read of users and items (:mod:`.code_tokens`, :mod:`.continuous_tokens`, :mod:`.item_vectors`), and answers in words
+(:mod:`.answering`, :mod:`.language`). What generates semantic ids has a package of its own,
+:mod:`recbole_contrec.model.semantic_ids`.
 """

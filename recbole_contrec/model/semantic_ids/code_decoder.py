@@ -60,7 +60,7 @@ class CodeDecoderSettings:
     label_smoothing: float
 
     @classmethod
-    def from_config(cls, config) -> "CodeDecoderSettings":
+    def from_config(cls, config: Any) -> "CodeDecoderSettings":
         return cls(config["beam_size"], config["label_smoothing"])
 
 

@@ -62,7 +62,7 @@ class ItemTokenizer:
         ValueError: settings that do not go together.
     """
 
-    def __init__(self, config, codebook_size: int, device: torch.device):
+    def __init__(self, config: Any, codebook_size: int, device: torch.device):
         self.config = config
         self.method, self.codebook_size, self.device = config["semantic_ids"], codebook_size, device
         if self.method == "pq" and config["vector_size"] < config["num_codebooks"]:
@@ -82,7 +82,7 @@ class ItemTokenizer:
             **{key: self.config[key] for key in _SETTINGS_OF[self.method]},
         }
 
-    def build(self, dataset, vectors: Tensor, report: Report) -> StageResult:
+    def build(self, dataset: Any, vectors: Tensor, report: Report) -> StageResult:
         """Semantic ids, ``codes`` [N, K], and how good they are.
 
         Args:

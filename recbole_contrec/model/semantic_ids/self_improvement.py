@@ -8,7 +8,7 @@ Reference:
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,7 @@ class SelfImprovement(nn.Module):
         self._described: Tensor | None = None
 
     @classmethod
-    def from_config(cls, config, n_items: int, num_codebooks: int) -> "SelfImprovement | None":
+    def from_config(cls, config: Any, n_items: int, num_codebooks: int) -> "SelfImprovement | None":
         """None where the settings leave semantic ids as they are.
 
         Args:

@@ -5,6 +5,7 @@ Settings of the self-improvement of semantic ids, and which of them go together.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 # Settings that only one way to new semantic ids reads (``refine_from``).
 READ_BY_HISTORIES = ("refine_whitening",)
@@ -44,7 +45,7 @@ class SelfImprovementSettings:
             raise ValueError(f"refine_groups={self.groups} must divide refine_candidates={self.candidates}")
 
     @classmethod
-    def from_config(cls, config, num_codebooks: int) -> "SelfImprovementSettings | None":
+    def from_config(cls, config: Any, num_codebooks: int) -> "SelfImprovementSettings | None":
         """None where semantic ids stay as they are.
 
         Args:
@@ -69,7 +70,7 @@ class SelfImprovementSettings:
         )
 
 
-def _check_unread(config) -> None:
+def _check_unread(config: Any) -> None:
     """Settings that nothing reads."""
     changed = [
         key
@@ -87,7 +88,7 @@ def _check_unread(config) -> None:
         raise ValueError("item_descriptions: nothing reads them with alignment_weight=0")
 
 
-def _check_rounds(config, num_codebooks: int) -> None:
+def _check_rounds(config: Any, num_codebooks: int) -> None:
     """Refinements that cannot be made, or not be judged."""
     every, from_descriptions = config["refine_every"], config["refine_from"] == "descriptions"
     if not from_descriptions and num_codebooks < 2:
