@@ -20,7 +20,7 @@ from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.interface import FoldsItemsIn
 from recbole_contrec.item_vectors.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.quick_start import LoadedRun
-from recbole_contrec.recommendation import PADDING, as_interaction, seen_items
+from recbole_contrec.recommendation import PADDING, Person, as_interaction, seen_items
 from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.tokenizer import CollaborativeVectors, ItemFoldIn
 from recbole_contrec.training.identity import Identity
@@ -36,15 +36,15 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
     Args:
         loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is. Histories
             stay what they are: the new item does not become part of those of its users.
-        users_of: for every item its users; those without a training interaction add nothing. Items that the data set does
-            not know are added to the catalogue.
-        early: whether more users are to come. Then an item is placed where those items of training lie that look like it
-            when only as many of their users are known (:class:`~recbole_contrec.tokenizer.ItemFoldIn`), otherwise among
-            the items that never get more.
+        users_of: for every item its users; those without a training interaction add nothing. Items that the data set
+            does not know are added to the catalogue.
+        early: whether more users are to come. Then an item is placed where those items of training lie that look like
+            it when only as many of their users are known (:class:`~recbole_contrec.tokenizer.ItemFoldIn`), otherwise
+            among the items that never get more.
 
     Raises:
-        UserError: a user that the data set does not know, an item none of whose users has a vector from training or that
-            was in training itself, or a model that cannot take new items.
+        UserError: a user that the data set does not know, an item none of whose users has a vector from training or
+            that was in training itself, or a model that cannot take new items.
     """
     known = _known(loaded)
     users_of = {str(item): users if isinstance(users, str) else list(users) for item, users in users_of.items()}
@@ -69,8 +69,8 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
 
 
 def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> list[str]:
-    """Give items vectors and tokens from their texts: ridge regression from TF-IDF, or from what ``text_encoder`` makes of
-    the texts, to collaborative vectors, learned on the items of training.
+    """Give items vectors and tokens from their texts: ridge regression from TF-IDF, or from what ``text_encoder`` makes
+    of the texts, to collaborative vectors, learned on the items of training.
 
     Args:
         loaded: what ``load_data_and_model`` gave; its model and catalogue are changed in memory, no file is.
@@ -82,8 +82,8 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
         list: the items.
 
     Raises:
-        UserError: the data set has no texts, a text cannot be read, an item was in training, or a model that cannot take
-            new items.
+        UserError: the data set has no texts, a text cannot be read, an item was in training, or a model that cannot
+            take new items.
     """
     known = _known(loaded)
     dataset = loaded.data.dataset
@@ -130,7 +130,8 @@ def _known(loaded: LoadedRun) -> _Known:
     """Of a run, before anything was folded in: later calls go on from the same vectors.
 
     Raises:
-        UserError: a model that cannot take new items, or files or texts behind its vectors that are gone or were changed.
+        UserError: a model that cannot take new items, or files or texts behind its vectors that are gone or were
+            changed.
     """
     if loaded.known is not None:
         return loaded.known
@@ -158,7 +159,7 @@ def _known(loaded: LoadedRun) -> _Known:
 
 
 def _reader(loaded: LoadedRun, known: _Known, rows: list[int], texts: list[str]) -> "_Words | _Readings":
-    """What turns texts into features of the regression, made for the items of training, ``rows`` [n] with ``texts`` [n]."""
+    """What turns texts into features of the regression, made for the items of training: ``rows`` [n], ``texts`` [n]."""
     if known.encoder is None:
         return _Words(loaded.config["dataset"], texts)
     return _Readings(loaded.config["dataset"], known.encoder, known.texts[rows])
@@ -193,11 +194,12 @@ class _Words:
 
 
 class _Readings:
-    """Texts as a language model reads them, around their mean and, like TF-IDF, of length one on average: the ridge would
-    take the small differences that such models make between texts for nothing.
+    """Texts as a language model reads them, around their mean and, like TF-IDF, of length one on average: the ridge
+    would take the small differences that such models make between texts for nothing.
 
     Args:
-        known: what the encoder made of the texts of the items of training [n, D]; a row of zeros for one without a text.
+        known: what the encoder made of the texts of the items of training [n, D]; a row of zeros for one without a
+            text.
 
     Raises:
         UserError: these tell no two items apart.
@@ -251,44 +253,48 @@ def _add(loaded: LoadedRun, known: _Known, items: list[str], vectors: Tensor) ->
     rows = [numbers[item] for item in items]
     loaded.model.set_items(torch.tensor(rows, dtype=torch.long), vectors, retrieval)
     loaded.new_items.update(rows)
-    loaded.__dict__.pop("trainer", None)  # a trainer made before would hold the shorter tables
+    loaded.forget_trainer()  # it would hold the shorter tables
     _hold_back(loaded)
 
 
 def _hold_back(loaded: LoadedRun) -> None:
     """Keep new items from crowding out the others, by ``new_item_exposure``: all of them lose the same, just enough.
 
-    Where a new item lies is a guess, and guesses lie near to many users: on ml-100k one item in twenty, new, takes a
-    fourth of the first ten places. Nothing changes where they take no more than they may.
+    The vectors of new items are predictions, which come close to the preferences of many users: on ml-100k, where one
+    item in twenty is new, new items take a quarter of the first ten places. Nothing changes where they take no more
+    than they may.
     """
     loaded.model.eval()
     model, items, exposure = loaded.model, sorted(loaded.new_items), loaded.config["new_item_exposure"]
-    model.retrieval.score_penalty = None
+    model.hold_back(None)
     if exposure is None or not items:
         return
-    people = _people(loaded)
+    people = people_of_training(loaded)
     margins = _margins(loaded, people, torch.tensor(items, device=model.device))
     places = exposure * PLACES * len(people) * len(items) / (model.n_items - 1)
     places = max(1, round(places)) if exposure else 0  # a sample cannot tell less than one place from none
     if places < len(margins):
-        model.retrieval.score_penalty = model.item_vectors.weight.new_zeros(model.n_items)
-        model.retrieval.score_penalty[items] = margins.topk(places + 1).values[-1]
+        penalty = margins.new_zeros(model.n_items)
+        penalty[items] = margins.topk(places + 1).values[-1]
+        model.hold_back(penalty)
 
 
-def _people(loaded: LoadedRun) -> list[tuple[str, int, np.ndarray]]:
-    """Some users of training: name, number, history."""
+def people_of_training(loaded: LoadedRun) -> list[Person]:
+    """Some users of training with their training history, evenly spread over all of them."""
     histories = loaded.data.train_dataset.histories
     drawn = np.unique(np.linspace(0, len(histories.users) - 1, USERS).astype(int)).tolist()
-    return [("", histories.users[row], histories.items[slice(*histories.offsets[row : row + 2])]) for row in drawn]
+    return [
+        Person("", histories.users[row], histories.items[slice(*histories.offsets[row : row + 2])]) for row in drawn
+    ]
 
 
 @torch.no_grad()
-def _margins(loaded: LoadedRun, people: list[tuple[str, int, np.ndarray]], new: Tensor) -> Tensor:
+def _margins(loaded: LoadedRun, people: list[Person], new: Tensor) -> Tensor:
     """What the scores of new items [m] must lose to leave the first ten places, for each of those that they hold on
     the lists of some people, which are without the items that these have had.
 
-    The j-th best new item holds a place as long as it is above the (11 - j)-th best of the others: with it, j new items and
-    10 - j others stand above the next.
+    The j-th best new item holds a place as long as it is above the (11 - j)-th best of the others: with it, j new items
+    and 10 - j others stand above the next.
     """
     margins = []
     for start in range(0, len(people), BATCH):

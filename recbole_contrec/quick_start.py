@@ -72,6 +72,10 @@ class LoadedRun:
     known: Any = None  # what training knew, once items were folded in; see fold_in.py
     new_items: set[int] = field(default_factory=set)  # numbers of the items that were folded in
 
+    def forget_trainer(self) -> None:
+        """Let :attr:`trainer` be made anew, where the tables of the model have another size now."""
+        self.__dict__.pop("trainer", None)
+
     @cached_property
     def trainer(self):
         """For ``evaluate`` and ``fit``. Made on first use: a trainer opens TensorBoard's file and RecBole's folders."""

@@ -6,6 +6,7 @@ The best items for users of the data set, or for somebody new who brings a histo
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,14 @@ from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.training.evaluation import no_score_is_the_worst
 
 PADDING = "[PAD]"  # RecBole's name of row 0
+
+
+class Person(NamedTuple):
+    """Somebody to recommend items to."""
+
+    name: str
+    number: int  # of the user in the data set; 0 for somebody who is not in it
+    history: np.ndarray  # item numbers in order of time
 
 
 def recommend(
@@ -64,9 +73,9 @@ def recommend_batches(
     batch_size: int = 256,
 ) -> Iterator[pd.DataFrame]:
     """:func:`recommend`, a batch of users at a time: for a million users, the result need not fit into memory."""
-    for name, value in dict(k=k, batch_size=batch_size).items():
-        if value < 1:
-            raise UserError(f"{name}={value}: at least 1 is needed")
+    for name, number in dict(k=k, batch_size=batch_size).items():
+        if number < 1:
+            raise UserError(f"{name}={number}: at least 1 is needed")
     for name, value in (("users", users), ("histories", histories), *(("a history", history) for history in histories)):
         if isinstance(value, str):  # its letters would pass for ids
             raise UserError(f"{name}: {value!r} is one text; give a list")
@@ -75,7 +84,7 @@ def recommend_batches(
     if not isinstance(loaded.model, RanksInBoundedMemory):
         _give_newcomers_a_row(loaded.model, loaded.data.dataset)
     people = list(_known_people(loaded, [] if users is None and len(histories) else users))
-    people += [(f"new-{number}", 0, _item_numbers(loaded, history)) for number, history in enumerate(histories, 1)]
+    people += [Person(f"new-{place}", 0, _item_numbers(loaded, history)) for place, history in enumerate(histories, 1)]
     for start in range(0, len(people), batch_size):
         with faults_of(loaded.config.entry):
             table = _recommend_batch(loaded, people[start : start + batch_size], k, exclude_seen)
@@ -87,8 +96,8 @@ def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
     return loaded.data.dataset.all_interactions.by_user()
 
 
-def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Name, internal number and history of users of the data set."""
+def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[Person]:
+    """Users of the data set with their whole history; all of them for None."""
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.uid_field]
     histories = whole_histories(loaded)
@@ -97,7 +106,7 @@ def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[tu
     for user in map(str, users):
         if user not in numbers or user == PADDING:
             raise UserError(f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}")
-        yield user, numbers[user], histories.get(numbers[user], np.empty(0, dtype=np.int64))
+        yield Person(user, numbers[user], histories.get(numbers[user], np.empty(0, dtype=np.int64)))
 
 
 def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
@@ -116,7 +125,7 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
     return np.asarray([numbers[item] for item in history])
 
 
-def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> pd.DataFrame:
+def _recommend_batch(loaded: LoadedRun, people: Sequence[Person], k: int, exclude_seen: bool) -> pd.DataFrame:
     model, dataset, config = loaded.model, loaded.data.dataset, loaded.config
     k = min(k, dataset.item_num - 1)
     interaction = as_interaction(config, people).to(config["device"])
@@ -137,7 +146,7 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     row, rank = np.nonzero(found)
     chosen = items.cpu().numpy()[found]
     table = {
-        "user_id": [people[r][0] for r in row],
+        "user_id": [people[r].name for r in row],
         "rank": rank + 1,
         "item_id": dataset.id2token(dataset.iid_field, chosen),
         "score": scores.cpu().numpy()[found],
@@ -150,33 +159,36 @@ def _recommend_batch(loaded: LoadedRun, people, k: int, exclude_seen: bool) -> p
     return pd.DataFrame(table)
 
 
-def as_interaction(config, people) -> Interaction:
+def as_interaction(config: Any, people: Sequence[Person]) -> Interaction:
     """RecBole's evaluation rows for some people: the last L items, padded at the end."""
     limit = config["MAX_ITEM_LIST_LENGTH"]
     sequences = torch.zeros(len(people), limit, dtype=torch.long)
     lengths = torch.ones(len(people), dtype=torch.long)
-    for row, (_, _, history) in enumerate(people):
-        recent = torch.from_numpy(np.asarray(history[-limit:]))
+    for row, person in enumerate(people):
+        recent = torch.from_numpy(np.asarray(person.history[-limit:]))
         sequences[row, : len(recent)] = recent
         lengths[row] = max(len(recent), 1)
     return Interaction(
         {
-            config["USER_ID_FIELD"]: torch.tensor([number for _, number, _ in people]),
+            config["USER_ID_FIELD"]: torch.tensor([person.number for person in people]),
             config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]: sequences,
             config["ITEM_LIST_LENGTH_FIELD"]: lengths,
         }
     )
 
 
-def seen_items(people) -> torch.Tensor:
+def seen_items(people: Sequence[Person]) -> torch.Tensor:
     """All that some people have had, [B, longest history], 0 = none."""
-    seen = torch.zeros(len(people), max([1, *(len(history) for _, _, history in people)]), dtype=torch.long)
-    for row, (_, _, history) in enumerate(people):
-        seen[row, : len(history)] = torch.from_numpy(np.asarray(history))
+    longest = max([1, *(len(person.history) for person in people)])
+    seen = torch.zeros(len(people), longest, dtype=torch.long)
+    for row, person in enumerate(people):
+        seen[row, : len(person.history)] = torch.from_numpy(np.asarray(person.history))
     return seen
 
 
-def _top_k_of_all(loaded: LoadedRun, interaction, k, excluded):
+def _top_k_of_all(
+    loaded: LoadedRun, interaction: Interaction, k: int, excluded: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Top K by RecBole's contract: scores [B, N] of the whole catalogue, from ``predict`` where nothing else is."""
     model, n_items = loaded.model, loaded.data.dataset.item_num
     try:
@@ -198,7 +210,8 @@ def _top_k_of_all(loaded: LoadedRun, interaction, k, excluded):
     return best, items.masked_fill(best == -torch.inf, 0)
 
 
-def _scores_by_predict(loaded: LoadedRun, person, n_items):
+def _scores_by_predict(loaded: LoadedRun, person: Interaction, n_items: int) -> torch.Tensor:
+    """Scores of the whole catalogue [N] for one person, item by item."""
     items = torch.arange(n_items, device=person[loaded.config["USER_ID_FIELD"]].device)
     pairs = person.repeat_interleave(n_items)
     pairs.update(Interaction({loaded.config["ITEM_ID_FIELD"]: items}))
@@ -206,7 +219,7 @@ def _scores_by_predict(loaded: LoadedRun, person, n_items):
 
 
 @torch.no_grad()
-def _give_newcomers_a_row(model, dataset) -> None:
+def _give_newcomers_a_row(model: torch.nn.Module, dataset: Any) -> None:
     """Somebody new reads row 0 of a table of users, which RecBole's models never train: it becomes the mean of the
     others.
 

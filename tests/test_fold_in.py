@@ -241,7 +241,7 @@ def test_the_places_of_new_items_are_counted_as_they_fall(trained):
         for item in np.unique(loaded.data.train.dataset.histories.items)[:30]
     }
     fold_in_interactions(loaded, twins)
-    people = module._people(loaded)
+    people = module.people_of_training(loaded)
     held = 0
     for batch in (people[:20], people[20:]):
         _, items = loaded.model.top_k(module.as_interaction(loaded.config, batch), 10, module.seen_items(batch))
