@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from recbole_contrec.errors import UserError
 
@@ -123,7 +124,7 @@ def _safe_collector() -> type:
     class SafeCollector(Collector):
         """RecBole's collector, with ``.cpu()`` on tensors only."""
 
-        def get_data_struct(self):
+        def get_data_struct(self) -> Any:
             """What was collected, on the CPU; resets what belongs to one evaluation."""
             held = self.data_struct._data_dict
             for key, value in held.items():

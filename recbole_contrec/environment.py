@@ -9,6 +9,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from recbole_contrec import __version__
 
 PACKAGES = ("recbole", "torch", "numpy", "pandas", "scipy", "transformers", "safetensors")
@@ -42,7 +44,7 @@ def _git(folder: Path, *words: str) -> str:
     return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def device_name(device) -> str:
+def device_name(device: torch.device | str) -> str:
     """The device as a reader of results wants to know it."""
     import torch
 
@@ -67,7 +69,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
-def peak_gpu_memory(device) -> int | None:
+def peak_gpu_memory(device: torch.device | str) -> int | None:
     """Largest memory that torch held on a GPU so far, in MiB; None on other devices."""
     import torch
 

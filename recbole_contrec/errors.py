@@ -7,6 +7,7 @@ ends with exit code 2; everything else is a bug of ours and keeps its traceback.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 LONGEST = 1500  # characters of an error text
 
@@ -27,7 +28,7 @@ def bounded(text: str, longest: int = LONGEST) -> str:
     return bounded(plain, longest) if len(plain) > max(len(text), longest + 5) else plain
 
 
-def shown(value, longest: int = 40) -> str:
+def shown(value: Any, longest: int = 40) -> str:
     """A value of the user's in an error text: between quotation marks, and cut where it is long."""
     text = value if isinstance(value, str) else str(value)
     return repr(text if len(text) <= longest else f"{text[:longest]}...")
@@ -60,9 +61,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(filter(None, [', '.join(found[:-1]), found[-1]]))}?)"
 
 
-def _plain(name) -> str:
+def _plain(name: Any) -> str:
     return str(name).lower().replace("_", "").replace("-", "")
 
 
-def _initials(name) -> str:
+def _initials(name: Any) -> str:
     return "".join(word[:1] for word in str(name).lower().split("_"))

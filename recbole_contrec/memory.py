@@ -5,12 +5,14 @@ Sizes that do not fit: said before anything is allocated, with an estimate, in p
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
+from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from recbole_contrec.errors import UserError
@@ -48,7 +50,7 @@ def refuse_beyond(wanted: int, what: str, device: torch.device | None = None) ->
 
 
 @contextmanager
-def fits_in_memory(config) -> Iterator[None]:
+def fits_in_memory(config: Mapping[str, Any]) -> Iterator[None]:
     """Around building a model: what it registers must fit with gradients and the optimizer's state.
 
     Raises:
@@ -57,7 +59,7 @@ def fits_in_memory(config) -> Iterator[None]:
     """
     free, total = free_memory(), 0
 
-    def add(module, name, parameter):
+    def add(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal total
         if parameter is not None:
             total += parameter.numel() * parameter.element_size()
@@ -98,7 +100,7 @@ def out_of_memory(error: BaseException) -> str | None:
     return None
 
 
-def _large_settings(config) -> str:
+def _large_settings(config: Mapping[str, Any]) -> str:
     given = {
         key: value
         for key, value in config.external_config_dict.items()

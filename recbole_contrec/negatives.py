@@ -4,6 +4,7 @@ recbole_contrec.negatives
 Negatives of a user: items that he has not interacted with in training. Knows torch alone.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +37,7 @@ class NegativeSampler(nn.Module):
 
     ATTEMPTS = 8
 
-    def __init__(self, users, items, n_users: int, n_items: int, source: str = "uniform"):
+    def __init__(self, users: np.ndarray, items: np.ndarray, n_users: int, n_items: int, source: str = "uniform"):
         super().__init__()
         if source not in SOURCES:
             raise ValueError(f"negative_source={source!r}: choose one of {', '.join(SOURCES)}")

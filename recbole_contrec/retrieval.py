@@ -6,7 +6,7 @@ the top K of a catalogue too large to score at once.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         query: Tensor,
         items: Tensor,
         target: Tensor,
@@ -67,7 +67,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
         return total / n
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         query_grad, items_grad, bias_grad = ctx.saved_tensors
         return (
             query_grad * upstream,

@@ -8,6 +8,7 @@ adapters alone knows the weights that they were trained on.
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def check_mark(packed: Tensor, name: str, words: str, alpha: float | None, froze
         raise RuntimeError(f"its adapters were trained on the weights of {base}; those of {name} are others")
 
 
-def vocabulary_mark(vocabulary) -> str:
+def vocabulary_mark(vocabulary: Any) -> str:
     """A hash of the words of a ``tokenizers.Tokenizer`` and of their numbers."""
     return hashlib.sha256(json.dumps(sorted(vocabulary.get_vocab().items())).encode()).hexdigest()
 

@@ -198,7 +198,7 @@ class Answers(nn.Module):
         found[:, 0] = (texts.softmax(1) * texts).sum(1)
         return found
 
-    def _next(self, backbone, states: Tensor, level: _Level) -> Tensor:
+    def _next(self, backbone: nn.Module, states: Tensor, level: _Level) -> Tensor:
         """Log-probabilities of the words of a level after the nodes above it: states [B, W', D] -> [B, W]."""
         rows = []
         for part in states.split(max(1, self.MEMORY // (states.shape[1] * backbone.n_words))):

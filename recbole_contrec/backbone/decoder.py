@@ -290,7 +290,7 @@ class CausalDecoder(nn.Module):
         return self.transformer.ln_f(hidden)
 
     @staticmethod
-    def _keys_and_values(block, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def _keys_and_values(block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """What a block's attention sees of ``hidden`` [B, S, D]: [B, heads, S, D / heads] each."""
         attention, width = block.attn, hidden.shape[-1]
         weight, bias = attention.c_attn.weight[:, width:], attention.c_attn.bias[width:]  # of query, key, value
@@ -298,7 +298,7 @@ class CausalDecoder(nn.Module):
         return tuple(part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both)
 
     @staticmethod
-    def _block_from(block, own: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _block_from(block: nn.Module, own: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, W, S] or [W, S] (true, or
         added to the scores) says of the keys and values [B, heads, S, D / heads]; without a mask they are all S
         positions, each with its past."""

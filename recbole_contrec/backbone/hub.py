@@ -7,7 +7,7 @@ Nothing that the Hub offers is executed.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -50,13 +50,13 @@ class Source(NamedTuple):
                 cause = error
         raise self.error(_why(what, cause)) from cause
 
-    def config(self):
+    def config(self) -> Any:
         """Its configuration, of transformers."""
         from transformers import AutoConfig  # slow import, needed here only
 
         return self.load("configuration", AutoConfig.from_pretrained)
 
-    def tokenizer(self):
+    def tokenizer(self) -> Any:
         """Its tokenizer, of transformers."""
         return self.load("tokenizer", _load_tokenizer)
 
@@ -134,7 +134,7 @@ def _cached_folder(name: str) -> Path:
     return Path(path).parent
 
 
-def _load_tokenizer(place: str, **options):
+def _load_tokenizer(place: str, **options: Any) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place, **options)
@@ -171,7 +171,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet(module: str):
+def _quiet(module: str) -> Iterator[None]:
     """Nothing but errors from a library with a logging module of its own."""
     from importlib import import_module
 

@@ -5,7 +5,7 @@ A pretrained language model and its tokenizer, checked to be of the kind that is
 """
 
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -60,7 +60,7 @@ def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, qua
     return Pretrained(_load_model(source, config, dtype, attention, quantisation), tokenizer)
 
 
-def _check_kind(name: str, kind: str, config) -> None:
+def _check_kind(name: str, kind: str, config: Any) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     if kind == "t5" and config.model_type not in T5_FAMILY:
@@ -72,7 +72,7 @@ def _check_kind(name: str, kind: str, config) -> None:
         raise not_causal(name, config)
 
 
-def not_causal(name: str, config) -> UserError:
+def not_causal(name: str, config: Any) -> UserError:
     """The error of a model of another kind."""
     instead = "; TokenRec takes a T5 with backbone=t5" if config.model_type in T5_FAMILY else ""
     return UserError(
@@ -81,7 +81,7 @@ def not_causal(name: str, config) -> UserError:
     )
 
 
-def _load_tokenizer(source: Source):
+def _load_tokenizer(source: Source) -> Any:
     tokenizer = source.tokenizer()
     if not tokenizer.is_fast:
         raise source.error("its tokenizer is not a fast one: its folder needs a tokenizer.json")
@@ -90,7 +90,7 @@ def _load_tokenizer(source: Source):
     return tokenizer
 
 
-def _load_model(source: Source, config, dtype: str, attention: str | None, quantisation: str | None) -> nn.Module:
+def _load_model(source: Source, config: Any, dtype: str, attention: str | None, quantisation: str | None) -> nn.Module:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -100,7 +100,7 @@ def _load_model(source: Source, config, dtype: str, attention: str | None, quant
     if quantisation is not None:
         options["quantization_config"] = _quantisation(quantisation, DTYPES[dtype])
 
-    def load(place: str, **of_place):
+    def load(place: str, **of_place: Any) -> Any:
         model, info = kind.from_pretrained(place, output_loading_info=True, **options, **of_place)
         # What the files lack is drawn at random with a warning only; then nothing that the model says means anything.
         if lacking := [key for key, _ in model.named_parameters() if key in info["missing_keys"]]:
@@ -114,7 +114,7 @@ def _load_model(source: Source, config, dtype: str, attention: str | None, quant
     return model
 
 
-def _quantisation(bits: str, dtype: torch.dtype | str):
+def _quantisation(bits: str, dtype: torch.dtype | str) -> Any:
     """How weights are stored in 4 or 8 bits; they are computed with in ``dtype``."""
     try:
         version("bitsandbytes")

@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from importlib.metadata import version
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -195,7 +196,7 @@ class PretrainedDecoder(PretrainedModel):
             )
 
 
-def _window(config) -> int:
+def _window(config: Any) -> int:
     """How far back the layers see that see least. A mask of ours is the same for all layers; beyond the window of some
     it would show these too much."""
     kinds = set(getattr(config, "layer_types", None) or ())

@@ -5,8 +5,9 @@ What all pretrained language models of transformers share here: how they are loa
 train them, and what of them goes into a checkpoint.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class PretrainedModel(nn.Module):
         self._prefix = ""  # of our names in the state that is being loaded
         self.register_load_state_dict_post_hook(_expect_kept_only)
 
-    def _take_words(self, tokenizer) -> None:
+    def _take_words(self, tokenizer: Any) -> None:
         self.vocabulary = tokenizer.backend_tokenizer
         self.vocabulary.no_truncation()  # a tokenizer.json may say how long the texts of somebody else were
         self.vocabulary.no_padding()
@@ -121,7 +122,7 @@ class PretrainedModel(nn.Module):
         # "auto" would ask the Hub at every checkpoint whether the word table has been resized.
         return {"adapter": lambda folder: self.model.save_pretrained(folder, save_embedding_layers=False)}
 
-    def state_dict(self, *args, prefix: str = "", **options):
+    def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> dict[str, Any]:
         """What is trained, and the mark of what is not."""
         state = super().state_dict(*args, prefix=prefix, **options)
         for key in [key for key in state if key.startswith(prefix) and key[len(prefix) :] not in self._kept]:
@@ -183,7 +184,7 @@ def _recompute(model: nn.Module) -> None:
         model.disable_input_require_grads()
 
 
-def _expect_kept_only(model: PretrainedModel, keys) -> None:
+def _expect_kept_only(model: PretrainedModel, keys: Iterable[str]) -> None:
     """What is never saved is not missing."""
     own = model._prefix
     keys.missing_keys[:] = [

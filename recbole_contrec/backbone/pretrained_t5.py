@@ -4,6 +4,8 @@ recbole_contrec.backbone.pretrained_t5
 A pretrained T5 of transformers in the place of the compact one: fed with vectors, read in one pass.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ class PretrainedT5(PretrainedModel):
 
     kind = "t5"
 
-    def __init__(self, name: str, answer_prefix: str = ANSWER_PREFIX, **settings):
+    def __init__(self, name: str, answer_prefix: str = ANSWER_PREFIX, **settings: Any):
         super().__init__(name, **settings)
         config = self._whole.config
         start = getattr(config, "decoder_start_token_id", None)

@@ -7,7 +7,7 @@ items.
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Vocabulary:
 
     SMALLEST = 300  # the 256 bytes that any text is made of, the end mark, and some words
 
-    def __init__(self, tokenizer, end: int):
+    def __init__(self, tokenizer: Any, end: int):
         self.tokenizer, self.end = tokenizer, end
 
     @classmethod

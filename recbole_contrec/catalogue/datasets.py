@@ -38,7 +38,7 @@ def check_name(name: str, what: str) -> None:
         raise UserError(f"{shown(name)} is no name of a {what}: it is longer than 150 bytes")
 
 
-def dataset_folder(data_path, name: str) -> Path:
+def dataset_folder(data_path: str | Path, name: str) -> Path:
     """Where a data set's files are: RecBole's own ml-100k, unless the user names a folder that holds another."""
     own = Path(data_path) / name
     if name == BUNDLED and (Path(data_path) == Path(DATA_PATH) or not (own / f"{name}.inter").is_file()):
@@ -46,7 +46,7 @@ def dataset_folder(data_path, name: str) -> Path:
     return own
 
 
-def list_datasets(folders: Iterable[Path], data_path) -> list[ListedDataset]:
+def list_datasets(folders: Iterable[Path], data_path: str | Path) -> list[ListedDataset]:
     """Data sets by name: folders ``NAME/NAME.inter``, those with a YAML file only, and RecBole's ml-100k."""
     found: dict[str, str] = {}
     for folder in folders:

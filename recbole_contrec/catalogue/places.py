@@ -14,7 +14,7 @@ from recbole_contrec.compat import require_recbole
 from recbole_contrec.errors import UserError
 
 
-def properties_folders(extra=None) -> list[Path]:
+def properties_folders(extra: str | Path | None = None) -> list[Path]:
     """Where YAML files are looked for, first wins: ``extra``, ``./properties``, the package's own.
 
     Raises:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ def is_there(file: Path) -> bool:
     raise UserError(f"{file} is {what}, where a file with columns should be")
 
 
-def _separator(value) -> str:
+def _separator(value: Any) -> str:
     """The setting ``field_separator``; a tab may be written as a backslash and a t, as RecBole takes it too."""
     if value == "\\t":
         return "\t"
@@ -145,7 +145,9 @@ class AtomicFile:
             or quotation marks that are not closed, each with file, line and, where there is one, column.
     """
 
-    def __init__(self, path, separator: str = "\t", encoding: str | None = None, literal_quotes: bool = False):
+    def __init__(
+        self, path: str | Path, separator: str = "\t", encoding: str | None = None, literal_quotes: bool = False
+    ):
         self.path, self._literal, separator = Path(path), literal_quotes, _separator(separator)
         try:
             data = self.path.read_bytes()
@@ -273,7 +275,7 @@ class AtomicFile:
             f"{len(self.columns)} ({shown(names, 120)}){others}{hint}"
         )
 
-    def _quoted(self, lines: list[str], rows) -> tuple[list[int], list[tuple[int, bytes]]]:
+    def _quoted(self, lines: list[str], rows: Iterable[int]) -> tuple[list[int], list[tuple[int, bytes]]]:
         """Fields of lines with quotation marks, and those lines that must be written otherwise to be read literally."""
         try:
             counts = [len(fields) for fields in csv.reader(lines, delimiter=self._separator, strict=True)]

@@ -5,7 +5,7 @@ What the columns of atomic files must be for what RecBole does with them, whatev
 command line. RecBole takes a time that is a category for a time, and counts its numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ _NAMES = {
 }
 
 
-def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
+def check_columns(config: Mapping[str, Any], dataset: str, folders: Iterable[Path]) -> None:
     """Every column that RecBole will ask for is in its file, and of the type that its part needs.
 
     Args:
@@ -73,7 +73,9 @@ def check_columns(config: Mapping[str, Any], dataset: str, folders) -> None:
         require_columns(file, read_header(file, *style), _named_in(config, suffix))
 
 
-def _check_parts(folder: Path, dataset: str, first: Path, wanted: dict[str, str], config, style) -> None:
+def _check_parts(
+    folder: Path, dataset: str, first: Path, wanted: dict[str, str], config: Mapping[str, Any], style: Any
+) -> None:
     """The files of a data set that comes split have the same columns: RecBole fills those that lack."""
     for part in list(config["benchmark_filename"] or ())[1:]:
         file = folder / f"{dataset}.{part}.inter"
@@ -88,7 +90,7 @@ def _check_parts(folder: Path, dataset: str, first: Path, wanted: dict[str, str]
                 )
 
 
-def check_types(file: Path, columns: dict[str, str], config, whole: bool = False) -> None:
+def check_types(file: Path, columns: dict[str, str], config: Mapping[str, Any], whole: bool = False) -> None:
     """The type of every column that has a part to play.
 
     Args:
@@ -116,7 +118,7 @@ def check_types(file: Path, columns: dict[str, str], config, whole: bool = False
             )
 
 
-def loaded_columns(config, suffix: str, columns) -> list[str]:
+def loaded_columns(config: Mapping[str, Any], suffix: str, columns: Iterable[str]) -> list[str]:
     """Those of some columns that RecBole loads of the file with this suffix, in order of its ``load_col`` and
     ``unload_col``."""
     if not _is_loaded(config, suffix):
@@ -125,15 +127,15 @@ def loaded_columns(config, suffix: str, columns) -> list[str]:
     return [name for name in columns if (not named or name in named) and name not in left_out]
 
 
-def _is_loaded(config, suffix: str) -> bool:
+def _is_loaded(config: Mapping[str, Any], suffix: str) -> bool:
     return config["load_col"] is None or suffix in config["load_col"]
 
 
-def _named_in(config, suffix: str) -> list[str]:
+def _named_in(config: Mapping[str, Any], suffix: str) -> list[str]:
     """Columns that ``load_col`` names; none where all are loaded."""
     named = (config["load_col"] or {}).get(suffix)
     return [] if named == "*" else _as_list(named)
 
 
-def _as_list(value) -> list:
+def _as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple, set)) else [value] if value else []

@@ -16,10 +16,10 @@ import re
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,13 +54,13 @@ class Written(NamedTuple):
 # writing
 
 
-def clean_text(text) -> str:
+def clean_text(text: Any) -> str:
     """One line, words separated by single blanks, no double quote: RecBole reads with quoting on."""
     text = str(text).replace('"', "''").replace("\0", "")
     return " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
 
 
-def write(tables: Tables, folder, name: str, progress: bool = True) -> Written:
+def write(tables: Tables, folder: str | Path, name: str, progress: bool = True) -> Written:
     """Write ``folder/name.inter``, ``.item`` and ``.user``; rows of a user stand together, in order of time."""
     inter = tables.inter.reset_index(drop=True)
     if inter.empty:
@@ -130,7 +130,7 @@ def _compact(column: pd.Series) -> pd.Series:
 
 
 @contextmanager
-def reading(path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
     """Say in words why a source file cannot be read."""
     name = Path(path).name
     try:
@@ -157,7 +157,7 @@ def require_column(wanted: str, names: Sequence[str], where: str, hint: str = ""
         raise PrepareError(f"no column {wanted!r} in {where}{did_you_mean(wanted, names)}{hint}; columns: {listed}")
 
 
-def _member(archive: zipfile.ZipFile, name: str):
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     """Open a member by its file name, whatever folder it lies in; nothing is ever unpacked to disk."""
     names = [entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == name]
     if not names:
@@ -167,7 +167,7 @@ def _member(archive: zipfile.ZipFile, name: str):
     return archive.open(min(names, key=len))
 
 
-def _csv_member(archive: zipfile.ZipFile, name: str, columns: dict[str, object], **style) -> pd.DataFrame:
+def _csv_member(archive: zipfile.ZipFile, name: str, columns: dict[str, object], **style: Any) -> pd.DataFrame:
     """The named columns, with their types, of a member that has a header."""
     with _member(archive, name) as file:
         header = pd.read_csv(file, nrows=0, **style).columns
@@ -186,7 +186,7 @@ def split_title(title: str) -> tuple[str, str]:
     return (found.group(1), found.group(2)) if found else (title.strip(), "")
 
 
-def _movies(rows) -> pd.DataFrame:
+def _movies(rows: Iterable[Any]) -> pd.DataFrame:
     """(id, title with year, genres with bars) -> RecBole's columns."""
     movies = []
     for item, title, genres in rows:
@@ -311,7 +311,7 @@ def listed(numbers: Sequence[int], what: str = "line") -> str:
     return f"{what}{'s' if len(numbers) > 1 else ''} {named}"
 
 
-def _products(path: Path, wanted, progress: bool) -> list[tuple[str, str, str]]:
+def _products(path: Path, wanted: Collection[str], progress: bool) -> list[tuple[str, str, str]]:
     """Title and category text of the wanted products."""
     asin = re.compile(rb"""['"]asin['"]:\s*['"]([^'"]+)['"]""")
     products = []

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
@@ -43,7 +44,7 @@ class _Interrupted(Exception):
 
 
 @contextmanager
-def disk_errors(folder):
+def disk_errors(folder: str | Path) -> Iterator[None]:
     """Say in words that a file below ``folder`` cannot be written, and what to do about it."""
     try:
         yield
@@ -124,7 +125,7 @@ def by_hand(url: str) -> str:
     return f"download {url.rsplit('/', 1)[-1]} from {url} by hand and pass --from=FILE"
 
 
-def md5_of(path) -> str:
+def md5_of(path: str | Path) -> str:
     digest = hashlib.md5()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -144,7 +145,7 @@ def published_md5(url: str) -> str | None:
     return found.group(1).lower() if found else None
 
 
-def download(url: str, target, md5: str | None = None, progress: bool = True) -> Path:
+def download(url: str, target: str | Path, md5: str | None = None, progress: bool = True) -> Path:
     """Fetch ``url`` into ``target``; what is already there from an interrupted run is kept and used.
 
     Args:
@@ -177,7 +178,7 @@ def download(url: str, target, md5: str | None = None, progress: bool = True) ->
     return target
 
 
-def check_md5(path, md5: str | None, name: str, remove: bool = False) -> None:
+def check_md5(path: str | Path, md5: str | None, name: str, remove: bool = False) -> None:
     """Raise :class:`PrepareError` when the file is not the expected one; ``remove`` it then."""
     if md5 is None:
         return
@@ -211,7 +212,7 @@ def _transfer(url: str, part: Path, progress: bool) -> None:
         raise _Interrupted(f"{received:,} of {total:,} bytes of {url} arrived")
 
 
-def _save(response, part: Path, start: int, total: int | None, progress: bool) -> int:
+def _save(response: Any, part: Path, start: int, total: int | None, progress: bool) -> int:
     """Write the body behind the first ``start`` bytes of ``part``; return the size of ``part``."""
     etag = response.headers.get("ETag", "")
     validator = response.headers.get("Last-Modified", "") if etag[:2] in ("", "W/") else etag
@@ -251,7 +252,7 @@ def _save(response, part: Path, start: int, total: int | None, progress: bool) -
             _validator(part).unlink(missing_ok=True)
 
 
-def _response(url: str, headers: dict, part: Path):
+def _response(url: str, headers: dict, part: Path) -> Any:
     """Open ``url``, with every failure in words."""
     try:
         return _open(url, headers)
@@ -265,7 +266,7 @@ def _response(url: str, headers: dict, part: Path):
         raise PrepareError(f"no connection to {url} ({reason}): {by_hand(url)}") from error
 
 
-def _open(url: str, headers: dict):
+def _open(url: str, headers: dict) -> Any:
     """Open an http or https address; the handlers for ftp, file and data are left out, so that
     neither a setting nor a redirect can name anything else."""
     opener = urllib.request.OpenerDirector()
@@ -283,7 +284,7 @@ def _open(url: str, headers: dict):
     return opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
 
 
-def url_of(response) -> str:
+def url_of(response: Any) -> str:
     return getattr(response, "url", "") or "unknown address"
 
 

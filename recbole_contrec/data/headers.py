@@ -5,7 +5,7 @@ What the first lines of atomic files say: which column is the user, the item, th
 folder of RecBole files needs no YAML.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Headers(NamedTuple):
 
 
 def dataset_settings_from_headers(
-    data_path,
+    data_path: str | Path,
     dataset: str,
     named: dict[str, str] | None = None,
     *,
@@ -97,7 +97,7 @@ def dataset_settings_from_headers(
     return Headers({**fields, "load_col": {"inter": inter}}, found)
 
 
-def _find_column(key, columns, taken) -> str | None:
+def _find_column(key: str, columns: Mapping[str, str], taken: Collection[str]) -> str | None:
     default, usual, types = ROLES[key]
     others = {_plain(name) for role in ROLES if role != key for name in (ROLES[role][0], *ROLES[role][1])}
     free = [
@@ -119,7 +119,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def _text_columns(file, fields, separator, encoding) -> list[str]:
+def _text_columns(file: Path, fields: Iterable[str], separator: str, encoding: str | None) -> list[str]:
     """Token columns of the ``.item`` file; none where there is no file, or none keyed by the item field."""
     columns = read_header(file, separator, encoding) if is_there(file) else {}
     if fields["ITEM_ID_FIELD"] not in columns:
@@ -129,7 +129,7 @@ def _text_columns(file, fields, separator, encoding) -> list[str]:
     ]
 
 
-def inter_file(folder: Path, dataset: str, parts, folders) -> Path:
+def inter_file(folder: Path, dataset: str, parts: list[str] | None, folders: Iterable[Path]) -> Path:
     file = folder / (f"{dataset}.{parts[0]}.inter" if parts else f"{dataset}.inter")
     if is_there(file):
         return file
@@ -150,7 +150,7 @@ def inter_file(folder: Path, dataset: str, parts, folders) -> Path:
     )
 
 
-def require_columns(file, columns, names):
+def require_columns(file: Path, columns: Mapping[str, str], names: Iterable[str]) -> None:
     missing = list(dict.fromkeys(name for name in names if name not in columns))
     if missing:
         raise UserError(
@@ -158,5 +158,5 @@ def require_columns(file, columns, names):
         )
 
 
-def _listed(columns) -> str:
+def _listed(columns: Iterable[str]) -> str:
     return shown(", ".join(f"{name}:{kind}" for name, kind in columns.items()), 400)[1:-1]

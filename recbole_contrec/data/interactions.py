@@ -5,9 +5,12 @@ All interactions of a data set, before RecBole turns them into rows and splits t
 split.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
 
 
 class Interactions(NamedTuple):
@@ -22,7 +25,7 @@ class Interactions(NamedTuple):
     items: np.ndarray
 
     @classmethod
-    def of(cls, dataset) -> "Interactions":
+    def of(cls, dataset: "Dataset") -> "Interactions":
         """Those of one of RecBole's data sets that is not built yet.
 
         Where the data come as rows with the history in a column, a user's last row stands for the end of his history,
@@ -46,7 +49,7 @@ class Interactions(NamedTuple):
         return cls(users[order], items[order])
 
     @classmethod
-    def _from_rows(cls, users, items, histories) -> "Interactions":
+    def _from_rows(cls, users: np.ndarray, items: np.ndarray, histories: Any) -> "Interactions":
         known: dict[int, list[int]] = {}
         for user, item, history in zip(users.tolist(), items.tolist(), histories):
             row = [*map(int, history), item]

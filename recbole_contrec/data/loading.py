@@ -6,8 +6,9 @@ The data set and the three loaders of a run: RecBole's own, or windows where the
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from recbole.data import create_dataset, data_preparation
@@ -24,6 +25,9 @@ from recbole_contrec.data.values import single_precision_ties
 from recbole_contrec.data.windows import WindowDataset, WindowLoader
 from recbole_contrec.errors import UserError
 
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
+
 
 class RunData(NamedTuple):
     """Everything a run reads."""
@@ -34,12 +38,12 @@ class RunData(NamedTuple):
     test: object
 
     @property
-    def train_dataset(self):
+    def train_dataset(self) -> "Dataset":
         """What the training loader reads; that of a knowledge graph says so under RecBole's private name only."""
         return self.train.dataset if hasattr(self.train, "dataset") else self.train._dataset
 
 
-def load_data(config) -> RunData:
+def load_data(config: Mapping[str, Any]) -> RunData:
     """Read, filter, split and wrap a data set as a model needs it.
 
     Raises:
@@ -105,7 +109,7 @@ def _window_loaders(config, dataset):
     return loaders
 
 
-def _refuse_short_histories(dataset) -> None:
+def _refuse_short_histories(dataset: "Dataset") -> None:
     """Leave-one-out needs three interactions a user: one to read, one to validate, one to test."""
     if dataset.config["eval_args"]["split"] != {"LS": "valid_and_test"} or dataset.config["benchmark_filename"]:
         return
@@ -119,7 +123,7 @@ def _refuse_short_histories(dataset) -> None:
         )
 
 
-def _coarse_times(dataset) -> list[str]:
+def _coarse_times(dataset: "Dataset") -> list[str]:
     """Where single precision, in which RecBole keeps times, puts events into another order than their times."""
     rows, user, time = dataset.inter_feat, dataset.uid_field, dataset.time_field
     if dataset.config["eval_args"]["order"] != "TO" or time not in rows or user not in rows:
@@ -141,7 +145,7 @@ def _coarse_times(dataset) -> list[str]:
     ]
 
 
-def _items_without_interactions(dataset) -> list[str]:
+def _items_without_interactions(dataset: "Dataset") -> list[str]:
     """RecBole ranks every item that any loaded file names."""
     known, ranked = dataset.inter_feat[dataset.iid_field].nunique(), dataset.item_num - 1
     if known >= ranked:
@@ -153,7 +157,7 @@ def _items_without_interactions(dataset) -> list[str]:
     ]
 
 
-def _reading_error(error: ValueError, config) -> UserError:
+def _reading_error(error: ValueError, config: Mapping[str, Any]) -> UserError:
     """What RecBole says of data that it cannot use."""
     text = str(error).strip()
     if "please check the filtering settings" in text or "_feat is empty" in text:
@@ -161,7 +165,7 @@ def _reading_error(error: ValueError, config) -> UserError:
     return UserError(f"RecBole cannot use data set {config['dataset']!r}: {text or type(error).__name__}")
 
 
-def _filtering_error(config) -> UserError:
+def _filtering_error(config: Mapping[str, Any]) -> UserError:
     filters = {
         key: config[key]
         for key in ("user_inter_num_interval", "item_inter_num_interval", "val_interval")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from recbole_contrec.data import convert
 from recbole_contrec.data.convert import Tables, write
@@ -59,7 +60,9 @@ class PreparedDataset:
     notes: tuple[str, ...] = ()
 
 
-def _movielens(name: str, size: str, reader=convert.movielens_csv, md5: str | None = None) -> Recipe:
+def _movielens(
+    name: str, size: str, reader: Callable[..., Any] = convert.movielens_csv, md5: str | None = None
+) -> Recipe:
     return Recipe(f"MovieLens, {size} ratings", (f"{MOVIELENS}{name}.zip",), reader, md5)
 
 
@@ -124,8 +127,8 @@ def known_names() -> str:
 
 def prepare(
     dataset: str,
-    data_path="dataset",
-    source=None,
+    data_path: str | Path = "dataset",
+    source: str | Path | None = None,
     *,
     columns: dict[str, object] | None = None,
     force: bool = False,
@@ -167,7 +170,7 @@ def prepare(
     return PreparedDataset(target, written.users, written.items, written.interactions, files, tables.notes)
 
 
-def _recipe(dataset: str, source, columns: dict[str, object]) -> Recipe:
+def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object]) -> Recipe:
     """The known recipe, or one for a table with named columns."""
     if not re.fullmatch(r"[A-Za-z0-9_][\w.+-]*", dataset):
         raise PrepareError(f"{dataset!r} cannot be the name of a data set: use letters, digits, - _ . +")
@@ -195,7 +198,7 @@ def _recipe(dataset: str, source, columns: dict[str, object]) -> Recipe:
     return Recipe("a table", urls, partial(table, columns=columns))
 
 
-def _locations(recipe: Recipe, source) -> list[str]:
+def _locations(recipe: Recipe, source: str | Path | None) -> list[str]:
     """Path or address of every file; companions of ``source`` are expected beside it under their published name."""
     if source is None or str(source) == recipe.urls[0]:
         return list(recipe.urls)

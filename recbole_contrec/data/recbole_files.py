@@ -6,9 +6,10 @@ own reader gets no second look at a file.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ logger = logging.getLogger("recbole_contrec")
 
 
 @contextmanager
-def reading_files(config) -> Iterator["Files"]:
+def reading_files(config: Mapping[str, Any]) -> Iterator["Files"]:
     """Let RecBole's data sets read through :class:`Files` until the block ends."""
     files, before = Files(config), Dataset._load_feat
     Dataset._load_feat = lambda dataset, path, source: files.load(dataset, path, source)
@@ -43,7 +44,7 @@ class Files:
         notes (list of str): what has been said about them.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Mapping[str, Any]):
         self._config = config
         separator = config["seq_separator"]
         if not isinstance(separator, str) or separator in ("", config["field_separator"]):
@@ -55,7 +56,7 @@ class Files:
         self._read: dict[Path, AtomicFile] = {}
         self.notes: list[str] = []
 
-    def load(self, dataset: Dataset, path, source) -> pd.DataFrame | None:
+    def load(self, dataset: Dataset, path: str | Path, source: Any) -> pd.DataFrame | None:
         """What ``Dataset._load_feat`` gives: the columns that are asked for, sequences as arrays.
 
         Raises:
@@ -108,7 +109,7 @@ class Files:
             logger.warning(note)
         self.notes += notes
 
-    def _rows(self, file: AtomicFile, columns: dict[str, str], source) -> tuple[pd.DataFrame, np.ndarray]:
+    def _rows(self, file: AtomicFile, columns: dict[str, str], source: Any) -> tuple[pd.DataFrame, np.ndarray]:
         """Complete rows, one an item or a user, and their numbers in the file."""
         suffix = source.value if isinstance(source, FeatureSource) else source
         config, events = self._config, source == FeatureSource.INTERACTION
@@ -132,7 +133,9 @@ class Files:
         self.tell(notes)
         return table, rows
 
-    def _tell_events_without_features(self, dataset: Dataset, file: AtomicFile, table: pd.DataFrame, source) -> None:
+    def _tell_events_without_features(
+        self, dataset: Dataset, file: AtomicFile, table: pd.DataFrame, source: Any
+    ) -> None:
         """RecBole leaves interactions out, unless told otherwise, whose item or user has no row in the file that is
         loaded."""
         key = dataset.iid_field if source == FeatureSource.ITEM else dataset.uid_field
@@ -195,7 +198,7 @@ class Files:
         )
 
     @staticmethod
-    def _register(dataset: Dataset, columns: dict[str, str], source) -> None:
+    def _register(dataset: Dataset, columns: dict[str, str], source: Any) -> None:
         """What RecBole's data set keeps of every field."""
         for name, kind in columns.items():
             if source == "link":  # its columns are those of other files
@@ -206,7 +209,9 @@ class Files:
             if "float" in kind:
                 dataset.field2bucketnum[name] = 2
 
-    def _sequences(self, dataset: Dataset, file: AtomicFile, column: pd.Series, rows, kind: str) -> list[np.ndarray]:
+    def _sequences(
+        self, dataset: Dataset, file: AtomicFile, column: pd.Series, rows: np.ndarray, kind: str
+    ) -> list[np.ndarray]:
         arrays = sequences(file, column, rows, kind, self._config["seq_separator"])
         longest = max(map(len, arrays))
         limit = (self._config["seq_len"] or {}).get(column.name)

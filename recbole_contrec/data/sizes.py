@@ -5,14 +5,19 @@ Sizes of histories and scores that do not fit into memory: refused before anythi
 """
 
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from recbole.utils import FeatureType, ModelType
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.memory import refuse_beyond
 
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
 
-def check_sizes(config, dataset) -> None:
+
+def check_sizes(config: Mapping[str, Any], dataset: "Dataset") -> None:
     """The rows of histories, and the scores of a batch.
 
     Args:
@@ -66,7 +71,7 @@ def sampled_items(mode: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def width_of_a_row(config, dataset) -> int:
+def width_of_a_row(config: Mapping[str, Any], dataset: "Dataset") -> int:
     """Bytes of a row with its history in every column."""
     width = 0
     for field in dataset.inter_feat:

@@ -4,16 +4,21 @@ recbole_contrec.data.splits
 What can only be said of a split once the data are read: parts that are empty, and files that come split.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole.utils import ModelType
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.showing import show
 
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
 
-def check_benchmark(config, dataset) -> None:
+
+def check_benchmark(config: Mapping[str, Any], dataset: "Dataset") -> None:
     """Rows that come split hold the history of their target, where the model is sequential.
 
     Raises:
@@ -32,7 +37,7 @@ def check_benchmark(config, dataset) -> None:
         )
 
 
-def check_history_column(config, kind: str | None, loaded: list[str], where) -> None:
+def check_history_column(config: Mapping[str, Any], kind: str | None, loaded: list[str], where: Path) -> None:
     """The same before the files are read, from their header.
 
     Args:
@@ -63,7 +68,7 @@ def check_history_column(config, kind: str | None, loaded: list[str], where) -> 
 
 
 @contextmanager
-def check_split(config) -> Iterator[None]:
+def check_split(config: Mapping[str, Any]) -> Iterator[None]:
     """What RecBole complains about while it splits, samples and wraps, as a UserError."""
     try:
         yield
@@ -75,7 +80,7 @@ def check_split(config) -> Iterator[None]:
         ) from error
 
 
-def check_targets(config, data) -> None:
+def check_targets(config: Mapping[str, Any], data: Any) -> None:
     """There is something to train on and to test.
 
     Raises:

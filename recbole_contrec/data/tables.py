@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -121,10 +121,10 @@ class _WithoutNul(io.RawIOBase):
         super().__init__()
         self._file, self._name, self._lines = file, name, 0
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
         if (place := data.find(b"\0")) >= 0:
             line = self._lines + data[:place].count(b"\n") + 1

@@ -7,8 +7,10 @@ not rank the same items; and it would join the text columns into every batch.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -20,7 +22,9 @@ from recbole_contrec.errors import UserError, did_you_mean, shown
 PARTS = {"title": ("title", "name"), "category": ("categor", "genre", "class", "brand", "artist")}
 
 
-def read_item_texts(config, item_ids, files: Files | None = None) -> dict[str, list[str]]:
+def read_item_texts(
+    config: Mapping[str, Any], item_ids: Iterable[str], files: Files | None = None
+) -> dict[str, list[str]]:
     """Texts of every item, aligned to the internal item numbers.
 
     Args:

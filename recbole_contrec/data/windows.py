@@ -6,8 +6,8 @@ history is cut into windows and every position of a window is a training example
 validation and test are RecBole's own, bit for bit.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,7 +34,7 @@ class Histories(NamedTuple):
     offsets: np.ndarray
     users: np.ndarray
 
-    def pairs(self):
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """User and item of every training interaction, two arrays [n]."""
         return np.repeat(self.users, np.diff(self.offsets)), self.items
 
@@ -89,7 +89,7 @@ class WindowDataset(SequentialDataset):
         UserError: another split than leave-one-out.
     """
 
-    def build(self):
+    def build(self) -> "list[WindowDataset]":
         """Split into training histories and RecBole's rows for validation and test.
 
         Returns:
@@ -117,7 +117,7 @@ class WindowDataset(SequentialDataset):
         """Rows of evaluation, which hold their history: two a user."""
         return 2 * users
 
-    def data_augmentation(self):
+    def data_augmentation(self) -> None:
         """RecBole's hook, here without rows: remember the histories as a flat array."""
         self._aug_presets()
         self._check_field("uid_field", "time_field")
@@ -146,7 +146,7 @@ class WindowDataset(SequentialDataset):
         first, last = first[order], last[order]
         return (last - 2)[last - first > 3], last - 1
 
-    def inter_matrix(self, form="coo", value_field=None):
+    def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
         """Users x items matrix [U, N] of the training interactions, as RecBole's data sets give it."""
         users, items = self.histories.pairs()
         matrix = sp.coo_matrix(
@@ -189,7 +189,7 @@ class WindowLoader:
         dataset: the training part of a :class:`WindowDataset`.
     """
 
-    def __init__(self, config, dataset: WindowDataset, shuffle: bool = True):
+    def __init__(self, config: Mapping[str, Any], dataset: WindowDataset, shuffle: bool = True):
         self.config, self.dataset, self.shuffle = config, dataset, shuffle
         self.histories = dataset.histories
         self.size = config["MAX_ITEM_LIST_LENGTH"]

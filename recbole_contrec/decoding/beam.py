@@ -75,7 +75,7 @@ def beam_search(trie: CodeTrie, width: int, next_log_probs: NextLogProbs, exclud
     if excluded is not None:
         without = trie.leaves(excluded)
 
-        def allowed(level, nodes):
+        def allowed(level: int, nodes: Tensor) -> Tensor:
             return trie.remaining(level, nodes, without)
 
     found = _search(trie, width, next_log_probs, 1, 0.0, allowed)

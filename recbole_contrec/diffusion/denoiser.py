@@ -33,7 +33,9 @@ class Denoiser(nn.Module):
         levels: T, number of noise levels.
     """
 
-    def __init__(self, d, condition_size, width, depth=2, dropout=0.0, levels=200):
+    def __init__(
+        self, d: int, condition_size: int, width: int, depth: int = 2, dropout: float = 0.0, levels: int = 200
+    ):
         super().__init__()
         self.input = nn.Linear(d, width, bias=False)
         # one product for the two uses of the condition: the residual stream, and the modulation
@@ -56,7 +58,7 @@ class Denoiser(nn.Module):
         # The output layer keeps torch's small random weights. MAR and DiT zero it; then the estimate is zero
         # for every condition at first, and a ranking loss sends nothing back through it.
 
-    def forward(self, x_t, t, signal, condition):
+    def forward(self, x_t: Tensor, t: Tensor, signal: Tensor, condition: Tensor) -> Denoised:
         """Everything broadcasts over leading axes: x_t may be [M, n, d] beside a condition [n, D], whose part of
         the work is then done once for all M; `t` [1] and `signal` [1, 1] stand for one level of all rows.
 

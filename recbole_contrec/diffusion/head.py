@@ -70,22 +70,22 @@ class DiffusionHead(nn.Module):
     def __init__(
         self,
         *,
-        d,
-        condition_size,
-        width=64,
-        depth=2,
-        dropout=0.0,
-        schedule="cosine",
-        levels=200,
-        prediction="x0",
-        noisy_skip=True,
-        guidance=0.0,
-        condition_dropout=0.1,
-        noise_draws=1,
-        dispersive=None,
-        dispersive_temperature=0.5,
-        objective="denoising",
-        contrast=Contrast(),
+        d: int,
+        condition_size: int,
+        width: int = 64,
+        depth: int = 2,
+        dropout: float = 0.0,
+        schedule: str = "cosine",
+        levels: int = 200,
+        prediction: str = "x0",
+        noisy_skip: bool = True,
+        guidance: float = 0.0,
+        condition_dropout: float = 0.1,
+        noise_draws: int = 1,
+        dispersive: str | None = None,
+        dispersive_temperature: float = 0.5,
+        objective: str = "denoising",
+        contrast: Contrast = Contrast(),
     ):
         super().__init__()
         for name, size in dict(
@@ -122,15 +122,15 @@ class DiffusionHead(nn.Module):
         self._check_guidance(guidance)
 
     @property
-    def space(self):
+    def space(self) -> str:
         """The prediction that the network answers in."""
         return "v" if self.prediction == "x0" and self.noisy_skip else self.prediction
 
-    def get_extra_state(self):
+    def get_extra_state(self) -> Tensor:
         """PyTorch's hook: whether the weights were trained with the skip."""
         return torch.tensor(self.noisy_skip)
 
-    def set_extra_state(self, state):
+    def set_extra_state(self, state: Tensor) -> None:
         """PyTorch's hook."""
         self.noisy_skip = bool(state)
 
@@ -138,7 +138,7 @@ class DiffusionHead(nn.Module):
         state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(False))  # of before there was a skip
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def loss(self, condition, target):
+    def loss(self, condition: Tensor, target: Tensor) -> HeadLoss:
         """Regression at random noise levels, `noise_draws` of them for each target.
 
         The target is detached: trained through this term, item vectors would collapse to be easy to predict.
@@ -156,7 +156,7 @@ class DiffusionHead(nn.Module):
         regression = F.mse_loss(output, wanted)
         return HeadLoss(regression, self._spread(hidden, regression))
 
-    def contrastive_loss(self, condition, target, negatives):
+    def contrastive_loss(self, condition: Tensor, target: Tensor, negatives: Tensor) -> ContrastiveLoss:
         r"""The regression of `loss`, and the contrast of its errors with those of negatives, which pass through the
         head under the same condition and at the same noise level.
 
@@ -187,7 +187,7 @@ class DiffusionHead(nn.Module):
         regression = error[0].mean()
         return ContrastiveLoss(regression, self.contrast(error[0], error[1:]), self._spread(hidden[0], regression))
 
-    def estimate(self, condition):
+    def estimate(self, condition: Tensor) -> Tensor:
         """The clean vector seen from pure noise, [n, D] -> [n, d], with gradient: the place for a ranking loss.
 
         At lower levels the target shines through its noisy copy, and a ranking loss teaches nothing. Noise is fresh
@@ -224,7 +224,16 @@ class DiffusionHead(nn.Module):
         return dispersive_loss(hidden[0], self.dispersive, self.dispersive_temperature)
 
     @torch.no_grad()
-    def sample(self, condition, steps, samples, guidance=None, eta=0.0, generator=None, common_noise=False):
+    def sample(
+        self,
+        condition: Tensor,
+        steps: int,
+        samples: int,
+        guidance: float | None = None,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        common_noise: bool = False,
+    ) -> Tensor:
         """Vectors drawn from the distribution that a condition stands for.
 
         One step sees nothing but noise, so it can answer only with the mean of that distribution, and its draws

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 DISPERSIVE_KINDS = ("infonce_l2", "infonce_cosine", "hinge", "covariance")
 
@@ -14,7 +15,9 @@ CONTRASTS = ("bpr", "hinge")
 HINGE_MARGIN = 1.0  # mean squared difference a coordinate from which two rows count as apart
 
 
-def dispersive_loss(z, kind, temperature=0.5, limit=512, generator=None):
+def dispersive_loss(
+    z: Tensor, kind: str, temperature: float = 0.5, limit: int = 512, generator: torch.Generator | None = None
+) -> Tensor:
     r"""How close together the rows of `z` lie; minimise it to spread them.
 
     Wang & He, 2025, "Diffuse and Disperse" (arXiv 2506.09027), table 1. Means run over all pairs, a row with itself

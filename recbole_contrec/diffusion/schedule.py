@@ -1,9 +1,10 @@
 """How much signal is left at each noise level, and the closed forms that follow from it."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SCHEDULES = ("linear", "cosine", "exp")
 PREDICTIONS = ("x0", "noise", "v")
@@ -31,7 +32,7 @@ class NoiseSchedule(nn.Module):
         ValueError: unknown kind, or too few levels.
     """
 
-    def __init__(self, kind="cosine", levels=200):
+    def __init__(self, kind: str = "cosine", levels: int = 200):
         super().__init__()
         if kind not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {kind!r}")
@@ -42,22 +43,22 @@ class NoiseSchedule(nn.Module):
         # a function of the two arguments: not worth a place in checkpoints
         self.register_buffer("alpha_bar", alpha_bar, persistent=False)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.kind!r}, levels={self.levels}"
 
-    def signal(self, t):
+    def signal(self, t: Tensor | int) -> Tensor:
         """`sqrt(abar_t)`: [n] -> [n, 1]."""
         return self.alpha_bar[t].sqrt().unsqueeze(-1)
 
-    def noise(self, t):
+    def noise(self, t: Tensor | int) -> Tensor:
         """`sqrt(1 - abar_t)`: [n] -> [n, 1]."""
         return (1 - self.alpha_bar[t]).sqrt().unsqueeze(-1)
 
-    def add_noise(self, x0, eps, t):
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
         """`x_t` from the clean vector and a draw of noise, both [n, d]."""
         return self.signal(t) * x0 + self.noise(t) * eps
 
-    def target(self, x0, eps, t, prediction):
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor | int, prediction: str) -> Tensor:
         """What the network shall put out, [n, d]; `v` is Salimans & Ho, 2022 (arXiv 2202.00512)."""
         check_prediction(prediction)
         if prediction == "x0":
@@ -66,7 +67,7 @@ class NoiseSchedule(nn.Module):
             return eps
         return self.signal(t) * eps - self.noise(t) * x0
 
-    def to_x0(self, x_t, output, t, prediction):
+    def to_x0(self, x_t: Tensor, output: Tensor, t: Tensor | int, prediction: str) -> Tensor:
         """The clean vector that a network output [n, d] stands for; inverse of `target`."""
         check_prediction(prediction)
         if prediction == "x0":
@@ -75,11 +76,11 @@ class NoiseSchedule(nn.Module):
             return (x_t - self.noise(t) * output) / self.signal(t)
         return self.signal(t) * x_t - self.noise(t) * output
 
-    def to_noise(self, x_t, x0, t):
+    def to_noise(self, x_t: Tensor, x0: Tensor, t: Tensor | int) -> Tensor:
         """The noise that lies between `x_t` and `x0`; inverse of `add_noise`."""
         return (x_t - self.signal(t) * x0) / self.noise(t)
 
-    def steps(self, count):
+    def steps(self, count: int) -> list[int]:
         """`count` levels, evenly spaced and descending from T-1; after the last one comes the clean vector.
 
         The first is always T-1, as pure noise is what sampling starts from ("trailing" in Lin et al., 2024,
@@ -89,7 +90,16 @@ class NoiseSchedule(nn.Module):
             raise ValueError(f"steps must be an integer from 1 to {self.levels} (the noise levels), not {count!r}")
         return [self.levels * (count - i) // count - 1 for i in range(count)]
 
-    def step(self, x_t, x0, t, t_next, eta=0.0, generator=None, noise=None):
+    def step(
+        self,
+        x_t: Tensor,
+        x0: Tensor,
+        t: Tensor | int,
+        t_next: int,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         """From level `t` to the cleaner level `t_next`: Song et al., 2021 (arXiv 2010.02502), eq. 12 and 16.
 
         Args:
@@ -114,7 +124,7 @@ class NoiseSchedule(nn.Module):
             return x_next
         return x_next + variance.sqrt() * (gaussian(x_t.shape, x_t, generator) if noise is None else noise)
 
-    def spread(self, std, steps, eta=0.0):
+    def spread(self, std: float, steps: int, eta: float = 0.0) -> float:
         """Standard deviation of the draws of a perfect denoiser where that of the truth is `std`.
 
         For a Gaussian the perfect estimate is linear, and so is every step. The last one answers with a mean: what is
@@ -137,7 +147,7 @@ class NoiseSchedule(nn.Module):
             variance += fresh
 
 
-def gaussian(shape, like, generator=None):
+def gaussian(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normal numbers of `like`'s type and device, drawn where the generator lives."""
     device = like.device if generator is None else generator.device
     return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
@@ -159,6 +169,6 @@ def _alpha_bar(kind, levels):
     return (1 - beta).cumprod(0)  # [T]
 
 
-def check_prediction(prediction):
+def check_prediction(prediction: str) -> None:
     if prediction not in PREDICTIONS:
         raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, not {prediction!r}")

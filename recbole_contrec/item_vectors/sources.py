@@ -7,8 +7,9 @@ the items; no validation or test item of anybody has a say in them.
 
 import glob
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from recbole.model.general_recommender import LightGCN
@@ -36,7 +37,7 @@ ROWS_A_BLOCK = 65_536  # computed in double precision at once
 
 
 def vector_stages(
-    config, dataset: WindowDataset, found: dict[str, torch.Tensor], key: str = "item_vectors"
+    config: Mapping[str, Any], dataset: WindowDataset, found: dict[str, torch.Tensor], key: str = "item_vectors"
 ) -> Iterator[Stage]:
     """The stages that fill ``found`` with ``users`` [U, d] and ``items`` [N, d], see :func:`user_and_item_vectors`.
 
@@ -70,7 +71,11 @@ def vector_stages(
 
 
 def user_and_item_vectors(
-    config, dataset: WindowDataset, report: Report, encoded: torch.Tensor | None = None, key: str = "item_vectors"
+    config: Mapping[str, Any],
+    dataset: WindowDataset,
+    report: Report,
+    encoded: torch.Tensor | None = None,
+    key: str = "item_vectors",
 ) -> CollaborativeVectors:
     """Vectors of about unit variance a coordinate, rows by internal number, row 0 (padding) zero.
 
@@ -106,7 +111,7 @@ def methods_of(source: str) -> list[str]:
     return names if set(names) <= set(METHODS) else []
 
 
-def check_source(config, dataset: WindowDataset, key: str = "item_vectors") -> None:
+def check_source(config: Mapping[str, Any], dataset: WindowDataset, key: str = "item_vectors") -> None:
     """Stop before anything is computed or written where vectors cannot be had.
 
     Raises:
@@ -156,7 +161,13 @@ def _check_file(source: str, key: str) -> None:
 
 
 def _vectors_by(
-    method: str, size: int, config, dataset: WindowDataset, report: Report, encoded: torch.Tensor | None, key: str
+    method: str,
+    size: int,
+    config: Mapping[str, Any],
+    dataset: WindowDataset,
+    report: Report,
+    encoded: torch.Tensor | None,
+    key: str,
 ) -> CollaborativeVectors:
     if method == "svd":
         return svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=config["seed"])
@@ -173,7 +184,7 @@ def _vectors_by(
     return _with_history_means(text_vectors(_item_texts(config, dataset, key), size, config["seed"], key), dataset)
 
 
-def _item_texts(config, dataset: WindowDataset, key: str) -> list[str]:
+def _item_texts(config: Mapping[str, Any], dataset: WindowDataset, key: str) -> list[str]:
     """One text an item [N], at least one of them not empty.
 
     Raises:
@@ -186,7 +197,7 @@ def _item_texts(config, dataset: WindowDataset, key: str) -> list[str]:
     return texts
 
 
-def _encoded_item_texts(config, dataset: WindowDataset, report: Report, key: str) -> StageResult:
+def _encoded_item_texts(config: Mapping[str, Any], dataset: WindowDataset, report: Report, key: str) -> StageResult:
     """What ``text_encoder`` makes of the item texts, ``texts`` [N, D], with figures that tell how much of them it
     read."""
     encoder = text_encoder_of(config)
@@ -285,7 +296,9 @@ def _vectors_from_file(path: str, size: int, dataset: WindowDataset, key: str) -
     return loaded.vectors
 
 
-def _lightgcn_vectors(size: int, config, dataset: WindowDataset, report: Report) -> CollaborativeVectors:
+def _lightgcn_vectors(
+    size: int, config: Mapping[str, Any], dataset: WindowDataset, report: Report
+) -> CollaborativeVectors:
     """RecBole's LightGCN, trained with BPR on the training pairs; its propagated vectors, not its layer-0 tables."""
     batch_size, epochs = 4096, config["lightgcn_epochs"]
     settings = {

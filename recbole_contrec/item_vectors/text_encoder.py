@@ -6,10 +6,10 @@ length. Any model of transformers serves: an encoder (all-MiniLM-L6-v2), the enc
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -181,12 +181,12 @@ def _named_by_its_setting():
         raise UserError(f"text_encoder={error}") from error
 
 
-def text_encoder_of(config) -> TextEncoder:
+def text_encoder_of(config: Mapping[str, Any]) -> TextEncoder:
     """The encoder that ``text_encoder`` names."""
     return TextEncoder(config["text_encoder"], config["text_encoder_max_tokens"], config["device"])
 
 
-def _load_model(place: str, **options):
+def _load_model(place: str, **options: Any) -> Any:
     from transformers import AutoModel  # slow import, needed here only
 
     model, found = AutoModel.from_pretrained(place, output_loading_info=True, **options)

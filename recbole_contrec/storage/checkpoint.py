@@ -301,7 +301,7 @@ def _matching_groups(theirs: list[dict], own: list[dict]) -> list[dict]:
     return [{**our, **{name: value for name, value in their.items() if name in our}} for their, our in zip(theirs, own)]
 
 
-def _kind(value) -> Any:
+def _kind(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_kind(part) for part in value]
     return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value)

@@ -64,7 +64,7 @@ def run_stages(
         if not found:
             with tqdm(total=1, desc=stage.name, disable=not show_progress, ncols=100, leave=False) as bar:
 
-                def report(done: int, total: int, text: str = "", bar=bar) -> None:
+                def report(done: int, total: int, text: str = "", bar: Any = bar) -> None:
                     bar.total = total
                     bar.set_postfix_str(text, refresh=False)
                     bar.update(done - bar.n)

@@ -39,7 +39,9 @@ class LoadedVectors(NamedTuple):
     missing: int
 
 
-def svd_vectors(users, items, n_users: int, n_items: int, size: int, seed: int = 0) -> CollaborativeVectors:
+def svd_vectors(
+    users: np.ndarray, items: np.ndarray, n_users: int, n_items: int, size: int, seed: int = 0
+) -> CollaborativeVectors:
     """Truncated SVD of the normalised interaction matrix, ``D_u^-1/2 R D_i^-1/2 ~ P S Q^T``.
 
     The normalisation is LightGCN's (He et al., SIGIR 2020), so the leading singular vectors are the signals
@@ -72,7 +74,7 @@ def svd_vectors(users, items, n_users: int, n_items: int, size: int, seed: int =
     return CollaborativeVectors(_table(left * root, size), _table(right * root, size))
 
 
-def history_means(users, items, item_vectors: Tensor, n_users: int) -> Tensor:
+def history_means(users: np.ndarray, items: np.ndarray, item_vectors: Tensor, n_users: int) -> Tensor:
     """Mean vector of each user's training items, for when only items have vectors.
 
     Args:
@@ -123,7 +125,7 @@ def seen_rows(x: Tensor, skip_first: bool = True) -> Tensor:
     return rows
 
 
-def interaction_matrix(users, items, n_users: int, n_items: int) -> scipy.sparse.csr_matrix:
+def interaction_matrix(users: np.ndarray, items: np.ndarray, n_users: int, n_items: int) -> scipy.sparse.csr_matrix:
     """Binary sparse [U, N] matrix of interactions, without row and column 0."""
     users, items = np.asarray(users, dtype=np.int64), np.asarray(items, dtype=np.int64)
     if users.ndim != 1 or users.shape != items.shape:
@@ -244,7 +246,9 @@ def _read_row_numbers(path: Path, rows: int) -> dict[str, int]:
     return row_of
 
 
-def _leading_singular_vectors(matrix, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _leading_singular_vectors(
+    matrix: scipy.sparse.csr_matrix, k: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Left [U, k], values [k] falling, right [N, k]; the largest item entry of every column is positive."""
     if min(matrix.shape) <= SMALL_SIDE:
         left, values, right = _exact_singular_vectors(matrix, k)
@@ -258,7 +262,7 @@ def _leading_singular_vectors(matrix, k: int, seed: int) -> tuple[np.ndarray, np
     return left * sign, values, right * sign
 
 
-def _exact_singular_vectors(matrix, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _exact_singular_vectors(matrix: scipy.sparse.csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # ARPACK, on which svds rests, restarts at random when its Krylov space is exhausted. That happens on small
     # matrices only (few distinct singular values), and equal seeds then gave different vectors.
     wide = matrix.shape[0] < matrix.shape[1]

@@ -142,7 +142,14 @@ def reconstruction_error(model: nn.Module, x: Tensor) -> float:
     return float(total) / x.numel()
 
 
-def _train_epoch(model, optimizer, train, batch_size, order, weights) -> NamedTuple:
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Tensor,
+    batch_size: int,
+    order: torch.Generator,
+    weights: torch.Tensor | None,
+) -> NamedTuple:
     """One pass over ``train`` [rows, d]; returns the mean of every term as a float."""
     model.train()
     # Batches of nearly one size: a last batch of a few rows would give the twins term meaningless correlations.

@@ -30,7 +30,7 @@ class FoldIn(nn.Module):
         self.register_buffer("map", torch.zeros(size + 2, size))
 
     @torch.no_grad()
-    def fit(self, vectors: Tensor, partner_vectors: Tensor, entities, partners) -> None:
+    def fit(self, vectors: Tensor, partner_vectors: Tensor, entities: np.ndarray, partners: np.ndarray) -> None:
         """Fit the map on training interactions.
 
         Args:
@@ -100,7 +100,7 @@ class ItemFoldIn:
     MOST = 2000  # items that a correction is learned from
     LEAST = 3  # times d, items that it takes
 
-    def __init__(self, vectors: CollaborativeVectors, users, items, seed: int):
+    def __init__(self, vectors: CollaborativeVectors, users: np.ndarray, items: np.ndarray, seed: int):
         self.vectors, self.seed = vectors, seed
         self.fold_in = FoldIn(len(vectors.users), vectors.items.shape[1])
         self.fold_in.fit(vectors.items, vectors.users, items, users)

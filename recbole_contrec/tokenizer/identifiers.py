@@ -58,7 +58,9 @@ def product_codes(vectors: Tensor, n_tokens: int, codebook_size: int, seed: int 
     return found
 
 
-def cluster_codes(users, items, n_users: int, n_items: int, n_tokens: int, codebook_size: int, seed: int = 0) -> Tensor:
+def cluster_codes(
+    users: np.ndarray, items: np.ndarray, n_users: int, n_items: int, n_tokens: int, codebook_size: int, seed: int = 0
+) -> Tensor:
     """Codes [N, K] from clusters within clusters of items that the same users have.
 
     Each level splits every cluster of the one before by spectral clustering of its co-occurrence matrix, into as many

@@ -6,6 +6,7 @@ Axes: ``n`` rows with a vector, ``q`` query rows, ``c`` rows of a chunk, ``k`` n
 ``K`` tokens, ``D`` width of a token.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -239,7 +240,9 @@ class _Table(NamedTuple):
     device: torch.device
 
     @classmethod
-    def of(cls, vectors: Tensor, held_out_rows: Tensor | None, device, sample: int, seed: int) -> "_Table":
+    def of(
+        cls, vectors: Tensor, held_out_rows: Tensor | None, device: torch.device | str, sample: int, seed: int
+    ) -> "_Table":
         rows = seen_rows(vectors).nonzero().squeeze(1)  # [n]
         n = len(rows)
         if n < 2:
@@ -251,7 +254,7 @@ class _Table(NamedTuple):
         queries = vectors[rows[picked.to(rows.device)]].to(device)  # [q, d]
         return cls(vectors, rows, held_out, vectors[rows].mean(dim=0).to(device), queries, picked.to(device), device)
 
-    def chunks(self):
+    def chunks(self) -> Iterator[Tensor]:
         """Place of the first row in ``rows``, vectors [c, d] and which of them are held out [c], chunk by chunk."""
         for start in range(0, len(self.rows), CHUNK):
             part = self.rows[start : start + CHUNK]
@@ -261,7 +264,7 @@ class _Table(NamedTuple):
 class _Errors:
     """Squared error and squared distance from the mean, for rows trained on and rows held out."""
 
-    def __init__(self, device):
+    def __init__(self, device: torch.device | str):
         self.error, self.spread = torch.zeros(2, 2, dtype=torch.float64, device=device)  # [2] each
 
     def add(self, x: Tensor, reconstruction: Tensor, center: Tensor, is_held_out: Tensor) -> None:
@@ -276,7 +279,7 @@ class _Errors:
 class _Moments:
     """Variance and correlation of columns, [c, m] chunk by chunk; float64, for the mean is subtracted at the end."""
 
-    def __init__(self, columns: int, device):
+    def __init__(self, columns: int, device: torch.device | str):
         self.count = 0
         self.total = torch.zeros(columns, dtype=torch.float64, device=device)
         self.products = torch.zeros(columns, columns, dtype=torch.float64, device=device)
