@@ -23,8 +23,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.compare import FIRST_SEED, common_parser, run_all
 from benchmarks.lib.command_line import parse_with_settings, require_pictures, told
+from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
 from benchmarks.lib.runs import Run
 from benchmarks.lib.variants import ABLATIONS, RANDOM_VECTORS, SHIPPED, Variant
 from benchmarks.report.ablate import draw, report

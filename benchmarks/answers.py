@@ -155,7 +155,7 @@ def measure_missing(loaded, wanted: list[Form], path: Path, users: int | None = 
     if not (missing := [form for form in wanted if form not in records]):
         return
     parts = {"valid": drawn(loaded, loaded.data.valid, users), "test": drawn(loaded, loaded.data.test, users)}
-    loaded.trainer._valid_data = parts["valid"]  # what tells validation from test where seen items are masked
+    loaded.trainer.valid_data = parts["valid"]  # what tells validation from test where seen items are masked
     said = content.get("said") or {
         **{name: measure_answers(loaded, part) for name, part in parts.items()},
         **about["of_a_point"],

@@ -126,7 +126,7 @@ def measure(given: argparse.Namespace, settings: list[str]) -> dict[str, Any]:
     own = {**{f"--{key}": f"--{key}={value}" for key, value in shared.items()}, **own}
     config = Config("ContRec", given.dataset, arguments=[*own.values(), *data])
     loaded = assemble(config, load_data(config))
-    loaded.trainer._run_stages(loaded.data.train, False)
+    loaded.trainer.run_stages(loaded.data.train)
     rows_config = Config(
         "SASRec",
         given.dataset,

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import torch
@@ -31,25 +31,19 @@ from tqdm import tqdm
 
 from benchmarks.lib.beam_generate import GenerateScheme
 from benchmarks.lib.command_line import Parser, name_of_a_folder, number, refuse_odd_settings, results_folder
+from benchmarks.lib.machine import machine, rounded
 from benchmarks.lib.measuring import seconds_of, temporary_workplace
 from benchmarks.lib.runs import RESULTS
-from benchmarks.report.cells import four, head, line
-from benchmarks.report.tables import Row, load
-from benchmarks.speed import machine, rounded
+from benchmarks.report.beam import BASE, BEAM, RECORD, accuracy, report
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import LoadedRun, assemble
 from recbole_contrec.settings.config import Config
 from recbole_contrec.training.results import write_json
 
-RECORD = "beam.json"
-BASE, BEAM = "TokenRec", "TokenRec-beam"
 # The one between tells what the longer prompt costs from what the search costs.
 CONTENDERS = {BASE: (BASE,), f"{BASE}, a position a code": (BASE, "--item_positions=each"), BEAM: (BEAM,)}
-UNBIASED = f"{BASE},repeat_bias=False"  # as fast as TokenRec; the beam cannot have the bias
 COMMON = "the same search by transformers' generate"
-METRICS = ("ndcg@10", "hit@10")
-PARTS = {"valid": "best_valid_result", "test": "test_result"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,7 +110,7 @@ def _prepared(model: str, dataset: str, arguments: list[str]) -> LoadedRun:
     """A model in eval mode, its stages finished; what one model has fitted, the next finds on disk."""
     config = Config(model, dataset, arguments=arguments)
     loaded = assemble(config, load_data(config))
-    loaded.trainer._begin(loaded.data.train, False)
+    loaded.trainer.begin(loaded.data.train)
     loaded.model.eval()
     return loaded
 
@@ -156,57 +150,6 @@ def generate_row(users: int, seconds: float, base: dict[str, Any]) -> dict[str, 
         "times_slower": slower,
         "times_slower_range": [slower, slower],
     }
-
-
-def accuracy(folder: Path) -> dict[str, dict[str, Any]]:
-    """Means over the seeds of finished runs, by row; empty where one of the two models has none."""
-    found = load(folder)
-    if not {BASE, BEAM} <= found.keys():
-        return {}
-    rows = [Row(name, found[name]) for name in (BASE, UNBIASED, BEAM) if name in found]
-    return {
-        row.name: {
-            "seeds": len(row.results),
-            **{part: {metric: mean(row.metric(metric, key)) for metric in METRICS} for part, key in PARTS.items()},
-        }
-        for row in rows
-    }
-
-
-def report(record: dict[str, Any]) -> str:
-    """The record as a Markdown table."""
-    known = record["accuracy"]
-    lines = head(
-        "model",
-        "test users/s",
-        "times slower",
-        *(["seeds", "valid NDCG@10", "valid HR@10", "NDCG@10", "HR@10"] if known else []),
-    )
-    for row in record["rows"]:
-        low, high = row["times_slower_range"]
-        fewer = f" ({row['users']} users)" if "users" in row else ""
-        span = f" ({low:.3g} to {high:.3g})" if low < high else ""
-        cells = [row["name"] + fewer, _speed(row["users_a_second"]), f"{row['times_slower']:.3g}{span}"]
-        if own := known.get(row["name"]):
-            cells += [own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS)]
-        lines.append(line(*cells, *[""] * (8 - len(cells) if known else 0)))
-    if own := known.get(UNBIASED):
-        lines.append(
-            line(UNBIASED, "", "", own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS))
-        )
-    threads = record["machine"]["threads"]
-    lines.append(
-        f"\n{record['dataset']}: {record['users']:,} users, batches of {record['batch_size']}, L = "
-        f"{record['history']}, {record['items']:,} items of {record['num_codebooks']} codes of "
-        f"{record['codebook_size']}, "
-        f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
-        f"of {len(record['rows'][0]['seconds'])} rounds, commit {record['machine']['commit']}."
-    )
-    return "\n".join(lines)
-
-
-def _speed(users_a_second: float) -> str:
-    return f"{users_a_second:,.0f}" if users_a_second >= 10 else f"{users_a_second:.2g}"
 
 
 def _parse(arguments):

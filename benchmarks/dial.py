@@ -30,9 +30,8 @@ from tqdm import tqdm
 
 from benchmarks.lib.command_line import number, told
 from benchmarks.lib.trained import describe, earlier, measure_and_report, parse, parser, trained_model
-from benchmarks.report.dial import draw, report
+from benchmarks.report.dial import RECORD, draw, report
 
-RECORD = "dial.json"
 DIAL = ("sampling_steps", "num_samples", "guidance", "ddim_eta")  # settings; every point has its own
 
 

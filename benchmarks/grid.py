@@ -16,20 +16,14 @@ if not __package__:  # run by its path: see run_as_module
 
     run_as_module(__file__)
 
-import errno
 import sys
 from pathlib import Path
-from statistics import mean
 
-import yaml
-
-from benchmarks.compare import FIRST_SEED, common_parser, run_all
 from benchmarks.lib.command_line import name_of_a_folder, told
-from benchmarks.lib.runs import Result, Run, load
-from benchmarks.report.cells import head, line, same, seconds, spread
-from benchmarks.report.tables import epoch_seconds
-
-GRIDS = Path(__file__).parent / "grids"
+from benchmarks.lib.grids import GRIDS, read_points
+from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.runs import Run, load
+from benchmarks.report.grid import name_of, table
 
 
 @told
@@ -65,64 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def read_points(path: Path) -> list[dict]:
-    """The lines of a grid.
-
-    Raises:
-        OSError: no such file.
-        ValueError: not YAML, not a list of mappings, or the lines do not set the same keys.
-    """
-    from recbole_contrec import UserError
-    from recbole_contrec.settings.yaml_file import read
-
-    if not path.is_file():
-        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
-    try:
-        read(path)
-        points = yaml.safe_load(
-            path.read_text(encoding="utf-8")
-        )  # 1e-3 stays as it is written: rows are named after it
-    except (UserError, yaml.YAMLError) as error:
-        raise ValueError(str(error)) from error
-    if not isinstance(points, list) or not all(isinstance(point, dict) and point for point in points):
-        raise ValueError(f"{path}: a grid is a list of mappings, - {{learning_rate: 1e-3}}")
-    if any(point.keys() != points[0].keys() for point in points):
-        raise ValueError(f"{path}: every line sets the same keys")
-    return points
-
-
 def settings_of(point: dict) -> tuple[str, ...]:
     """Arguments of a line's run."""
     return tuple(f"--{key}={'~' if value is None else value}" for key, value in point.items())
-
-
-def name_of(point: dict) -> str:
-    """Folder of a line's run."""
-    return ",".join(f"{key}={value}" for key, value in point.items())
-
-
-def table(points: list[dict], found: dict[str, list[Result]]) -> str:
-    """The finished lines, the best first; means over seeds."""
-    rows = [
-        (point, [result.content for result in results]) for point in points if (results := found.get(name_of(point)))
-    ]
-    rows.sort(key=lambda row: -mean(content["best_valid_result"]["ndcg@10"] for content in row[1]))
-    lines = head(*points[0], "seeds", "valid NDCG@10", "HR@10", "best epoch", "epochs", "core-s an epoch")
-    for point, contents in rows:
-        lines.append(
-            line(
-                *point.values(),
-                len(contents),
-                *(
-                    spread([content["best_valid_result"][metric] for content in contents])
-                    for metric in ("ndcg@10", "hit@10")
-                ),
-                *(same([content[key] for content in contents]) for key in ("best_epoch", "epochs")),
-                seconds([epoch_seconds(content) for content in contents]),
-            )
-        )
-    commits = same([content["card"]["commit"] for _, contents in rows for content in contents])
-    return "\n".join(lines) + f"\n\nCommit {commits}."
 
 
 def _parse(arguments):

@@ -26,8 +26,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.compare import FIRST_SEED, common_parser, run_all
 from benchmarks.lib.command_line import parse_with_settings, told
+from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
 from benchmarks.lib.runs import Run
 from benchmarks.report.refine import ORDER, OWN_START, draw, report
 

@@ -37,11 +37,11 @@ from tqdm import tqdm
 
 from benchmarks.lib.command_line import Parser, number, refuse_odd_settings
 from benchmarks.lib.flops import ATTENTION
+from benchmarks.lib.machine import machine, rounded
 from benchmarks.lib.measuring import growth_exponents, isolated, temporary_workplace
 from benchmarks.lib.runs import RESULTS
 from benchmarks.lib.synthetic import SyntheticDataset, random_histories
 from benchmarks.report.search import GROWING, report
-from benchmarks.speed import machine, rounded
 from recbole_contrec.backbone import CausalDecoder
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.decoding import CodeTrie, beam_search
@@ -112,7 +112,7 @@ def measure_users(options: argparse.Namespace) -> dict[str, Any]:
     """Users of the test set ranked a second, and what each part of the work has of time and operations."""
     config = _configure(options, {"semantic_ids": options.semantic_ids})
     loaded = assemble(config, load_data(config))
-    loaded.trainer._begin(loaded.data.train, False)
+    loaded.trainer.begin(loaded.data.train)
     model, batches = loaded.model.eval(), [batch[0] for batch in loaded.data.test][: options.batches]
     users = sum(map(len, batches))
 

@@ -17,8 +17,6 @@ if not __package__:  # run by its path: see run_as_module
 
 import argparse
 import json
-import os
-import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -31,8 +29,8 @@ from tqdm import tqdm
 
 from benchmarks.lib.command_line import Parser, number
 from benchmarks.lib.flops import count_training_flops, matrix_rate
+from benchmarks.lib.machine import machine, rounded
 from benchmarks.lib.measuring import (
-    MIB,
     count_targets_of,
     growth_exponents,
     isolated,
@@ -50,7 +48,6 @@ from benchmarks.lib.points import (
 from benchmarks.lib.runs import RESULTS
 from benchmarks.report.speed import summary
 from recbole_contrec.data.loading import load_data
-from recbole_contrec.environment import git_commit, package_versions
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import LoadedRun, assemble
 from recbole_contrec.training.results import write_json
@@ -141,7 +138,7 @@ def _prepared(model: str, length: int, options: argparse.Namespace) -> LoadedRun
     """A model with its data, its stages before training finished."""
     config = configure(options, model, options.dataset, options.data_path, length)
     loaded = assemble(config, load_data(config))
-    loaded.trainer._begin(loaded.data.train, False)
+    loaded.trainer.begin(loaded.data.train)
     return loaded
 
 
@@ -281,30 +278,6 @@ def _progress(points: Iterable, part: str) -> Iterable:
 # results
 
 
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on besides the options."""
-    return {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": options.threads,
-        "memory_mib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / MIB),
-        "load_at_start": round(os.getloadavg()[0], 2),
-        "system": platform.system(),
-        "versions": package_versions(),
-        "commit": git_commit(),
-    }
-
-
-def cpu_name() -> str:
-    """As Linux names it; elsewhere what Python knows."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        platform.processor() or platform.machine(),
-    )
-
-
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure the chosen parts, write the JSON file and give its content."""
     torch.set_num_threads(options.threads)
@@ -320,15 +293,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             result["parts"][part] = rounded(PARTS[part](options))
         write_json(options.output, result)
     return result
-
-
-def rounded(value: Any) -> Any:
-    """Floats to five digits, which is more than any clock is good for here."""
-    if isinstance(value, dict):
-        return {key: rounded(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(part) for part in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

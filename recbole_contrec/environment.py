@@ -48,6 +48,7 @@ def device_name(device: torch.device | str) -> str:
     """The device as a reader of results wants to know it."""
     import torch
 
+    device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
@@ -73,4 +74,5 @@ def peak_gpu_memory(device: torch.device | str) -> int | None:
     """Largest memory that torch held on a GPU so far, in MiB; None on other devices."""
     import torch
 
+    device = torch.device(device)
     return round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None

@@ -100,7 +100,7 @@ def out_of_memory(error: BaseException) -> str | None:
     return None
 
 
-def _large_settings(config: Mapping[str, Any]) -> str:
+def _large_settings(config: Any) -> str:
     given = {
         key: value
         for key, value in config.external_config_dict.items()
@@ -110,8 +110,9 @@ def _large_settings(config: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={given[key]}" for key in largest) or "these settings"
 
 
-def _shown(size: int) -> str:
+def _shown(size: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if size < 1024 or unit == "PiB":
             return f"{size:,.1f} {unit}"
         size /= 1024
+    raise AssertionError("PiB is the last one")

@@ -41,9 +41,11 @@ class NegativeSampler(nn.Module):
         super().__init__()
         if source not in SOURCES:
             raise ValueError(f"negative_source={source!r}: choose one of {', '.join(SOURCES)}")
-        users, items = torch.as_tensor(users).long(), torch.as_tensor(items).long()  # [I] each
-        pairs = torch.unique(users * n_items + items)  # [I'], sorted by user, then item
-        weight = items.bincount(minlength=n_items) if source == "popularity" else torch.ones(n_items, dtype=torch.long)
+        of_users, of_items = torch.as_tensor(users).long(), torch.as_tensor(items).long()  # [I] each
+        pairs = torch.unique(of_users * n_items + of_items)  # [I'], sorted by user, then item
+        weight = (
+            of_items.bincount(minlength=n_items) if source == "popularity" else torch.ones(n_items, dtype=torch.long)
+        )
         weight[0] = 0
         self.source, self.n_items = source, n_items
         end = weight.cumsum(0)  # [N], where an item ends on the line

@@ -47,6 +47,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
             own = target[rows, None]
             scores = (query[rows] @ items.T).float()  # [<= CHUNK, N]
             if repeat_bias is not None:
+                assert history is not None
                 seen = scores.new_zeros(len(scores), n_items + 1).scatter_(1, history[rows], 1.0)[:, 1:]
                 scores.addcmul_(seen, repeat_bias)
             total -= (1 - smoothing) * scores.gather(1, own).sum()
@@ -58,7 +59,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
             total += (norm.log() + highest).sum()
             gradient = scores.div_(norm).sub_(smoothing / n_items)  # softmax minus the smoothed target
             gradient.scatter_add_(1, own, torch.full_like(norm, smoothing - 1))
-            if repeat_bias is not None:
+            if bias_grad is not None:
                 bias_grad += seen.mul_(gradient).sum()
             gradient = gradient.to(query.dtype)
             query_grad[rows] = gradient @ items
@@ -154,6 +155,8 @@ class Retrieval(nn.Module):
         score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of
             it.
     """
+
+    score_penalty: Tensor | None
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
 

@@ -78,7 +78,7 @@ def staged(assembled):
 
     def build(model="ContRec", *arguments):
         loaded = assembled(model, *arguments)
-        loaded.trainer._run_stages(loaded.data.train, False)
+        loaded.trainer.run_stages(loaded.data.train)
         return loaded
 
     return build
@@ -101,8 +101,7 @@ def run_tiny(tiny):
 def executed(workplace, monkeypatch):
     """Runs of benchmarks happen in this process, where the libraries are loaded already; names of those that did, and
     what lay in their working folders as arrays before they started."""
-    from benchmarks import compare
-    from benchmarks.lib import runs
+    from benchmarks.lib import running, runs
 
     names, arrays = [], {}
 
@@ -129,7 +128,7 @@ def executed(workplace, monkeypatch):
             monkeypatch.chdir(workplace)
         runs._keep(run)
 
-    monkeypatch.setattr(compare, "execute", execute)
+    monkeypatch.setattr(running, "execute", execute)
     return names, arrays
 
 

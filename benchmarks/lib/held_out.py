@@ -55,7 +55,7 @@ class HeldOutDataset(WindowDataset):
         place = np.arange(self.borders[-1]) - np.repeat(self.borders[:-1], whole)
         return self.inter_feat[self.time_field].numpy()[place < np.repeat(training, whole)]
 
-    def _held_out_targets(self):
-        valid, test = super()._held_out_targets()
+    def held_out_targets(self) -> tuple[np.ndarray, np.ndarray]:
+        valid, test = super().held_out_targets()
         field = self.uid_field if self.removed.kind == "users" else self.iid_field
         return valid[~np.isin(self.inter_feat[field].numpy()[valid], self.removed.numbers)], test

@@ -89,7 +89,7 @@ def time_training(trainer, loader, batches: int, seconds: float, epoch: int = 0)
         UserError: an epoch of one batch, which leaves nothing to time.
     """
     timed = TimedBatches(loader, count_targets_of(trainer.model), batches, seconds)
-    trainer._train_epoch(timed, epoch)
+    trainer.train_epoch(timed, epoch)
     if not timed.time.batches:
         raise UserError(
             f"{trainer.config['model']} has one batch an epoch, which leaves nothing to time beside the "

@@ -88,7 +88,7 @@ def users_point(options: Namespace, n_users: int) -> dict[str, Any]:
     loaded = assemble(config, data)
     trainer = loaded.trainer
     built_at = perf_counter()
-    trainer._begin(data.train, False)
+    trainer.begin(data.train)
     begun_at = perf_counter()
     time = time_training(trainer, data.train, options.batches, options.seconds)
     ranking = seconds_of(lambda: trainer.evaluate(data.test, load_best_model=False))

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.compare import FIRST_SEED
 from benchmarks.lib.asked import asked_for, differences, file_hashes
 from benchmarks.lib.command_line import (
     Parser,
@@ -23,6 +22,7 @@ from benchmarks.lib.command_line import (
     require_pictures,
     results_folder,
 )
+from benchmarks.lib.running import FIRST_SEED
 from benchmarks.lib.runs import PATHS, RESULTS, Run
 
 # Facts of the card that differ from number to number; the commit and the device of each are kept beside it.

@@ -11,6 +11,7 @@ from benchmarks.lib.trained import circumstances
 from benchmarks.report.cells import four, head, line
 from benchmarks.report.plots import number_log_axis
 
+RECORD = "dial.json"
 ORDER = ("guidance", "ddim_eta", "samples", "steps")
 
 

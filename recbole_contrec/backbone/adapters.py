@@ -19,7 +19,7 @@ SAMPLED = 8  # values of a frozen parameter that stand in the mark
 ROUNDING = 2.0**-8  # how far these may differ, for weights loaded in another dtype: bfloat16 has 8 bits
 
 
-def add_adapters(model: nn.Module, rank: int, alpha: float, dropout: float, targets: str | Sequence[str]) -> nn.Module:
+def add_adapters(model: Any, rank: int, alpha: float, dropout: float, targets: str | Sequence[str]) -> nn.Module:
     """Freeze a model of transformers and put low-rank adapters beside its linear layers.
 
     Args:
@@ -52,9 +52,9 @@ def add_adapters(model: nn.Module, rank: int, alpha: float, dropout: float, targ
     settings = LoraConfig(
         task_type=task,
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by it, and takes fractions
         lora_dropout=dropout,
-        target_modules=None if targets == "default" else targets,
+        target_modules=None if targets == "default" else targets if isinstance(targets, str) else list(targets),
     )
     try:
         return get_peft_model(model, settings)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.decoder import KeyValueCache, states_of
+from recbole_contrec.backbone.language_model import LanguageModel
 from recbole_contrec.backbone.vocabulary import Encoded
 
 
@@ -31,7 +32,7 @@ class Branches(NamedTuple):
         """Mean of the states that predict the words of an answer: [B, Q, D]."""
         return self.said.sum(2) / self.real.sum(2, keepdim=True).clamp(min=1)
 
-    def loss(self, backbone: nn.Module) -> Tensor:
+    def loss(self, backbone: LanguageModel) -> Tensor:
         """Cross entropy of the words, the mean over words; 0 without any."""
         if not self.real.any():
             return self.said.new_zeros(())
@@ -78,6 +79,9 @@ class Answers(nn.Module):
     Raises:
         ValueError: no item has a text.
     """
+
+    numbers: Tensor
+    lengths: Tensor
 
     MEMORY = 2**25  # word scores computed at once, as a number of floats
     PLACES = 2**27  # of a mask at once, by which the beginnings of a part of the texts see each other, a byte each
@@ -137,7 +141,7 @@ class Answers(nn.Module):
 
     # training
 
-    def read_along(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, items: Tensor) -> Branches:
+    def read_along(self, backbone: LanguageModel, prompt: Tensor, begins: Tensor, items: Tensor) -> Branches:
         """Read prompts and, in the same pass, the answers about some items behind some of their positions.
 
         Args:
@@ -151,7 +155,7 @@ class Answers(nn.Module):
         """The answers about items [...]: [..., A] and [...]."""
         return Encoded(self.numbers[items], self.lengths[items])
 
-    def read_words(self, backbone: nn.Module, prompt: Tensor, begins: Tensor, answers: Encoded) -> Branches:
+    def read_words(self, backbone: LanguageModel, prompt: Tensor, begins: Tensor, answers: Encoded) -> Branches:
         """:meth:`read_along` with any answers: numbers [B, Q, A], lengths [B, Q]. Only words that there are take a
         position."""
         numbers, real = answers.numbers, answers.real()  # [B, Q, A]
@@ -170,7 +174,7 @@ class Answers(nn.Module):
     # what is said
 
     @torch.no_grad()
-    def log_probs(self, backbone: nn.Module, memory: KeyValueCache, branch: Tensor) -> Tensor:
+    def log_probs(self, backbone: LanguageModel, memory: KeyValueCache, branch: Tensor) -> Tensor:
         """Log-probability of every distinct text.
 
         Args:
@@ -198,7 +202,7 @@ class Answers(nn.Module):
         found[:, 0] = (texts.softmax(1) * texts).sum(1)
         return found
 
-    def _next(self, backbone: nn.Module, states: Tensor, level: _Level) -> Tensor:
+    def _next(self, backbone: LanguageModel, states: Tensor, level: _Level) -> Tensor:
         """Log-probabilities of the words of a level after the nodes above it: states [B, W', D] -> [B, W]."""
         rows = []
         for part in states.split(max(1, self.MEMORY // (states.shape[1] * backbone.n_words))):
@@ -213,7 +217,7 @@ class Answers(nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        backbone: nn.Module,
+        backbone: LanguageModel,
         memory: KeyValueCache,
         branches: Tensor,
         end: int,

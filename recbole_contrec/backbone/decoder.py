@@ -132,7 +132,7 @@ class CausalDecoder(nn.Module):
                 # With attention dropout the fused kernel is not available on CPUs, and [B, heads, S, S] is stored.
                 attn_pdrop=0.0,
                 use_cache=False,
-                attn_implementation="sdpa",
+                attn_implementation="sdpa",  # type: ignore[call-arg]  # one of those that transformers takes for any model
                 bos_token_id=None,
                 eos_token_id=None,
             )
@@ -140,21 +140,24 @@ class CausalDecoder(nn.Module):
         del self.transformer.wte  # the prompt gives vectors, never word numbers
         self.dropout = PromptDropout(dropout)
         self.transformer.drop = self.dropout
+        block: Any
         for block in self.transformer.h:
             block.attn.resid_dropout = block.mlp.dropout = self.dropout
         self.n_words = n_words
         self.words = nn.Embedding(n_words, hidden_size) if n_words else None
-        if n_words:
+        if self.words is not None:
             nn.init.normal_(self.words.weight, std=0.1)
         # Apart from what is read: the words of the prompt learn from the preferences as well.
         self.said = nn.Linear(hidden_size, n_words) if says else None
 
     def read(self, numbers: Tensor) -> Tensor:
         """Vectors of words: [...] -> [..., D]."""
+        assert self.words is not None, "a decoder without words"
         return self.words(numbers)
 
     def word_logits(self, states: Tensor) -> Tensor:
         """Scores (logits) of the next word: [..., D] -> [..., V]."""
+        assert self.said is not None, "a decoder that says nothing"
         return self.said(states)
 
     def forward(
@@ -290,15 +293,16 @@ class CausalDecoder(nn.Module):
         return self.transformer.ln_f(hidden)
 
     @staticmethod
-    def _keys_and_values(block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def _keys_and_values(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """What a block's attention sees of ``hidden`` [B, S, D]: [B, heads, S, D / heads] each."""
         attention, width = block.attn, hidden.shape[-1]
         weight, bias = attention.c_attn.weight[:, width:], attention.c_attn.bias[width:]  # of query, key, value
         both = (block.ln_1(hidden) @ weight + bias).chunk(2, dim=-1)  # [B, S, D] each
-        return tuple(part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both)
+        keys, values = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both)
+        return keys, values
 
     @staticmethod
-    def _block_from(block: nn.Module, own: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _block_from(block: Any, own: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """A block at some positions, [B, W, D] -> [B, W, D], that see what the mask [B, 1, W, S] or [W, S] (true, or
         added to the scores) says of the keys and values [B, heads, S, D / heads]; without a mask they are all S
         positions, each with its past."""

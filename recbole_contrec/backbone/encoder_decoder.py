@@ -4,6 +4,8 @@ recbole_contrec.backbone.encoder_decoder
 A T5 fed with vectors instead of words, built from a transformers configuration and read in one pass.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -108,7 +110,7 @@ def compact_t5(
     return model
 
 
-def answer_states(model: nn.Module, inputs: Tensor, length: Tensor, answer: Tensor) -> Tensor:
+def answer_states(model: Any, inputs: Tensor, length: Tensor, answer: Tensor) -> Tensor:
     """One pass through a T5 of transformers: inputs [B, S, D], real positions [B], what the decoder reads [P, D] ->
     final states [B, P, D]."""
     visible = (torch.arange(inputs.shape[1], device=inputs.device) < length[:, None]).long()  # [B, S]

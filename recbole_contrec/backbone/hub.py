@@ -41,7 +41,9 @@ class Source(NamedTuple):
             UserError: it can do neither.
         """
         # The cache is read as a folder: given the name, transformers asks the network for what a model need not have.
-        ways = [(str(self.folder), {})] + [(self.name, {"revision": self.commit})] * bool(self.commit)
+        ways: list[tuple[str, dict[str, Any]]] = [(str(self.folder), {})] + [
+            (self.name, {"revision": self.commit})
+        ] * bool(self.commit)
         for place, options in ways:
             try:
                 with _quiet("transformers.utils.logging"):

@@ -31,6 +31,8 @@ class Instructions(nn.Module):
         ValueError: no instruction, one without words, a held-out one that is trained or has a word of its own.
     """
 
+    numbers: Tensor
+
     BLANK = 0
 
     def __init__(self, instructions: Sequence[str], held_out: str | None, hidden_size: int):
@@ -81,6 +83,9 @@ class VocabularyInstructions(nn.Module):
     Raises:
         ValueError: no instruction, or an empty one.
     """
+
+    numbers: Tensor
+    real: Tensor
 
     def __init__(
         self,

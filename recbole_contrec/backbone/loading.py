@@ -5,7 +5,7 @@ A pretrained language model and its tokenizer, checked to be of the kind that is
 """
 
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,7 +13,15 @@ from torch import nn
 from recbole_contrec.backbone.hub import Source, find_model
 from recbole_contrec.errors import UserError
 
-DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:  # slow to import
+    from transformers import PreTrainedTokenizerFast
+
+DTYPES: dict[str, torch.dtype | str] = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", None)
 QUANTISATIONS = (None, "4bit", "8bit")
 KINDS = ("causal", "t5")
@@ -24,7 +32,7 @@ class Pretrained(NamedTuple):
     """What was loaded: a language model in eval mode, and a fast tokenizer, both of transformers."""
 
     model: nn.Module
-    tokenizer: "PreTrainedTokenizerFast"  # noqa: F821 - transformers is slow to import
+    tokenizer: "PreTrainedTokenizerFast"
 
 
 def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, quantisation: str | None) -> Pretrained:
@@ -93,8 +101,8 @@ def _load_tokenizer(source: Source) -> Any:
 def _load_model(source: Source, config: Any, dtype: str, attention: str | None, quantisation: str | None) -> nn.Module:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    options = {"config": config, _dtype_key(): DTYPES[dtype]}
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    options: dict[str, Any] = {"config": config, _dtype_key(): DTYPES[dtype]}
     if attention is not None:
         options["attn_implementation"] = attention
     if quantisation is not None:

@@ -12,7 +12,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_contrec.backbone.decoder import (
     KeyValueCache,
@@ -159,7 +159,7 @@ class PretrainedDecoder(PretrainedModel):
     # inside
 
     @property
-    def _body(self) -> nn.Module:
+    def _body(self) -> Any:
         """The same without the output layer."""
         body = self._whole.base_model
         return self._whole.get_decoder() if body is self._whole else body  # a few name it otherwise

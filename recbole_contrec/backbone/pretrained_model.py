@@ -5,7 +5,7 @@ What all pretrained language models of transformers share here: how they are loa
 train them, and what of them goes into a checkpoint.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class PretrainedModel(nn.Module):
 
     POSITIONS = 2**14  # of prompts that are read at once where nothing is learned: what bounds the memory
 
+    model: Any  # of transformers, in peft's wrapper where there are adapters
+    _holes: Tensor
     kind: str  # an heir's key of loading.KINDS
 
     def __init__(
@@ -122,8 +124,8 @@ class PretrainedModel(nn.Module):
         # "auto" would ask the Hub at every checkpoint whether the word table has been resized.
         return {"adapter": lambda folder: self.model.save_pretrained(folder, save_embedding_layers=False)}
 
-    def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> dict[str, Any]:
-        """What is trained, and the mark of what is not."""
+    def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What is trained, and the mark of what is not. PyTorch's overloads are not repeated here."""
         state = super().state_dict(*args, prefix=prefix, **options)
         for key in [key for key in state if key.startswith(prefix) and key[len(prefix) :] not in self._kept]:
             del state[key]
@@ -154,8 +156,8 @@ class PretrainedModel(nn.Module):
     # inside
 
     @property
-    def _whole(self) -> nn.Module:
-        """The model of transformers, with its adapters in it."""
+    def _whole(self) -> Any:
+        """The model of transformers, with its adapters in it; what it has depends on its class."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @property
@@ -172,7 +174,7 @@ class PretrainedModel(nn.Module):
         return self._embeddings.weight.device
 
 
-def _recompute(model: nn.Module) -> None:
+def _recompute(model: Any) -> None:
     """Let a model of transformers compute its blocks again in the backward pass."""
     enable = (
         getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -184,7 +186,7 @@ def _recompute(model: nn.Module) -> None:
         model.disable_input_require_grads()
 
 
-def _expect_kept_only(model: PretrainedModel, keys: Iterable[str]) -> None:
+def _expect_kept_only(model: PretrainedModel, keys: Any) -> None:
     """What is never saved is not missing."""
     own = model._prefix
     keys.missing_keys[:] = [

@@ -8,11 +8,13 @@ many architectures, and what one of them does not know it often ignores in silen
 import torch
 from torch import Tensor, nn
 
+from recbole_contrec.backbone.language_model import LanguageModel
+
 CLOSE = 0.3  # of the distance to the wrong answer; half precision stays far below it
 
 
 @torch.no_grad()
-def reads_from_left_to_right(decoder: nn.Module, words: Tensor) -> bool:
+def reads_from_left_to_right(decoder: LanguageModel, words: Tensor) -> bool:
     """Whether a state is blind to what comes after it. Masked language models are loaded as causal ones as well.
 
     Args:
@@ -26,7 +28,7 @@ def reads_from_left_to_right(decoder: nn.Module, words: Tensor) -> bool:
 
 
 @torch.no_grad()
-def scores_words(decoder: nn.Module, model: nn.Module, words: Tensor) -> bool:
+def scores_words(decoder: LanguageModel, model: nn.Module, words: Tensor) -> bool:
     """Whether word scores are those of the model itself, which may scale them in a way that nobody knows here.
 
     Args:
@@ -41,7 +43,7 @@ def scores_words(decoder: nn.Module, model: nn.Module, words: Tensor) -> bool:
 
 
 @torch.no_grad()
-def reads_branches(decoder: nn.Module, words: Tensor) -> bool:
+def reads_branches(decoder: LanguageModel, words: Tensor) -> bool:
     """Whether masks and position numbers are obeyed, in a prompt with branches and in steps after one.
 
     Args:

@@ -104,6 +104,7 @@ class Prompt(nn.Module):
         if self.instructions is not None:
             parts.append(self.instructions(batch))
         if self.n_user_tokens:
+            assert user_tokens is not None, "a prompt with tokens of users"
             parts.append(self.token_scale * user_tokens)
         items = item_tokens.sum(2, keepdim=True) if self.positions_per_item == 1 else item_tokens  # [B, L, P, D]
         items = items if self.token_scale == 1 else self.token_scale * items

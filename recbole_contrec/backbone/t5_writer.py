@@ -4,7 +4,7 @@ recbole_contrec.backbone.t5_writer
 A T5 that reads vectors and writes step by step, with several branches at once, built from a transformers configuration.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,9 @@ class T5Writer(nn.Module):
         attention_head_size: int | None = None,
     ):
         super().__init__()
-        self.transformer = compact_t5(hidden_size, n_layers, n_heads, dropout, intermediate_size, attention_head_size)
+        self.transformer: Any = compact_t5(
+            hidden_size, n_layers, n_heads, dropout, intermediate_size, attention_head_size
+        )
         self.first = nn.Parameter(0.2 * torch.randn(hidden_size))  # what the decoder starts at
 
     def encode(self, inputs: Tensor, length: Tensor | None = None) -> tuple[Tensor, Tensor]:

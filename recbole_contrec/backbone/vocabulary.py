@@ -67,7 +67,9 @@ class Vocabulary:
                 show_progress=False,
             ),
         )
-        return cls(tokenizer, tokenizer.token_to_id("</s>"))
+        end = tokenizer.token_to_id("</s>")
+        assert end is not None  # it is among the special ones above
+        return cls(tokenizer, end)
 
     @classmethod
     def from_json(cls, text: str, end: int) -> "Vocabulary":

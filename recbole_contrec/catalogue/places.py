@@ -40,7 +40,9 @@ def recbole_folder() -> Path:
         UserError: it is not installed.
     """
     require_recbole()
-    return Path(importlib.util.find_spec("recbole").submodule_search_locations[0])
+    found = importlib.util.find_spec("recbole")
+    assert found and found.submodule_search_locations  # as require_recbole says
+    return Path(found.submodule_search_locations[0])
 
 
 def recbole_properties() -> Path:
@@ -68,7 +70,7 @@ def file_if_there(path: Path) -> Path | None:
             return None
         why = "it is a folder" if path.is_dir() else "it is no file"
     except OSError as error:
-        why = error.strerror
+        why = error.strerror or str(error)
     raise UserError(f"cannot read {path}: {why}")
 
 

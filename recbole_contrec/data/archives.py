@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from recbole_contrec.data.download import PrepareError
 
@@ -42,14 +42,16 @@ def unpacked(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
         yield _unpacked(file, name, stack)
 
 
-def _unpacked(file: BinaryIO, name: str, stack: ExitStack) -> BinaryIO:
+def _unpacked(file: Any, name: str, stack: ExitStack) -> BinaryIO:
     head = file.read(512)
     file.seek(0)
     kind = next((kind for mark, kind in _MARKS.items() if head.startswith(mark)), None)
     if head[257:262] == b"ustar":
-        archive = stack.enter_context(tarfile.open(fileobj=file))
-        member = _only(name, [member.name for member in archive if member.isfile()])
-        return _unpacked(stack.enter_context(archive.extractfile(member)), f"{name}:{member}", stack)
+        tar = stack.enter_context(tarfile.open(fileobj=file))
+        member = _only(name, [member.name for member in tar if member.isfile()])
+        content = tar.extractfile(member)
+        assert content is not None  # None is for what is no file
+        return _unpacked(stack.enter_context(content), f"{name}:{member}", stack)
     if kind is None:
         return file
     if kind == "zip":
@@ -60,7 +62,7 @@ def _unpacked(file: BinaryIO, name: str, stack: ExitStack) -> BinaryIO:
         return _unpacked(_zstd(file, name, stack), name, stack)
     if kind in ("7z", "rar"):
         raise PrepareError(f"{name} is a {kind} archive, which cannot be read here: unpack it")
-    opener = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[kind]
+    opener: Any = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[kind]
     return _unpacked(stack.enter_context(opener(file)), name, stack)
 
 

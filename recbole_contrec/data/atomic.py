@@ -9,7 +9,7 @@ mark for a field that goes on over lines, and the first field of too long rows f
 import csv
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -275,7 +275,7 @@ class AtomicFile:
             f"{len(self.columns)} ({shown(names, 120)}){others}{hint}"
         )
 
-    def _quoted(self, lines: list[str], rows: Iterable[int]) -> tuple[list[int], list[tuple[int, bytes]]]:
+    def _quoted(self, lines: list[str], rows: Sequence[int] | np.ndarray) -> tuple[list[int], list[tuple[int, bytes]]]:
         """Fields of lines with quotation marks, and those lines that must be written otherwise to be read literally."""
         try:
             counts = [len(fields) for fields in csv.reader(lines, delimiter=self._separator, strict=True)]
@@ -365,8 +365,8 @@ def _literal_fields(line: str, separator: str) -> list[str]:
     fields, start = [], 0
     while start <= len(line):
         found = _QUOTED.match(line, start)
-        closed = found and line[found.end() : found.end() + 1] in ("", separator)
-        end = found.end() if closed else line.find(separator, start)
+        closed = found is not None and line[found.end() : found.end() + 1] in ("", separator)
+        end = found.end() if found is not None and closed else line.find(separator, start)
         end = len(line) if end < 0 else end
         fields.append(line[start:end])
         start = end + 1

@@ -16,7 +16,7 @@ import re
 import zipfile
 import zlib
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -109,7 +109,7 @@ def _with_rows_for(tokens: np.ndarray, key: str, features: pd.DataFrame) -> pd.D
 
 
 def _write_one(frame: pd.DataFrame, path: Path, progress: bool) -> None:
-    frame = frame.assign(**{c: _compact(frame[c]) for c in frame if c.endswith(":float")})
+    frame = frame.assign(**{c: _compact(frame[c]) for c in map(str, frame) if c.endswith(":float")})
     # QUOTE_NONE raises where a separator or a quote is left in a value: better than a shifted column
     style = dict(sep="\t", index=False, quoting=csv.QUOTE_NONE, lineterminator="\n", encoding="utf-8")
     frame.iloc[:0].to_csv(path, **style)
@@ -157,24 +157,26 @@ def require_column(wanted: str, names: Sequence[str], where: str, hint: str = ""
         raise PrepareError(f"no column {wanted!r} in {where}{did_you_mean(wanted, names)}{hint}; columns: {listed}")
 
 
+def _file_of(archive: zipfile.ZipFile) -> str:
+    return Path(archive.filename or "").name
+
+
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     """Open a member by its file name, whatever folder it lies in; nothing is ever unpacked to disk."""
     names = [entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == name]
     if not names:
-        raise PrepareError(
-            f"no {name} in {Path(archive.filename).name}; it holds: {', '.join(archive.namelist()[:10])}"
-        )
+        raise PrepareError(f"no {name} in {_file_of(archive)}; it holds: {', '.join(archive.namelist()[:10])}")
     return archive.open(min(names, key=len))
 
 
-def _csv_member(archive: zipfile.ZipFile, name: str, columns: dict[str, object], **style: Any) -> pd.DataFrame:
+def _csv_member(archive: zipfile.ZipFile, name: str, columns: Mapping[str, Any], **style: Any) -> pd.DataFrame:
     """The named columns, with their types, of a member that has a header."""
     with _member(archive, name) as file:
         header = pd.read_csv(file, nrows=0, **style).columns
     for column in columns:
-        require_column(column, header, f"{Path(archive.filename).name}:{name}")
+        require_column(column, header, f"{_file_of(archive)}:{name}")
     with _member(archive, name) as file:
-        return pd.read_csv(file, usecols=list(columns), dtype=columns, **style)[list(columns)]
+        return pd.read_csv(file, usecols=list(columns), dtype=dict(columns), **style)[list(columns)]
 
 
 # MovieLens
@@ -224,7 +226,7 @@ def _dat_rows(archive: zipfile.ZipFile, name: str, fields: int) -> list[list[str
 def movielens_csv(paths: Sequence[Path], progress: bool = True) -> Tables:
     """ml-20m.zip, ml-latest-small.zip and their like: ``ratings.csv``, ``movies.csv``, UTF-8."""
     with reading(paths[0]), zipfile.ZipFile(paths[0]) as archive:
-        types = {"userId": np.int32, "movieId": np.int32, "rating": np.float32, "timestamp": np.int64}
+        types: dict[str, Any] = {"userId": np.int32, "movieId": np.int32, "rating": np.float32, "timestamp": np.int64}
         inter = _csv_member(archive, "ratings.csv", types)
         types = {"movieId": str, "title": str, "genres": str}
         movies = _csv_member(archive, "movies.csv", types, keep_default_na=False)
@@ -272,8 +274,11 @@ def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
     main one, each once. Reviews carry a day, not a second, and ties keep the order of the file, as in S3-Rec.
     """
     reviews, meta = paths
-    numbers = {USER: {}, ITEM: {}}  # an id is kept once; a review costs 24 bytes, not four objects
-    columns = {USER: array("i"), ITEM: array("i"), RATING: array("d"), TIME: array("d")}
+    numbers: dict[str, dict[str, int]] = {
+        USER: {},
+        ITEM: {},
+    }  # an id is kept once; a review costs 24 bytes, not four objects
+    columns: dict[str, Any] = {USER: array("i"), ITEM: array("i"), RATING: array("d"), TIME: array("d")}
     fields = {USER: "reviewerID", ITEM: "asin", RATING: "overall", TIME: "unixReviewTime"}
     lines = []  # without a user, an item or a time
     with reading(reviews):
@@ -281,7 +286,7 @@ def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
             review, where = _record(line, reviews, line_number), f"{Path(reviews).name}, line {line_number}"
             for field in fields.values():
                 require_column(field, list(review), where)
-            row = {
+            row: dict[str, Any] = {
                 column: (_text if column in numbers else _number)(review, field, where)
                 for column, field in fields.items()
             }
@@ -294,7 +299,7 @@ def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
                 )
     inter = pd.DataFrame({column: np.array(values) for column, values in columns.items()})
     for column, codes in numbers.items():
-        inter[column] = pd.Categorical.from_codes(inter[column], categories=list(codes))
+        inter[column] = pd.Categorical.from_codes(inter[column].to_numpy(), categories=pd.Index(list(codes)))
     products = _products(meta, numbers[ITEM], progress)
     notes = (left_out(len(lines), f"{Path(reviews).name}, {listed(lines)}"),) if lines else ()
     return Tables(inter, pd.DataFrame(products, columns=[ITEM, "title:token_seq", "category:token_seq"]), notes=notes)
@@ -322,9 +327,9 @@ def _products(path: Path, wanted: Collection[str], progress: bool) -> list[tuple
                 continue
             product, where = _record(line, path, line_number), f"{Path(path).name}, line {line_number}"
             labels = [_text(product, "brand", where), *_labels(product, where)]
-            labels = dict.fromkeys(filter(None, (clean_text(html.unescape(label)) for label in labels)))
+            distinct = dict.fromkeys(filter(None, (clean_text(html.unescape(label)) for label in labels)))
             title = html.unescape(_text(product, "title", where))
-            products.append((_text(product, "asin", where), title, ", ".join(labels)))
+            products.append((_text(product, "asin", where), title, ", ".join(map(str, distinct))))
     return products
 
 

@@ -186,7 +186,7 @@ def check_md5(path: str | Path, md5: str | None, name: str, remove: bool = False
     if got != md5.lower():
         if remove:
             Path(path).unlink()
-            _validator(path).unlink(missing_ok=True)
+            _validator(Path(path)).unlink(missing_ok=True)
         raise PrepareError(
             f"wrong checksum of {name}: expected md5 {md5.lower()}, got {got}"
             + ("; the file was removed, run the command again" if remove else "")

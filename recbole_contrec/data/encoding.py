@@ -98,12 +98,13 @@ def _refuse_wide(data: bytes, file: Path, encoding: str) -> None:
     likely = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     head = np.frombuffer(data[:400], np.uint8) == 0
     zeros = [int(head[place::4].mean() > 0.9) for place in range(4)] if len(head) >= 8 else []
-    likely = likely or {
+    by_zeros: dict[tuple[int, ...], str] = {
         (0, 1, 1, 1): "utf-32-le",
         (1, 1, 1, 0): "utf-32-be",
         (0, 1, 0, 1): "utf-16-le",
         (1, 0, 1, 0): "utf-16-be",
-    }.get(tuple(zeros))
+    }
+    likely = likely or by_zeros.get(tuple(zeros))
     if likely:
         raise UserError(f"{file.name} is written in {likely}, not in {encoding}: set --encoding={likely}")
 

@@ -119,7 +119,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def _text_columns(file: Path, fields: Iterable[str], separator: str, encoding: str | None) -> list[str]:
+def _text_columns(file: Path, fields: Mapping[str, str], separator: str, encoding: str | None) -> list[str]:
     """Token columns of the ``.item`` file; none where there is no file, or none keyed by the item field."""
     columns = read_header(file, separator, encoding) if is_there(file) else {}
     if fields["ITEM_ID_FIELD"] not in columns:
@@ -158,5 +158,5 @@ def require_columns(file: Path, columns: Mapping[str, str], names: Iterable[str]
         )
 
 
-def _listed(columns: Iterable[str]) -> str:
+def _listed(columns: Mapping[str, str]) -> str:
     return shown(", ".join(f"{name}:{kind}" for name, kind in columns.items()), 400)[1:-1]

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 class RunData(NamedTuple):
     """Everything a run reads."""
 
-    dataset: object  # RecBole's full data set: ids, fields, counts
-    train: object
-    valid: object
-    test: object
+    dataset: Any  # RecBole's full data set: ids, fields, counts
+    train: Any
+    valid: Any
+    test: Any
 
     @property
     def train_dataset(self) -> "Dataset":
@@ -43,7 +43,7 @@ class RunData(NamedTuple):
         return self.train.dataset if hasattr(self.train, "dataset") else self.train._dataset
 
 
-def load_data(config: Mapping[str, Any]) -> RunData:
+def load_data(config: Any) -> RunData:
     """Read, filter, split and wrap a data set as a model needs it.
 
     Raises:

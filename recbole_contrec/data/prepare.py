@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +44,7 @@ class Recipe:
 
     description: str
     urls: tuple[str, ...]
-    convert: Callable[[Sequence[Path], bool], Tables]
+    convert: Callable[..., Tables]  # convert(paths, progress=True)
     md5: str | None = None
 
 
@@ -189,9 +189,9 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object])
             "For a table of your own pass --from=FILE --user= --item= --time="
         )
     columns = {**DEFAULT_COLUMNS, **columns}
-    texts = columns.get("text") or []
-    columns["text"] = texts.split(",") if isinstance(texts, str) else texts
-    columns["text"] = [text.strip() for text in columns["text"] if text.strip()]
+    texts: Any = columns.get("text") or []
+    listed = texts.split(",") if isinstance(texts, str) else texts
+    columns["text"] = [text.strip() for text in listed if text.strip()]
     urls = (str(source), str(columns["items"])) if columns.get("items") else (str(source),)
     if len(urls) > 1 and not columns["text"]:
         raise PrepareError(f"--items={columns['items']} needs --text=COLUMN,COLUMN: which of its columns are texts?")

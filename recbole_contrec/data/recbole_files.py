@@ -82,7 +82,8 @@ class Files:
             self._tell_events_without_features(dataset, file, table, source)
         for name, kind in columns.items():
             if kind.endswith("seq"):
-                table[name] = self._sequences(dataset, file, table[name], rows, kind)
+                sequences: Any = self._sequences(dataset, file, table[name], rows, kind)
+                table[name] = sequences
             elif kind == "token":
                 table[name] = table[name].where(table[name] != "", np.nan)
         return table

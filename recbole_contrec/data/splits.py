@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
 
-def check_benchmark(config: Mapping[str, Any], dataset: "Dataset") -> None:
+def check_benchmark(config: Any, dataset: "Dataset") -> None:
     """Rows that come split hold the history of their target, where the model is sequential.
 
     Raises:
@@ -37,7 +37,7 @@ def check_benchmark(config: Mapping[str, Any], dataset: "Dataset") -> None:
         )
 
 
-def check_history_column(config: Mapping[str, Any], kind: str | None, loaded: list[str], where: Path) -> None:
+def check_history_column(config: Any, kind: str | None, loaded: list[str], where: Path) -> None:
     """The same before the files are read, from their header.
 
     Args:

@@ -7,7 +7,7 @@ A table of one's own, CSV, TSV or Parquet with named columns -> RecBole's atomic
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,7 +38,7 @@ from recbole_contrec.errors import shown
 _LONGEST_HEADER = 1 << 16
 
 
-def table(paths: Sequence[Path], columns: dict[str, object], progress: bool = True) -> Tables:
+def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = True) -> Tables:
     """CSV, TSV or Parquet with named columns; ``paths[1]``, where given, is the table of the items.
 
     Args:
@@ -46,8 +46,10 @@ def table(paths: Sequence[Path], columns: dict[str, object], progress: bool = Tr
         columns (dict): ``user``, ``item``, ``time`` -> column; optional ``rating``, ``item_id`` -> column and
             ``text`` -> list of columns (of the items where given, else of the interactions).
     """
-    options = {option: columns[option] for option in ("user", "item", "time", "rating") if columns.get(option)}
-    texts = list(columns.get("text") or [])
+    options: dict[str, str] = {
+        option: str(columns[option]) for option in ("user", "item", "time", "rating") if columns.get(option)
+    }
+    texts: list[str] = list(columns.get("text") or [])
     source = Path(paths[0])
     rows = _read_table(source, options, texts if len(paths) == 1 else [])
     inter = pd.DataFrame({USER: _ids(rows[options["user"]], source), ITEM: _ids(rows[options["item"]], source)})
@@ -98,7 +100,7 @@ def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Seque
     many fields, where a separator within a text has shifted the columns."""
     types = {**{text: str for text in texts}, **{column: str for column in tokens}}  # ids verbatim: 007
     pieces = []
-    style = dict(sep=_csv_header(path)[0], dtype=types, encoding="utf-8-sig", low_memory=False)
+    style: dict[str, Any] = dict(sep=_csv_header(path)[0], dtype=types, encoding="utf-8-sig", low_memory=False)
     with _opened(path) as file, pd.read_csv(file, chunksize=ROWS_AT_ONCE, **style) as reader:
         for piece in reader:
             if not isinstance(piece.index, pd.RangeIndex):  # pandas' guess when all rows are too long
@@ -156,7 +158,7 @@ def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() in (".parquet", ".pq")
 
 
-def _where(path: Path, rows: Sequence[int]) -> str:
+def _where(path: Path, rows: Sequence[int] | np.ndarray) -> str:
     """Where rows (from 0) stand: lines of a CSV file, which may be fewer or more than rows; rows of a Parquet file,
     from 1."""
     rows = [int(row) for row in rows]
@@ -197,8 +199,7 @@ def _ids(column: pd.Series, path: Path) -> pd.Series:
     if padding := [name for name in plain if plain[name] == PADDING]:
         raise PrepareError(
             f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, by which "
-            "RecBole "
-            "names what fills short histories up: rename it"
+            "RecBole names what fills short histories up: rename it"
         )
     bad = [name for name in plain if plain[name] in MISSING]
     return column.cat.remove_categories(bad)
@@ -210,8 +211,7 @@ def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
     if len(wrong):
         raise PrepareError(
             f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}, which is "
-            "no "
-            "number"
+            "no number"
         )
     return numbers.astype(np.float64)
 
@@ -234,7 +234,7 @@ def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
     # only ISO 8601: 01/02/2020 is another day in another country
     dates = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
     mostly_numbers = numbers is not None and numbers.notna().sum() > (dates.notna() & numbers.isna()).sum()
-    wrong = np.flatnonzero(given & (numbers if mostly_numbers else dates).isna())
+    wrong = np.flatnonzero(given & (numbers if numbers is not None and mostly_numbers else dates).isna())
     if len(wrong):
         others = (
             "the others are numbers"

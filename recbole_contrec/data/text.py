@@ -139,7 +139,7 @@ def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | No
     for part in parts:
         if part not in PARTS and part not in texts:
             raise UserError(
-                f"the template {template!r}: no text field {part!r}{did_you_mean(part, [*PARTS, *texts])}; "
+                f"the template {template!r}: no text field {part!r}{did_you_mean(str(part), [*PARTS, *texts])}; "
                 f"there are {', '.join([*PARTS, *texts])}"
             )
         literal = part in texts and named.get(part) is None

@@ -89,6 +89,9 @@ class WindowDataset(SequentialDataset):
         UserError: another split than leave-one-out.
     """
 
+    inter_feat: Any
+    histories: "Histories"
+
     def build(self) -> "list[WindowDataset]":
         """Split into training histories and RecBole's rows for validation and test.
 
@@ -103,7 +106,7 @@ class WindowDataset(SequentialDataset):
             )
         self._change_feat_format()
         everything = self.inter_feat
-        valid, test = self._held_out_targets()
+        valid, test = self.held_out_targets()
         self.inter_feat = self._rows_with_history(np.concatenate([valid, test]))
         self._drop_unused_col()
         parts = [self.inter_feat[: len(valid)], self.inter_feat[len(valid) :]]
@@ -138,7 +141,7 @@ class WindowDataset(SequentialDataset):
         number = np.arange(len(users)) - np.searchsorted(users, users)
         self.inter_feat = self.inter_feat[torch.from_numpy(number < count)]
 
-    def _held_out_targets(self) -> tuple[np.ndarray, np.ndarray]:
+    def held_out_targets(self) -> tuple[np.ndarray, np.ndarray]:
         """Places of the validation and test targets in ``inter_feat``, users in RecBole's order."""
         first, last = self.borders[:-1], self.borders[1:]
         # RecBole sorts its rows by time and takes users as they turn up: by their second interaction.
@@ -198,7 +201,7 @@ class WindowLoader:
         self.epoch = 0
         if self.context >= self.size:
             raise UserError(f"window_context={self.context} must be smaller than MAX_ITEM_LIST_LENGTH={self.size}")
-        self._plan_for_epoch = None
+        self._plan_for_epoch: tuple[Windows, list[np.ndarray]] | None = None
 
     @property
     def n_targets(self) -> int:

@@ -32,6 +32,8 @@ class NoiseSchedule(nn.Module):
         ValueError: unknown kind, or too few levels.
     """
 
+    alpha_bar: Tensor
+
     def __init__(self, kind: str = "cosine", levels: int = 200):
         super().__init__()
         if kind not in SCHEDULES:
@@ -145,6 +147,7 @@ class NoiseSchedule(nn.Module):
             direction = math.sqrt(max(1 - then - fresh, 0) / (1 - now))
             variance *= (math.sqrt(then) * gain + direction * (1 - math.sqrt(now) * gain)) ** 2
             variance += fresh
+        raise AssertionError("the last step returns")
 
 
 def gaussian(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:

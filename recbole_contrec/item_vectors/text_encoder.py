@@ -92,7 +92,8 @@ class TextEncoder:
         Raises:
             UserError: the tokenizer counts further than the model.
         """
-        tokens, lengths = [np.zeros(0, dtype=np.int32)], []
+        tokens: list[np.ndarray] = [np.zeros(0, dtype=np.int32)]
+        lengths: list[int] = []
         for chunk in _chunks(map(_readable, texts)):
             found = self.tokenizer(chunk, truncation=True, max_length=self.max_tokens, return_special_tokens_mask=True)
             # Marks alone are no text.
@@ -209,7 +210,8 @@ def _readable(text: str | None) -> str:
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     """Some texts after the other that have ``CHARACTERS_A_CHUNK`` characters together, or a single longer one."""
-    chunk, characters = [], 0
+    chunk: list[str] = []
+    characters = 0
     for text in texts:
         if chunk and (characters + len(text) > CHARACTERS_A_CHUNK or len(chunk) == 1024):
             yield chunk

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.memory import out_of_memory
@@ -50,11 +52,11 @@ def load_class(text: str, key: str = "model_class") -> type:
     return found
 
 
-def _is_kind(found, base: type) -> bool:
+def _is_kind(found: Any, base: type) -> bool:
     return isinstance(found, type) and base in found.__mro__  # not issubclass, which a metaclass can change
 
 
-def _import(name: str):
+def _import(name: str) -> ModuleType:
     try:
         with _working_directory_on_path():
             return importlib.import_module(name)
@@ -81,7 +83,7 @@ def _told(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def faults_of(entry) -> Iterator[None]:
+def faults_of(entry: Any) -> Iterator[None]:
     """Whatever goes wrong in the classes of a model that a user's file names, while they are built or used, ``SystemExit`` as
     well, as one line. What is wrong with input or machine passes, and so do faults of other models, which are ours.
 

@@ -15,7 +15,7 @@ the YAML files of the user and of this package stand over RecBole's. Unlike RecB
 """
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -108,7 +108,7 @@ class Config(RecBoleConfig):
 
     # the four ways to set something
 
-    def compatibility_settings(self):
+    def compatibility_settings(self) -> None:
         """RecBole's own version asks numpy 2 for names that it no longer has."""
         compat.restore_numpy_names()
 
@@ -151,7 +151,7 @@ class Config(RecBoleConfig):
         self.entry, self._takes_any_key = self._find_entry(model)
         return self.entry.name, self.entry.model_class, str(dataset)
 
-    def _find_entry(self, model) -> tuple[ModelEntry, bool]:
+    def _find_entry(self, model: str | type) -> tuple[ModelEntry, bool]:
         """A model given as a class needs no YAML, so that its keys are not known."""
         if isinstance(model, str):
             return find_model(model, self.folders), False
@@ -197,7 +197,7 @@ class Config(RecBoleConfig):
         self._fill_from_headers(dataset)
         self._load_fields_asked_for()
 
-    def _changed_later(self, name: str, keys) -> set[str]:
+    def _changed_later(self, name: str, keys: Iterable[str]) -> set[str]:
         """Those keys that a model further down the chain sets itself."""
         later = self.entry.chain[[path.stem for path in self.entry.chain].index(name) + 1 :]
         files = [file for path in later for file in (*included(path, self.folders), path)]
@@ -311,7 +311,7 @@ class Config(RecBoleConfig):
         self._check_given(self.cmd_config_dict, self._arguments, "command line")
         self._merge_external_config_dict()
 
-    def _check_given(self, given: dict, texts: dict[str, str], where: str | None, but: Container[str] = ()):
+    def _check_given(self, given: dict, texts: dict[str, str], where: str | None, but: Container[str] = ()) -> None:
         """Check what came one way (``texts`` as it was written) but for some keys, and remember that way."""
         for key, value in [(key, value) for key, value in given.items() if key not in but]:
             self._origin[key] = where or self._origin[key]
@@ -353,7 +353,7 @@ class Config(RecBoleConfig):
 
         return self.entry.dataset_class is not None and issubclass(self.entry.dataset_class, WindowDataset)
 
-    def _kind(self, final) -> Kind:
+    def _kind(self, final: Mapping[str, Any]) -> Kind:
         return Kind(self.model, final["MODEL_TYPE"] == ModelType.SEQUENTIAL, self._trains_on_windows)
 
     def _set_default_parameters(self):
@@ -402,7 +402,7 @@ class Config(RecBoleConfig):
 # small helpers
 
 
-def _fields_asked_for(values) -> list[str]:
+def _fields_asked_for(values: Mapping[str, Any]) -> list[str]:
     """Columns that filters and labels read."""
     return list(dict.fromkeys(name for key in ("threshold", "val_interval") for name in values.get(key) or ()))
 

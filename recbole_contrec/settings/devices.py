@@ -54,7 +54,7 @@ def choose_device(final: dict[str, Any], given: dict[str, Any]) -> None:
         logger.warning("%s: no such GPU can be used here, the run computes on the CPU", ", ".join(asked))
 
 
-def one_gpu(value) -> str:
+def one_gpu(value: Any) -> str:
     """The GPU that ``gpu_id`` names, empty for none.
 
     Raises:

@@ -9,7 +9,7 @@ that have it, from the YAML files in ``properties/``. Written by ::
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from recbole_contrec.catalogue.places import first_comment, package_properties
 from recbole_contrec.settings.groups import included, list_groups
@@ -152,7 +152,7 @@ def _table(settings: Iterable[Setting]) -> str:
     )
 
 
-def _code(value) -> str:
+def _code(value: Any) -> str:
     return _code_of(show(value))
 
 

@@ -29,7 +29,7 @@ _KINDS = {
 ITEM_COLUMNS = ("selected_features", "item_attribute")  # GRU4RecF, SASRecF, FDSA and S3Rec read item columns
 
 
-def check_named_columns(config, dataset: str, folders: Iterable[Path]) -> None:
+def check_named_columns(config: Any, dataset: str, folders: Iterable[Path]) -> None:
     """Every column that a setting names is loaded and holds what the setting reads.
 
     Args:
@@ -71,7 +71,7 @@ def check_named_columns(config, dataset: str, folders: Iterable[Path]) -> None:
         check_history_column(config, loaded["inter"].get(history), list(loaded["inter"]), where)
 
 
-def headers(config, dataset: str, folders: Iterable[Path]) -> dict[str, dict[str, str]]:
+def headers(config: Any, dataset: str, folders: Iterable[Path]) -> dict[str, dict[str, str]]:
     """Columns and types of every file of a data set that RecBole may load, by suffix."""
     folder, style = Path(config["data_path"]), (config["field_separator"], config["encoding"])
     extra = config["additional_feat_suffix"] or ()
@@ -121,7 +121,7 @@ def _require(key: str, name: str, every: dict[str, str], files: dict[str, dict[s
     raise UserError(f"{key}: there is no column {shown(name)}{did_you_mean(name, every)}; loaded are {_listed(every)}")
 
 
-def _check_made_columns(config, every) -> None:
+def _check_made_columns(config: Any, every: Mapping[str, Any]) -> None:
     """Columns that RecBole makes would take the place of others of the same name without a word."""
     roles = [config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD") if config[key]]
     if len({*roles}) < len(roles):
@@ -144,14 +144,14 @@ def _check_made_columns(config, every) -> None:
         taken.add(name)
 
 
-def _check_item_columns(config) -> None:
+def _check_item_columns(config: Any) -> None:
     """Models of item columns read some."""
     for key in ITEM_COLUMNS:
         if key in config.entry.values and config[key] == []:
             raise UserError(f"{key}=[]: {config.model} reads columns of items: set --{key}=['COLUMN']")
 
 
-def _check_labels(config, every, interactions) -> None:
+def _check_labels(config: Any, every: Mapping[str, Any], interactions: Mapping[str, Any]) -> None:
     """Whoever learns from labels, or is rated by them, finds some."""
     if config["threshold"] or config["LABEL_FIELD"] in every or config["benchmark_filename"]:
         return
@@ -164,7 +164,7 @@ def _check_labels(config, every, interactions) -> None:
         )
 
 
-def _check_unused(config, loaded) -> None:
+def _check_unused(config: Any, loaded: Mapping[str, Mapping[str, str]]) -> None:
     for suffix, names in (config["unused_col"] or {}).items():
         for name in names:
             if name not in loaded.get(suffix, ()):
@@ -176,7 +176,7 @@ def _check_unused(config, loaded) -> None:
                 raise UserError(f"unused_col: {show(name)} is needed: a model is trained on it")
 
 
-def _check_files(config, files, path: Path) -> None:
+def _check_files(config: Any, files: Mapping[str, Mapping[str, str]], path: Path) -> None:
     """What ``load_col`` and ``unload_col`` name is there; of ``load_col`` where the user has written it, not a YAML of the
     data set."""
     for suffix in config["load_col"] or () if "load_col" in config.external_config_dict else ():
@@ -192,7 +192,7 @@ def _check_files(config, files, path: Path) -> None:
                 )
 
 
-def _check_twice(config, loaded) -> None:
+def _check_twice(config: Any, loaded: Mapping[str, Mapping[str, str]]) -> None:
     """A name stands for one column, but for the ids by which files are joined: RecBole keeps one column of a name."""
     joins = {config["USER_ID_FIELD"]: ("inter", "user"), config["ITEM_ID_FIELD"]: ("inter", "item")}
     seen: dict[str, str] = {}
@@ -206,7 +206,7 @@ def _check_twice(config, loaded) -> None:
                 )
 
 
-def _check_numbers(config, loaded) -> None:
+def _check_numbers(config: Any, loaded: Mapping[str, Mapping[str, str]]) -> None:
     """RecBole's layers read those columns of numbers only that ``numerical_features`` names."""
     named = config["numerical_features"] or ()
     if "selected_features" in config.final_config_dict:

@@ -188,11 +188,11 @@ def _check_protocol(key, value, final):
     _check_modes(key, value, final)
 
 
-def _is_share(share) -> bool:
+def _is_share(share: Any) -> bool:
     return _is_finite_number(share) and share >= 0
 
 
-def _is_finite_number(value) -> bool:
+def _is_finite_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value)
 
 
@@ -254,13 +254,13 @@ def check_interval(key: str, value: Any) -> None:
         return
     for part in str(value).split(";"):
         match = re.fullmatch(r"\s*[\[(]([^,\[\]()]+),([^,\[\]()]+)[\])]\s*", part)
-        ends = [_number(end) for end in match.groups()] if match else [None]
-        if None in ends:
+        low, high = map(_number, match.groups()) if match else (None, None)
+        if low is None or high is None:
             raise UserError(
                 f"{key}={show(value)}: write an interval such as {_as_interval(value) or '[5,inf) or (0,100]'}"
             )
-        if ends[0] > ends[1]:
-            raise UserError(f"{key}={show(value)}: {ends[0]:g} is above {ends[1]:g}, so that the interval is empty")
+        if low > high:
+            raise UserError(f"{key}={show(value)}: {low:g} is above {high:g}, so that the interval is empty")
 
 
 def _number(text: str) -> float | None:
@@ -271,7 +271,7 @@ def _number(text: str) -> float | None:
     return None if number != number else number
 
 
-def _as_interval(value) -> str | None:
+def _as_interval(value: Any) -> str | None:
     """What was most likely meant by ``>=3``, ``3`` or ``[3, 5]``."""
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return "[{},{}]".format(*value)
@@ -384,7 +384,7 @@ def _check_buckets(key, value, final):
             raise UserError(f"{key}: {column} must stand in numerical_features as well")
 
 
-def _texts(value) -> list[str]:
+def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 

@@ -5,6 +5,7 @@ Split, order, mode and metrics against each other and against the kind of model:
 run, or never.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from recbole.evaluator import metric_types, smaller_metrics
@@ -86,7 +87,7 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         )
 
 
-def _check_given_parts(kind, final, given, own) -> None:
+def _check_given_parts(kind: Kind, final: Mapping[str, Any], given: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Data that come split: RecBole neither filters nor splits them."""
     if kind.windows:
         raise UserError(f"{kind.name} splits whole histories itself and cannot read benchmark_filename")
@@ -140,7 +141,7 @@ def check_metrics(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> N
     _check_kinds(kind, metrics, final["eval_args"]["mode"])
 
 
-def _check_kinds(kind: Kind, metrics: list[str], mode) -> None:
+def _check_kinds(kind: Kind, metrics: list[str], mode: Mapping[str, Any]) -> None:
     """Rankings need rankings, and predicted clicks need labels."""
     ranking = [metric for metric in metrics if metric_types[metric.lower()] == EvaluatorType.RANKING]
     value = [metric for metric in metrics if metric not in ranking]

@@ -35,7 +35,7 @@ _WHY = {
 }
 
 
-def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bool) -> None:
+def check_keys(config: Any, final: dict[str, Any], given: dict[str, Any], windows: bool) -> None:
     """Settings of RecBole that are refused here, or that this model does not read.
 
     Args:
@@ -69,7 +69,7 @@ def check_keys(config, final: dict[str, Any], given: dict[str, Any], windows: bo
             logger.warning("%s=%s does nothing: %s %s", row.key, show(final[row.key]), config.model, _WHY["labels"])
 
 
-def _reason(config, key: str, value: Any, readers: str) -> str:
+def _reason(config: Any, key: str, value: Any, readers: str) -> str:
     own = config.entry.values.get(key)
     if key == "transform" and own:
         return f"{config.model} is trained with {key}={own}"
@@ -79,7 +79,7 @@ def _reason(config, key: str, value: Any, readers: str) -> str:
     return f"{config.model} {_WHY.get(readers, 'does not read it')}{filters}"
 
 
-def reads(config, final: dict[str, Any], what: str, windows: bool) -> bool:
+def reads(config: Any, final: dict[str, Any], what: str, windows: bool) -> bool:
     """Whether the model of a configuration reads what some settings are for.
 
     Args:
@@ -111,7 +111,7 @@ def reads(config, final: dict[str, Any], what: str, windows: bool) -> bool:
     return masked or _mentions(config.model_class, what)
 
 
-def learns_from_labels(config) -> bool:
+def learns_from_labels(config: Any) -> bool:
     """Whether a model of RecBole's trains on labels of the file; sampled negatives bring labels of their own."""
     labels = (
         config["train_neg_sample_args"]["distribution"] == "none" and config["MODEL_INPUT_TYPE"] == InputType.POINTWISE
@@ -119,7 +119,7 @@ def learns_from_labels(config) -> bool:
     return config.entry.is_recbole and labels and _mentions(config.model_class, "LABEL_FIELD")
 
 
-def lacks_negatives(config) -> bool:
+def lacks_negatives(config: Any) -> bool:
     """Whether a model reads the negative of a pair, and none are drawn."""
     drawn = config["train_neg_sample_args"]["distribution"] != "none"
     return (

@@ -246,7 +246,10 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
     folders = list(folders)
     chain, recbole_name = _chain(name, folders)
     general, _ = general_settings(folders)
-    settings, values, changes, classes = {}, {}, {}, {}
+    settings: dict[str, Setting] = {}
+    values: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    classes: dict[str, tuple[str, Path]] = {}
     if recbole_name:
         settings = _recbole_model_settings(recbole_name)
         values = {key: setting.default for key, setting in settings.items() if setting.source}
@@ -255,9 +258,10 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
         for file in (*included(path, folders), path):
             changes.update(overlay(settings, file, bool(special), also=general, of_model=file is path))
         classes.update({key: (text, path) for key, text in special.items()})
-    loaded = {key: _load_from(path, key, text) for key, (text, path) in classes.items()}
+    loaded: dict[str, Any] = {key: _load_from(path, key, text) for key, (text, path) in classes.items()}
     loaded.setdefault("model_class", _recbole_model_class(recbole_name) if recbole_name else None)
-    base = [path] if recbole_name and (path := properties_file(recbole_properties(), "model", recbole_name)) else []
+    own = properties_file(recbole_properties(), "model", recbole_name) if recbole_name else None
+    base = [own] if own else []
     of_user = any(path.parents[1].resolve() != package_properties().resolve() for _, path in classes.values())
     return ModelEntry(
         name,
@@ -378,7 +382,7 @@ def _recbole_model_class(name: str) -> type:
         raise missing(error.name or "a package", f"RecBole's {name}") from error
 
 
-def _load_from(path: Path, key: str, text) -> type:
+def _load_from(path: Path, key: str, text: Any) -> type:
     try:
         return load_class(text, key)
     except UserError as error:

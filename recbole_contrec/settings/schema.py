@@ -73,12 +73,12 @@ class Constraint:
         if match := _RANGE.fullmatch(text):
             low, below, high, bracket = match.groups()
             return cls(bounds=((">=", float(low)), ("<" if below or bracket else "<=", float(high))))
-        matches = [_COMPARISON.fullmatch(part.strip()) for part in text.split(",")]
-        if not all(matches):
+        matches = [match for part in text.split(",") if (match := _COMPARISON.fullmatch(part.strip()))]
+        if len(matches) <= text.count(","):
             raise ValueError(text)
         return cls(bounds=tuple((match[1], float(match[2])) for match in matches))
 
-    def holds(self, value) -> bool:
+    def holds(self, value: Any) -> bool:
         """Whether one value keeps the bounds and is among the choices."""
         if self.choices:
             return value in self.choices
@@ -107,11 +107,11 @@ def _in_full(bound: float) -> str:
 LARGEST = 2**63 - 1  # whole number that numpy and torch can hold
 
 
-def _is_number(value) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and is_finite(value)
 
 
-def is_text(value) -> bool:
+def is_text(value: Any) -> bool:
     """Whether all texts in a value can be written as UTF-8: bytes of a command line that are none, and halves of surrogate
     pairs, cannot."""
     if isinstance(value, dict):
@@ -121,14 +121,14 @@ def is_text(value) -> bool:
     return not isinstance(value, str) or value.encode(errors="ignore") == value.encode(errors="replace")
 
 
-def is_finite(value) -> bool:
+def is_finite(value: Any) -> bool:
     """Whether no number in a value, or in the lists and mappings in it, is NaN, infinite or beyond 64 bits."""
     if isinstance(value, dict):
         return all(is_finite(part) for part in (*value, *value.values()))
     if isinstance(value, (list, tuple)):
         return all(map(is_finite, value))
     if isinstance(value, Integral):
-        return abs(value) <= LARGEST
+        return abs(int(value)) <= LARGEST
     return not isinstance(value, Real) or math.isfinite(value)
 
 
@@ -144,7 +144,7 @@ _TYPES = {  # word -> (what the user reads, plural, test); hyper-parameter searc
 _SYNONYMS = {"None": NOTHING, "none": NOTHING, "null": NOTHING, "string": "str", "number": "float"}
 
 
-def _has_type(value, word: str) -> bool:
+def _has_type(value: Any, word: str) -> bool:
     kind, _, element = word.partition(" of ")
     return _TYPES[kind][2](value) and (not element or all(_has_type(part, element) for part in value))
 
@@ -181,7 +181,7 @@ class Setting:
     source: Path | None = None
     declared: bool = False
 
-    def accepts(self, value) -> bool:
+    def accepts(self, value: Any) -> bool:
         """Whether ``value`` may stand here."""
         if not self.types or value is None and (self.default is None or NOTHING in self.types):
             return True
@@ -190,7 +190,7 @@ class Setting:
         elements = value if isinstance(value, list) else [value]
         return self.constraint is None or all(self.constraint.holds(element) for element in elements)
 
-    def check(self, value):
+    def check(self, value: Any) -> Any:
         """Return ``value`` (a tuple as a list, the name of an optimizer in small letters).
 
         Raises:
@@ -231,6 +231,8 @@ class Setting:
 def declare(key: str, comment: str) -> Setting:
     """A setting from the comment that would stand behind it in a file, such as ``(int; >= 1) Blocks.``"""
     match = _COMMENT.match(comment)
+    if match is None:
+        raise ValueError(comment)
     return Setting(
         key,
         "",
@@ -305,10 +307,10 @@ def _choices_of_recbole(key: str, comment: str) -> Constraint | None:
     return Constraint(choices=tuple(name.strip(" '\"") for name in match[1].split(",")))
 
 
-def _read_setting(key, default, comment, path, tolerant) -> Setting:
+def _read_setting(key: str, default: Any, comment: str, path: Path, tolerant: bool) -> Setting:
     match = _COMMENT.match(comment)
     types = _read_types(match["types"]) if match else ()
-    if not types:
+    if match is None or not types:
         return Setting(key, default, _types_of(default, tolerant), None, comment, path)
     try:
         constraint = Constraint.read(match["constraint"]) if match["constraint"] else None
@@ -326,7 +328,7 @@ def _read_setting(key, default, comment, path, tolerant) -> Setting:
     return setting
 
 
-def _types_of(default, tolerant) -> tuple[str, ...]:
+def _types_of(default: Any, tolerant: bool) -> tuple[str, ...]:
     """The type that a default shows. In RecBole's files ``alpha: 1`` may well be meant as 1.0."""
     words = [word for word in ("bool", "int", "float", "str", "list", "dict") if _has_type(default, word)]
     return ("float",) if tolerant and words[:1] == ["int"] else tuple(words[:1])
@@ -335,7 +337,7 @@ def _types_of(default, tolerant) -> tuple[str, ...]:
 # values and arguments
 
 
-def parse_value(text: str):
+def parse_value(text: str) -> Any:
     """The value that a text on the command line stands for: a Python literal, a YAML list or mapping, else the text.
 
     ``3``, ``1e-3``, ``[5,10]``, ``[Hit, NDCG]``, ``{split: {LS: valid_and_test}}``, ``true``, ``None``, ``~``. Nothing
@@ -360,7 +362,7 @@ def parse_value(text: str):
     return text
 
 
-def _is_plain(value) -> bool:
+def _is_plain(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str, list, dict)) or value is None
 
 
@@ -370,7 +372,7 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, str]:
     Raises:
         UserError: something else than ``--key=value``, or a key twice with different values.
     """
-    arguments, given = list(arguments), {}
+    arguments, given = list(arguments), dict[str, str]()
     for place, argument in enumerate(arguments):
         key, equals, text = argument[2:].partition("=")
         if not argument.startswith("--") or not key:

@@ -106,12 +106,12 @@ def read(path: Path) -> YamlFile:
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {_short(error.problem or error.context)}") from error
     except _Refused as error:
-        line, why = error.args
-        raise UserError(f"{path}, line {line}: {why}") from None
+        number, why = error.args
+        raise UserError(f"{path}, line {number}: {why}") from None
     except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
+        number = text[: error.position].count("\n") + 1
         raise UserError(
-            f"{path}, line {line}: not valid YAML: the character {error.character:#x} may not stand there"
+            f"{path}, line {number}: not valid YAML: the character {error.character:#x} may not stand there"
         ) from error
     except RecursionError:
         raise UserError(f"{path}: nested more than {MAX_DEPTH} levels deep") from None
@@ -252,6 +252,6 @@ def _entries(root: yaml.MappingNode) -> Iterator[tuple[str, Entry]]:
             yield key.value, Entry(key, value, not root.flow_style)
 
 
-def _short(text) -> str:
+def _short(text: Any) -> str:
     text = " ".join(str(text).split())
     return text if len(text) <= 160 else f"{text[:150]}..."

@@ -76,7 +76,7 @@ def checksum(tensors: dict[str, torch.Tensor], text: str) -> str:
         tensor = tensors[name]
         value = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), value)
         if tensor.numel():
-            value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), value)
+            value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, value)
     return f"{value:08x}"
 
 
@@ -229,7 +229,8 @@ def unpack_names(packed: torch.Tensor) -> list[str]:
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict]:
     """An optimizer's state as (tensors named ``number.field``, JSON record)."""
     state = optimizer.state_dict()
-    tensors, scalars = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, Any] = {}
     for number, fields in state["state"].items():
         for field, value in fields.items():
             (tensors if torch.is_tensor(value) else scalars)[f"{number}.{field}"] = value
@@ -309,11 +310,11 @@ def _kind(value: Any) -> Any:
 
 def pack_random_state() -> tuple[dict[str, torch.Tensor], dict]:
     """State of the random generators of torch, numpy and Python as (tensors, JSON record)."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, numbers, gauss_next = random.getstate()
     tensors = {
         "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(keys.astype(np.int64)),
+        "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
         "python": torch.tensor(numbers, dtype=torch.int64),
     }
     if torch.cuda.is_initialized():

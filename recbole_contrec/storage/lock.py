@@ -12,7 +12,7 @@ from recbole_contrec.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows: nothing is locked there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 AVAILABLE = fcntl is not None
 

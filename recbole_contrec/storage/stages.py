@@ -61,7 +61,7 @@ def run_stages(
         start = perf_counter()
         result = _accepted(stage, path)
         found = result is not None
-        if not found:
+        if result is None:
             with tqdm(total=1, desc=stage.name, disable=not show_progress, ncols=100, leave=False) as bar:
 
                 def report(done: int, total: int, text: str = "", bar: Any = bar) -> None:

@@ -199,8 +199,8 @@ def save_vectors(path: str | Path, tokens: Sequence[str], vectors: Tensor) -> No
         with parts[0].open("wb") as file:  # given a name, numpy would add its ending
             np.save(file, vectors.detach().cpu().numpy())
         parts[1].write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8", newline="\n")
-        for part, file in zip(parts, (path, names)):
-            os.replace(part, file)
+        for part, place in zip(parts, (path, names)):
+            os.replace(part, place)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,21 @@ EVALUATION_ROWS = 8192
 
 
 class Tokenizer(Protocol):
-    """What a module needs to be fitted here; tokenizers with codebooks also have ``start_codebooks(x [n, d])``, called
-    once with the rows to train on."""
+    """What a module needs to be fitted here."""
 
     def __call__(self, x: Tensor) -> NamedTuple:
         """[n, d] -> anything with a ``reconstruction`` [n, d]."""
 
     def loss(self, x: Tensor, **weights: float) -> TokenizerLoss | tuple:
         """Weighted scalar terms, the first one ``reconstruction``."""
+
+
+@runtime_checkable
+class HasCodebooks(Protocol):
+    """A tokenizer whose codebooks start at data."""
+
+    def start_codebooks(self, x: Tensor) -> None:
+        """Called once with the rows to train on [n, d]."""
 
 
 class Split(NamedTuple):
@@ -105,13 +112,14 @@ def fit_tokenizer(
         epochs = min(max(20, math.ceil(DEFAULT_STEPS / math.ceil(len(train) / batch_size))), 200)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    best_error, best_epoch, best_weights = math.inf, 0, None
+    best_error, best_epoch = math.inf, 0
+    best_weights: dict[str, Any] = {}
 
     # Noise, mask and dropout read the global generators, so these are borrowed and put back.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
-        if hasattr(model, "start_codebooks"):
+        if isinstance(model, HasCodebooks):
             model.start_codebooks(train)
         for epoch in range(1, epochs + 1):
             terms = _train_epoch(model, optimizer, train, batch_size, order, weights)
@@ -143,18 +151,18 @@ def reconstruction_error(model: nn.Module, x: Tensor) -> float:
 
 
 def _train_epoch(
-    model: nn.Module,
+    model: Any,
     optimizer: torch.optim.Optimizer,
     train: Tensor,
     batch_size: int,
     order: torch.Generator,
-    weights: torch.Tensor | None,
+    weights: dict[str, float],
 ) -> NamedTuple:
     """One pass over ``train`` [rows, d]; returns the mean of every term as a float."""
     model.train()
     # Batches of nearly one size: a last batch of a few rows would give the twins term meaningless correlations.
     batches = torch.randperm(len(train), generator=order).to(train.device).chunk(math.ceil(len(train) / batch_size))
-    totals = 0
+    totals: Any = 0
     for batch in batches:
         terms = model.loss(train[batch], **weights)
         optimizer.zero_grad()

@@ -24,6 +24,9 @@ class FoldIn(nn.Module):
         size: d.
     """
 
+    features: Tensor
+    map: Tensor
+
     def __init__(self, partners: int, size: int):
         super().__init__()
         self.register_buffer("features", torch.zeros(partners, size + 1))  # scaled vector and scale

@@ -34,7 +34,7 @@ what the paper states, its state holds flags beside tensors, and it brings four 
 Axes: ``n`` rows, ``d`` width of a vector, ``K`` tokens, ``C`` codes of a codebook, ``D`` width of a codeword.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -88,6 +88,8 @@ class MaskedVQ(nn.Module):
     Raises:
         ValueError: a setting out of range, or input of another width than d.
     """
+
+    use: Tensor
 
     def __init__(
         self,
@@ -177,7 +179,7 @@ class MaskedVQ(nn.Module):
         return rotated(encoded, codewords)
 
 
-def quantizer_loss(model: nn.Module, x: Tensor, codebook_weight: float, commitment_weight: float) -> QuantizerLoss:
+def quantizer_loss(model: Any, x: Tensor, codebook_weight: float, commitment_weight: float) -> QuantizerLoss:
     """The ``loss`` of a tokenizer with ``codebooks``, ``use`` and ``restart_below`` for rows ``x`` [n, d]; in training
     mode its dead codes are restarted afterwards."""
     out = model(x)

@@ -241,7 +241,7 @@ class _Table(NamedTuple):
 
     @classmethod
     def of(
-        cls, vectors: Tensor, held_out_rows: Tensor | None, device: torch.device | str, sample: int, seed: int
+        cls, vectors: Tensor, held_out_rows: Tensor | None, device: torch.device, sample: int, seed: int
     ) -> "_Table":
         rows = seen_rows(vectors).nonzero().squeeze(1)  # [n]
         n = len(rows)
@@ -254,7 +254,7 @@ class _Table(NamedTuple):
         queries = vectors[rows[picked.to(rows.device)]].to(device)  # [q, d]
         return cls(vectors, rows, held_out, vectors[rows].mean(dim=0).to(device), queries, picked.to(device), device)
 
-    def chunks(self) -> Iterator[Tensor]:
+    def chunks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Place of the first row in ``rows``, vectors [c, d] and which of them are held out [c], chunk by chunk."""
         for start in range(0, len(self.rows), CHUNK):
             part = self.rows[start : start + CHUNK]

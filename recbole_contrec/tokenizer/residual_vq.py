@@ -39,6 +39,8 @@ class ResidualVQ(nn.Module):
         ValueError: a setting out of range, or input of another width than d.
     """
 
+    use: Tensor
+
     def __init__(
         self,
         d: int,

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,7 +35,7 @@ class FullRanking:
     def __init__(self, config, model):
         super().__init__(config, model)
         self.evaluation_speed = math.nan  # users a second in the last evaluation
-        self._valid_data = None
+        self.valid_data: Any = None  # what tells validation from test
         self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
         self._seen_now: sp.csr_matrix | None = None
         self._ranks: list[tuple[np.ndarray, ...]] | None = None
@@ -42,10 +43,10 @@ class FullRanking:
             None  # whether the model's ranking gives what its scores of single items are
         )
 
-    def bind_seen(self, data) -> None:
+    def bind_seen(self, data: Any) -> None:
         """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``, and for metrics of
         popularity and coverage how often each item occurs in training."""
-        self._valid_data = data.valid
+        self.valid_data = data.valid
         self.eval_collector.data_collect(
             SimpleNamespace(dataset=data.train_dataset)
         )  # a loader of graphs has no such name
@@ -62,7 +63,7 @@ class FullRanking:
         Args:
             base_evaluate: RecBole's ``evaluate``, which calls :meth:`_full_sort_batch_eval` for every batch.
         """
-        self._seen_now = self._seen.get("valid" if eval_data is self._valid_data else "test")
+        self._seen_now = self._seen.get("valid" if eval_data is self.valid_data else "test")
         self._ranks = [] if save_ranks and isinstance(eval_data, FullSortEvalDataLoader) else None
         start = perf_counter()
         result = base_evaluate(eval_data, load_best_model=False, show_progress=show_progress)

@@ -219,7 +219,7 @@ class KeptRun(HasProgress, FullRanking):
     def _generators(self, train_data) -> Iterator[tuple[str, torch.Generator]]:
         """The random generators of the loaders: workers of that of validation are seeded by its own."""
         yield from _generators(train_data)
-        yield from ((f"valid.{name}", generator) for name, generator in _generators(self._valid_data))
+        yield from ((f"valid.{name}", generator) for name, generator in _generators(self.valid_data))
 
     def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """Every optimizer of the trainer by attribute; RecVAE has two."""

@@ -91,7 +91,7 @@ class RefiningTrainer(WindowTrainer):
         self.model.adopt(refined)
         if before is not None:
             with nullcontext() if anew else self._averaged():
-                at_once = float(self._valid_epoch(self._valid_data)[0])
+                at_once = float(self._valid_epoch(self.valid_data)[0])
             record["valid_at_once"] = round(at_once, 4)
             if self._costs_too_much(before, at_once):
                 self.model.load_state_dict(own)

@@ -6,10 +6,12 @@ checkpoints. :func:`trainer_class` puts :class:`RunTrainer` in front of whatever
 """
 
 import logging
+from collections.abc import Iterable
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import Any
 
 import torch
 from recbole.trainer import Trainer
@@ -46,7 +48,7 @@ class RunTrainer(KeptRun):
     def _fit(self, train_data, valid_data, verbose, saved, show_progress, callback_fn):
         if saved:
             self.claim_folder()
-        self._begin(train_data, show_progress)
+        self.begin(train_data, show_progress)
         if saved and self.epochs == 0:
             self._save_checkpoint(-1, verbose=verbose)
         validates = self.eval_step > 0 and bool(valid_data)
@@ -81,11 +83,11 @@ class RunTrainer(KeptRun):
         self._add_hparam_to_tensorboard(self.best_valid_score)
         return self.best_valid_score, self.best_valid_result
 
-    def _begin(self, train_data, show_progress):
-        """What comes before the first epoch of this process."""
+    def begin(self, train_data: Any, show_progress: bool = False) -> None:
+        """What comes before the first epoch of this process: stages, or the state of a run that goes on."""
         if self._resumed is None:
             if not self.trained:
-                self._run_stages(train_data, show_progress)
+                self.run_stages(train_data, show_progress)
             if self.average is not None:
                 self.average.restart()
         if self.config["train_neg_sample_args"].get("dynamic", False):
@@ -96,7 +98,8 @@ class RunTrainer(KeptRun):
                 if (state := self._resumed.generators.get(name)) is not None:
                     generator.set_state(state)
 
-    def _run_stages(self, train_data, show_progress):
+    def run_stages(self, train_data: Any, show_progress: bool = False) -> None:
+        """Give the model what it needs before training, from disk where it is there."""
         if not isinstance(self.model, HasStages):
             return
         dataset = train_data.dataset
@@ -110,6 +113,14 @@ class RunTrainer(KeptRun):
     def _averaged(self):
         """The model with the weights that count: the average where there is one."""
         return self.average.applied() if self.average is not None else nullcontext()
+
+    def train_epoch(self, batches: Iterable[Any], epoch: int) -> Any:
+        """One epoch of :meth:`fit` over some batches, without validation.
+
+        Returns:
+            the losses that the base class adds up.
+        """
+        return self._train_epoch(batches, epoch)
 
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
         """The base class's epoch, timed."""

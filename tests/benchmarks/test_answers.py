@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import answers, readme
+from benchmarks import answers
 from benchmarks.answers import Form
 from benchmarks.lib import answers_said
 from benchmarks.lib.runs import Result
 from benchmarks.report import answers as answers_report
+from benchmarks.report import marked
 from benchmarks.report.answers import ALONE, VECTORS
 from recbole_contrec.data.windows import Histories
 from tests.helpers.options import TINY_CONTREC, changed
@@ -342,8 +343,8 @@ def written(folder, row):
 
 def test_the_readme_quotes_a_record(row, tmp_path):
     written(tmp_path, row)
-    text = readme.with_tables("<!-- answers: tiny-answers -->\n<!-- end -->", tmp_path)
-    assert answers_report.tables([row]) in text and readme.with_tables(text, tmp_path) == text
+    text = marked.with_tables("<!-- answers: tiny-answers -->\n<!-- end -->", tmp_path)
+    assert answers_report.tables([row]) in text and marked.with_tables(text, tmp_path) == text
 
 
 # end to end

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import beam
 from benchmarks.lib.beam_generate import GenerateScheme
+from benchmarks.report import beam as beam_report
 from tests.helpers.options import TINY_TOKENREC
 
 ROW = {
@@ -36,8 +37,8 @@ def write_run(folder, name, seed, valid, test):
         json.dumps(
             {
                 "card": {"dataset": "tiny"},
-                "best_valid_result": dict.fromkeys(beam.METRICS, valid),
-                "test_result": dict.fromkeys(beam.METRICS, test),
+                "best_valid_result": dict.fromkeys(beam_report.METRICS, valid),
+                "test_result": dict.fromkeys(beam_report.METRICS, test),
             }
         )
     )
@@ -53,16 +54,16 @@ def test_a_row_compares_round_by_round():
 def test_accuracy_stands_beside_speed_where_both_models_have_runs(tmp_path):
     record = {**RECORD, "rows": [ROW, {**ROW, "name": "other"}]}
     write_run(tmp_path, "TokenRec", 1, 0.2, 0.1)
-    assert beam.accuracy(tmp_path) == {}
-    table = beam.report({**record, "accuracy": {}})
+    assert beam_report.accuracy(tmp_path) == {}
+    table = beam_report.report({**record, "accuracy": {}})
     assert "| TokenRec-beam | 1,234 | 20 (19 to 21.5) |\n" in table and "NDCG" not in table
     write_run(tmp_path, "TokenRec-beam", 1, 0.3, 0.2)
     write_run(tmp_path, "TokenRec-beam", 2, 0.4, 0.1)
-    known = beam.accuracy(tmp_path)
+    known = beam_report.accuracy(tmp_path)
     assert known["TokenRec-beam"]["seeds"] == 2 and known["TokenRec-beam"]["valid"]["ndcg@10"] == pytest.approx(0.35)
     write_run(tmp_path, "TokenRec,repeat_bias=False", 1, 0.1, 0.05)
-    known = beam.accuracy(tmp_path)
-    table = beam.report({**record, "accuracy": known})
+    known = beam_report.accuracy(tmp_path)
+    table = beam_report.report({**record, "accuracy": known})
     assert "| TokenRec,repeat_bias=False |  |  | 1 | .1000 | .1000 | .0500 | .0500 |" in table
     assert "| TokenRec-beam | 1,234 | 20 (19 to 21.5) | 2 | .3500 | .3500 | .1500 | .1500 |" in table
     assert (
@@ -84,7 +85,7 @@ def test_generate_finds_items_and_each_once(staged):
 def test_the_table_that_is_printed_is_that_of_the_record(tmp_path, monkeypatch, capsys):
     """Also where rounding the record carries a speed over to another number."""
     row = {
-        "name": beam.BASE,
+        "name": beam_report.BASE,
         "users_a_second": 9244.52,
         "seconds": [1.0],
         "times_slower": 1.0,
@@ -93,7 +94,10 @@ def test_the_table_that_is_printed_is_that_of_the_record(tmp_path, monkeypatch, 
     monkeypatch.setattr(beam, "measure", lambda *_: {**RECORD, "rows": [row]})
     assert beam.main(["--dataset=tiny", f"--output={tmp_path}"]) == 0
     stored = json.loads((tmp_path / "tiny" / "beam.json").read_text())
-    assert "| TokenRec | 9,244 | 1 |" in beam.report(stored) and beam.report(stored) in capsys.readouterr().out
+    assert (
+        "| TokenRec | 9,244 | 1 |" in beam_report.report(stored)
+        and beam_report.report(stored) in capsys.readouterr().out
+    )
 
 
 def test_end_to_end(tiny, tmp_path, capsys):

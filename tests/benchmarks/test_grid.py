@@ -5,17 +5,19 @@ import json
 import pytest
 
 from benchmarks import grid
+from benchmarks.lib.grids import GRIDS, read_points
+from benchmarks.report.grid import name_of
 from recbole_contrec.settings.config import Config
 from tests.helpers.options import TINY
 
 POINTS = [{"learning_rate": 1e-9}, {"learning_rate": 0.01}]
 
 
-@pytest.mark.parametrize("path", sorted(grid.GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_grid_sets_what_its_model_knows(path):
     model, _, dataset = path.stem.partition("_on_")
-    points = grid.read_points(path)
-    assert len({grid.name_of(point) for point in points}) == len(points) > 1
+    points = read_points(path)
+    assert len({name_of(point) for point in points}) == len(points) > 1
     for point in points:
         Config(model, dataset, arguments=list(grid.settings_of(point)))
 

@@ -9,6 +9,7 @@ import torch
 from benchmarks import unseen
 from benchmarks.lib.held_out import HeldOutDataset
 from benchmarks.lib.runs import Result
+from benchmarks.report import unseen as unseen_report
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.settings.config import Config
 from tests.helpers.options import TINY_CONTREC
@@ -88,13 +89,13 @@ def test_means_weigh_seeds_by_their_targets_and_the_same_users_are_found():
         )
 
     results = [of(1, ["a", "b"], 0.4), of(2, ["c"], 0.1)]
-    line = unseen.users_table({"ContRec": results}, {"ContRec": trained}).splitlines()[2]
+    line = unseen_report.users_table({"ContRec": results}, {"ContRec": trained}).splitlines()[2]
     # user by user 1, 0, 1 held out and 1, 1/2, 0 in training: differences 0, -1/2, 1
     assert line.startswith("| ContRec | 2 | 3 | **.3000** | .3000 | .5000 | +33.3% | -0.5000 to +1.0000 | .5000 |")
-    alone = unseen.users_table({"ContRec": results}, {"ContRec": trained[:1]}).splitlines()[2]
+    alone = unseen_report.users_table({"ContRec": results}, {"ContRec": trained[:1]}).splitlines()[2]
     assert "| .3000 |  |  |  | .5000 |" in alone  # a seed has no partner
     with pytest.raises(ValueError, match="another --output"):
-        unseen.users_table({"ContRec": [*results, of(3, ["c"], 0.1, share=0.1)]}, {})
+        unseen_report.users_table({"ContRec": [*results, of(3, ["c"], 0.1, share=0.1)]}, {})
 
 
 @pytest.mark.parametrize("hold", ["users", "items"])
@@ -118,7 +119,7 @@ def test_from_runs_to_a_table(tiny, workplace, hold, capsys):
     folder = workplace / "results" / f"tiny-unseen-{hold}"
     stored = json.loads((folder / "ContRec" / "seed2020.json").read_text())
     assert not (folder / "properties").exists() and str(workplace) not in json.dumps(stored)
-    ways = {"users": ("model", "stand-in", "popularity"), "items": (*unseen.WAYS, "popularity")}
+    ways = {"users": ("model", "stand-in", "popularity"), "items": (*unseen_report.WAYS, "popularity")}
     for way in ways[hold]:
         groups = stored["measured"][way]
         assert groups["held out"]["targets"] + groups["others"]["targets"] == 40 and groups["held out"]["targets"] > 0

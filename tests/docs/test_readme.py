@@ -78,10 +78,11 @@ def test_what_comments_of_settings_recommend_is_accepted(model, arguments, tiny)
 @pytest.mark.parametrize("name", ["README.md", "results.md"])
 def test_tables_are_those_of_the_result_files(name):
     from benchmarks import readme
+    from benchmarks.report import marked
 
     (text,) = (path.read_text(encoding="utf-8") for path in readme.TEXTS if path.name == name)
-    assert readme.BLOCK.search(text), f"{name} quotes no results"
-    assert readme.with_tables(text) == text, "python benchmarks/readme.py writes them anew"
+    assert marked.BLOCK.search(text), f"{name} quotes no results"
+    assert marked.with_tables(text) == text, "python benchmarks/readme.py writes them anew"
 
 
 HEADERS = {
@@ -127,18 +128,18 @@ def test_rows_of_the_tables_have_the_settings_of_today(path, tmp_path):
 
 
 def test_tables_follow_the_results(tmp_path):
-    from benchmarks import readme
+    from benchmarks.report import marked
     from tests.benchmarks.test_compare import write_result
 
     write_result(tmp_path / "tiny", "ContRec", 1, [1, 1, 2, 1, 3, 1])
     text = "before\n<!-- accuracy: tiny -->\nold\n<!-- end -->\nafter"
-    written = readme.with_tables(text, tmp_path)
+    written = marked.with_tables(text, tmp_path)
     assert "old" not in written and "| ContRec | 1 |" in written
     assert written.startswith("before\n<!-- accuracy: tiny -->\n| model") and written.endswith("|\n<!-- end -->\nafter")
-    assert readme.with_tables(written, tmp_path) == written
+    assert marked.with_tables(written, tmp_path) == written
     write_result(tmp_path / "ml-1m", "ContRec", 1, [1, 1, 2, 1, 3, 1])
     write_result(tmp_path / "amazon-beauty", "SASRec", 1, [1, 1, 2, 1, 3, 1])
-    overview = readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
+    overview = marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
     assert (
         overview[1].count("NDCG@10") == 2
         and overview[3].startswith("| ContRec | **")
@@ -149,23 +150,22 @@ def test_tables_follow_the_results(tmp_path):
     write_result(tmp_path / "ml-1m", "TIGER,n_layers=2", 1, [1, 1, 2, 1, 3, 1])  # a variant: not one of the lines
     (tiger,) = (
         line
-        for line in readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
+        for line in marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
         if "TIGER" in line
     )
     assert " (GPU) |" in tiger and "GPU" not in "".join(overview)  # its core-seconds are not those of a CPU
     write_result(tmp_path / "ml-1m", "SASRec", 1, [1, 1, 2, 1, 3, 1], masked=True)
     with pytest.raises(ValueError, match="not comparable.*seen_items_masked"):
-        readme.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path)
+        marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path)
     with pytest.raises(ValueError, match="choose one of"):
-        readme.with_tables("<!-- beauty: tiny -->\n<!-- end -->", tmp_path)
+        marked.with_tables("<!-- beauty: tiny -->\n<!-- end -->", tmp_path)
 
 
 def test_published_rows_of_every_data_set():
     """Their shares, and which of them rank what the user has seen."""
-    from benchmarks import readme
-    from benchmarks.report import public
+    from benchmarks.report import marked, public
 
-    for dataset in readme.DATASETS:
+    for dataset in marked.DATASETS:
         rows = [line.split(" | ") for line in public.table(dataset).splitlines()[2:]]
         assert rows and all(0 < float(ndcg) < float(hr) < 1 for _, _, ndcg, hr, *_ in rows)
         assert {seen for *_, seen, _ in rows} <= {"ranked", "masked", "not stated"}

@@ -340,7 +340,7 @@ def test_items_of_the_data_that_nobody_had(tiny, assembled):
     with (tiny / "tiny" / "tiny.item").open("a") as file:
         file.write("last\tThe last of all\todd kind\n")
     loaded = assembled("ContRec", *WITH_ENCODER)
-    loaded.trainer._run_stages(loaded.data.train, False)
+    loaded.trainer.run_stages(loaded.data.train)
     assert fold_in_texts(loaded) == ["last"]
 
 

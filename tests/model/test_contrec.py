@@ -97,7 +97,7 @@ def test_a_held_out_pair_changes_no_vector_and_no_token(workplace, assembled):
     for name in ("tiny", "planted"):
         config = Config("ContRec", name, arguments=[*TINY_CONTREC, f"--data_path={workplace / 'data'}"])
         loaded = assemble(config, load_data(config))
-        loaded.trainer._run_stages(loaded.data.train, False)
+        loaded.trainer.run_stages(loaded.data.train)
         tokens[name] = loaded
     one, other = tokens["tiny"], tokens["planted"]
     assert one.trainer.identity.items == other.trainer.identity.items

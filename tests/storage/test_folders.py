@@ -270,7 +270,7 @@ def test_a_start_that_fails_leaves_nothing(run_tiny, workplace, monkeypatch):
     def fails(*_):
         raise UserError("no stages today")
 
-    monkeypatch.setattr(RunTrainer, "_run_stages", fails)
+    monkeypatch.setattr(RunTrainer, "run_stages", fails)
     assert refused(run_tiny, workplace) == "no stages today"
     assert refused(run_tiny, workplace, "--run_name=mine", "--checkpoint_dir=new/place") == "no stages today"
 

@@ -24,7 +24,7 @@ CLICKS = [name for name in METRICS if name not in RANKING]
 def evaluated(assembled, model, *arguments):
     loaded = assembled(model, *arguments)
     if model == "TIGER":  # it cannot rank before it has codes
-        loaded.trainer._run_stages(loaded.data.train, False)
+        loaded.trainer.run_stages(loaded.data.train)
     return loaded, loaded.trainer.evaluate(loaded.data.test, load_best_model=False)
 
 
