@@ -22,9 +22,21 @@ from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.base.answering import AnswerGenerator, AnswerSettings, TargetsAndAnswers
-from recbole_contrec.model.base.continuous_tokens import ItemTokens, TokenizerSettings, UserTokens
+from recbole_contrec.model.base.continuous_tokens import (
+    ItemTokens,
+    ItemTokenSettings,
+    TokenizerSettings,
+    UserTokens,
+    UserTokenSettings,
+)
 from recbole_contrec.model.base.contrec_checks import check_settings, warn_of_narrow_draws
-from recbole_contrec.model.base.history import HistoryEncoder, HistoryEncoding, distinct_histories, room_for_history
+from recbole_contrec.model.base.history import (
+    HistoryEncoder,
+    HistoryEncoding,
+    distinct_histories,
+    positions_of_prompt,
+    room_for_history,
+)
 from recbole_contrec.model.base.item_vectors import ItemVectors, ItemVectorSettings
 from recbole_contrec.model.base.language import language_of
 from recbole_contrec.model.base.pretrained import pretrained_model
@@ -94,51 +106,36 @@ class ContRec(SequentialRecommender):
         self.ranking_weight = config["ranking_weight"]
         self.regression_weight = config["regression_weight"]
         self.dispersive_weight = config["dispersive_weight"]
-        n_tokens, n_user_tokens, token_size = config["item_tokens"], config["user_tokens"], config["token_size"]
-        noise = config["token_sigma"] if config["token_noise"] and config["tokenizer"] == "sigma" else None
         pretrained = pretrained_model(PretrainedSettings.from_config(config), PretrainedDecoder)
         hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
 
         # what the language model reads; the tokenizers are fitted by the stages, and frozen
-        item_tokenizer = self.tokenizer_settings.new(n_tokens)
+        item_tokenizer = self.tokenizer_settings.new(config["item_tokens"])
         self.users = None
-        if n_user_tokens:
+        if config["user_tokens"]:
+            tokenizer = self.tokenizer_settings.new(config["user_tokens"])
+            fold_in = FoldIn(self.n_items, config["vector_size"]) if config["fold_in"] else None
             self.users = UserTokens(
-                self.tokenizer_settings.new(n_user_tokens),
-                self.n_users,
-                n_user_tokens,
-                config["vector_size"],
-                token_size,
-                hidden_size,
-                dropout=config["user_token_dropout"],
-                noise=noise,
-                fold_in=FoldIn(self.n_items, config["vector_size"]) if config["fold_in"] else None,
+                tokenizer, self.n_users, hidden_size, UserTokenSettings.from_config(config), fold_in
             )
-        self.items = ItemTokens(
-            item_tokenizer, self.n_items, n_tokens, token_size, hidden_size, config["train_item_tokens"], noise
-        )
+        self.items = ItemTokens(item_tokenizer, self.n_items, hidden_size, ItemTokenSettings.from_config(config))
         self.item_vectors = ItemVectors(self.n_items, hidden_size, ItemVectorSettings.from_config(config))
         self.language = language_of(config, dataset, hidden_size, pretrained)
 
         # prompt and language model
         self.prompt = Prompt(
             hidden_size,
-            config["soft_prompt_length"],
-            n_user_tokens,
-            n_tokens,
-            config["item_positions"],
-            self.max_seq_length,
-            self._instructions(config, hidden_size),
-            self.language.words_per_item if self.language else 0,
-            pretrained.word_size / TOKEN_RMS if pretrained else 1.0,
+            soft_prompt_length=config["soft_prompt_length"],
+            n_user_tokens=config["user_tokens"],
+            n_item_tokens=config["item_tokens"],
+            item_positions=config["item_positions"],
+            max_items=self.max_seq_length,
+            instructions=self._instructions(config, hidden_size),
+            words_per_item=self.language.words_per_item if self.language else 0,
+            token_scale=pretrained.word_size / TOKEN_RMS if pretrained else 1.0,
         )
         answer = self.language.longest_answer if self.language else 0
-        longest = self.prompt.max_positions + answer
-        limit = min(
-            longest,
-            pretrained.longest_prompt(branches=answer > 0) if pretrained else longest,
-            config["max_prompt_length"] or longest,
-        )
+        limit = positions_of_prompt(self.prompt, answer, pretrained, config["max_prompt_length"])
         self.backbone = pretrained or CausalDecoder(
             **vars(DecoderSettings.from_config(config)),
             max_positions=limit,
@@ -374,7 +371,8 @@ class ContRec(SequentialRecommender):
             self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
 
     def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
-        """Where items that were not in training lie among the item vectors [m, d], see :meth:`ItemVectors.predicted`."""
+        """Where items that were not in training lie among the item vectors [m, d], see
+        :meth:`ItemVectors.predicted`."""
         return self.item_vectors.predicted(vectors, known_vectors, known)
 
     def add_items(self, count: int) -> None:
@@ -385,8 +383,8 @@ class ContRec(SequentialRecommender):
 
     @torch.no_grad()
     def set_items(self, items: Tensor, vectors: Tensor, retrieval: Tensor) -> None:
-        """Write items [m] that were not in training: tokens from their collaborative vectors [m, d], and their vectors in
-        the retrieval space [m, d]."""
+        """Write items [m] that were not in training: tokens from their collaborative vectors [m, d], and their vectors
+        in the retrieval space [m, d]."""
         items = items.to(self.device)
         self.item_vectors.weight[items] = retrieval.to(self.device)
         self.items.set(items, vectors.to(self.device))

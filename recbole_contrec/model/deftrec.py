@@ -44,8 +44,8 @@ class DeftRec(ContRec):
 
     NOTE:
         All positions train in one pass, so the mean of the output positions is a running one: before a target it holds
-        the states after the items read so far and nothing of what follows. ``condition_pooling: last`` takes the last of them,
-        which ranks better (``DeftRec.yaml`` says by how much).
+        the states after the items read so far and nothing of what follows. ``condition_pooling: last`` takes the last
+        of them, which ranks better (``DeftRec.yaml`` says by how much).
         "Additive": the K tokens of an item are added up in its position of the prompt, and the tokenizer's decoder
         reads their mean, which differs by the factor K that its first layer absorbs.
         ``properties/model/DeftRec.yaml`` has the settings that rank best, ``DeftRec-paper.yaml`` the recipe as far as
@@ -119,8 +119,8 @@ class DeftRec(ContRec):
 
 
 class NormalisedState(LastState):
-    """The condition of DeftRec: states normalised to length sqrt(D), about unit size a coordinate, which is what the layers
-    of the head are initialised for.
+    """The condition of DeftRec: states normalised to length sqrt(D), about unit size a coordinate, which is what the
+    layers of the head are initialised for.
 
     Args:
         mean: whether the mean of the states after all items so far is taken, instead of the last one.

@@ -11,8 +11,8 @@ class Pop(RecBolePop):
     r"""RecBole's Pop, which always recommends the most popular items, with every interaction counted.
 
     NOTE:
-        RecBole's own counts an item once a batch, however often it stands there, and sampled negatives like interactions,
-        so that its ranking depends on ``train_batch_size`` and on chance.
+        RecBole's own counts an item once a batch, however often it stands there, and sampled negatives like
+        interactions, so that its ranking depends on ``train_batch_size`` and on chance.
     """
 
     def calculate_loss(self, interaction):

@@ -44,8 +44,8 @@ class SASRecAll(SASRec):
 
     @torch.no_grad()
     def _start_at_vectors(self, dataset, seed: int) -> None:
-        """As ContRec's retrieval space does: truncated SVD of the training interactions, at the scale of RecBole's random
-        start."""
+        """As ContRec's retrieval space does: truncated SVD of the training interactions, at the scale of RecBole's
+        random start."""
         size, scale = self.item_embedding.embedding_dim, self.initializer_range
         vectors = svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=seed)
         self.item_embedding.weight.copy_(scale * standardise(vectors.items))

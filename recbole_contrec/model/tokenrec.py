@@ -116,12 +116,12 @@ class TokenRec(SequentialRecommender):
         # prompt and language model
         self.prompt = Prompt(
             hidden_size,
-            0,
-            num_user_codebooks,
-            num_codebooks,
-            config["item_positions"],
-            self.max_seq_length,
-            self._instructions(config, hidden_size, pretrained),
+            soft_prompt_length=0,
+            n_user_tokens=num_user_codebooks,
+            n_item_tokens=num_codebooks,
+            item_positions=config["item_positions"],
+            max_items=self.max_seq_length,
+            instructions=self._instructions(config, hidden_size, pretrained),
             token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0,
         )
         sizes = vars(DecoderSettings.from_config(config))
@@ -264,7 +264,8 @@ class TokenRec(SequentialRecommender):
             self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
 
     def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
-        """Where items that were not in training lie among the item vectors [m, d], see :meth:`ItemVectors.predicted`."""
+        """Where items that were not in training lie among the item vectors [m, d], see
+        :meth:`ItemVectors.predicted`."""
         return self.item_vectors.predicted(vectors, known_vectors, known)
 
     def add_items(self, count: int) -> None:
@@ -275,8 +276,8 @@ class TokenRec(SequentialRecommender):
 
     @torch.no_grad()
     def set_items(self, items: Tensor, vectors: Tensor, retrieval: Tensor) -> None:
-        """Write items [m] that were not in training: codes from their collaborative vectors [m, d], and their vectors in
-        the retrieval space [m, d]."""
+        """Write items [m] that were not in training: codes from their collaborative vectors [m, d], and their vectors
+        in the retrieval space [m, d]."""
         items = items.to(self.device)
         self.item_vectors.weight[items] = retrieval.to(self.device)
         self.items.set(items, vectors.to(self.device))

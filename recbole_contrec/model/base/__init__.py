@@ -1,8 +1,12 @@
 """
 recbole_contrec.model.base
 ##########################
-What several recommenders share: windows and their targets (:mod:`.targets`), what reads a history (:mod:`.history`), what
-is read of users and items (:mod:`.code_tokens`, :mod:`.continuous_tokens`, :mod:`.item_vectors`), and answers in words
-(:mod:`.answering`, :mod:`.language`). What generates semantic ids has a package of its own,
-:mod:`recbole_contrec.model.semantic_ids`.
+What several recommenders hold:
+
+- :mod:`.targets`: which positions of a batch are targets,
+- :mod:`.continuous_tokens`, :mod:`.code_tokens` (over :mod:`.code_table`), :mod:`.item_vectors`, :mod:`.language`: what
+  a language model reads of users and items,
+- :mod:`.history`: reads a history,
+- :mod:`.answering`: has the language model say what comes next,
+- :mod:`.settings`, :mod:`.pretrained`, :mod:`.fitting`, :mod:`.contrec_checks`: how these parts are made and fitted.
 """

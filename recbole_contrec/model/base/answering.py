@@ -99,9 +99,9 @@ class AnswerGenerator:
         return TargetsAndAnswers(targets_with_states(batch, states_of, positions, waste=0.05), self._loss(branches))
 
     def _targets_behind_answers(self, batch: WindowBatch, drawn: Drawn) -> TargetsAndAnswers:
-        """The same where an answer stands between a history and the preference: the drawn positions are the targets, and
-        what comes before them are the states of answers that the model generates itself. The right answers beside these
-        teach it to answer, and reach no condition."""
+        """The same where an answer stands between a history and the preference: the drawn positions are the targets,
+        and what comes before them are the states of answers that the model generates itself. The right answers beside
+        these teach it to answer, and reach no condition."""
         answers, branches, states, places = self.language.answers, [], [], []
         # its own answers are about as long as the right ones
         for rows in length_groups(self.history.positions(batch.item_seq) + 2 * drawn.words):
@@ -200,7 +200,7 @@ class AnswerGenerator:
 
 
 def drawn_positions(next_items: Tensor, count: int) -> Tensor:
-    """At most ``count`` targets a row, drawn at random: places [B, Q] in ``next_items`` [B, L]. Rows with fewer targets are
-    filled up with places that have none."""
+    """At most ``count`` targets a row, drawn at random: places [B, Q] in ``next_items`` [B, L]. Rows with fewer
+    targets are filled up with places that have none."""
     chance = torch.rand(next_items.shape, device=next_items.device).masked_fill(next_items == 0, -1.0)
     return chance.topk(min(count, next_items.shape[1]), dim=1).indices

@@ -1,8 +1,8 @@
 """
 recbole_contrec.model.base.code_tokens
 ######################################
-Discrete codes of items and users: what a masked vector quantiser makes of their vectors, and what the language model reads
-for them.
+Discrete codes of items and users: what a masked vector quantiser makes of their vectors, and what the language model
+reads for them.
 """
 
 from dataclasses import asdict, dataclass
@@ -85,7 +85,8 @@ class QuantiserSettings:
         return quantiser.requires_grad_(False).eval()
 
     def stage(self, name: str, part: "ItemCodes | UserCodes", vectors: Tensor) -> Stage:
-        """The stage that fits the quantiser of items or users to their vectors [rows, d], and keeps the codes of these."""
+        """The stage that fits the quantiser of items or users to their vectors [rows, d], and keeps the codes of
+        these."""
         quantiser, table = part.quantiser, part.table
 
         def build(report) -> StageResult:

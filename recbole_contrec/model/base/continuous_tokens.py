@@ -1,7 +1,8 @@
 """
 recbole_contrec.model.base.continuous_tokens
 ############################################
-Continuous tokens of items and users: what a sigma-VAE makes of their vectors, and what the language model reads for them.
+Continuous tokens of items and users: what a sigma-VAE makes of their vectors, and what the language model reads for
+them.
 """
 
 from dataclasses import asdict, dataclass
@@ -77,6 +78,47 @@ class TokenizerSettings:
         return fitted(self.fit, tokenizer, vectors.to(device), report, health_report, **weights)
 
 
+@dataclass(frozen=True)
+class ItemTokenSettings:
+    """How the tokens of items are kept and read."""
+
+    count: int  # K
+    size: int
+    trained: bool  # whether the tokens themselves are trained
+    noise: float | None  # level of the noise on them in training; None for none
+
+    @classmethod
+    def from_config(cls, config) -> "ItemTokenSettings":
+        return cls(config["item_tokens"], config["token_size"], config["train_item_tokens"], noise_level(config))
+
+
+@dataclass(frozen=True)
+class UserTokenSettings:
+    """How the tokens of users are made and read."""
+
+    count: int  # K
+    size: int
+    vector_size: int  # d
+    dropout: float  # share of training users for whom the stand-in is read
+    noise: float | None  # level of the noise on tokens in training; None for none
+
+    @classmethod
+    def from_config(cls, config) -> "UserTokenSettings":
+        return cls(
+            config["user_tokens"],
+            config["token_size"],
+            config["vector_size"],
+            config["user_token_dropout"],
+            noise_level(config),
+        )
+
+
+def noise_level(config) -> float | None:
+    """Of the noise on tokens that are read in training. Of tokenizers but the sigma-VAE the means are read: a learned
+    variance is drawn from while the tokenizer itself trains only."""
+    return config["token_sigma"] if config["token_noise"] and config["tokenizer"] == "sigma" else None
+
+
 class ItemTokens(nn.Module):
     """The tokens of all items, and what the language model reads for them.
 
@@ -85,28 +127,16 @@ class ItemTokens(nn.Module):
     Args:
         tokenizer: from vectors to tokens; fitted by a stage and frozen.
         n_items: N.
-        n_tokens: K.
-        token_size: width of a token.
         hidden_size: D.
-        trained: whether the tokens themselves are trained.
-        noise: level of the noise on them in training; None for none.
+        settings: how many tokens there are, and how they are read.
     """
 
-    def __init__(
-        self,
-        tokenizer: SigmaVAE | WholeVector,
-        n_items: int,
-        n_tokens: int,
-        token_size: int,
-        hidden_size: int,
-        trained: bool = False,
-        noise: float | None = None,
-    ):
+    def __init__(self, tokenizer: SigmaVAE | WholeVector, n_items: int, hidden_size: int, settings: ItemTokenSettings):
         super().__init__()
-        self.tokenizer, self.n_tokens, self.noise = tokenizer, n_tokens, noise
-        self.table = nn.Embedding(n_items, n_tokens * token_size)
-        self.table.weight.requires_grad_(trained)
-        self.adapter = TokenAdapter(n_tokens, token_size, hidden_size)
+        self.tokenizer, self.settings = tokenizer, settings
+        self.table = nn.Embedding(n_items, settings.count * settings.size)
+        self.table.weight.requires_grad_(settings.trained)
+        self.adapter = TokenAdapter(settings.count, settings.size, hidden_size)
         nn.init.zeros_(self.table.weight)
 
     def train(self, mode: bool = True) -> "ItemTokens":
@@ -116,9 +146,9 @@ class ItemTokens(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """What is read for items: [B, L] -> [B, L, K, D]."""
-        tokens = self.table(items).unflatten(-1, (self.n_tokens, -1))  # [B, L, K, token_size]
-        if self.training and self.noise is not None:
-            tokens = noisy(tokens, self.noise)
+        tokens = self.table(items).unflatten(-1, (self.settings.count, -1))  # [B, L, K, token_size]
+        if self.training and self.settings.noise is not None:
+            tokens = noisy(tokens, self.settings.noise)
         return self.adapter(tokens)
 
     @torch.no_grad()
@@ -143,12 +173,8 @@ class UserTokens(nn.Module):
     Args:
         tokenizer: from vectors to tokens; fitted by a stage and frozen.
         n_users: U.
-        n_tokens: K.
-        vector_size: d.
-        token_size: width of a token.
         hidden_size: D.
-        dropout: share of training users for whom the stand-in is read.
-        noise: level of the noise on tokens in training; None for none.
+        settings: how many tokens there are, and how they are read.
         fold_in: makes vectors of the histories of new users; None to read all of them as the stand-in.
     """
 
@@ -156,20 +182,17 @@ class UserTokens(nn.Module):
         self,
         tokenizer: SigmaVAE | WholeVector,
         n_users: int,
-        n_tokens: int,
-        vector_size: int,
-        token_size: int,
         hidden_size: int,
-        dropout: float = 0.0,
-        noise: float | None = None,
+        settings: UserTokenSettings,
         fold_in: FoldIn | None = None,
     ):
         super().__init__()
-        self.tokenizer, self.fold_in, self.dropout, self.noise = tokenizer, fold_in, dropout, noise
-        self.register_buffer("vectors", torch.zeros(n_users, vector_size))
+        self.tokenizer, self.settings, self.fold_in = tokenizer, settings, fold_in
+        self.register_buffer("vectors", torch.zeros(n_users, settings.vector_size))
         # learned where it stands in for users in training; else new users without a history are read as the mean one
-        self.unknown = nn.Parameter(torch.zeros(n_tokens, token_size), requires_grad=dropout > 0)
-        self.adapter = TokenAdapter(n_tokens, token_size, hidden_size)
+        none = torch.zeros(settings.count, settings.size)
+        self.unknown = nn.Parameter(none, requires_grad=settings.dropout > 0)
+        self.adapter = TokenAdapter(settings.count, settings.size, hidden_size)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters of this module that are no matrices."""
@@ -191,8 +214,8 @@ class UserTokens(nn.Module):
         if self.training:
             # The vector of a training user was computed from their training targets as well; reading it every
             # time, the model would learn to look the answer up instead of reading the history.
-            hidden = hidden | (torch.rand(len(users), device=users.device) < self.dropout)
-            tokens = tokens if self.noise is None else noisy(tokens, self.noise)
+            hidden = hidden | (torch.rand(len(users), device=users.device) < self.settings.dropout)
+            tokens = tokens if self.settings.noise is None else noisy(tokens, self.settings.noise)
         return self.adapter(torch.where(hidden[:, None, None], self.unknown, tokens))
 
 

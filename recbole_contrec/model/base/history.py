@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import Layout, Prompt, length_groups, rows_at_once
+from recbole_contrec.backbone import Layout, PretrainedDecoder, Prompt, length_groups, rows_at_once
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.item_vectors import ItemVectors
 from recbole_contrec.model.base.language import Language
@@ -233,6 +233,18 @@ def distinct_histories(item_seq: Tensor, user: Tensor) -> DistinctHistories:
     whole = torch.cat([item_seq, user[:, None]], dim=1)
     different, of_row = whole.unique_consecutive(dim=0, return_inverse=True)
     return DistinctHistories(torch.searchsorted(of_row, torch.arange(len(different), device=of_row.device)), of_row)
+
+
+def positions_of_prompt(prompt: Prompt, answer: int, pretrained: PretrainedDecoder | None, most: int | None) -> int:
+    """Positions that a prompt and an answer behind it may take together: what the longest ones need, within limits.
+
+    Args:
+        answer: positions of the longest answer, 0 for none.
+        pretrained: the language model, which may read fewer; None for a compact one, which is made to fit.
+        most: what the settings allow; None for no limit.
+    """
+    longest = prompt.max_positions + answer
+    return min(longest, pretrained.longest_prompt(branches=answer > 0) if pretrained else longest, most or longest)
 
 
 def room_for_history(prompt: Prompt, limit: int, answer: int) -> int | None:

@@ -77,8 +77,8 @@ class Language(nn.Module):
     Attributes:
         vocabulary: of all words.
         answers: what the model learns to say (:class:`~recbole_contrec.backbone.Answers`), or None.
-        categories: which category an answer names (:class:`Categories`); None without answers, or where nothing is called a
-            category and nothing asks for it.
+        categories: which category an answer names (:class:`Categories`); None without answers, or where nothing is
+            called a category and nothing asks for it.
 
     Raises:
         UserError: the texts have not what a template names.
@@ -119,8 +119,8 @@ class Language(nn.Module):
                 self._check_answers(settings)
             if settings.text_weight and self.answers.beginnings > MANY_BEGINNINGS:
                 logger.warning(
-                    "text_weight: behind every history the beginnings of all texts are read, %d of them, which takes long; "
-                    "shorter texts (answer_max_tokens, answer_template) have fewer",
+                    "text_weight: behind every history the beginnings of all texts are read, %d of them, which takes "
+                    "long; shorter texts (answer_max_tokens, answer_template) have fewer",
                     self.answers.beginnings,
                 )
 
@@ -163,7 +163,8 @@ class Language(nn.Module):
         return 0 if self.answers is None else self.answers.longest
 
     def bag(self, backbone: nn.Module, items: Tensor) -> Tensor | None:
-        """Mean of the word vectors of items [B, L], [B, L, D], zero without words; None where the prompt has none of it."""
+        """Mean of the word vectors of items [B, L], [B, L, D], zero without words; None where the prompt has none of
+        it."""
         if self.mode != "bag":
             return None
         real = torch.arange(self.numbers.shape[1], device=items.device) < self.lengths[items][..., None]  # [B, L, T]
@@ -201,7 +202,8 @@ def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder
     """:class:`Language` where the settings ask for words.
 
     Raises:
-        UserError: they ask for words of the items, and the data set has no texts; or they use answers that are not learned.
+        UserError: they ask for words of the items, and the data set has no texts; or they use answers that are not
+        learned.
     """
     for key in ("text_weight", "text_bonus"):
         if config[key] and not config["answer_weight"]:

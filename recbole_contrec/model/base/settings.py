@@ -1,8 +1,9 @@
 """
 recbole_contrec.model.base.settings
 ###################################
-What the parts of a model are made by: RecBole's flat keys as small typed objects, one for each part that the lower packages
-offer. Their fields are named like the arguments of the part: ``DiffusionHead(**vars(HeadSettings.from_config(config)))``.
+What the parts of a model are made by: RecBole's flat keys as small typed objects, one for each part that the lower
+packages offer. Their fields are named like the arguments of the part:
+``DiffusionHead(**vars(HeadSettings.from_config(config)))``.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """Of a compact :class:`~recbole_contrec.backbone.CausalDecoder` or :class:`~recbole_contrec.backbone.EncoderDecoder`."""
+    """Of a compact :class:`~recbole_contrec.backbone.CausalDecoder` or
+    :class:`~recbole_contrec.backbone.EncoderDecoder`."""
 
     hidden_size: int
     n_layers: int
