@@ -162,11 +162,11 @@ from recbole_contrec.quick_start import run
 from recbole_contrec.training.window_trainer import WindowTrainer
 if os.environ.get("SLOW"):  # time for a kill in the middle of an epoch
     import time
-    base = WindowTrainer._set_learning_rate
+    base = WindowTrainer.set_learning_rate
     def slow(self, progress):
         time.sleep(0.05 if progress > 0.5 else 0)
         base(self, progress)
-    WindowTrainer._set_learning_rate = slow
+    WindowTrainer.set_learning_rate = slow
 run("ContRec", "tiny", arguments={arguments!r}, resume=os.environ.get("RESUME"))
 """
 
@@ -191,19 +191,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplac
 
     from recbole_contrec.training.trainer import RunTrainer
 
-    save_last = RunTrainer._save_last
+    save_last = RunTrainer.save_state
 
     def save_and_die(self, epoch, train_data):
         save_last(self, epoch, train_data)
         if epoch == 1:
             raise KeyboardInterrupt
 
-    RunTrainer._save_last = save_and_die
+    RunTrainer.save_state = save_and_die
     try:
         with pytest.raises(KeyboardInterrupt):
             run_tiny(model, "--epochs=4", "--run_name=cut", *arguments)
     finally:
-        RunTrainer._save_last = save_last
+        RunTrainer.save_state = save_last
     resumed = run_tiny(model, "--epochs=4", *arguments, resume="saved/cut")
     assert resumed["test_result"] == whole["test_result"] and resumed["settings"] == whole["settings"]
     assert resumed["best_valid_result"] == whole["best_valid_result"] and resumed["best_epoch"] == whole["best_epoch"]

@@ -119,7 +119,7 @@ class KeptRun(HasProgress, FullRanking):
         if verbose:
             logger.info(set_color("Saving current", "blue") + f": {path}")
 
-    def _save_last(self, epoch, train_data):
+    def save_state(self, epoch, train_data):
         """Everything that a killed run needs to go on as if nothing had happened."""
         tensors, record = self._state(epoch, train_data).to_storage()
         tensors = {**pack_model(self.model, self.identity), **tensors}

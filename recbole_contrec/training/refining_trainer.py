@@ -35,10 +35,10 @@ class RefiningTrainer(WindowTrainer):
 
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
         if self.config["self_improve"] and epoch_idx and epoch_idx % self.config["refine_every"] == 0:
-            self._between_rounds(epoch_idx, train_data)
+            self.between_rounds(epoch_idx, train_data)
         return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
-    def _between_rounds(self, epoch: int, train_data) -> None:
+    def between_rounds(self, epoch: int, train_data) -> None:
         """Judge the refinement before, then refine or take back."""
         if self.progress.refinements and "kept" not in self.progress.refinements[-1]:
             last = self.progress.refinements[-1]
@@ -55,15 +55,15 @@ class RefiningTrainer(WindowTrainer):
                     valid_before=round(before, 4), valid_after=round(after, 4), kept=best(before, after) == after
                 )
                 if not last["kept"]:
-                    self._take_back()
+                    self.take_back()
                     logger.info(
                         "refinement of epoch %d taken back: validation %.4f, %.4f before", last["epoch"], after, before
                     )
                     return
         if sum("failed" not in record for record in self.progress.refinements) < self.config["refine_rounds"]:
-            self._refine(epoch, train_data)
+            self.refine(epoch, train_data)
 
-    def _refine(self, epoch: int, train_data) -> None:
+    def refine(self, epoch: int, train_data) -> None:
         before = self.progress.curve[-1].score if self.progress.curve else None  # None where nothing is validated
         training = self.model.training
         self.model.eval()
@@ -75,7 +75,7 @@ class RefiningTrainer(WindowTrainer):
             logger.warning("semantic ids stay as they are: %s", record["failed"])
             record["kept"] = False
         else:
-            self._adopt(refined, before, record)
+            self.adopt(refined, before, record)
         self.model.train(training)
         self.progress.refinements.append(record)
         if "kept" not in record:
@@ -83,7 +83,7 @@ class RefiningTrainer(WindowTrainer):
         figures = "".join(f"\n  {name:<22} {value}" for name, value in record.items())
         logger.info("refinement %d, before epoch %d:%s", len(self.progress.refinements), epoch, figures)
 
-    def _adopt(self, refined, before: float | None, record: dict) -> None:
+    def adopt(self, refined, before: float | None, record: dict) -> None:
         """Take over semantic ids, unless that costs too much at once; ``before`` is the last validation, or None."""
         own, anew = deepcopy(self.model.state_dict()), refined.vectors is not None
         if anew and self.average is not None:
@@ -106,7 +106,7 @@ class RefiningTrainer(WindowTrainer):
         )
         return tolerance is not None and lost > tolerance * abs(before)
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
         """Weights and semantic ids of the best model, and patience as after it."""
         if self.best_is_saved:
             self.load_best()

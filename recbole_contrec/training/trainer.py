@@ -73,7 +73,7 @@ class RunTrainer(KeptRun):
                     )
                 )
             if saved:
-                self._save_last(epoch, train_data)
+                self.save_state(epoch, train_data)
             if stop:
                 if verbose:
                     logger.info("Finished training, best eval result in epoch %d", self.progress.best_epoch)

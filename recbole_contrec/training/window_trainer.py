@@ -74,20 +74,20 @@ class WindowTrainer(Trainer):
         )
         totals, weight, kind = None, 0, None
         for number, interaction in enumerate(batches):
-            self._set_learning_rate((epoch_idx + number / n_batches) / self.epochs)
+            self.set_learning_rate((epoch_idx + number / n_batches) / self.epochs)
             self.optimizer.zero_grad(set_to_none=True)
             interaction = interaction.to(self.device)
             with self._autocast():
                 terms = loss_func(interaction)
             values = torch.stack([term.detach().float() for term in terms])
             _check_finite(values, terms, epoch_idx, number)
-            self._step(sum(terms))
+            self.step(sum(terms))
             targets = self.model.windows.count_targets(interaction)
             totals = targets * values if totals is None else totals + targets * values
             weight, kind = weight + targets, type(terms)
         return kind(*(totals / max(weight, 1)).tolist())
 
-    def _step(self, loss: Tensor) -> None:
+    def step(self, loss: Tensor) -> None:
         """One step of the optimizer."""
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -102,7 +102,7 @@ class WindowTrainer(Trainer):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _set_learning_rate(self, progress: float) -> None:
+    def set_learning_rate(self, progress: float) -> None:
         factor = learning_rate_factor(progress, self.config["warmup_ratio"], self.config["final_learning_rate_ratio"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * factor * group.get("share", 1.0)

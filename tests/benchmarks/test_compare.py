@@ -273,14 +273,14 @@ def test_a_killed_run_goes_on_and_a_failed_one_says_why(tiny, workplace, capsys,
             if "show_progress" not in argument and argument != "--epochs=2"
         ),
     )
-    save_last = RunTrainer._save_last
+    save_last = RunTrainer.save_state
 
     def save_and_die(self, epoch, train_data):
         save_last(self, epoch, train_data)
         if epoch == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunTrainer, "_save_last", save_and_die)
+    monkeypatch.setattr(RunTrainer, "save_state", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         run("ContRec", "tiny", arguments=[*one.arguments(str(tiny)), f"--checkpoint_dir={one.work / 'saved'}"])
     (five,) = [replace(one, settings=(*one.settings[:-1], "--epochs=5"))]

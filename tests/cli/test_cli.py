@@ -428,7 +428,7 @@ def test_an_interrupted_run_goes_on(here, command, monkeypatch):
     from recbole_contrec.training.trainer import RunTrainer
 
     assert command(*train("--epochs=4", "--run_name=whole")).code == 0
-    save_last = RunTrainer._save_last
+    save_last = RunTrainer.save_state
 
     def save_and_stop(self, epoch, train_data):
         save_last(self, epoch, train_data)
@@ -436,7 +436,7 @@ def test_an_interrupted_run_goes_on(here, command, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunTrainer, "_save_last", save_and_stop)
+        patch.setattr(RunTrainer, "save_state", save_and_stop)
         stopped = command(*train("--epochs=4", "--run_name=cut"))
     assert stopped.code == 130 and stopped.err.splitlines()[-1] == "interrupted"
     assert not Path("saved/cut/result.json").exists()

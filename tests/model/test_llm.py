@@ -101,7 +101,7 @@ def test_adapters_and_the_vectors_of_new_tokens_move_and_nothing_else_of_the_mod
 
 def test_a_language_model_learns_at_a_rate_of_its_own(staged):
     loaded = staged("ContRec", *LLM, "--learning_rate=1e-3", "--llm_learning_rate=1e-4")
-    loaded.trainer._set_learning_rate(0.5)
+    loaded.trainer.set_learning_rate(0.5)
     theirs = {id(p) for p in loaded.model.backbone.parameters()}
     rates = {
         own: {

@@ -209,7 +209,7 @@ def test_training_goes_on_from_the_average_with_no_memory_of_its_steps(staged):
     trainer._train_epoch(loaded.data.train, 1)
     average = {name: tensor.clone() for name, tensor in trainer.average.average.items()}
     own = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trainer._refine(2, loaded.data.train)
+    trainer.refine(2, loaded.data.train)
     now = dict(model.named_parameters())
     placed = {
         "item_codes.words.weight",
@@ -230,13 +230,13 @@ def test_everything_is_as_before_where_new_identifiers_cost_too_much(staged, mon
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     steps, trainer.cur_step, trainer.progress.curve = len(trainer.optimizer.state), 2, [CurvePoint(3, 0.0, 0.0, 0.3)]
     monkeypatch.setattr(trainer, "_valid_epoch", lambda data: (0.1, {}))
-    trainer._refine(4, loaded.data.train)
+    trainer.refine(4, loaded.data.train)
     (record,) = trainer.progress.refinements
     assert record["kept"] is False and record["valid_at_once"] == 0.1 and record["share_changed"] > 0
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert len(trainer.optimizer.state) == steps > 0 and trainer.cur_step == 2
     trainer.config["refine_tolerance"] = None
-    trainer._refine(4, loaded.data.train)
+    trainer.refine(4, loaded.data.train)
     assert "kept" not in trainer.progress.refinements[1] and not trainer.optimizer.state and trainer.cur_step == 0
 
 
@@ -247,12 +247,12 @@ def test_a_refinement_that_fails_leaves_training_alone(staged, monkeypatch, capl
     trainer._train_epoch(loaded.data.train, 3)
     weights, steps = {name: tensor.clone() for name, tensor in model.state_dict().items()}, len(trainer.optimizer.state)
     monkeypatch.setattr(model, "quantise", lambda vectors: torch.zeros(len(vectors), 2).long())
-    trainer._refine(4, loaded.data.train)
+    trainer.refine(4, loaded.data.train)
     assert trainer.progress.refinements[0]["kept"] is False and "semantic ids stay as they are" in caplog.text
     trainer.config["refine_rounds"] = 1
-    monkeypatch.setattr(trainer, "_adopt", Recorded(trainer._adopt))
-    trainer._between_rounds(5, loaded.data.train)  # tried again
-    assert trainer._adopt.calls == 0 and len(trainer.progress.refinements) == 2
+    monkeypatch.setattr(trainer, "adopt", Recorded(trainer.adopt))
+    trainer.between_rounds(5, loaded.data.train)  # tried again
+    assert trainer.adopt.calls == 0 and len(trainer.progress.refinements) == 2
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert len(trainer.optimizer.state) == steps > 0
 
@@ -262,7 +262,7 @@ ROUNDS = ("--epochs=4", "--refine_every=2", "--refine_rounds=1", "--learning_rat
 
 def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatch):
     whole = run_tiny("SIIT", *ROUNDS, "--run_name=whole")
-    save_last = RunTrainer._save_last
+    save_last = RunTrainer.save_state
 
     def save_and_die(self, now, train_data):
         save_last(self, now, train_data)
@@ -270,7 +270,7 @@ def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatc
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunTrainer, "_save_last", save_and_die)
+        patch.setattr(RunTrainer, "save_state", save_and_die)
         run_tiny("SIIT", *ROUNDS, "--run_name=killed")
     resumed = run_tiny("SIIT", *ROUNDS, "--run_name=killed", resume="saved/killed")
     (record,) = resumed["refinements"]

@@ -135,7 +135,7 @@ def test_adapters_and_new_vectors_move_and_nothing_else_of_the_model(ready, kind
 
 def test_a_language_model_learns_at_a_rate_of_its_own(ready):
     loaded = ready("t5", "--learning_rate=1e-3", "--llm_learning_rate=1e-4")
-    loaded.trainer._set_learning_rate(0.5)
+    loaded.trainer.set_learning_rate(0.5)
     theirs = {id(p) for p in loaded.model.backbone.parameters()}
     rates = {
         own: {

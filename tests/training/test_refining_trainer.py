@@ -29,16 +29,16 @@ from tests.model.test_self_improvement import NONE, known
 )
 def test_a_refinement_is_judged_by_the_best_validation_before_and_after(assembled, monkeypatch, bigger, scores, kept):
     trainer, done = assembled("SIIT-paper").trainer, []
-    monkeypatch.setattr(trainer, "_refine", lambda *_: done.append("refine"))
-    monkeypatch.setattr(trainer, "_take_back", lambda: done.append("take back"))
+    monkeypatch.setattr(trainer, "refine", lambda *_: done.append("refine"))
+    monkeypatch.setattr(trainer, "take_back", lambda: done.append("take back"))
     trainer.valid_metric_bigger, trainer.best_is_saved = bigger, True
     trainer.progress.curve = [CurvePoint(epoch, 0.0, 0.0, score) for epoch, score in enumerate(scores)]
     trainer.progress.refinements = [{"epoch": 2}]
-    trainer._between_rounds(4, None)
+    trainer.between_rounds(4, None)
     assert trainer.progress.refinements[0].get("kept") == kept
     assert done == (["take back"] if kept is False else ["refine"])
     if kept is False:
-        trainer._between_rounds(6, None)  # judged once
+        trainer.between_rounds(6, None)  # judged once
         assert done == ["take back", "refine"]
 
 
@@ -65,14 +65,14 @@ def permuted(improvement, model, batches):
 
 
 def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
-    set_learning_rate = WindowTrainer._set_learning_rate
+    set_learning_rate = WindowTrainer.set_learning_rate
 
     def learn_half_of_the_time(self, progress):  # so that what is spoiled is not learned again
         set_learning_rate(self, progress)
         for group in self.optimizer.param_groups:
             group["lr"] *= progress < 4 / 9
 
-    monkeypatch.setattr(WindowTrainer, "_set_learning_rate", learn_half_of_the_time)
+    monkeypatch.setattr(WindowTrainer, "set_learning_rate", learn_half_of_the_time)
     monkeypatch.setattr(SelfImprovement, "refine", permuted)
     result = run_tiny("SIIT-paper", *ROUNDS, "--run_name=bad")
     (record,) = result["refinements"]
@@ -96,7 +96,7 @@ def test_what_is_taken_back_does_not_depend_on_what_is_saved(staged, monkeypatch
     at_first = codes.clone()
     monkeypatch.setattr(SelfImprovement, "refine", permuted)
     monkeypatch.setattr(trainer, "_valid_epoch", lambda *_, **__: (next(scores, 0.1), {"ndcg@10": 0.0}))
-    monkeypatch.setattr(trainer, "_between_rounds", between := Recorded(trainer._between_rounds))
+    monkeypatch.setattr(trainer, "between_rounds", between := Recorded(trainer.between_rounds))
     trainer.config["refine_tolerance"] = None
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=saved)
     (record,) = trainer.progress.refinements
@@ -134,7 +134,7 @@ def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance,
     before = codes.clone()
     monkeypatch.setattr(SelfImprovement, "refine", permuted)
     monkeypatch.setattr(trainer, "_valid_epoch", lambda data: (at_once if data is loaded.data.valid else None, {}))
-    trainer._refine(1, loaded.data.train)
+    trainer.refine(1, loaded.data.train)
     (record,) = trainer.progress.refinements
     assert record["valid_at_once"] == at_once and record.get("kept") == kept
     assert trainer.cur_step == (2 if kept is False else 0)  # nothing to wait for where it is undone
@@ -153,7 +153,7 @@ def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, mo
 
     monkeypatch.setattr(SelfImprovement, "refine", look)
     monkeypatch.setattr(trainer, "_valid_epoch", look)
-    trainer._refine(1, loaded.data.train)
+    trainer.refine(1, loaded.data.train)
     assert seen == [True, True] and not all((p == 0.5).all() for p in trainer.average.parameters.values())
 
 
@@ -166,7 +166,7 @@ def test_a_later_best_that_is_not_saved_comes_back_all_the_same(staged):
     best = weights.detach().clone()
     with torch.no_grad():
         weights.add_(1)
-    trainer._take_back()
+    trainer.take_back()
     assert torch.equal(weights, best)
 
 
@@ -180,7 +180,7 @@ def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):
     trainer = staged("SIIT-paper").trainer
     trainer._save_checkpoint(0)
     trainer.cur_step = 3
-    trainer._take_back()
+    trainer.take_back()
     assert trainer.cur_step == 0 and trainer.best_is_saved
 
 
@@ -226,17 +226,17 @@ def test_a_run_reports_its_refinements_and_keeps_their_identifiers(whole):
 
 @pytest.mark.parametrize("epoch", [1, 2], ids=["before a refinement", "behind a refinement"])
 def test_a_run_killed_between_epochs_goes_on_as_if_it_had_not_been(run_tiny, whole, monkeypatch, epoch):
-    save_last = RunTrainer._save_last
+    save_last = RunTrainer.save_state
 
     def save_and_die(self, now, train_data):
         save_last(self, now, train_data)
         if now == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunTrainer, "_save_last", save_and_die)
+    monkeypatch.setattr(RunTrainer, "save_state", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         run_tiny("SIIT-paper", *TWO_ROUNDS)
-    monkeypatch.setattr(RunTrainer, "_save_last", save_last)
+    monkeypatch.setattr(RunTrainer, "save_state", save_last)
     resumed, result = run_tiny("SIIT-paper", *TWO_ROUNDS, resume="saved/run"), whole[1]
     assert resumed["refinements"] == result["refinements"] and resumed["test_result"] == result["test_result"]
     assert [(point["epoch"], point["score"]) for point in resumed["curve"]] == [
@@ -244,7 +244,7 @@ def test_a_run_killed_between_epochs_goes_on_as_if_it_had_not_been(run_tiny, who
     ]
 
 
-@pytest.mark.parametrize("killed_in", ["_save_checkpoint", "_save_last"])
+@pytest.mark.parametrize("killed_in", ["_save_checkpoint", "save_state"])
 def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(
     run_tiny, workplace, monkeypatch, killed_in
 ):
@@ -268,7 +268,7 @@ def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(
             save(self, epoch, *rest, **more)
         if epoch == 2:
             raise KeyboardInterrupt
-        if killed_in == "_save_last":
+        if killed_in == "save_state":
             save(self, epoch, *rest, **more)
 
     monkeypatch.setattr(RunTrainer, "_validate_and_log", planted)

@@ -100,7 +100,7 @@ def test_the_loss_of_float16_is_scaled(staged):
         torch.manual_seed(0)
         seen = []
         hook = trainer.optimizer.register_step_pre_hook(lambda *_: seen.append(adapter.grad.clone()))
-        trainer._step(1e-6 * sum(model.calculate_loss(batch)))  # as small as of a loss of many targets
+        trainer.step(1e-6 * sum(model.calculate_loss(batch)))  # as small as of a loss of many targets
         hook.remove()
         found[scale] = seen[0]
         with torch.no_grad():
@@ -110,7 +110,7 @@ def test_the_loss_of_float16_is_scaled(staged):
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer.optimizer.zero_grad()
-    trainer._step(sum(model.calculate_loss(batch)))
+    trainer.step(sum(model.calculate_loss(batch)))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert trainer.scaler.get_scale() == 2.0**39
 
@@ -120,7 +120,7 @@ def test_a_resumed_run_goes_on_with_its_scale(staged):
     first.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**5)
     first.trainer._train_epoch(first.data.train, 0)
     first.trainer.best_valid_score = 0.0
-    first.trainer._save_last(0, first.data.train)
+    first.trainer.save_state(0, first.data.train)
     second.trainer.resume_checkpoint("saved/half")
     assert second.trainer.scaler.state_dict() == first.trainer.scaler.state_dict()
     assert second.trainer.scaler.state_dict()["scale"] == 2.0**5
