@@ -10,10 +10,11 @@ Reference:
 import logging
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
@@ -173,7 +174,7 @@ class ContRec(SequentialRecommender):
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
 
-    def _instructions(self, config, hidden_size: int) -> VocabularyInstructions | None:
+    def _instructions(self, config: Any, hidden_size: int) -> VocabularyInstructions | None:
         if not config["instructions"]:
             return None
         return VocabularyInstructions(
@@ -186,7 +187,7 @@ class ContRec(SequentialRecommender):
 
     # stages before training
 
-    def check_sources(self, dataset) -> None:
+    def check_sources(self, dataset: Any) -> None:
         """Stop before anything is written where the stages lack what they are made of.
 
         Raises:
@@ -194,7 +195,7 @@ class ContRec(SequentialRecommender):
         """
         check_source(self.config, dataset)
 
-    def stages(self, dataset) -> Iterator[Stage]:
+    def stages(self, dataset: Any) -> Iterator[Stage]:
         """Item vectors, then the tokenizers; see :class:`~recbole_contrec.interface.HasStages`."""
         vectors: dict[str, Tensor] = {}
         yield from self.vector_stages(dataset, vectors)
@@ -215,7 +216,7 @@ class ContRec(SequentialRecommender):
         """Conditions after every item [B, L, D] for histories [B, L] padded at the end and users [B]."""
         return self.history.states(item_seq, user)
 
-    def calculate_loss(self, interaction) -> ContRecLoss:
+    def calculate_loss(self, interaction: Interaction) -> ContRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
         targets, language = self.targets(interaction)  # states [n, D]
         regression = dispersive = targets.states.new_zeros(())
@@ -229,7 +230,7 @@ class ContRec(SequentialRecommender):
             language,
         )
 
-    def predict(self, interaction) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """Score of one item a row [B]."""
         item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]  # [B, L], [B]
         first, of_row = distinct_histories(item_seq, interaction[self.USER_ID])
@@ -239,7 +240,7 @@ class ContRec(SequentialRecommender):
             preference, self.item_vectors(item), item, item_seq, text and text.of_rows(of_row)
         )
 
-    def full_sort_predict(self, interaction) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
         encoding = self.encode_histories(interaction)
         return self.retrieval.scores(
@@ -251,7 +252,7 @@ class ContRec(SequentialRecommender):
 
     # the steps of these
 
-    def targets(self, interaction) -> TargetsAndAnswers:
+    def targets(self, interaction: Interaction) -> TargetsAndAnswers:
         """The targets of a training batch with the conditions before them, and the weighted loss of the answers."""
         batch = self.windows(interaction)
         if self.answering is not None:
@@ -279,7 +280,7 @@ class ContRec(SequentialRecommender):
         return vectors / rms_of_rows(self.item_vectors.weight.detach()[1:])
 
     @torch.no_grad()
-    def encode_histories(self, interaction, scores: bool = True, answer: bool = False) -> HistoryEncoding:
+    def encode_histories(self, interaction: Interaction, scores: bool = True, answer: bool = False) -> HistoryEncoding:
         """Read the histories of a batch, each once.
 
         Args:
@@ -315,12 +316,12 @@ class ContRec(SequentialRecommender):
     # beyond RecBole's methods, see :mod:`recbole_contrec.interface`
 
     @torch.no_grad()
-    def generate_preferences(self, interaction) -> Tensor:
+    def generate_preferences(self, interaction: Interaction) -> Tensor:
         """Sampled preference vectors [M, B, d] for the histories of a batch."""
         return self.preferences(self.encode_histories(interaction, scores=False).conditions)
 
     def top_k(
-        self, interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
+        self, interaction: Interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
     ) -> tuple[Tensor, Tensor]:
         """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
 
@@ -344,7 +345,7 @@ class ContRec(SequentialRecommender):
         return self.answering is not None
 
     @torch.no_grad()
-    def answers(self, interaction, encoding: HistoryEncoding | None = None) -> list[str]:
+    def answers(self, interaction: Interaction, encoding: HistoryEncoding | None = None) -> list[str]:
         """What the language model says about the next item of every history of a batch.
 
         Args:
@@ -364,7 +365,7 @@ class ContRec(SequentialRecommender):
         """What makes vectors of users out of the histories that they bring."""
         return None if self.users is None else self.users.fold_in
 
-    def vector_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+    def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
         """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
         yield from vector_stages(self.config, dataset, vectors)
         if self.user_fold_in is not None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_contrec.backbone import Layout
@@ -86,7 +87,7 @@ class DeftRec(ContRec):
 
     # RecBole's methods; the others are ContRec's
 
-    def calculate_loss(self, interaction) -> DeftRecLoss:
+    def calculate_loss(self, interaction: Interaction) -> DeftRecLoss:
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
         targets, language = self.targets(interaction)  # states [n, D]
         regression = contrastive = dispersive = targets.states.new_zeros(())

@@ -7,9 +7,10 @@ Reference:
     https://arxiv.org/abs/1808.09781
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
@@ -43,7 +44,7 @@ class SASRecAll(SASRec):
             self._start_at_vectors(dataset, config["seed"])
 
     @torch.no_grad()
-    def _start_at_vectors(self, dataset, seed: int) -> None:
+    def _start_at_vectors(self, dataset: Any, seed: int) -> None:
         """As ContRec's retrieval space does: truncated SVD of the training interactions, at the scale of RecBole's
         random start."""
         size, scale = self.item_embedding.embedding_dim, self.initializer_range
@@ -57,7 +58,7 @@ class SASRecAll(SASRec):
         inputs = self.dropout(self.LayerNorm(self.item_embedding(item_seq) + positions))
         return self.trm_encoder(inputs, self.get_attention_mask(item_seq), output_all_encoded_layers=False)[-1]
 
-    def calculate_loss(self, interaction) -> SASRecAllLoss:
+    def calculate_loss(self, interaction: Interaction) -> SASRecAllLoss:
         """Mean cross entropy of the next item over the targets of a batch, as SASRec computes it for its one."""
         targets = targets_with_states(self.windows(interaction), lambda item_seq, rows: self.states(item_seq))
         history = None if self.catalogue.repeat_bias is None else targets.histories()
@@ -65,13 +66,13 @@ class SASRecAll(SASRec):
             self.catalogue.ranking_loss(targets.states, self.item_embedding.weight, targets.items, history=history)
         )
 
-    def predict(self, interaction) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """Score of one item a row [B]."""
         item, history = interaction[self.ITEM_ID], interaction[self.ITEM_SEQ]
         state = self.forward(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
         return self.catalogue.paired_scores(state, self.item_embedding(item), item, history)
 
-    def full_sort_predict(self, interaction) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of the whole catalogue [B, N]."""
         history = interaction[self.ITEM_SEQ]
         state = self.forward(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]

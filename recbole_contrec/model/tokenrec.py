@@ -8,9 +8,10 @@ Reference:
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
@@ -146,14 +147,14 @@ class TokenRec(SequentialRecommender):
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
 
-    def _pretrained(self, config) -> PretrainedModel | None:
+    def _pretrained(self, config: Any) -> PretrainedModel | None:
         """The pretrained language model that the settings name, None for the compact ones."""
         settings = PretrainedSettings.from_config(config)
         if self.causal:
             return pretrained_model(settings, PretrainedDecoder)
         return pretrained_model(settings, PretrainedT5, answer_prefix=config["answer_prefix"])
 
-    def _instructions(self, config, hidden_size: int, pretrained: PretrainedModel | None):
+    def _instructions(self, config: Any, hidden_size: int, pretrained: PretrainedModel | None):
         """The instruction in words: a pretrained model's own, or learned ones."""
         if not config["instructions"]:
             return None
@@ -169,7 +170,7 @@ class TokenRec(SequentialRecommender):
 
     # stages before training
 
-    def check_sources(self, dataset) -> None:
+    def check_sources(self, dataset: Any) -> None:
         """Stop before anything is written where the stages lack what they are made of.
 
         Raises:
@@ -177,7 +178,7 @@ class TokenRec(SequentialRecommender):
         """
         check_source(self.config, dataset)
 
-    def stages(self, dataset) -> Iterator[Stage]:
+    def stages(self, dataset: Any) -> Iterator[Stage]:
         """Item vectors, then the quantisers; see :class:`~recbole_contrec.interface.HasStages`."""
         vectors: dict[str, Tensor] = {}
         yield from self.vector_stages(dataset, vectors)
@@ -193,7 +194,7 @@ class TokenRec(SequentialRecommender):
         backbone alone: T5 gives one answer a history."""
         return self.history.states(item_seq, user)
 
-    def calculate_loss(self, interaction) -> TokenRecLoss:
+    def calculate_loss(self, interaction: Interaction) -> TokenRecLoss:
         """Mean loss over the targets of a batch: every position of a window with the causal backbone, the last one and
         some drawn ones with T5, or the one of RecBole's own rows."""
         targets = self.history.targets(self.windows(interaction))  # states [n, D] or [n, P D]
@@ -212,14 +213,14 @@ class TokenRec(SequentialRecommender):
             pairwise = pairwise_cosine_loss(preference, table, targets.items, self.pairwise_margin)
         return TokenRecLoss(self.ranking_weight * ranking, self.pairwise_weight * pairwise)
 
-    def predict(self, interaction) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """Score of one item a row [B]."""
         item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]  # [B, L], [B]
         first, of_row = distinct_histories(item_seq, interaction[self.USER_ID])
         preference = self.generate_preferences(interaction[first])[of_row]  # [B, d]
         return self.retrieval.paired_scores(preference, self.item_vectors(item), item, item_seq)
 
-    def full_sort_predict(self, interaction) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable."""
         preference = self.generate_preferences(interaction)  # [B, d]
         return self.retrieval.scores(preference, self.item_vectors.weight, interaction[self.ITEM_SEQ])
@@ -227,19 +228,19 @@ class TokenRec(SequentialRecommender):
     # beyond RecBole's methods, see :mod:`recbole_contrec.interface`
 
     @torch.no_grad()
-    def generate_preferences(self, interaction) -> Tensor:
+    def generate_preferences(self, interaction: Interaction) -> Tensor:
         """Preference vectors [B, d] for the histories of a batch."""
         return self.projection(self.encode_histories(interaction).conditions)
 
     @torch.no_grad()
-    def encode_histories(self, interaction) -> HistoryEncoding:
+    def encode_histories(self, interaction: Interaction) -> HistoryEncoding:
         """Read the histories of a batch, each once."""
         histories = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.USER_ID]
         return HistoryEncoding(self.history.conditions(*histories))
 
     @torch.no_grad()
     def top_k(
-        self, interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
+        self, interaction: Interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
     ) -> tuple[Tensor, Tensor]:
         """Scores [B, k] and item numbers [B, k] of the best items, in memory that does not grow with the catalogue.
 
@@ -257,7 +258,7 @@ class TokenRec(SequentialRecommender):
         """What makes vectors of users out of the histories that they bring."""
         return None if self.users is None else self.users.fold_in
 
-    def vector_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+    def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
         """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
         yield from vector_stages(self.config, dataset, vectors)
         if self.user_fold_in is not None:
@@ -294,7 +295,7 @@ def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Modu
     return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, outputs))
 
 
-def _check_settings(config) -> None:
+def _check_settings(config: Any) -> None:
     """Settings that would be ignored, or train nothing.
 
     Raises:

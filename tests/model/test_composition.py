@@ -1,4 +1,4 @@
-"""How models are put together: few classes above each, a loss that is read in few files, and what callers may ask of them."""
+"""How models are put together: few classes above each, a loss that is read in few files, and what callers may ask."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 import recbole_contrec
+from recbole_contrec import interface
 
 PACKAGE = Path(recbole_contrec.__file__).parent
 MODELS = {
@@ -89,3 +90,28 @@ def test_a_loss_and_a_ranking_can_be_followed_through_five_files(staged, model, 
 
 def ranked(recommender, rows):
     return recommender.full_sort_predict(rows)
+
+
+OFFERED = {
+    "ContRec": {
+        "HasStages",
+        "TrainsOnWindows",
+        "RanksInBoundedMemory",
+        "AnswersInWords",
+        "FoldsUsersIn",
+        "FoldsItemsIn",
+    },
+    "TokenRec": {"HasStages", "TrainsOnWindows", "RanksInBoundedMemory", "FoldsUsersIn", "FoldsItemsIn"},
+    "TokenRec-beam": {"HasStages", "TrainsOnWindows", "RanksInBoundedMemory", "GeneratesSemanticIds", "FoldsUsersIn"},
+    "TIGER": {"HasStages", "TrainsOnWindows", "RanksInBoundedMemory", "GeneratesSemanticIds"},
+    "SASRecAll": {"TrainsOnWindows"},
+    "SASRec": set(),
+    "Pop": set(),
+}
+
+
+@pytest.mark.parametrize("model, offered", OFFERED.items())
+def test_models_offer_what_callers_ask_for(assembled, model, offered):
+    recommender = assembled(model).model
+    asked = set().union(*OFFERED.values())
+    assert {name for name in asked if isinstance(recommender, getattr(interface, name))} == offered

@@ -5,7 +5,7 @@ Answers in words: learned beside the preferences, generated, and used in the sco
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class AnswerSettings:
     seed: int
 
     @classmethod
-    def from_config(cls, config) -> "AnswerSettings":
+    def from_config(cls, config: Any) -> "AnswerSettings":
         return cls(
             weight=config["answer_weight"],
             per_window=config["answers_per_window"],

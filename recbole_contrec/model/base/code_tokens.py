@@ -6,11 +6,12 @@ reads for them.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.interface import Stage, StageResult
+from recbole_contrec.interface import Report, Stage, StageResult
 from recbole_contrec.model.base.code_table import CodeTable
 from recbole_contrec.model.base.fitting import fitted
 from recbole_contrec.model.base.settings import FitSettings
@@ -44,7 +45,7 @@ class QuantiserSettings:
     fit: FitSettings
 
     @classmethod
-    def from_config(cls, config) -> "QuantiserSettings":
+    def from_config(cls, config: Any) -> "QuantiserSettings":
         return cls(
             vector_size=config["vector_size"],
             codebook_size=config["codebook_size"],
@@ -89,7 +90,7 @@ class QuantiserSettings:
         these."""
         quantiser, table = part.quantiser, part.table
 
-        def build(report) -> StageResult:
+        def build(report: Report) -> StageResult:
             device = table.codes.device
             weights = {"codebook_weight": self.codebook_weight, "commitment_weight": self.commitment_weight}
             result = fitted(self.fit, quantiser, vectors.to(device), report, code_report, **weights)

@@ -6,11 +6,12 @@ them.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.interface import Stage, StageResult
+from recbole_contrec.interface import Report, Stage, StageResult
 from recbole_contrec.model.base.fitting import fitted
 from recbole_contrec.model.base.item_vectors import lengthen
 from recbole_contrec.model.base.settings import FitSettings
@@ -33,7 +34,7 @@ class TokenizerSettings:
     fit: FitSettings
 
     @classmethod
-    def from_config(cls, config) -> "TokenizerSettings":
+    def from_config(cls, config: Any) -> "TokenizerSettings":
         return cls(
             kind=config["tokenizer"],
             vector_size=config["vector_size"],
@@ -72,7 +73,7 @@ class TokenizerSettings:
             tokenizer.load_state_dict,
         )
 
-    def _fitted(self, tokenizer: SigmaVAE, vectors: Tensor, report) -> StageResult:
+    def _fitted(self, tokenizer: SigmaVAE, vectors: Tensor, report: Report) -> StageResult:
         device = next(tokenizer.parameters()).device
         weights = {"mean_weight": self.mean_weight, "twins_weight": self.twins_weight}
         return fitted(self.fit, tokenizer, vectors.to(device), report, health_report, **weights)
@@ -88,7 +89,7 @@ class ItemTokenSettings:
     noise: float | None  # level of the noise on them in training; None for none
 
     @classmethod
-    def from_config(cls, config) -> "ItemTokenSettings":
+    def from_config(cls, config: Any) -> "ItemTokenSettings":
         return cls(config["item_tokens"], config["token_size"], config["train_item_tokens"], noise_level(config))
 
 
@@ -103,7 +104,7 @@ class UserTokenSettings:
     noise: float | None  # level of the noise on tokens in training; None for none
 
     @classmethod
-    def from_config(cls, config) -> "UserTokenSettings":
+    def from_config(cls, config: Any) -> "UserTokenSettings":
         return cls(
             config["user_tokens"],
             config["token_size"],
@@ -113,7 +114,7 @@ class UserTokenSettings:
         )
 
 
-def noise_level(config) -> float | None:
+def noise_level(config: Any) -> float | None:
     """Of the noise on tokens that are read in training. Of tokenizers but the sigma-VAE the means are read: a learned
     variance is drawn from while the tokenizer itself trains only."""
     return config["token_sigma"] if config["token_noise"] and config["tokenizer"] == "sigma" else None

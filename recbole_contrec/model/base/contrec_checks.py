@@ -6,6 +6,7 @@ Settings of ContRec and its heirs that contradict each other, would be ignored, 
 
 import logging
 from bisect import bisect_left
+from typing import Any
 
 from recbole_contrec.diffusion import NoiseSchedule
 from recbole_contrec.model.base.pretrained import changed, check_language_model
@@ -15,7 +16,7 @@ logger = logging.getLogger("recbole_contrec")
 SMALL_SPREAD, ENOUGH = 0.1, 0.8
 
 
-def check_settings(config) -> None:
+def check_settings(config: Any) -> None:
     """Stop where settings contradict each other.
 
     Raises:
@@ -59,7 +60,7 @@ def check_settings(config) -> None:
                 )
 
 
-def warn_of_narrow_draws(config) -> None:
+def warn_of_narrow_draws(config: Any) -> None:
     """Say so where the steps are too few for draws to differ as they should."""
     schedule = NoiseSchedule(config["noise_schedule"], config["noise_levels"])
 

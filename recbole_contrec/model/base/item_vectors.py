@@ -7,6 +7,7 @@ items as well.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ class ItemVectorSettings:
     read: bool  # with the tokens of an item
 
     @classmethod
-    def from_config(cls, config) -> "ItemVectorSettings":
+    def from_config(cls, config: Any) -> "ItemVectorSettings":
         return cls(
             config["vector_size"],
             config["train_item_vectors"],

@@ -7,6 +7,7 @@ The words of the items: what a language model reads of them, what it learns to a
 import json
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class LanguageSettings:
     text_bonus: float
 
     @classmethod
-    def from_config(cls, config) -> "LanguageSettings":
+    def from_config(cls, config: Any) -> "LanguageSettings":
         return cls(
             instructions=config["instructions"],
             held_out_instruction=config["held_out_instruction"],
@@ -198,7 +199,7 @@ def _categories(
         return None  # answers may be about other things
 
 
-def language_of(config, dataset, hidden_size: int, pretrained: PretrainedDecoder | None) -> Language | None:
+def language_of(config: Any, dataset: Any, hidden_size: int, pretrained: PretrainedDecoder | None) -> Language | None:
     """:class:`Language` where the settings ask for words.
 
     Raises:

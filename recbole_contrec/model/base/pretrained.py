@@ -5,6 +5,7 @@ A pretrained language model in the place of a compact one, as the settings name 
 """
 
 import logging
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def pretrained_model(settings: PretrainedSettings, kind: type[PretrainedModel], 
     return model
 
 
-def check_language_model(config) -> None:
+def check_language_model(config: Any) -> None:
     """Settings that nothing would read.
 
     Raises:
@@ -65,6 +66,6 @@ def check_language_model(config) -> None:
         raise ValueError("held_out_instruction needs instructions to train with")
 
 
-def changed(config, *keys: str) -> list[str]:
+def changed(config: Any, *keys: str) -> list[str]:
     """Those settings that are not as the model's YAML has them."""
     return [key for key in keys if config[key] != config.settings[key].default]

@@ -8,6 +8,7 @@ packages offer. Their fields are named like the arguments of the part:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class DecoderSettings:
     intermediate_size: int
 
     @classmethod
-    def from_config(cls, config) -> "DecoderSettings":
+    def from_config(cls, config: Any) -> "DecoderSettings":
         return cls(
             hidden_size=config["hidden_size"],
             n_layers=config["n_layers"],
@@ -47,7 +48,7 @@ class PretrainedSettings:
     quantisation: str | None
 
     @classmethod
-    def from_config(cls, config) -> "PretrainedSettings":
+    def from_config(cls, config: Any) -> "PretrainedSettings":
         return cls(
             name=config["llm"],
             dtype=config["llm_dtype"],
@@ -81,7 +82,7 @@ class HeadSettings:
     objective: str
 
     @classmethod
-    def from_config(cls, config) -> "HeadSettings":
+    def from_config(cls, config: Any) -> "HeadSettings":
         return cls(
             d=config["vector_size"],
             width=config["denoiser_width"],
@@ -100,7 +101,7 @@ class HeadSettings:
         )
 
 
-def noisy_skip(config) -> bool:
+def noisy_skip(config: Any) -> bool:
     """Whether the head hands the noisy vector past its denoiser. The one-step mean ranks as well without."""
     if config["noisy_skip"] is None:
         return config["prediction"] != "x0" or config["sampling_steps"] > 1
@@ -117,7 +118,7 @@ class SamplingSettings:
     eta: float
 
     @classmethod
-    def from_config(cls, config) -> "SamplingSettings":
+    def from_config(cls, config: Any) -> "SamplingSettings":
         return cls(
             steps=config["sampling_steps"],
             samples=config["num_samples"],
@@ -135,7 +136,7 @@ class RetrievalSettings:
     label_smoothing: float
 
     @classmethod
-    def from_config(cls, config) -> "RetrievalSettings":
+    def from_config(cls, config: Any) -> "RetrievalSettings":
         if config["label_smoothing"] and config["ranking_negatives"]:
             raise ValueError(
                 f"label_smoothing={config['label_smoothing']} spreads over the whole catalogue: set "
@@ -154,7 +155,7 @@ class FitSettings:
     seed: int
 
     @classmethod
-    def from_config(cls, config) -> "FitSettings":
+    def from_config(cls, config: Any) -> "FitSettings":
         return cls(
             epochs=config["tokenizer_epochs"],
             batch_size=config["tokenizer_batch_size"],

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
@@ -60,14 +61,14 @@ class TrainingWindows:
         self.positive_item, self.next_items = model.POS_ITEM_ID, NEXT_PREFIX + model.ITEM_SEQ
         self.sampled_prefixes = sampled_prefixes
 
-    def __call__(self, interaction) -> WindowBatch:
+    def __call__(self, interaction: Interaction) -> WindowBatch:
         """The histories of a training batch and their targets, drawn anew where not all are trained."""
         next_items = self._all_next_items(interaction)
         if self.sampled_prefixes is not None:
             next_items = some_targets(next_items, self.sampled_prefixes)
         return WindowBatch(interaction[self.item_seq], interaction[self.length], next_items, interaction[self.user])
 
-    def count_targets(self, interaction) -> int:
+    def count_targets(self, interaction: Interaction) -> int:
         """Targets of a training batch."""
         counts = (self._all_next_items(interaction) > 0).sum(1)  # [B]
         return int((counts if self.sampled_prefixes is None else counts.clamp(max=1 + self.sampled_prefixes)).sum())
@@ -81,7 +82,7 @@ class TrainingWindows:
         finally:
             self.sampled_prefixes = sampled
 
-    def _all_next_items(self, interaction) -> Tensor:
+    def _all_next_items(self, interaction: Interaction) -> Tensor:
         """The target after every position [B, L], 0 = none."""
         if self.next_items in interaction:
             return interaction[self.next_items]
