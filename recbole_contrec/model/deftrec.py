@@ -87,7 +87,7 @@ class DeftRec(ContRec):
 
     # RecBole's methods; the others are ContRec's
 
-    def calculate_loss(self, interaction: Interaction) -> DeftRecLoss:
+    def calculate_loss(self, interaction: Interaction) -> DeftRecLoss:  # type: ignore[override] # a term more
         """Mean loss over the targets of a batch: every position of a window, or the last one of RecBole's own rows."""
         targets, language = self.targets(interaction)  # states [n, D]
         regression = contrastive = dispersive = targets.states.new_zeros(())

@@ -48,7 +48,8 @@ class SASRecAll(SASRec):
         """As ContRec's retrieval space does: truncated SVD of the training interactions, at the scale of RecBole's
         random start."""
         size, scale = self.item_embedding.embedding_dim, self.initializer_range
-        vectors = svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=seed)
+        users, items = dataset.histories.pairs()
+        vectors = svd_vectors(users, items, dataset.user_num, dataset.item_num, size, seed=seed)
         self.item_embedding.weight.copy_(scale * standardise(vectors.items))
 
     def states(self, item_seq: Tensor) -> Tensor:

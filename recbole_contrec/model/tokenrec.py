@@ -154,7 +154,9 @@ class TokenRec(SequentialRecommender):
             return pretrained_model(settings, PretrainedDecoder)
         return pretrained_model(settings, PretrainedT5, answer_prefix=config["answer_prefix"])
 
-    def _instructions(self, config: Any, hidden_size: int, pretrained: PretrainedModel | None):
+    def _instructions(
+        self, config: Any, hidden_size: int, pretrained: PretrainedModel | None
+    ) -> Instructions | VocabularyInstructions | None:
         """The instruction in words: a pretrained model's own, or learned ones."""
         if not config["instructions"]:
             return None

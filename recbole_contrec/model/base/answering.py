@@ -5,6 +5,8 @@ Answers in words: learned beside the preferences, generated, and used in the sco
 """
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import torch
@@ -70,10 +72,16 @@ class AnswerGenerator:
         history: what reads histories.
         language: the words, and the answers that are learned.
         settings: how.
+
+    Raises:
+        ValueError: there are no answers to learn.
     """
 
     def __init__(self, history: HistoryEncoder, language: Language, settings: AnswerSettings):
+        if language.answers is None:
+            raise ValueError("there is nothing to answer")
         self.history, self.backbone, self.language, self.settings = history, history.backbone, language, settings
+        self.answers = language.answers
 
     # in training
 
@@ -88,9 +96,7 @@ class AnswerGenerator:
         def states_of(item_seq: Tensor, rows: Tensor) -> Tensor:
             prompt = self.history.layout(item_seq, batch.user[rows])
             branches.append(
-                self.language.answers.read_along(
-                    self.backbone, prompt.vectors, drawn.begins(prompt, rows), drawn.items[rows]
-                )
+                self.answers.read_along(self.backbone, prompt.vectors, drawn.begins(prompt, rows), drawn.items[rows])
             )
             return self.history.condition.after_items(prompt.after_items(branches[-1].states))  # [b, L, D]
 
@@ -102,7 +108,7 @@ class AnswerGenerator:
         """The same where an answer stands between a history and the preference: the drawn positions are the targets,
         and what comes before them are the states of answers that the model generates itself. The right answers beside
         these teach it to answer, and reach no condition."""
-        answers, branches, states, places = self.language.answers, [], [], []
+        answers, branches, states, places = self.answers, [], [], []
         # its own answers are about as long as the right ones
         for rows in length_groups(self.history.positions(batch.item_seq) + 2 * drawn.words):
             prompt = self.history.layout(batch.item_seq[rows, : int(batch.length[rows].max())], batch.user[rows])
@@ -124,13 +130,13 @@ class AnswerGenerator:
         """Some targets of every row [B, L], to be answered about."""
         places = drawn_positions(next_items, self.settings.per_window)
         items = next_items.gather(1, places)
-        return Drawn(places, items, self.language.answers.lengths[items].sum(1))
+        return Drawn(places, items, self.answers.lengths[items].sum(1))
 
     def _loss(self, branches: list[Branches]) -> Tensor:
         """Mean over words, weighted."""
-        words = [branch.real.sum() for branch in branches]
-        total = sum(branch.loss(self.backbone) * count for branch, count in zip(branches, words))
-        return self.settings.weight * total / sum(words).clamp(min=1)
+        words = torch.stack([branch.real.sum() for branch in branches])  # [groups]
+        total = reduce(add, [branch.loss(self.backbone) * count for branch, count in zip(branches, words)])
+        return self.settings.weight * total / words.sum().clamp(min=1)
 
     # in use
 
@@ -149,13 +155,13 @@ class AnswerGenerator:
         def read(prompt: Layout, length: Tensor) -> HistoryEncoding:
             return self._encode_group(prompt, length, answer, log_probs)
 
-        at_once = self.language.answers.rows_at_once if log_probs else None
+        at_once = self.answers.rows_at_once if log_probs else None
         return self.history.encode(item_seq, length, user, read, at_once)
 
     def _encode_group(self, prompt: Layout, length: Tensor, answer: bool, log_probs: bool) -> HistoryEncoding:
         """:meth:`encode` for prompts of ``length`` items [b]."""
         condition, before = self.history.condition, self.settings.before_preference
-        answers, (at, last) = self.language.answers, condition.positions(prompt, length)
+        answers, (at, last) = self.answers, condition.positions(prompt, length)
         room = max(answers.room(self.settings.beams), answers.room_for_texts if log_probs else 0)
         states, memory = self.backbone.start(prompt.vectors, at, room, prompt.shared)
         likelihoods = answers.log_probs(self.backbone, memory, last) if log_probs else None
@@ -168,7 +174,7 @@ class AnswerGenerator:
 
     def generate(self, prompt: Layout, begins: Tensor) -> Generated:
         """Answers behind positions [b, Q] of prompts, without dropout also in training."""
-        answers, training, number = self.language.answers, self.backbone.training, begins.shape[1]
+        answers, training, number = self.answers, self.backbone.training, begins.shape[1]
         self.backbone.eval()
         try:
             room = number * answers.room(self.settings.beams)
@@ -180,21 +186,22 @@ class AnswerGenerator:
     def _say(self, memory: KeyValueCache, branches: Tensor, generator: torch.Generator | None = None) -> Generated:
         """Answers behind branches [b, Q] of a memory, in the way that the settings ask for."""
         end, settings = self.language.vocabulary.end, self.settings
-        return self.language.answers.generate(
+        return self.answers.generate(
             self.backbone, memory, branches, end, settings.beams, settings.temperature, generator
         )
 
     def texts(self, encoding: HistoryEncoding) -> list[str]:
         """The answers of an encoding, which was asked for them."""
+        if encoding.answers is None:
+            raise ValueError("the histories were read without an answer")
         return self.language.vocabulary.decode(encoding.answers)
 
     def evidence(self, encoding: HistoryEncoding, retrieval: Retrieval) -> TextEvidence | None:
         """What the language model says for the scores of a retrieval; None where these take no notice of it."""
         log_probs = said = text_of = category_of = None
         if retrieval.text_weight:
-            text_of, log_probs = self.language.answers.text_of, encoding.log_probs
-        if retrieval.text_bonus:
-            categories = self.language.categories
+            text_of, log_probs = self.answers.text_of, encoding.log_probs
+        if retrieval.text_bonus and (categories := self.language.categories) is not None:
             said, category_of = categories.named(self.texts(encoding)), categories.category_of
         return None if log_probs is None and said is None else TextEvidence(log_probs, text_of, said, category_of)
 

@@ -179,6 +179,8 @@ class UserTokens(nn.Module):
         fold_in: makes vectors of the histories of new users; None to read all of them as the stand-in.
     """
 
+    vectors: Tensor  # [U, d]; zeros for users without one
+
     def __init__(
         self,
         tokenizer: SigmaVAE | WholeVector,

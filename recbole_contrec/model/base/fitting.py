@@ -5,6 +5,7 @@ A tokenizer fitted as a stage of a run.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from recbole_contrec.tokenizer import fit_tokenizer, split_rows
 
 
 def fitted(
-    settings: FitSettings, tokenizer: nn.Module, vectors: Tensor, report: Report, health: Callable, **weights: float
+    settings: FitSettings, tokenizer: nn.Module, vectors: Tensor, report: Report, health: Callable, **weights: Any
 ) -> StageResult:
     """Train a tokenizer on ``vectors`` [rows, d] and freeze it.
 

@@ -6,10 +6,10 @@ states.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_contrec.backbone import Layout, PretrainedDecoder, Prompt, length_groups, rows_at_once
 from recbole_contrec.errors import UserError
@@ -69,7 +69,7 @@ class HistoryEncoder:
     def __init__(
         self,
         prompt: Prompt,
-        backbone: nn.Module,
+        backbone: Any,
         items: Callable[[Tensor], Tensor],
         users: Callable[[Tensor, Tensor], Tensor] | None = None,
         item_vectors: ItemVectors | None = None,
@@ -138,7 +138,7 @@ class HistoryEncoder:
             longest = int(length[rows].max())
             found.append(read(self.layout(item_seq[rows, :longest], user[rows]), length[rows]))
         back = torch.cat(order).argsort()
-        return HistoryEncoding(*(None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found)))
+        return HistoryEncoding._make(None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found))
 
     def state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         """The condition after the last item: prompts of ``length`` items [b] -> [b, D]."""
@@ -177,7 +177,8 @@ class HistoryEncoder:
 
     def fitted(self, batch: WindowBatch) -> WindowBatch:
         """A training batch whose histories fit, see :meth:`fitting`."""
-        return WindowBatch(*self.fitting(batch.item_seq, batch.length, batch.next_items), batch.user)
+        item_seq, length, next_items = self.fitting(batch.item_seq, batch.length, batch.next_items)
+        return WindowBatch(item_seq, length, next_items, batch.user)
 
     def _widths(self, item_seq: Tensor) -> Tensor:
         """Positions of the prompt that every item takes [B, L]; none for the padding."""
@@ -199,7 +200,7 @@ class EncoderDecoderHistory(HistoryEncoder):
         shuffled: whether the items of a history are read in random order in training.
     """
 
-    def __init__(self, *args, shuffled: bool = False, **parts):
+    def __init__(self, *args: Any, shuffled: bool = False, **parts: Any):
         super().__init__(*args, **parts)
         self.shuffled = shuffled
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import Answers, PretrainedDecoder, Vocabulary, Words, words_of
+from recbole_contrec.backbone.language_model import LanguageModel
 from recbole_contrec.data.text import filled, part_field
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.base.pretrained import changed
@@ -85,6 +86,9 @@ class Language(nn.Module):
         UserError: the texts have not what a template names.
     """
 
+    numbers: Tensor  # [N, T] words of the items in the prompt, where there are any
+    lengths: Tensor  # [N]
+
     def __init__(
         self,
         settings: LanguageSettings,
@@ -127,9 +131,10 @@ class Language(nn.Module):
 
     def _check_answers(self, settings: LanguageSettings) -> None:
         """Say so where the right answer about an item does not name the item's category."""
-        right = self.categories.named(self.vocabulary.decode(self.answers.numbers))
-        has = self.categories.category_of > 0
-        if (share := float((right != self.categories.category_of)[has].float().mean())) > 0.01:
+        if self.answers is None or self.categories is None:
+            return
+        right, own = self.categories.named(self.vocabulary.decode(self.answers.numbers)), self.categories.category_of
+        if (share := float((right != own)[own > 0].float().mean())) > 0.01:
             logger.warning(
                 "text_bonus: of %.0f %% of the items the whole answer does not name their category, for it is cut by "
                 "answer_max_tokens=%d or answer_template=%s does not hold it",
@@ -163,7 +168,7 @@ class Language(nn.Module):
         """Positions that an answer takes, 0 without any."""
         return 0 if self.answers is None else self.answers.longest
 
-    def bag(self, backbone: nn.Module, items: Tensor) -> Tensor | None:
+    def bag(self, backbone: LanguageModel, items: Tensor) -> Tensor | None:
         """Mean of the word vectors of items [B, L], [B, L, D], zero without words; None where the prompt has none of
         it."""
         if self.mode != "bag":
@@ -172,7 +177,7 @@ class Language(nn.Module):
         vectors = backbone.read(self.numbers[items]) * real[..., None]  # [B, L, T, D]
         return vectors.sum(-2) / real.sum(-1, keepdim=True).clamp(min=1)
 
-    def with_bag(self, backbone: nn.Module, read: Tensor, items: Tensor) -> Tensor:
+    def with_bag(self, backbone: LanguageModel, read: Tensor, items: Tensor) -> Tensor:
         """Add :meth:`bag` of items [B, L] to the first of their tokens [B, L, K, D]."""
         bag = self.bag(backbone, items)
         return read if bag is None else torch.cat([read[:, :, :1] + bag[:, :, None], read[:, :, 1:]], dim=2)
@@ -181,7 +186,7 @@ class Language(nn.Module):
         """Positions of the prompt that the words of items take: as ``items``, or 0."""
         return self.lengths[items] if self.mode == "words" else 0
 
-    def words(self, backbone: nn.Module, items: Tensor) -> Words | None:
+    def words(self, backbone: LanguageModel, items: Tensor) -> Words | None:
         """The words of items [B, L], each in a position of its own; None where the prompt has none of it."""
         if self.mode != "words":
             return None
@@ -232,6 +237,8 @@ class Categories(nn.Module):
     Attributes:
         category_of: number of the category of every item [N], 0 = none.
     """
+
+    category_of: Tensor
 
     def __init__(self, texts: list[str]):
         super().__init__()

@@ -29,7 +29,7 @@ _OF_LLM = (
 )
 
 
-def pretrained_model(settings: PretrainedSettings, kind: type[PretrainedModel], **own) -> PretrainedModel | None:
+def pretrained_model(settings: PretrainedSettings, kind: type[PretrainedModel], **own: Any) -> PretrainedModel | None:
     """The language model of this kind that the settings name, None for a compact one.
 
     Args:

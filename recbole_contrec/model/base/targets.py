@@ -21,7 +21,7 @@ from recbole_contrec.data.windows import NEXT_PREFIX, Histories
 class Targets(NamedTuple):
     """The targets of a batch: n items to be predicted."""
 
-    states: Tensor | None  # [n, ...]  before the target; None where a model reads a history anew for each
+    states: Tensor  # [n, ...]  before the target; [n, 0] where a model has still to read a history anew for each
     items: Tensor  # [n]       the target
     item_seq: Tensor  # [B, L]    histories of the batch
     row: Tensor  # [n]       where in `item_seq` the item before the target stands
@@ -44,7 +44,7 @@ class WindowBatch(NamedTuple):
     def targets(self) -> Targets:
         """All targets, without states."""
         row, place = (self.next_items > 0).nonzero(as_tuple=True)  # [n]
-        return Targets(None, self.next_items[row, place], self.item_seq, row, place)
+        return Targets(self.item_seq.new_zeros(len(row), 0), self.next_items[row, place], self.item_seq, row, place)
 
 
 class TrainingWindows:
