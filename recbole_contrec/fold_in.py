@@ -8,7 +8,7 @@ tokenizer and language model stay as they are. (New *users* need no call: models
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,7 +61,8 @@ def fold_in_interactions(loaded: LoadedRun, users_of: Mapping[str, Sequence[str]
                     f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}"
                 )
         partners.append(torch.tensor([numbers[str(user)] for user in users], dtype=torch.long))
-    vectors = ItemFoldIn(known.vectors, *dataset.histories.pairs(), loaded.config["seed"])(partners, early)  # [m, d]
+    pairs: tuple[np.ndarray, np.ndarray] = dataset.histories.pairs()
+    vectors = ItemFoldIn(known.vectors, *pairs, loaded.config["seed"])(partners, early)  # [m, d]
     for item, vector in zip(users_of, vectors):
         if not vector.any():
             raise UserError(f"item {item!r} cannot be folded in: none of its users has a vector from training")
@@ -141,10 +142,11 @@ def _known(loaded: LoadedRun) -> _Known:
     vectors: dict[str, Tensor] = {}
     stages = loaded.model.vector_stages(dataset, vectors)  # on disk, if the run left them there
     data = Identity.of(loaded.data.dataset).with_histories(dataset.histories)
-    trained = copy.deepcopy(loaded.model.user_fold_in)
+    fold_in = loaded.model.user_fold_in
+    trained = copy.deepcopy(fold_in)
     run_stages(stages, data, Path(loaded.config["checkpoint_dir"]) / "stages")
-    if trained is not None and not torch.allclose(trained.features, loaded.model.user_fold_in.features, atol=1e-3):
-        loaded.model.user_fold_in.load_state_dict(trained.state_dict())
+    if fold_in is not None and not torch.allclose(trained.features, fold_in.features, atol=1e-3):
+        fold_in.load_state_dict(trained.state_dict())
         raise UserError(
             f"{loaded.config['model']} was trained with other vectors than item_vectors="
             f"{loaded.config['item_vectors']} gives now: bring back the files or texts of that time"
@@ -160,7 +162,7 @@ def _known(loaded: LoadedRun) -> _Known:
 
 def _reader(loaded: LoadedRun, known: _Known, rows: list[int], texts: list[str]) -> "_Words | _Readings":
     """What turns texts into features of the regression, made for the items of training: ``rows`` [n], ``texts`` [n]."""
-    if known.encoder is None:
+    if known.encoder is None or known.texts is None:
         return _Words(loaded.config["dataset"], texts)
     return _Readings(loaded.config["dataset"], known.encoder, known.texts[rows])
 
@@ -188,7 +190,7 @@ class _Words:
         """Which of some texts hold something to go by [m]."""
         return self.vectoriser.transform(texts).getnnz(axis=1) > 0
 
-    def __call__(self, texts: list[str]):
+    def __call__(self, texts: list[str]) -> Any:
         """Features of readable texts, [m, words]."""
         return self.vectoriser.transform(texts)
 

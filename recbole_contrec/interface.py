@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
@@ -181,8 +181,8 @@ class AnswersInWords(ReadsHistoriesOnce, Protocol):
 
 @runtime_checkable
 class GeneratesSemanticIds(RanksInBoundedMemory, Protocol):
-    """A model that writes the semantic id of the next item by beam search: what is left out must hold no place of a beam,
-    so an evaluation tells it beforehand, in the field ``SEEN_ITEMS`` of a batch."""
+    """A model that writes the semantic id of the next item by beam search: what is left out must hold no place of a
+    beam, so an evaluation tells it beforehand, in the field ``SEEN_ITEMS`` of a batch."""
 
     @property
     def generates_seen(self) -> bool | None:
@@ -205,7 +205,7 @@ class FoldsUsersIn(Protocol):
     """A model that reads users, and may make vectors of those who were not in training."""
 
     @property
-    def user_fold_in(self) -> nn.Module | None:
+    def user_fold_in(self) -> Any:
         """What makes vectors of users out of the histories that they bring, with its fit in ``features``; None for a
         model that does not tell users apart."""
 

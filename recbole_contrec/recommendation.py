@@ -146,7 +146,7 @@ def _recommend_batch(loaded: LoadedRun, people: Sequence[Person], k: int, exclud
     row, rank = np.nonzero(found)
     chosen = items.cpu().numpy()[found]
     table = {
-        "user_id": [people[r].name for r in row],
+        "user_id": [people[r].name for r in row.tolist()],
         "rank": rank + 1,
         "item_id": dataset.id2token(dataset.iid_field, chosen),
         "score": scores.cpu().numpy()[found],

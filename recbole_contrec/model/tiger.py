@@ -18,6 +18,7 @@ from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import vector_stages
 from recbole_contrec.model.base.code_table import CodeTable
 from recbole_contrec.model.base.history import HistoryEncoder
+from recbole_contrec.model.base.settings import DecoderSettings
 from recbole_contrec.model.base.targets import TrainingWindows, repeat_rate
 from recbole_contrec.model.semantic_ids import (
     CodeDecoder,
@@ -41,6 +42,17 @@ class TIGER(SemanticIdRecommender):
     last code tells items apart that share all others. A language model reads the codes of the history and writes those
     of the next item; beam search along a trie of the catalogue makes every beam an item.
 
+    Its parts, in the order in which they work:
+
+    - ``item_tokenizer``: gives the items their semantic ids, before training,
+    - ``item_codes``, ``users``: what is read of items and users,
+    - ``history``: lays it out in a ``prompt`` and reads it with the ``backbone``,
+    - ``decoder``: writes the codes of the next item, scored by ``code_heads``,
+    - ``improvement``: of the semantic ids (SIIT); None without ``self_improve``.
+
+    RecBole's methods by these parts are those of
+    :class:`~recbole_contrec.model.semantic_ids.recommender.SemanticIdRecommender`.
+
     NOTE:
         With the causal backbone every code has a position and one pass trains all targets of a window. T5, the
         paper's, reads a history in both directions, so each target costs a pass; ``sampled_prefixes`` draws them.
@@ -55,12 +67,14 @@ class TIGER(SemanticIdRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        self.config = config
+
+        # load parameters info
+        _check_backbone(config)
+        self.config = config  # also read by the stages before training
         hidden_size, causal = config["hidden_size"], config["backbone"] == "causal"
         codebook_size = config["codebook_size"] or max(default_codes(self.n_items - 1), _FEWEST_CODES)
         num_codebooks = config["num_codebooks"] + 1  # the last one tells apart what shares all others
         self.item_tokenizer = ItemTokenizer(config, codebook_size, self.device)
-        _check_backbone(config)
         self.windows = TrainingWindows(self, None if causal else config["sampled_prefixes"])
         self.whole_windows = TrainingWindows(self)
         self.generates_seen = config["generate_seen"]
@@ -74,14 +88,16 @@ class TIGER(SemanticIdRecommender):
         longest = self.max_seq_length + causal  # a causal prompt holds the item that is generated as well
         self.prompt = Prompt(hidden_size, 0, int(buckets > 0), num_codebooks, "each", longest)
 
-        # the language model, and what it writes
-        sizes = hidden_size, config["n_layers"], config["n_heads"]
+        # the language model
+        sizes = vars(DecoderSettings.from_config(config))
         if causal:
-            self.backbone = CausalDecoder(*sizes, self.prompt.max_positions, config["dropout"], config["inner_size"])
+            self.backbone = CausalDecoder(**sizes, max_positions=self.prompt.max_positions)
         else:
-            self.backbone = T5Writer(*sizes, config["dropout"], config["inner_size"], config["attention_head_size"])
-        self.code_heads = code_heads(self.item_codes)
+            self.backbone = T5Writer(**sizes, attention_head_size=config["attention_head_size"])
         self.history = HistoryEncoder(self.prompt, self.backbone, self.item_codes, self.users)
+
+        # what writes codes
+        self.code_heads = code_heads(self.item_codes)
         settings = CodeDecoderSettings.from_config(config)
         self.decoder = CodeDecoder(self.history, self.item_codes, self.code_heads, settings)
         self.improvement = SelfImprovement.from_config(config, self.n_items, num_codebooks)
@@ -92,7 +108,7 @@ class TIGER(SemanticIdRecommender):
 
     # stages before training
 
-    def stages(self, dataset) -> Iterator[Stage]:
+    def stages(self, dataset: Any) -> Iterator[Stage]:
         """Item vectors, then semantic ids, then what describes the items; see :mod:`recbole_contrec.storage.stages`."""
         found: dict[str, Tensor] = {}
         yield from vector_stages(self.config, dataset, found)

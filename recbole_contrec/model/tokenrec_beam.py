@@ -112,7 +112,7 @@ class TokenRecBeam(SemanticIdRecommender):
 
     # stages before training
 
-    def stages(self, dataset) -> Iterator[Stage]:
+    def stages(self, dataset: Any) -> Iterator[Stage]:
         """Item vectors, then the quantisers, then what describes the items; see
         :class:`~recbole_contrec.interface.HasStages`. Afterwards every item must have codes of its own."""
         vectors: dict[str, Tensor] = {}

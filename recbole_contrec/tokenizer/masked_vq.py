@@ -34,7 +34,7 @@ what the paper states, its state holds flags beside tensors, and it brings four 
 Axes: ``n`` rows, ``d`` width of a vector, ``K`` tokens, ``C`` codes of a codebook, ``D`` width of a codeword.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -267,8 +267,21 @@ def default_codes(rows: int) -> int:
     return min(largest, rows, max(2 ** max(rows // 4, 1).bit_length() // 2, 4))
 
 
+class CodeEncoder(Protocol):
+    """What gives vectors their codes; :class:`MaskedVQ` and ``ResidualVQ`` do."""
+
+    codebook_size: int
+
+    @property
+    def codebooks(self) -> Tensor:
+        """The codewords [K, C, token_size]."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes [n, K] of vectors [n, d]."""
+
+
 @torch.no_grad()
-def encode_rows(model: MaskedVQ, vectors: Tensor) -> Tensor:
+def encode_rows(model: CodeEncoder, vectors: Tensor) -> Tensor:
     """Codes [N, K] of a table [N, d] on the CPU, chunk by chunk; rows without a vector get the number C, which is no
     code, for each of their tokens."""
     device = model.codebooks.device

@@ -7,7 +7,9 @@ Training in rounds: between two of them the model improves the semantic ids of t
 import logging
 from contextlib import nullcontext
 from copy import deepcopy
+from typing import Any
 
+from recbole_contrec.interface import Refined
 from recbole_contrec.training.window_trainer import WindowTrainer
 
 logger = logging.getLogger("recbole_contrec")
@@ -33,12 +35,12 @@ class RefiningTrainer(WindowTrainer):
         """Whether the best model is kept in memory where no checkpoints are wanted."""
         return bool(self.config["self_improve"])
 
-    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> tuple[float, ...]:
         if self.config["self_improve"] and epoch_idx and epoch_idx % self.config["refine_every"] == 0:
             self.between_rounds(epoch_idx, train_data)
         return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
-    def between_rounds(self, epoch: int, train_data) -> None:
+    def between_rounds(self, epoch: int, train_data: Any) -> None:
         """Judge the refinement before, then refine or take back."""
         if self.progress.refinements and "kept" not in self.progress.refinements[-1]:
             last = self.progress.refinements[-1]
@@ -63,7 +65,7 @@ class RefiningTrainer(WindowTrainer):
         if sum("failed" not in record for record in self.progress.refinements) < self.config["refine_rounds"]:
             self.refine(epoch, train_data)
 
-    def refine(self, epoch: int, train_data) -> None:
+    def refine(self, epoch: int, train_data: Any) -> None:
         before = self.progress.curve[-1].score if self.progress.curve else None  # None where nothing is validated
         training = self.model.training
         self.model.eval()
@@ -83,7 +85,7 @@ class RefiningTrainer(WindowTrainer):
         figures = "".join(f"\n  {name:<22} {value}" for name, value in record.items())
         logger.info("refinement %d, before epoch %d:%s", len(self.progress.refinements), epoch, figures)
 
-    def adopt(self, refined, before: float | None, record: dict) -> None:
+    def adopt(self, refined: Refined, before: float | None, record: dict) -> None:
         """Take over semantic ids, unless that costs too much at once; ``before`` is the last validation, or None."""
         own, anew = deepcopy(self.model.state_dict()), refined.vectors is not None
         if anew and self.average is not None:

@@ -4,8 +4,7 @@ recbole_contrec.model.base.targets
 Which positions of a batch are targets, and the states before them, for every model that trains on whole windows.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -72,15 +71,6 @@ class TrainingWindows:
         """Targets of a training batch."""
         counts = (self._all_next_items(interaction) > 0).sum(1)  # [B]
         return int((counts if self.sampled_prefixes is None else counts.clamp(max=1 + self.sampled_prefixes)).sum())
-
-    @contextmanager
-    def all_targets(self) -> Iterator[None]:
-        """Within it no targets are drawn: all of them are taken."""
-        sampled, self.sampled_prefixes = self.sampled_prefixes, None
-        try:
-            yield
-        finally:
-            self.sampled_prefixes = sampled
 
     def _all_next_items(self, interaction: Interaction) -> Tensor:
         """The target after every position [B, L], 0 = none."""

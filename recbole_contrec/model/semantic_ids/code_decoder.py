@@ -6,7 +6,7 @@ A language model that reads histories and writes semantic ids: the loss of codes
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from recbole_contrec.backbone import length_groups, rows_at_once
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
 from recbole_contrec.model.base.code_table import CODE_RMS, CodeTable, means_by_code, scaled, sum_of
 from recbole_contrec.model.base.history import HistoryEncoder
-from recbole_contrec.model.base.targets import Targets, WindowBatch, targets_with_states
+from recbole_contrec.model.base.targets import WindowBatch, targets_with_states
 
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
 
@@ -39,6 +39,14 @@ class CodeBackbone(Protocol):
 
     def step(self, memory: Any, inputs: Tensor, parents: Tensor) -> tuple[Tensor, Any]:
         """States [B, W, D] after one more vector [B, W, D] a branch, and the memory behind it."""
+
+
+class CodeTargets(NamedTuple):
+    """The targets of a batch: n items whose codes are to be predicted."""
+
+    states: Tensor  # [n, K, D]    before each code
+    items: Tensor  # [n]
+    row: Tensor  # [n]       of the batch
 
 
 def code_heads(item_codes: CodeTable) -> nn.ModuleList:
@@ -108,14 +116,13 @@ class CodeDecoder:
 
     # states
 
-    def targets(self, batch: WindowBatch) -> Targets:
-        """All targets of a batch and the states before their codes [n, K, D]."""
+    def targets(self, batch: WindowBatch) -> CodeTargets:
+        """All targets of a batch and the states before their codes."""
         if not self.backbone.causal:
             targets = batch.targets()
-            states = self.states_after_prefixes(
-                targets.histories(), targets.place + 1, batch.user[targets.row], targets.items
-            )
-            return targets._replace(states=states)
+            histories, length, user = targets.histories(), targets.place + 1, batch.user[targets.row]
+            states = self.states_after_prefixes(histories, length, user, targets.items)
+            return CodeTargets(states, targets.items, targets.row)
         last = batch.next_items.gather(1, batch.length[:, None] - 1)  # [B, 1]
 
         def states_of(
@@ -124,7 +131,9 @@ class CodeDecoder:
             whole = F.pad(item_seq, (0, 1)).scatter(1, batch.length[rows, None], last[rows])  # [b, L' + 1]
             return self.states_in_windows(whole, batch.user[rows])  # [b, L', K, D]
 
-        return targets_with_states(batch, states_of)
+        targets = targets_with_states(batch, states_of)
+        assert targets.states is not None
+        return CodeTargets(targets.states, targets.items, targets.row)
 
     def states_in_windows(self, item_seq: Tensor, user: Tensor) -> Tensor:
         """States before every code of every item but the first, for histories [B, L + 1] padded at the end and users

@@ -5,9 +5,10 @@ RecBole's methods of a model that generates the semantic id of the next item.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
@@ -58,17 +59,17 @@ class SemanticIdRecommender(SequentialRecommender):
     whole_windows: TrainingWindows
     generates_seen: bool | None = None
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "SemanticIdRecommender":
         self.decoder.forget_trie()  # other weights, with other codes, may have been loaded since
         return super().train(mode)
 
     # stages before training
 
-    def stages(self, dataset) -> Iterator[Stage]:
+    def stages(self, dataset: Any) -> Iterator[Stage]:
         """Item vectors, then semantic ids, then what describes the items; see :mod:`recbole_contrec.storage.stages`."""
         raise NotImplementedError
 
-    def check_sources(self, dataset) -> None:
+    def check_sources(self, dataset: Any) -> None:
         """Stop before anything is written where the stages lack what they are made of.
 
         Raises:
@@ -78,7 +79,7 @@ class SemanticIdRecommender(SequentialRecommender):
         if self.improvement is not None and self.config["item_descriptions"]:
             check_source(self.config, dataset, "item_descriptions")
 
-    def _description_stages(self, dataset, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+    def _description_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
         """What describes the items: the vectors ``items`` [N, d] that their semantic ids come from, or those of
         ``item_descriptions``; ``texts`` of ``vectors`` are not read again."""
         if self.improvement is None:
@@ -96,7 +97,7 @@ class SemanticIdRecommender(SequentialRecommender):
         with a causal backbone alone."""
         return self.decoder.states_in_windows(item_seq, user)
 
-    def calculate_loss(self, interaction) -> CodesLoss | AlignedLoss:
+    def calculate_loss(self, interaction: Interaction) -> CodesLoss | AlignedLoss:
         """Cross entropy of the K codes of the next item, added up, mean over the targets of a batch; and the losses
         that align items and semantic ids, where these are to be improved."""
         targets = self.decoder.targets(self.windows(interaction))  # states [n, K, D]
@@ -106,7 +107,7 @@ class SemanticIdRecommender(SequentialRecommender):
         return AlignedLoss(codes, *self.improvement.weighted_losses(self.decoder))
 
     @torch.no_grad()
-    def predict(self, interaction) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """Log-probability of one item a row [B], exact whether a beam would find it or not; the lowest finite number
         for an item without codes, or one that is never generated here."""
         targets = self.decoder.targets(self.windows(interaction))  # states [B, K, D], in an order of their own
@@ -118,7 +119,7 @@ class SemanticIdRecommender(SequentialRecommender):
             scores = scores.masked_fill((never == interaction[self.ITEM_ID][:, None]).any(1), lowest)
         return scores
 
-    def full_sort_predict(self, interaction) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of the whole catalogue [B, N], fresh and writable: log-probabilities of the items in the beam, which
         is at least as wide as the longest list of the evaluation (``topk``).
 
@@ -133,7 +134,7 @@ class SemanticIdRecommender(SequentialRecommender):
 
     # beyond RecBole's contract, see recbole_contrec.interface
 
-    def generate(self, interaction, width: int | None = None, excluded: Tensor | None = None) -> Beams:
+    def generate(self, interaction: Interaction, width: int | None = None, excluded: Tensor | None = None) -> Beams:
         """The likeliest next items [B, W] and their log-probabilities, by beam search.
 
         Args:
@@ -142,7 +143,7 @@ class SemanticIdRecommender(SequentialRecommender):
         """
         return self.decoder.search(*self._histories(interaction), width or self.config["beam_size"], excluded)
 
-    def top_k(self, interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def top_k(self, interaction: Interaction, k: int, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scores [B, k] and item numbers [B, k] of the best items; -inf and 0 where too few are found. A list longer
         than the beam widens it.
 
@@ -154,12 +155,12 @@ class SemanticIdRecommender(SequentialRecommender):
         found = self.generate(interaction, max(k, self.config["beam_size"]), never)
         return found.log_probs[:, :k], found.items[:, :k]
 
-    def score_all(self, interaction) -> Tensor:
+    def score_all(self, interaction: Interaction) -> Tensor:
         """Exact log-probabilities of the whole catalogue [B, N], -inf for items without codes. A reference, not made
         for speed."""
         return self.decoder.score_all(*self._histories(interaction))
 
-    def never_generated(self, interaction) -> Tensor | None:
+    def never_generated(self, interaction: Interaction) -> Tensor | None:
         """Items [B, E] that hold no place of a beam, 0 = none; None for none at all.
 
         What an evaluation masks anyhow must not hold places of the beam; it knows more of a
@@ -169,7 +170,7 @@ class SemanticIdRecommender(SequentialRecommender):
             return interaction[SEEN_ITEMS]
         return interaction[self.ITEM_SEQ] if self.config["mask_seen"] or self.generates_seen is False else None
 
-    def _histories(self, interaction) -> tuple[Tensor, Tensor, Tensor]:
+    def _histories(self, interaction: Interaction) -> tuple[Tensor, Tensor, Tensor]:
         """Histories [B, L], their length [B] and the users [B] of a batch."""
         return interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.USER_ID]
 
@@ -179,7 +180,7 @@ class SemanticIdRecommender(SequentialRecommender):
         """All codes but the last [N, K - 1] of vectors [N, D] for a refinement, the number C for rows without one."""
         raise NotImplementedError
 
-    def refine(self, batches: Iterable) -> Refined:
+    def refine(self, batches: Iterable[Interaction]) -> Refined:
         """Better semantic ids than those of now, which stay until :meth:`adopt`.
 
         Args:
