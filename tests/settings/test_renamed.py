@@ -50,6 +50,7 @@ def test_the_error_names_the_new_name(tmp_path, monkeypatch, model, old, new):
     told = f"{old} is now called {new}"
     assert error_of(model, arguments=[f"--{old}=3"]) == f"command line: {told}"
     assert error_of(model, config_dict={old: 3}) == f"config_dict: {told}"
+    assert error_of(model, settings={old: 3}) == f"settings: {told}"
     mine = Path("mine.yaml")
     mine.write_text(f"{old}: 3\n", encoding="utf-8")
     assert error_of(model, config_file_list=[mine]) == f"mine.yaml: {told}"
