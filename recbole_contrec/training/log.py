@@ -7,19 +7,24 @@ table, the protocol card, and where the checkpoint is.
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbole.utils import set_color
+from torch import nn
 
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.training.card import card_lines, interactions
+
+if TYPE_CHECKING:
+    from recbole_contrec.data.loading import RunData
+    from recbole_contrec.settings.config import Config
 
 logger = logging.getLogger("recbole_contrec")
 
 _LOGGED_BEFORE = ("said_about_the_data",)  # parts of the card that are further up in the log
 
 
-def log_start(config, data, model) -> None:
+def log_start(config: "Config", data: "RunData", model: nn.Module) -> None:
     """Settings, data and model of a run that begins.
 
     Args:
@@ -38,7 +43,7 @@ def log_start(config, data, model) -> None:
     )
 
 
-def data_line(data) -> str:
+def data_line(data: "RunData") -> str:
     """Size of the data after filtering, and targets of validation and test."""
     users, items, count = data.dataset.user_num - 1, data.dataset.item_num - 1, interactions(data)
     return (
