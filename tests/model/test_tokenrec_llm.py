@@ -122,10 +122,10 @@ def test_adapters_and_new_vectors_move_and_nothing_else_of_the_model(ready, kind
     theirs = {name for name, _ in model.named_parameters() if name.startswith("backbone.")}
     assert theirs & moved == {name for name in theirs if "lora_" in name}
     assert {
-        "item_codes.words.weight",
-        "user_codes.words.weight",
+        "items.table.words.weight",
+        "users.table.words.weight",
         "item_vectors.weight",
-        "identity_adapter.weight",
+        "item_vectors.adapter.weight",
         "projection.weight",
         "prompt.instructions.blank",
     } <= moved
