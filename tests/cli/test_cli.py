@@ -137,7 +137,7 @@ MISTAKES = [
         train("--config_files=misspelt.yaml"),
         ["misspelt.yaml", "unknown setting hiden_size", "did you mean hidden_size"],
     ),
-    ("type", train("--n_layers=two"), ["n_layers='two'", "whole number", "ContRec.yaml"]),
+    ("type", train("--n_layers=two"), ["n_layers='two'", "whole number", "groups/compact.yaml"]),
     ("range", train("--dropout=1.5"), ["dropout=1.5", "from 0 to below 1"]),
     ("choice", train("--similarity=cosin"), ["similarity='cosin'", "did you mean cosine"]),
     ("interval", train("--user_inter_num_interval=foo"), ["user_inter_num_interval", "foo"]),
