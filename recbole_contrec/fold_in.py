@@ -164,6 +164,7 @@ def _reader(loaded: LoadedRun, known: _Known, rows: list[int], texts: list[str])
     """What turns texts into features of the regression, made for the items of training: ``rows`` [n], ``texts`` [n]."""
     if known.encoder is None or known.texts is None:
         return _Words(loaded.config["dataset"], texts)
+    assert known.texts is not None  # they come with the encoder
     return _Readings(loaded.config["dataset"], known.encoder, known.texts[rows])
 
 

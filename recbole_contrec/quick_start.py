@@ -77,7 +77,7 @@ class LoadedRun:
         self.__dict__.pop("trainer", None)
 
     @cached_property
-    def trainer(self):
+    def trainer(self) -> Any:
         """For ``evaluate`` and ``fit``. Made on first use: a trainer opens TensorBoard's file and RecBole's folders."""
         return trainer_class_of(self.config)(self.config, self.model).bind(
             self.data, settings_of(self.config), self.trained
@@ -257,13 +257,13 @@ def write_item_vectors(
     check_file(output, "--output")
     check_folder(config["checkpoint_dir"], "--checkpoint_dir")
     data = load_data(config)
-    dataset = data.train_dataset
-    check_source(config, dataset)
+    training = data.train_dataset
+    check_source(config, training)
     found: dict[str, Any] = {}
     identity = Identity.of(data.dataset)
     run_stages(
-        vector_stages(config, dataset, found),
-        identity.with_histories(dataset.histories),
+        vector_stages(config, training, found),
+        identity.with_histories(training.histories),
         Path(config["checkpoint_dir"]) / "stages",
         config["show_progress"],
     )
@@ -334,7 +334,7 @@ def _given(
     return {**files, **(settings or {}), **line}
 
 
-def settings_of(config) -> dict[str, Any]:
+def settings_of(config: Any) -> dict[str, Any]:
     """The settings of a run, JSON-like, enough to build its configuration again from any working directory."""
     record = {key: value for key, value in config.to_record().items() if key not in ("output", "run_name")}
     for key in ("llm", "text_encoder"):
@@ -343,7 +343,7 @@ def settings_of(config) -> dict[str, Any]:
     return {**record, "data_path": str(Path(config["data_path"]).resolve().parent)}
 
 
-def assemble(config, data: RunData) -> LoadedRun:
+def assemble(config: Any, data: RunData) -> LoadedRun:
     """A new model for some data; nothing is written.
 
     Raises:
@@ -364,7 +364,7 @@ def assemble(config, data: RunData) -> LoadedRun:
     return LoadedRun(config, model, data)
 
 
-def trainer_class_of(config) -> type:
+def trainer_class_of(config: Any) -> type:
     """The trainer class of a configuration's model.
 
     Raises:
@@ -374,7 +374,9 @@ def trainer_class_of(config) -> type:
     return trainer_class(base)
 
 
-def _config_to_resume(resume, model, dataset, config_file_list, settings, arguments, properties) -> Config:
+def _config_to_resume(
+    resume: str | Path, model: Any, dataset: Any, config_file_list: Any, settings: Any, arguments: Any, properties: Any
+) -> Config:
     """The configuration of the killed run. What is given again must be the same, but for how long and where it goes on.
 
     Raises:
@@ -415,7 +417,7 @@ def _config_to_resume(resume, model, dataset, config_file_list, settings, argume
     return config
 
 
-def _tell_new_settings(path: Path, stored: dict[str, Any], config) -> None:
+def _tell_new_settings(path: Path, stored: dict[str, Any], config: Any) -> None:
     """Weights of an earlier version may fit and yet mean something else, where a setting has come since."""
     new = [f"{key}={show(value)}" for key, value in settings_of(config).items() if key not in stored]
     if new:
@@ -468,7 +470,7 @@ def _settings_of_file(path: Path) -> Iterator[None]:
         raise checkpoint.damaged(path, f"its settings lead to {type(error).__name__}: {error}") from error
 
 
-def _check_places(config, claims: bool) -> None:
+def _check_places(config: Any, claims: bool) -> None:
     """What shall be written can be: asked before data are read.
 
     Raises:

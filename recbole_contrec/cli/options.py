@@ -5,7 +5,7 @@ The fixed options of a command, on argparse, beside RecBole's free ``--key=value
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from recbole_contrec.errors import UserError, did_you_mean
@@ -118,7 +118,9 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         option = ", ".join(action.option_strings)
         return option if action.nargs == 0 else f"{option}={action.metavar}"
 
-    def add_usage(self, usage, actions, groups, prefix=None) -> None:
+    def add_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Iterable[Any], prefix: str | None = None
+    ) -> None:
         """Each page begins with its description; its examples say how the command is used."""
 
 

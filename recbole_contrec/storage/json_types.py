@@ -7,7 +7,8 @@ Types of what JSON holds: the check of a value against one, and the objects that
 import dataclasses
 import math
 import types
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from collections.abc import Iterable
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 MAX_INT = 2**53  # beyond it JSON numbers are no longer exact everywhere
 
@@ -67,8 +68,8 @@ def built(value: Any, kind: Any) -> Any:
     if kind is Any or kind in _SIMPLE or is_typeddict(kind):
         return value
     if dataclasses.is_dataclass(kind):
-        hints = _hints(kind)
-        return kind(**{key: built(part, hints[key]) for key, part in value.items() if key in hints})
+        hints, made = _hints(kind), cast(Any, kind)
+        return made(**{key: built(part, hints[key]) for key, part in value.items() if key in hints})
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return built(value, next(part for part in parts if mismatch(value, part) is None))
@@ -104,11 +105,11 @@ def _is_named_tuple(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
-def _first(problems) -> str | None:
+def _first(problems: Iterable[str | None]) -> str | None:
     return next((problem for problem in problems if problem), None)
 
 
-def _whole(value, least: int = -MAX_INT) -> bool:
+def _whole(value: Any, least: int = -MAX_INT) -> bool:
     return type(value) is int and least <= value <= MAX_INT
 
 

@@ -97,5 +97,5 @@ def _finite(text: str) -> float:
     return number
 
 
-def _no_number(text: str):
+def _no_number(text: str) -> None:
     raise ValueError(f"its record holds {text}, which is no number")

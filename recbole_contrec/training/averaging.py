@@ -5,6 +5,7 @@ A moving average of the weights: what is validated, tested and kept. Single epoc
 down; their average does not, and ranks no worse.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +24,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.steps = decay, 0
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
@@ -40,7 +41,7 @@ class WeightAverage:
         get_ema_multi_avg_fn(decay)(list(self.average.values()), [p.data for p in self.parameters.values()], None)
 
     @contextmanager
-    def applied(self):
+    def applied(self) -> Iterator[None]:
         """The model computes with the average inside this block, with its own weights again behind it."""
         own = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.copy(self.average, self.parameters)

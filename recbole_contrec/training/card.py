@@ -10,7 +10,7 @@ from recbole_contrec.environment import device_name, git_commit, package_version
 from recbole_contrec.interface import GeneratesSemanticIds
 
 
-def protocol_card(config, data, trainer) -> dict[str, Any]:
+def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
     """Facts of a finished run.
 
     Args:
@@ -60,7 +60,7 @@ def protocol_card(config, data, trainer) -> dict[str, Any]:
     }
 
 
-def interactions(data) -> int:
+def interactions(data: Any) -> int:
     """Interactions after filtering; the loaders of sequential models hold rows, so these are counted back."""
     length_field = data.dataset.config["ITEM_LIST_LENGTH_FIELD"]
     rows = len(data.dataset.inter_feat)

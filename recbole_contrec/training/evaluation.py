@@ -6,10 +6,11 @@ RecBole's evaluation under one rule for seen items, and the rank of every target
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +18,7 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import EvaluatorType, ModelType
+from torch import nn
 
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.interface import GeneratesSemanticIds, RanksInBoundedMemory
@@ -26,13 +28,20 @@ logger = logging.getLogger("recbole_contrec")
 RANKS = "test_ranks.npz"
 
 
-class FullRanking:
+# A mixin: its types are checked as if it stood on RecBole's trainer, whose attributes it uses.
+if TYPE_CHECKING:
+    from recbole.trainer import Trainer as _Host
+else:
+    _Host = object
+
+
+class FullRanking(_Host):
     """Mixin over a RecBole trainer: ``mask_seen``, evaluation speed, and ranks for paired tests.
 
     The host class sets ``folder`` (where ranks are written) and calls :meth:`bind_seen`.
     """
 
-    def __init__(self, config, model):
+    def __init__(self, config: Any, model: nn.Module):
         super().__init__(config, model)
         self.evaluation_speed = math.nan  # users a second in the last evaluation
         self.valid_data: Any = None  # what tells validation from test
@@ -57,7 +66,9 @@ class FullRanking:
             valid = sp.csr_matrix((np.ones(len(users)), (users, items)), shape=train.shape)
             self._seen = {"valid": train, "test": train + valid}
 
-    def _rank_all(self, eval_data, show_progress: bool, save_ranks: bool, base_evaluate):
+    def _rank_all(
+        self, eval_data: Any, show_progress: bool, save_ranks: bool, base_evaluate: Callable[..., Any]
+    ) -> Any:
         """Evaluate through RecBole, and write ``test_ranks.npz`` where it is asked for.
 
         Args:
@@ -110,10 +121,12 @@ class FullRanking:
         scores[row_idx, items] = found
         return interaction, scores, positive_u, positive_i
 
-    def _scores_of_all(self, rows) -> torch.Tensor:
+    def _scores_of_all(self, rows: "Interaction") -> torch.Tensor:
         return self.model.full_sort_predict(rows.to(self.device)).view(len(rows), -1)
 
-    def _compare_scores(self, interaction, row_idx, first, history) -> bool:
+    def _compare_scores(
+        self, interaction: "Interaction", row_idx: torch.Tensor, first: torch.Tensor, history: Any
+    ) -> bool:
         """Whether both ways score the items of the first user alike; some models of RecBole have one of them only."""
         some = torch.arange(int((row_idx == row_idx[0]).sum()))
         with torch.random.fork_rng():

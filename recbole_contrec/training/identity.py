@@ -7,7 +7,7 @@ data set is refused before it is used.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,6 +18,9 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.storage import checkpoint
 from recbole_contrec.storage.stages import fingerprint
 
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
+
 
 class Identity(NamedTuple):
     """Names by internal number: two data sets with the same ones number items and users alike."""
@@ -27,17 +30,17 @@ class Identity(NamedTuple):
     users: list[str]
 
     @classmethod
-    def of(cls, dataset) -> "Identity":
+    def of(cls, dataset: "Dataset") -> "Identity":
         """Of a RecBole data set."""
         names = (dataset.field2id_token[field] for field in (dataset.iid_field, dataset.uid_field))
         return cls(dataset.dataset_name, *([str(token) for token in tokens] for tokens in names))
 
-    def with_histories(self, histories) -> str:
+    def with_histories(self, histories: Any) -> str:
         """Hash of the items and of some training histories: the data that a stage depends on."""
         return fingerprint(*histories, texts=(self.items,))
 
 
-def fingerprint_of_data(dataset) -> str:
+def fingerprint_of_data(dataset: "Dataset") -> str:
     """Hash of the interactions, item features and item texts of a RecBole data set as they are read: what two data sets with
     the same users and items may differ in."""
     features = [dataset.inter_feat, dataset.item_feat]
@@ -55,7 +58,7 @@ def fingerprint_of_data(dataset) -> str:
     )
 
 
-def pack_model(model, identity: Identity) -> dict[str, torch.Tensor]:
+def pack_model(model: Any, identity: Identity) -> dict[str, torch.Tensor]:
     """Everything of a model and its data set that goes into a checkpoint as tensors."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors.update({f"other.{name}": tensor for name, tensor in pack_other(model)[0].items()})
@@ -63,7 +66,7 @@ def pack_model(model, identity: Identity) -> dict[str, torch.Tensor]:
 
 
 def load_weights(
-    model, path: Path, name: str, identity: Identity, stored: checkpoint.Checkpoint | None = None
+    model: Any, path: Path, name: str, identity: Identity, stored: checkpoint.Checkpoint | None = None
 ) -> checkpoint.Checkpoint:
     """Put the weights of a checkpoint into a model.
 
@@ -90,7 +93,7 @@ def load_weights(
     return stored
 
 
-def check_weights(model, path: Path, stored: checkpoint.Checkpoint) -> None:
+def check_weights(model: Any, path: Path, stored: checkpoint.Checkpoint) -> None:
     """Whether the weights of a checkpoint fit a model, which stays as it is.
 
     Raises:
@@ -101,7 +104,7 @@ def check_weights(model, path: Path, stored: checkpoint.Checkpoint) -> None:
     model.load_state_dict(own)
 
 
-def _load_state(model, state: dict[str, torch.Tensor], path: Path) -> None:
+def _load_state(model: Any, state: dict[str, torch.Tensor], path: Path) -> None:
     """All of the weights or none: PyTorch copies those that fit before it complains about the others."""
     own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     _check_values(model, state, own, path)
@@ -119,7 +122,7 @@ def _load_state(model, state: dict[str, torch.Tensor], path: Path) -> None:
         ) from error
 
 
-def _check_values(model, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], path: Path) -> None:
+def _check_values(model: Any, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], path: Path) -> None:
     """Numbers of the same kind, which PyTorch would convert without a word, and weights that are numbers.
 
     Raises:
@@ -173,13 +176,14 @@ def check_identity(stored: checkpoint.Checkpoint, model: str, identity: Identity
 # What RecBole calls other parameters: attributes of a model that are no weights, of any type.
 
 
-def pack_other(model) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def pack_other(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Other parameters as (tensors, JSON record); what is a module has its weights in ``state_dict`` already.
 
     Raises:
         UserError: a value that can be stored without pickling in no way.
     """
-    tensors, record = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    record: dict[str, Any] = {}
     for name, value in (model.other_parameter() or {}).items():
         if torch.is_tensor(value):
             tensors[name] = value
@@ -201,7 +205,9 @@ def pack_other(model) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, record
 
 
-def unpack_other(tensors: dict[str, torch.Tensor], record: dict[str, Any], device) -> dict[str, Any]:
+def unpack_other(
+    tensors: dict[str, torch.Tensor], record: dict[str, Any], device: torch.device | str
+) -> dict[str, Any]:
     """Back from :func:`pack_other`.
 
     Raises:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from recbole.utils import get_local_time, set_color
+from torch import nn
 
 from recbole_contrec.environment import device_name, package_versions
 from recbole_contrec.errors import UserError
@@ -49,7 +50,7 @@ class KeptRun(HasProgress, FullRanking):
 
     resumable = True
 
-    def __init__(self, config, model):
+    def __init__(self, config: Any, model: nn.Module):
         super().__init__(config, model)
         self.eval_collector = TrainingCollector(config)
         mend(self.evaluator)
@@ -62,7 +63,7 @@ class KeptRun(HasProgress, FullRanking):
         if config["ema_decay"]:
             self.average = WeightAverage(model, config["ema_decay"])
             self.optimizer.register_step_post_hook(lambda *_: self.average.update())
-        self.identity: Identity | None = None
+        self.identity: Identity = None  # type: ignore[assignment]  # bind sets it before anything asks for it
         self.data: str | None = None  # fingerprint of what is read
         self.trained = False  # by an earlier run
         self.settings: dict[str, Any] = {}
@@ -72,7 +73,7 @@ class KeptRun(HasProgress, FullRanking):
         self._epoch, self._batch = 0, 0
         self._resumed: RunState | None = None
 
-    def bind(self, data, settings: dict[str, Any], trained: bool = False) -> "KeptRun":
+    def bind(self, data: Any, settings: dict[str, Any], trained: bool = False) -> "KeptRun":
         """Remember the data and the settings of this run; both go into every checkpoint.
 
         Args:
@@ -126,7 +127,7 @@ class KeptRun(HasProgress, FullRanking):
         checkpoint.save(self.folder / LAST, tensors, {**self._record(epoch), **record})
         (self.folder / BEFORE).unlink(missing_ok=True)
 
-    def _state(self, epoch: int, train_data) -> RunState:
+    def _state(self, epoch: int, train_data: Any) -> RunState:
         """What this trainer would go on from."""
         return RunState(
             epoch=epoch,
@@ -203,7 +204,7 @@ class KeptRun(HasProgress, FullRanking):
         load_weights(self.model, path, self.config["model"], self.identity, stored)
         return path
 
-    def _record(self, epoch) -> dict[str, Any]:
+    def _record(self, epoch: int) -> dict[str, Any]:
         return {
             "run": self.run,
             "model": self.config["model"],
@@ -216,7 +217,7 @@ class KeptRun(HasProgress, FullRanking):
             "other": pack_other(self.model)[1],
         }
 
-    def _generators(self, train_data) -> Iterator[tuple[str, torch.Generator]]:
+    def _generators(self, train_data: Any) -> Iterator[tuple[str, torch.Generator]]:
         """The random generators of the loaders: workers of that of validation are seeded by its own."""
         yield from _generators(train_data)
         yield from ((f"valid.{name}", generator) for name, generator in _generators(self.valid_data))
@@ -227,7 +228,7 @@ class KeptRun(HasProgress, FullRanking):
             if isinstance(value, torch.optim.Optimizer):
                 yield name, value
 
-    def resume_checkpoint(self, resume_file):
+    def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Go on where a killed run stopped; takes the run's folder or its ``last.safetensors``.
 
         Raises:
@@ -309,12 +310,12 @@ def require_own(record: dict[str, Any], run: str | None, path: Path) -> None:
         raise UserError(f"{path} is not the best model of this run: another run has written over it")
 
 
-def default_name(config) -> str:
+def default_name(config: Any) -> str:
     """Of a run whose folder the user gives no name."""
     return f"{config['model']}-{config['dataset']}-{get_local_time()}-seed{config['seed']}"
 
 
-def last_checkpoint(path) -> Path:
+def last_checkpoint(path: str | Path) -> Path:
     """The checkpoint to resume from, in a run's folder or named itself.
 
     Raises:
@@ -326,7 +327,7 @@ def last_checkpoint(path) -> Path:
     return path
 
 
-def _generators(train_data) -> Iterator[tuple[str, torch.Generator]]:
+def _generators(train_data: Any) -> Iterator[tuple[str, torch.Generator]]:
     """The random generators of a loader and of the loaders inside it (knowledge graphs have two)."""
     for name in ("", "general_dataloader", "kg_dataloader"):
         generator = getattr(getattr(train_data, name, None) if name else train_data, "generator", None)

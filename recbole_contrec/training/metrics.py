@@ -6,6 +6,7 @@ RecBole's metrics of coverage and popularity as its documentation defines them, 
 
 import logging
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from recbole.evaluator.metrics import ShannonEntropy
@@ -26,7 +27,7 @@ MENDED = {  # metric -> what RecBole 1.2.1 computes in its place
 class Entropy(ShannonEntropy):
     """The entropy of the recommended items, ``-sum p log p``; a hundred users with one same item have 0."""
 
-    def get_entropy(self, item_matrix):
+    def get_entropy(self, item_matrix: np.ndarray) -> float:
         """Entropy in nats of item numbers [users, K]."""
         counts = np.unique(item_matrix, return_counts=True)[1]
         share = counts / counts.sum()
@@ -36,7 +37,7 @@ class Entropy(ShannonEntropy):
 class TrainingCollector(SafeCollector):
     """What metrics need of the training data: the catalogue without its padding entry, and all interactions."""
 
-    def data_collect(self, train_data):
+    def data_collect(self, train_data: Any) -> None:
         """RecBole's hook, before the first evaluation."""
         super().data_collect(train_data)
         if self.register.need("data.num_items"):
@@ -45,7 +46,7 @@ class TrainingCollector(SafeCollector):
             self.data_struct.set("data.count_items", item_counts(train_data.dataset))
 
 
-def item_counts(dataset) -> Counter:
+def item_counts(dataset: Any) -> Counter:
     """How often each item occurs in training data; the rows that RecBole makes of a history begin with its second item.
 
     Args:
@@ -59,7 +60,7 @@ def item_counts(dataset) -> Counter:
     return counts
 
 
-def mend(evaluator) -> None:
+def mend(evaluator: Any) -> None:
     """Give an evaluator of RecBole the metrics that it documents, and say which of them differ from what its code computes."""
     if "shannonentropy" in evaluator.metric_class:
         evaluator.metric_class["shannonentropy"] = Entropy(evaluator.config)

@@ -15,7 +15,7 @@ from recbole_contrec.files import write_whole
 from recbole_contrec.storage.progress import Progress
 
 
-def outcome(trainer, best, tested, fit_seconds: float, test_seconds: float) -> dict[str, Any]:
+def outcome(trainer: Any, best: Any, tested: Any, fit_seconds: float, test_seconds: float) -> dict[str, Any]:
     """Metrics and seconds of a run, JSON-like.
 
     Args:
@@ -58,5 +58,5 @@ def write_json(path: Path, content: dict) -> None:
         raise UserError(f"cannot write {path}: {error}") from error
 
 
-def _floats(result) -> dict[str, float] | None:
+def _floats(result: Any) -> dict[str, float] | None:
     return None if result is None else {name: float(value) for name, value in result.items()}

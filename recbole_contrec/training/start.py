@@ -8,8 +8,10 @@ first epoch.
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from recbole.utils import init_logger
+from torch import nn
 
 from recbole_contrec.errors import UserError, bounded, shown
 from recbole_contrec.files import check_file, check_folder
@@ -37,10 +39,11 @@ class Started:
         trainer: of the run, once it is made.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Any):
         self.config = config
         self.folder: Path | None = None
-        self.claimed, self.trainer = False, None
+        self.claimed = False
+        self.trainer: Any = None
         self._log: Path | None = None
 
     def claim(self) -> None:
@@ -86,8 +89,8 @@ class Started:
     def __enter__(self) -> "Started":
         return self
 
-    def __exit__(self, kind, error, _) -> None:
-        if self.claimed:
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if self.claimed and self.folder is not None:
             folders.release(self.folder)
         elif self.folder is not None:
             lock.release(self.folder)
@@ -112,7 +115,7 @@ class Started:
                 continue
 
 
-def check_packages(config) -> None:
+def check_packages(config: Any) -> None:
     """What the settings and RecBole's model need is installed: RecBole looks in the middle of training.
 
     Raises:
@@ -125,7 +128,7 @@ def check_packages(config) -> None:
             require(package, f"RecBole's {name}")
 
 
-def check_optimizer(config, model) -> None:
+def check_optimizer(config: Any, model: nn.Module) -> None:
     """SparseAdam takes sparse gradients only, and no weight decay: it finds out in the first step, and never.
 
     Raises:
@@ -144,7 +147,7 @@ def check_optimizer(config, model) -> None:
         raise UserError(f"weight_decay={config['weight_decay']}: sparse_adam has none; leave it at 0")
 
 
-def cannot_be_built(config, error: Exception) -> UserError:
+def cannot_be_built(config: Any, error: Exception) -> UserError:
     """What stands in the way of a model of RecBole's, whose settings have few bounds: the complaint and what the user set."""
     own = [f"{key}={show(value)}" for key, value in config.external_config_dict.items() if key in config.entry.values]
     text = " ".join(str(error).split())

@@ -6,7 +6,7 @@ checkpoints. :func:`trainer_class` puts :class:`RunTrainer` in front of whatever
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -33,7 +33,15 @@ class RunTrainer(KeptRun):
     """Mixin over a RecBole trainer: :class:`~recbole_contrec.training.keeping.KeptRun`, stages before training, the weights
     that count, and per-user ranks."""
 
-    def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[..., Any] | None = None,
+    ) -> tuple[Any, Any]:
         """Run the missing stages, then train until the epochs are over or validation stops improving.
 
         Returns:
@@ -149,7 +157,15 @@ class RunTrainer(KeptRun):
         self._add_train_loss_to_tensorboard(epoch, loss)
         self.wandblogger.log_metrics({"epoch": epoch, "train_loss": loss, "train_step": epoch}, head="train")
 
-    def _validate_and_log(self, valid_data, epoch, verbose, saved, show_progress, callback_fn) -> bool:
+    def _validate_and_log(
+        self,
+        valid_data: Any,
+        epoch: int,
+        verbose: bool,
+        saved: bool,
+        show_progress: bool,
+        callback_fn: Callable[..., Any] | None,
+    ) -> bool:
         """Evaluate, keep the best model; True when it is time to stop."""
         start = perf_counter()
         score, result = self._valid_epoch(valid_data, show_progress=show_progress)
@@ -185,7 +201,14 @@ class RunTrainer(KeptRun):
     # evaluation
 
     @torch.no_grad()
-    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False, save_ranks=False):
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | Path | None = None,
+        show_progress: bool = False,
+        save_ranks: bool = False,
+    ) -> Any:
         """Evaluate as RecBole does, after loading the best model safely.
 
         Args:
@@ -201,7 +224,7 @@ class RunTrainer(KeptRun):
         return self._rank_all(eval_data, show_progress, save_ranks, super().evaluate)
 
 
-def trainer_class(base: type) -> type:
+def trainer_class(base: Any) -> type:
     """A trainer for a run: :class:`RunTrainer` in front of ``base``, one of RecBole's trainers or ours.
 
     Trainers of RecBole with a training loop of their own keep it, and cannot be resumed.

@@ -6,6 +6,7 @@ The training step of our models: parameter groups, warm-up and cosine schedule, 
 
 import math
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from recbole.trainer import Trainer
@@ -25,7 +26,7 @@ class WindowTrainer(Trainer):
     A run puts :class:`~recbole_contrec.training.trainer.RunTrainer` in front of it.
     """
 
-    def __init__(self, config, model):
+    def __init__(self, config: Any, model: nn.Module):
         super().__init__(config, model)
         self.scaler = loss_scaler(model, self.device.type)
 
@@ -156,7 +157,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 def _without_decay(model: nn.Module) -> set[int]:
     """Ids of the parameters that their modules say are tables or single vectors."""
-    found = set()
+    found: set[int] = set()
     for module in model.modules():
         own = dict(module.named_parameters(recurse=False))
         if isinstance(module, nn.Embedding):
