@@ -8,7 +8,7 @@ Reference:
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -52,6 +52,9 @@ from recbole_contrec.model.base.targets import Targets, TrainingWindows, repeat_
 from recbole_contrec.retrieval import Retrieval, TextEvidence
 from recbole_contrec.tokenizer import FoldIn
 
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
+
 logger = logging.getLogger("recbole_contrec")
 warn_once = lru_cache(maxsize=None)(logger.warning)
 
@@ -94,7 +97,7 @@ class ContRec(SequentialRecommender):
         UserError: texts or a pretrained language model that cannot be had.
     """
 
-    def __init__(self, config, dataset):
+    def __init__(self, config: Mapping[str, Any], dataset: Any):
         super().__init__(config, dataset)
 
         # load parameters info
@@ -137,7 +140,7 @@ class ContRec(SequentialRecommender):
         )
         answer = self.language.longest_answer if self.language else 0
         limit = positions_of_prompt(self.prompt, answer, pretrained, config["max_prompt_length"])
-        self.backbone = pretrained or CausalDecoder(
+        self.backbone: Any = pretrained or CausalDecoder(
             **vars(DecoderSettings.from_config(config)),
             max_positions=limit,
             n_words=len(self.language.vocabulary) if self.language else 0,
@@ -153,7 +156,7 @@ class ContRec(SequentialRecommender):
             room=room_for_history(self.prompt, limit, answer),
         )
         self.answering = None
-        if answer:
+        if self.language is not None and answer:
             self.answering = AnswerGenerator(self.history, self.language, AnswerSettings.from_config(config))
 
         # from a state to a preference, and from a preference to scores
@@ -177,6 +180,7 @@ class ContRec(SequentialRecommender):
     def _instructions(self, config: Any, hidden_size: int) -> VocabularyInstructions | None:
         if not config["instructions"]:
             return None
+        assert self.language is not None  # whose words the instructions are of
         return VocabularyInstructions(
             config["instructions"],
             config["held_out_instruction"],
@@ -379,7 +383,8 @@ class ContRec(SequentialRecommender):
     def add_items(self, count: int) -> None:
         """Room for more items at the end of every table."""
         self.n_items += count
-        for part in filter(None, (self.item_vectors, self.items, self.language, self.user_fold_in)):
+        parts: Any = filter(None, (self.item_vectors, self.items, self.language, self.user_fold_in))
+        for part in parts:
             part.add_items(count)
 
     @torch.no_grad()

@@ -10,7 +10,8 @@ Reference:
     https://arxiv.org/abs/2410.13117
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,9 @@ from recbole_contrec.model.base.history import LastState
 from recbole_contrec.model.base.targets import Targets
 from recbole_contrec.model.contrec import ContRec
 from recbole_contrec.negatives import NegativeSampler
+
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
 
 
 class DeftRecLoss(NamedTuple):
@@ -59,7 +63,7 @@ class DeftRec(ContRec):
         UserError: as ContRec.
     """
 
-    def __init__(self, config, dataset):
+    def __init__(self, config: Mapping[str, Any], dataset: Any):
         if config["objective"] == "regression" and config["negative_noise"] != "same":
             raise ValueError(
                 f"objective=regression draws no noise: leave negative_noise at same, not {config['negative_noise']}"
@@ -79,11 +83,10 @@ class DeftRec(ContRec):
             config["contrastive_margin"],
             config["negative_noise"] == "same",
         )
-        self.negatives = None
+        self.negatives: NegativeSampler | None = None
         if self.contrastive_weight:
-            self.negatives = NegativeSampler(
-                *dataset.histories.pairs(), self.n_users, self.n_items, config["negative_source"]
-            )
+            users, items = dataset.histories.pairs()
+            self.negatives = NegativeSampler(users, items, self.n_users, self.n_items, config["negative_source"])
 
     # RecBole's methods; the others are ContRec's
 
@@ -114,6 +117,7 @@ class DeftRec(ContRec):
         The mean is not brought back to unit scale, as in the paper: with many negatives it lies near the mean
         of the catalogue.
         """
+        assert self.negatives is not None
         numbers = self.negatives(users[targets.row], self.negatives_per_target, targets.items)  # [n, R]
         vectors = self.at_unit_scale(self.item_vectors(numbers))  # [n, R, d]
         return vectors.mean(1, keepdim=True) if self.mean_negative else vectors

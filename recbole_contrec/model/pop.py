@@ -3,8 +3,13 @@ recbole_contrec.model.pop
 #########################
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from recbole.model.general_recommender import Pop as RecBolePop
+
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
 
 
 class Pop(RecBolePop):
@@ -15,7 +20,7 @@ class Pop(RecBolePop):
         interactions, so that its ranking depends on ``train_batch_size`` and on chance.
     """
 
-    def calculate_loss(self, interaction):
+    def calculate_loss(self, interaction: "Interaction") -> torch.Tensor:
         """Count the items of a batch; there is nothing to learn."""
         counts = torch.bincount(interaction[self.ITEM_ID], minlength=self.n_items)
         self.item_cnt += counts[:, None].to(self.item_cnt)

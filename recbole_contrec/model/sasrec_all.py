@@ -18,6 +18,9 @@ from recbole_contrec.model.base.targets import TrainingWindows, repeat_rate, tar
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.tokenizer import standardise, svd_vectors
 
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
+
 
 class SASRecAllLoss(NamedTuple):
     """The one term; the trainer logs it by its name."""
@@ -34,7 +37,7 @@ class SASRecAll(SASRec):
         So is an embedding table that starts at the vectors which ContRec makes its tokens of.
     """
 
-    def __init__(self, config, dataset):
+    def __init__(self, config: Mapping[str, Any], dataset: Any):
         super().__init__(config, dataset)
         self.windows = TrainingWindows(self)
         self.catalogue = Retrieval(

@@ -7,7 +7,7 @@ Reference:
     https://arxiv.org/abs/2305.05065
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ class TIGER(SemanticIdRecommender):
         ValueError: settings that do not go together.
     """
 
-    def __init__(self, config, dataset):
+    def __init__(self, config: Mapping[str, Any], dataset: Any):
         super().__init__(config, dataset)
 
         # load parameters info

@@ -44,6 +44,9 @@ from recbole_contrec.model.base.targets import TrainingWindows, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.tokenizer import FoldIn
 
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
+
 
 class TokenRecLoss(NamedTuple):
     """Weighted terms; the trainer minimises their sum and logs each by its name."""
@@ -80,7 +83,7 @@ class TokenRec(SequentialRecommender):
         UserError: a pretrained language model that cannot be had, or is of another kind.
     """
 
-    def __init__(self, config, dataset):
+    def __init__(self, config: Mapping[str, Any], dataset: Any):
         super().__init__(config, dataset)
 
         # load parameters info
@@ -127,9 +130,10 @@ class TokenRec(SequentialRecommender):
         )
         sizes = vars(DecoderSettings.from_config(config))
         parts = self.items, self.users, self.item_vectors
+        self.backbone: Any  # a decoder or an encoder-decoder, whose parts are different ones
         if self.causal:
             self.backbone = pretrained or CausalDecoder(**sizes, max_positions=self.prompt.max_positions)
-            limit = min(self.prompt.max_positions, self.backbone.max_positions)
+            limit: int = min(self.prompt.max_positions, self.backbone.max_positions)
             self.history = HistoryEncoder(
                 self.prompt, self.backbone, *parts, room=room_for_history(self.prompt, limit, 0)
             )
@@ -274,7 +278,8 @@ class TokenRec(SequentialRecommender):
     def add_items(self, count: int) -> None:
         """Room for more items at the end of every table."""
         self.n_items += count
-        for part in filter(None, (self.item_vectors, self.items, self.user_fold_in)):
+        parts: Any = filter(None, (self.item_vectors, self.items, self.user_fold_in))
+        for part in parts:
             part.add_items(count)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ Reference:
     https://arxiv.org/abs/2406.10450
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +57,7 @@ class TokenRecBeam(SemanticIdRecommender):
         ValueError: settings that do not go together.
     """
 
-    def __init__(self, config, dataset):
+    def __init__(self, config: Mapping[str, Any], dataset: Any):
         super().__init__(config, dataset)
 
         # load parameters info

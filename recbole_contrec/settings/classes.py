@@ -84,8 +84,9 @@ def _told(name: str) -> Iterator[None]:
 
 @contextmanager
 def faults_of(entry: Any) -> Iterator[None]:
-    """Whatever goes wrong in the classes of a model that a user's file names, while they are built or used, ``SystemExit`` as
-    well, as one line. What is wrong with input or machine passes, and so do faults of other models, which are ours.
+    """Whatever goes wrong in the classes of a model that a user's file names, while they are built or used,
+    ``SystemExit`` as well, as one line. What is wrong with input or machine passes, and so do faults of other models,
+    which are ours.
 
     Args:
         entry: :class:`~recbole_contrec.settings.registry.ModelEntry`.

@@ -50,7 +50,11 @@ from recbole.utils import InputType, ModelType, get_trainer  # noqa: E402
 
 from recbole_contrec.settings.checks import recbole_checks, refuse_untrainable  # noqa: E402
 from recbole_contrec.settings.devices import choose_device  # noqa: E402
-from recbole_contrec.settings.named_columns import ITEM_COLUMNS, check_named_columns, item_columns_asked_for  # noqa: E402
+from recbole_contrec.settings.named_columns import (  # noqa: E402
+    ITEM_COLUMNS,
+    check_named_columns,
+    item_columns_asked_for,
+)
 from recbole_contrec.settings.parts import CHECKED, FORMS, check_form, check_parts, check_size  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
 from recbole_contrec.settings.readers import check_keys, lacks_negatives  # noqa: E402
@@ -248,7 +252,8 @@ class Config(RecBoleConfig):
         logger.info(headers.found)
 
     def _load_fields_asked_for(self):
-        """A threshold, a filter or a model of item columns needs its columns loaded, whatever the data set's YAML lists."""
+        """A threshold, a filter or a model of item columns needs its columns loaded, whatever the data set's YAML
+        lists."""
         load_col = self.internal_config_dict["load_col"]
         asked = {**self.internal_config_dict, **self.external_config_dict}
         if not load_col or "load_col" in self.external_config_dict:
@@ -389,7 +394,8 @@ class Config(RecBoleConfig):
         return _plain(self._record)
 
     def describe(self) -> str:
-        """Model, data set, and the settings that the user changed from their defaults, by where they were set, in a line."""
+        """Model, data set, and the settings that the user changed from their defaults, by where they were set, in a
+        line."""
         tuned = ", ".join(path.name for path in self._tuned)
         changed: dict[str, list[str]] = {}
         for key, value in self.external_config_dict.items():
@@ -422,8 +428,8 @@ def _as_mapping(settings: Any) -> dict[str, Any]:
 
 
 def _without_numpy(value):
-    """A copy in which numbers and arrays of numpy, as searches hand them over, are Python's, and tuples lists: RecBole and we
-    look for these types."""
+    """A copy in which numbers and arrays of numpy, as searches hand them over, are Python's, and tuples lists: RecBole
+    and we look for these types."""
     if isinstance(value, dict):
         return {key: _without_numpy(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

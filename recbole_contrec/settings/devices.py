@@ -22,8 +22,8 @@ _GPU = re.compile(r"\d+|(?:GPU|MIG)-[\w/-]+")
 def choose_device(final: dict[str, Any], given: dict[str, Any]) -> None:
     """Set ``device`` and what RecBole reads beside it.
 
-    ``use_gpu=False`` or an empty ``gpu_id`` is the CPU, and hides no GPU from the rest of the process. A GPU that is asked
-    for and cannot be used is told of.
+    ``use_gpu=False`` or an empty ``gpu_id`` is the CPU, and hides no GPU from the rest of the process. A GPU that is
+    asked for and cannot be used is told of.
 
     Args:
         final: all settings, changed in place.

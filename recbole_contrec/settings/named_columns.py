@@ -1,7 +1,8 @@
 """
 recbole_contrec.settings.named_columns
 ######################################
-Columns that settings name: filters, labels, features, aliases. Each must be loaded, and of a type that the setting reads.
+Columns that settings name: filters, labels, features, aliases. Each must be loaded, and of a type that the setting
+reads.
 """
 
 import logging
@@ -177,8 +178,8 @@ def _check_unused(config: Any, loaded: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _check_files(config: Any, files: Mapping[str, Mapping[str, str]], path: Path) -> None:
-    """What ``load_col`` and ``unload_col`` name is there; of ``load_col`` where the user has written it, not a YAML of the
-    data set."""
+    """What ``load_col`` and ``unload_col`` name is there; of ``load_col`` where the user has written it, not a YAML of
+    the data set."""
     for suffix in config["load_col"] or () if "load_col" in config.external_config_dict else ():
         if suffix not in files:
             raise UserError(f"load_col: there is no file {path}.{suffix}: leave {suffix} out")

@@ -1,8 +1,8 @@
 """
 recbole_contrec.settings.parts
 ##############################
-What may stand inside settings that are mappings or lists. RecBole reads the parts that it knows and says nothing about the
-others, or logs that it cannot read one and goes on without it.
+What may stand inside settings that are mappings or lists. RecBole reads the parts that it knows and says nothing about
+the others, or logs that it cannot read one and goes on without it.
 """
 
 import re
@@ -219,8 +219,8 @@ MOST, WIDEST = 1000, 1_000_000
 
 
 def check_size(key: str, value: Any) -> None:
-    """Numbers that no file gives bounds for, as RecBole's do not: sizes are positive, shares lie between 0 and 1, and what a model is built
-    of again and again takes forever long before it fills the memory.
+    """Numbers that no file gives bounds for, as RecBole's do not: sizes are positive, shares lie between 0 and 1, and
+    what a model is built of again and again takes forever long before it fills the memory.
 
     Raises:
         UserError: the bound.

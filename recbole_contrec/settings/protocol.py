@@ -1,8 +1,8 @@
 """
 recbole_contrec.settings.protocol
 #################################
-Split, order, mode and metrics against each other and against the kind of model: what RecBole finds out in the middle of a
-run, or never.
+Split, order, mode and metrics against each other and against the kind of model: what RecBole finds out in the middle of
+a run, or never.
 """
 
 from collections.abc import Mapping
@@ -107,7 +107,8 @@ def check_metrics(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> N
     """Metric names, the metric by which the best epoch is chosen, and the mode that they need.
 
     Raises:
-        UserError: an unknown metric (with the nearest), one that is not computed, or that the mode or model has no number for.
+        UserError: an unknown metric (with the nearest), one that is not computed, or that the mode or model has no
+            number for.
     """
     metrics = [final["metrics"]] if isinstance(final["metrics"], str) else final["metrics"]
     topk = [final["topk"]] if isinstance(final["topk"], int) else final["topk"] or []

@@ -17,8 +17,8 @@ class Key(NamedTuple):
     """A row of the table.
 
     Attributes:
-        fate: honoured; refused (any other value than the default stops the run, ``text`` says why); or without meaning here
-            (another value is told of).
+        fate: honoured; refused (any other value than the default stops the run, ``text`` says why); or without meaning
+            here (another value is told of).
         text: what it does, or the reason.
         shown: the test that shows it, ``file::function`` below ``tests/``.
         readers: whom it concerns, a word of :mod:`recbole_contrec.settings.readers`; empty for every model.
@@ -364,10 +364,11 @@ DOCUMENT = Path("docs") / "recbole-settings.md"  # of a checkout, in which this 
 
 _HEAD = """# RecBole's settings, one by one
 
-Every key of RecBole 1.2.1's `overall.yaml`, `sample.yaml`, quick-start files and command line, and what becomes of it here. *Honoured*:
-it does what it says, and the named test below `tests/` shows it; where a model does not read it, the log says so or the run stops.
-*Refused*: another value than the default stops the run before training. *Without meaning here*: nothing reads it; another
-value is told of. Settings of single models, and those of this package, are listed by `--settings --model=NAME`.
+Every key of RecBole 1.2.1's `overall.yaml`, `sample.yaml`, quick-start files and command line, and what becomes of it
+here. *Honoured*: it does what it says, and the named test below `tests/` shows it; where a model does not read it,
+the log says so or the run stops. *Refused*: another value than the default stops the run before training. *Without
+meaning here*: nothing reads it; another value is told of. Settings of single models, and those of this package, are
+listed by `--settings --model=NAME`.
 
 Written by `python -m recbole_contrec.settings.recbole_keys`.
 

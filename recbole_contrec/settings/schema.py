@@ -112,8 +112,8 @@ def _is_number(value: Any) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Whether all texts in a value can be written as UTF-8: bytes of a command line that are none, and halves of surrogate
-    pairs, cannot."""
+    """Whether all texts in a value can be written as UTF-8: bytes of a command line that are none, and halves of
+    surrogate pairs, cannot."""
     if isinstance(value, dict):
         return all(is_text(part) for part in (*value, *value.values()))
     if isinstance(value, (list, tuple)):
@@ -299,8 +299,8 @@ _RECBOLE_CHOICES = re.compile(r"Range in `*\[([^\]]+)\]")
 
 
 def _choices_of_recbole(key: str, comment: str) -> Constraint | None:
-    """The names in ``(str) The type of loss function. Range in ['BPR', 'CE'].``, in a comment of RecBole's. Those of activations
-    are not all that there are."""
+    """The names in ``(str) The type of loss function. Range in ['BPR', 'CE'].``, in a comment of RecBole's. Those of
+    activations are not all that there are."""
     match = _RECBOLE_CHOICES.search(comment)
     if match is None or "activation" in key:
         return None

@@ -239,8 +239,8 @@ def _refused(node: yaml.Node, why: str) -> _Refused:
 
 
 def _entries(root: yaml.MappingNode) -> Iterator[tuple[str, Entry]]:
-    """Top-level lines by key. Lines of merged mappings come first, so that the file's own count; of several merged mappings
-    the first counts."""
+    """Top-level lines by key. Lines of merged mappings come first, so that the file's own count; of several merged
+    mappings the first counts."""
     for key, value in root.value:
         if key.tag == _MERGE:
             merged = value.value if isinstance(value, yaml.SequenceNode) else [value]

@@ -53,8 +53,8 @@ class FullRanking(_Host):
         )
 
     def bind_seen(self, data: Any) -> None:
-        """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``, and for metrics of
-        popularity and coverage how often each item occurs in training."""
+        """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``, and for
+        metrics of popularity and coverage how often each item occurs in training."""
         self.valid_data = data.valid
         self.eval_collector.data_collect(
             SimpleNamespace(dataset=data.train_dataset)
@@ -103,7 +103,8 @@ class FullRanking(_Host):
         return interaction, scores, positive_u, positive_i
 
     def _neg_sample_batch_eval(self, batched_data):
-        """RecBole's evaluation of sampled items, with every history read once in place of once for each of its items."""
+        """RecBole's evaluation of sampled items, with every history read once in place of once for each of its
+        items."""
         interaction, row_idx, positive_u, positive_i = batched_data
         ours = isinstance(self.model, RanksInBoundedMemory)
         if row_idx is None or self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or ours:
@@ -199,8 +200,8 @@ def no_score_is_the_worst(scores: torch.Tensor, model: str) -> torch.Tensor:
 
 
 def first_rows(row_idx: torch.Tensor, positive_u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """RecBole's rows of a batch with sampled items: those of a user follow each other, his targets first, and then the same
-    histories again and again with other items.
+    """RecBole's rows of a batch with sampled items: those of a user follow each other, his targets first, and then the
+    same histories again and again with other items.
 
     Args:
         row_idx: user of every row [R], counted from 0 in the batch.

@@ -41,8 +41,8 @@ class Identity(NamedTuple):
 
 
 def fingerprint_of_data(dataset: "Dataset") -> str:
-    """Hash of the interactions, item features and item texts of a RecBole data set as they are read: what two data sets with
-    the same users and items may differ in."""
+    """Hash of the interactions, item features and item texts of a RecBole data set as they are read: what two data sets
+    with the same users and items may differ in."""
     features = [dataset.inter_feat, dataset.item_feat]
     columns = {
         f"{number} {name}": column

@@ -61,7 +61,8 @@ def item_counts(dataset: Any) -> Counter:
 
 
 def mend(evaluator: Any) -> None:
-    """Give an evaluator of RecBole the metrics that it documents, and say which of them differ from what its code computes."""
+    """Give an evaluator of RecBole the metrics that it documents, and say which of them differ from what its code
+    computes."""
     if "shannonentropy" in evaluator.metric_class:
         evaluator.metric_class["shannonentropy"] = Entropy(evaluator.config)
     for metric in filter(MENDED.get, evaluator.metrics):

@@ -1,8 +1,8 @@
 """
 recbole_contrec.training.start
 ##############################
-The start of a run: what it needs is there, its log and folder are its own, and nothing of it stays where it fails before the
-first epoch.
+The start of a run: what it needs is there, its log and folder are its own, and nothing of it stays where it fails
+before the first epoch.
 """
 
 import logging
@@ -27,8 +27,8 @@ _handlers: list[logging.Handler] = []  # of the run before, in this process
 
 
 class Started:
-    """A run between its checks and its end. As a context manager it takes back what was written if the run fails before its
-    first epoch.
+    """A run between its checks and its end. As a context manager it takes back what was written if the run fails before
+    its first epoch.
 
     Args:
         config: of the run; ``run_name`` becomes the name of the folder that was claimed, so that logs differ as well.
@@ -148,7 +148,8 @@ def check_optimizer(config: Any, model: nn.Module) -> None:
 
 
 def cannot_be_built(config: Any, error: Exception) -> UserError:
-    """What stands in the way of a model of RecBole's, whose settings have few bounds: the complaint and what the user set."""
+    """What stands in the way of a model of RecBole's, whose settings have few bounds: the complaint and what the user
+    set."""
     own = [f"{key}={show(value)}" for key, value in config.external_config_dict.items() if key in config.entry.values]
     text = " ".join(str(error).split())
     return UserError(

@@ -30,8 +30,8 @@ logger = logging.getLogger("recbole_contrec")
 
 
 class RunTrainer(KeptRun):
-    """Mixin over a RecBole trainer: :class:`~recbole_contrec.training.keeping.KeptRun`, stages before training, the weights
-    that count, and per-user ranks."""
+    """Mixin over a RecBole trainer: :class:`~recbole_contrec.training.keeping.KeptRun`, stages before training, the
+    weights that count, and per-user ranks."""
 
     def fit(
         self,

@@ -31,7 +31,8 @@ class WindowTrainer(Trainer):
         self.scaler = loss_scaler(model, self.device.type)
 
     def _build_optimizer(self, **kwargs):
-        """RecBole's choice of optimizer over the groups of :func:`parameter_groups`, in one kernel where there is one."""
+        """RecBole's choice of optimizer over the groups of :func:`parameter_groups`, in one kernel where there is
+        one."""
         params = kwargs.pop("params", None) or self._parameter_groups()
         optimizer = super()._build_optimizer(params=params, **kwargs)
         for group in optimizer.param_groups:
@@ -122,8 +123,8 @@ class WindowTrainer(Trainer):
 
 
 def loss_scaler(model: nn.Module, device: str) -> torch.amp.GradScaler:
-    """Scaling of the loss where parts of a model compute in float16, whose smallest numbers lose gradients; else it does
-    nothing.
+    """Scaling of the loss where parts of a model compute in float16, whose smallest numbers lose gradients; else it
+    does nothing.
 
     Raises:
         UserError: what is trained is of float16 itself: its gradients cannot be scaled back.
@@ -138,8 +139,8 @@ def loss_scaler(model: nn.Module, device: str) -> torch.amp.GradScaler:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in two optimizer groups: what has two or more dimensions decays, but for embedding tables and
-    vectors that only stand side by side; biases, norms, temperatures, tables and such vectors do not.
+    """Trainable parameters in two optimizer groups: what has two or more dimensions decays, but for embedding tables
+    and vectors that only stand side by side; biases, norms, temperatures, tables and such vectors do not.
 
     A module whose own parameters are no matrices names them by a method ``no_weight_decay``, as in timm.
     """

@@ -5,6 +5,7 @@ Continuous tokens of items and users: what a sigma-VAE makes of their vectors, a
 them.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ class TokenizerSettings:
         )
         return tokenizer.requires_grad_(False).eval()
 
-    def stage(self, name: str, tokenizer: SigmaVAE, vectors: Tensor) -> Stage:
+    def stage(self, name: str, tokenizer: Any, vectors: Tensor) -> Stage:
         """The stage that fits a tokenizer to vectors [rows, d]."""
         return Stage(
             name,

@@ -64,7 +64,7 @@ def warn_of_narrow_draws(config: Any) -> None:
     """Say so where the steps are too few for draws to differ as they should."""
     schedule = NoiseSchedule(config["noise_schedule"], config["noise_levels"])
 
-    def share(steps):
+    def share(steps: int) -> float:
         return schedule.spread(SMALL_SPREAD, steps, config["ddim_eta"]) / SMALL_SPREAD
 
     if (found := share(config["sampling_steps"])) < ENOUGH:

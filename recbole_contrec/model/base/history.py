@@ -77,7 +77,8 @@ class HistoryEncoder:
         condition: LastState | None = None,
         room: int | None = None,
     ):
-        self.prompt, self.backbone = prompt, backbone
+        self.prompt = prompt
+        self.backbone: Any = backbone
         self.items, self.users, self.item_vectors, self.language = items, users, item_vectors, language
         self.condition, self.room = condition or LastState(), room
 

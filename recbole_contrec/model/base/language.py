@@ -6,6 +6,7 @@ The words of the items: what a language model reads of them, what it learns to a
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +115,8 @@ class Language(nn.Module):
             self.words_per_item = encoded.numbers.shape[1] if self.mode == "words" else 0
             self.register_buffer("numbers", encoded.numbers)  # [N, T]
             self.register_buffer("lengths", encoded.lengths)  # [N]
-        self.answers = self.categories = None
+        self.answers = None
+        self.categories = None
         if said:
             if not any(said):
                 raise UserError(f"answer_weight={settings.answer_weight:g}: the texts of all items are empty")

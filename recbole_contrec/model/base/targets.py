@@ -16,6 +16,9 @@ from torch import Tensor
 from recbole_contrec.backbone import length_groups
 from recbole_contrec.data.windows import NEXT_PREFIX, Histories
 
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
+
 
 class Targets(NamedTuple):
     """The targets of a batch: n items to be predicted."""

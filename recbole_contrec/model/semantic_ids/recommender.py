@@ -21,6 +21,9 @@ from recbole_contrec.model.base.targets import TrainingWindows
 from recbole_contrec.model.semantic_ids.code_decoder import CodeDecoder
 from recbole_contrec.model.semantic_ids.self_improvement import SelfImprovement
 
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
+
 
 class CodesLoss(NamedTuple):
     """The one term; the trainer logs it by its name."""
