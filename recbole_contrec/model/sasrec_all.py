@@ -7,7 +7,8 @@ Reference:
     https://arxiv.org/abs/1808.09781
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from recbole.data.interaction import Interaction

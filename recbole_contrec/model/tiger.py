@@ -90,6 +90,7 @@ class TIGER(SemanticIdRecommender):
 
         # the language model
         sizes = vars(DecoderSettings.from_config(config))
+        self.backbone: CausalDecoder | T5Writer
         if causal:
             self.backbone = CausalDecoder(**sizes, max_positions=self.prompt.max_positions)
         else:

@@ -7,8 +7,8 @@ Reference:
     https://arxiv.org/abs/2406.10450
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from recbole.data.interaction import Interaction

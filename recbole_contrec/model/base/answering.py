@@ -4,7 +4,6 @@ recbole_contrec.model.base.answering
 Answers in words: learned beside the preferences, generated, and used in the scores.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_contrec.backbone import Answers, Branches, Encoded, Generated, KeyValueCache, Layout, length_groups
+from recbole_contrec.backbone import Branches, Encoded, Generated, KeyValueCache, Layout, length_groups
 from recbole_contrec.model.base.history import HistoryEncoder, HistoryEncoding
 from recbole_contrec.model.base.language import Language
 from recbole_contrec.model.base.targets import Targets, WindowBatch, targets_with_states

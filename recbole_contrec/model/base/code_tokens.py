@@ -5,7 +5,6 @@ Discrete codes of items and users: what a masked vector quantiser makes of their
 reads for them.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 

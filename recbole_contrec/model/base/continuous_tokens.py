@@ -5,7 +5,6 @@ Continuous tokens of items and users: what a sigma-VAE makes of their vectors, a
 them.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 

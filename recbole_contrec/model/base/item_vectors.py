@@ -6,7 +6,6 @@ of the
 items as well.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 

@@ -6,7 +6,6 @@ The words of the items: what a language model reads of them, what it learns to a
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 

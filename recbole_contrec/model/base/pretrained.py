@@ -5,7 +5,7 @@ A pretrained language model in the place of a compact one, as the settings name 
 """
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,7 +29,10 @@ _OF_LLM = (
 )
 
 
-def pretrained_model(settings: PretrainedSettings, kind: type[PretrainedModel], **own: Any) -> PretrainedModel | None:
+_Model = TypeVar("_Model", bound=PretrainedModel)
+
+
+def pretrained_model(settings: PretrainedSettings, kind: type[_Model], **own: Any) -> _Model | None:
     """The language model of this kind that the settings name, None for a compact one.
 
     Args:

@@ -6,7 +6,7 @@ packages offer. Their fields are named like the arguments of the part:
 ``DiffusionHead(**vars(HeadSettings.from_config(config)))``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,7 +5,7 @@ Which positions of a batch are targets, and the states before them, for every mo
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch

@@ -5,7 +5,7 @@ RecBole's methods of a model that generates the semantic id of the next item.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from recbole.data.interaction import Interaction
