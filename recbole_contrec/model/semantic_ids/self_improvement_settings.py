@@ -21,8 +21,8 @@ READ_BY_DESCRIPTIONS = (
 
 @dataclass(frozen=True)
 class SelfImprovementSettings:
-    """Settings of a :class:`~recbole_contrec.model.semantic_ids.self_improvement.SelfImprovement`; what each means
-    stands in ``properties/model/TIGER.yaml`` under its key, ``refine_`` and the name for those of a refinement.
+    """Settings of a :class:`~recbole_contrec.model.semantic_ids.self_improvement.SelfImprovement`. Their keys are
+    explained in ``properties/groups/self_improvement.yaml``; those of a refinement begin with ``refine_``.
 
     Raises:
         ValueError: the groups of the search cannot share the candidates evenly.
