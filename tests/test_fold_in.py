@@ -112,11 +112,11 @@ def test_a_new_user_with_a_training_history_reads_the_tokens_of_its_user(staged,
     for row in range(20):
         items = histories.items[histories.offsets[row] : histories.offsets[row + 1]]
         sequences[row, : len(items)] = torch.from_numpy(items)
-    known = recommender._read_users(users, sequences)
-    new = recommender._read_users(torch.zeros_like(users), sequences)
+    known = recommender.users(users, sequences)
+    new = recommender.users(torch.zeros_like(users), sequences)
     torch.testing.assert_close(new, known, atol=1e-3, rtol=0)
     assert not torch.allclose(new[:1], new[1:2], atol=0.01)
-    nothing = recommender._read_users(torch.zeros_like(users), torch.zeros_like(sequences))
+    nothing = recommender.users(torch.zeros_like(users), torch.zeros_like(sequences))
     torch.testing.assert_close(nothing, nothing[:1].expand_as(nothing))  # the stand-in
 
 
@@ -124,7 +124,7 @@ def test_a_new_user_with_a_training_history_reads_the_tokens_of_its_user(staged,
 def test_folding_in_can_be_left_out(staged, model):
     loaded = staged(model, "--fold_in=False")
     nobody, sequences = torch.zeros(2, dtype=torch.long), torch.tensor([[3, 4, 5], [6, 7, 8]])
-    tokens = loaded.model.eval()._read_users(nobody, sequences)
+    tokens = loaded.model.eval().users(nobody, sequences)
     assert torch.equal(tokens[0], tokens[1])
 
 

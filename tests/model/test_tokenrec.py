@@ -149,7 +149,7 @@ def test_user_codes_matter_and_unknown_users_have_a_stand_in(ready):
     rows = next(iter(loaded.data.test))[0]
     known = model.full_sort_predict(rows)
     nobody = torch.zeros_like(rows["user_id"])
-    in_training = model.train()._read_users(rows["user_id"], rows["item_id_list"])
+    in_training = model.train().users(rows["user_id"], rows["item_id_list"])
     torch.testing.assert_close(in_training, model.users(nobody, rows["item_id_list"]))  # all of them dropped
     rows["user_id"] = nobody
     unknown = model.eval().full_sort_predict(rows)
