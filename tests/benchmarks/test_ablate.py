@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from benchmarks import ablate, compare
+from benchmarks import ablate
 from benchmarks.lib import significance
 from benchmarks.lib.variants import ABLATIONS, SHIPPED, Variant
 from benchmarks.report import ablate as ablate_report
@@ -175,7 +175,7 @@ def test_from_runs_to_table_and_picture(tiny, workplace, monkeypatch, capsys, ex
     def fails(run, *_):
         raise RuntimeError(f"{run} failed")
 
-    monkeypatch.setattr(compare, "execute", fails)
+    monkeypatch.setattr("benchmarks.lib.running.execute", fails)
     assert run_ablation("--variants", "user-tokens-0") == 1
     assert "user-tokens-0 on tiny, seed 2020 failed" in capsys.readouterr().err
     assert run_ablation("--seeds=2", "--variants", "vectors-random", "--dropuot=0.1") == 2

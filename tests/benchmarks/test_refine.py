@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import compare, refine
+from benchmarks import refine
 from benchmarks.lib import significance
 from benchmarks.report import refine as refine_report
 from benchmarks.report import tables
@@ -270,7 +270,7 @@ def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys, e
     def fails(run, *_):
         raise RuntimeError(f"{run} failed")
 
-    monkeypatch.setattr(compare, "execute", fails)
+    monkeypatch.setattr("benchmarks.lib.running.execute", fails)
     assert run_refine("--seeds=2") == 1
     assert "rkmeans-SIIT on tiny, seed 2021 failed" in capsys.readouterr().err
 
