@@ -40,10 +40,16 @@ def test_what_is_no_grid_is_refused(tmp_path, capsys, text, message):
     assert "nosuch.yaml" in capsys.readouterr().err
 
 
-def test_a_grid_keeps_validation_only(tiny, workplace, capsys):
+def test_a_grid_keeps_validation_only(tiny, workplace, executed, capsys):
     settings = dict(argument[2:].split("=") for argument in TINY if "show_progress" not in argument)
     (workplace / "grid.yaml").write_text(json.dumps([{**point, **settings} for point in POINTS]))
-    command = ["--model=GRU4Rec", "--dataset=tiny", f"--data_path={tiny}", "--grid=grid.yaml", "--output=results"]
+    command = [
+        "--model=GRU4Rec",
+        "--dataset=tiny",
+        f"--data_path={tiny}",
+        "--grid=grid.yaml",
+        f"--output={workplace / 'results'}",
+    ]
     assert grid.main(command) == 0
     folder = workplace / "results" / "tiny-grid" / "GRU4Rec"
     stored = [json.loads(path.read_text()) for path in folder.glob("*/seed2020.json")]
