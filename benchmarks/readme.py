@@ -1,7 +1,7 @@
 """
 benchmarks.readme
 #################
-Writes the tables of ``README.md`` and ``docs/results.md`` anew from the result files:
+Writes the tables of ``README.md`` and ``docs/`` anew from the result files:
 
     python benchmarks/readme.py
 

@@ -37,6 +37,9 @@ SHARED = (
 )
 
 
+FIRST_TRIED = ("ContRec", "DeftRec", "TokenRec", "TIGER", "SIIT", "SASRecAll-svd", "SASRec")
+
+
 class Row(NamedTuple):
     """One model over its seeds."""
 
@@ -165,6 +168,16 @@ def overview_table(tables: dict[str, list[Row]]) -> str:
     found = [{row.name: row for row in table} for table in tables.values()]
     for name in dict.fromkeys(name for rows_of in found for name in rows_of if "," not in name):
         lines.append(line(name, *(cell for rows_of in found for cell in _overview_cells(rows_of.get(name)))))
+    return "\n".join(lines)
+
+
+def durations_table(tables: dict[str, list[Row]]) -> str:
+    """Minutes of a whole run, training and test, of the models that people try first; tables by name of the data set. Means over
+    the seeds that ran on the device of the first one; SASRec stands for RecBole's own models."""
+    lines = head("model", *tables)
+    found = [{row.name: row.timed for row in table} for table in tables.values()]
+    for name in FIRST_TRIED:
+        lines.append(line(name, *(_minutes(rows_of.get(name)) for rows_of in found)))
     return "\n".join(lines)
 
 
@@ -326,6 +339,13 @@ def _overview_cells(row):
     found = row.timed.values(seconds_to_best)
     minutes = "" if None in found else f"{mean(found) / 60:.1f}{row.clock}"
     return spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")), minutes
+
+
+def _minutes(row):
+    if row is None:
+        return ""
+    seconds_of_run = row.values(lambda content: content["seconds"]["training"] + content["seconds"]["test"])
+    return f"{mean(seconds_of_run) / 60:.0f}{row.clock}"
 
 
 def _history(content):

@@ -1,0 +1,123 @@
+"""Every command and example of the README, CONTRIBUTING.md and docs/ runs: page by page, in order, in a working folder with small
+data under the same names, and with YAML files there that set one epoch and small networks where the page says nothing.
+
+Commands of NOT_RUN are not run; those of RECORDED and the benchmarks of MEASURING are parsed by their own program."""
+
+import argparse
+import runpy
+import shutil
+import sys
+
+import pytest
+import yaml
+
+from tests.helpers.files import ROOT
+from tests.helpers.pages import PAGES, blocks, commands, write_workplace
+
+NOT_RUN = {
+    "pip install": "needs a package index; .ci/run runs that of the README",
+    "git clone": "needs a network",
+    "cd": "goes into what git clone would make",
+    "python3 -m venv": "makes the environment that runs the tests",
+    "source": "makes the environment that runs the tests",
+    "pre-commit install": "changes the checkout",
+    "pytest": "is what runs this; .ci/run has it",
+    "ruff": "a check of .ci/run",
+    "mypy": "a check of .ci/run",
+    "mkdocs": "a check of .ci/run",
+    "recbole_contrec prepare --dataset=ml-1m": "downloads",
+    "recbole_contrec prepare --dataset=amazon-beauty": "needs the published file",
+    "python -m benchmarks.readme": "writes the pages; test_readme.py compares what it writes",
+}
+MEASURING = {"speed", "beam", "search", "backbone", "unseen", "refine", "answers"}  # minutes; tests/benchmarks runs them small
+RECORDED = {"results.md", "experiments.md"}  # what was run for the tables: hours
+OURS = (["recbole_contrec"], ["python", "run_recbole_contrec.py"], ["python", "-m", "recbole_contrec"])
+WITH_CODE = [page for page in PAGES if blocks(page)]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A working folder with a finished run in saved/RUN."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_workplace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        _ours(["--model=ContRec", "--dataset=ml-100k", "--run_name=RUN"])
+    return folder
+
+
+@pytest.fixture
+def reader(trained, tmp_path, monkeypatch):
+    """The working folder of somebody who reads a page."""
+    shutil.copytree(trained, tmp_path / "work", symlinks=True)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.syspath_prepend(str(tmp_path / "work"))
+    (tmp_path / "work" / "benchmarks").mkdir()
+    shutil.copytree(ROOT / "benchmarks" / "grids", tmp_path / "work" / "benchmarks" / "grids")
+    return tmp_path / "work"
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_runs(page, reader, monkeypatch, executed):
+    names: dict = {}
+    for block in blocks(page):
+        if block.title:
+            (reader / block.title).parent.mkdir(parents=True, exist_ok=True)
+            (reader / block.title).write_text(block.text)
+        elif block.language == "yaml":
+            assert yaml.safe_load(block.text)
+        elif block.language == "python":
+            exec(compile(block.text, f"{page.name}:{block.line}", "exec"), names)
+        else:
+            assert block.language == "sh", f"{page.name}:{block.line}: {block.language}"
+            for command in commands(block):
+                _run(command, page, monkeypatch)
+
+
+def test_no_exception_is_stale():
+    every = [" ".join(command) for page in PAGES for block in blocks(page, "sh") for command in commands(block)]
+    for start in NOT_RUN:
+        assert any((command + " ").startswith(start + " ") for command in every), f"no page has {start}"
+
+
+def _run(command, page, monkeypatch):
+    text = " ".join(command)
+    if any((text + " ").startswith(start + " ") for start in NOT_RUN):
+        return
+    if start := next((start for start in OURS if command[: len(start)] == start), None):
+        _ours(command[len(start) :])
+    else:
+        assert command[:2] == ["python", "-m"] and command[2].startswith("benchmarks."), f"what is {text}?"
+        whole = page.name not in RECORDED and command[2].partition(".")[2] not in MEASURING
+        _benchmark(command[2], command[3:], whole, monkeypatch)
+
+
+def _ours(arguments):
+    from recbole_contrec.__main__ import main
+
+    status = main(arguments)
+    assert status == 0, f"exit code {status} of recbole_contrec {' '.join(arguments)}"
+
+
+def _benchmark(module, arguments, whole, monkeypatch):
+    """Run a benchmark, with one seed for three; or, where it would take minutes, up to the arguments that it accepts."""
+
+    class Accepted(Exception):
+        pass
+
+    def accept(self, *args, **options):
+        parse(self, *args, **options)
+        raise Accepted
+
+    parse = argparse.ArgumentParser.parse_known_args
+    arguments = [*arguments, "--seeds=1"] if whole and "--seeds" in arguments else arguments
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *arguments])
+        if whole:
+            assert sys.modules.get(module) or True
+            status = __import__(module, fromlist=["main"]).main(arguments)
+            assert not status, f"exit code {status} of {module} {' '.join(arguments)}"
+            return
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", accept)
+        with pytest.raises(Accepted):
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
