@@ -252,7 +252,7 @@ def _box(part: Box) -> str:
     first = part.top + HEIGHT / 2 - step * (len(part.lines) - 1) / 2 + 5
     texts = [
         f'<text x="{x:g}" y="{first + step * number:g}" text-anchor="middle" font-size="15" fill="#1d2127"'
-        f'{"" if number else BOLD}>{escape(line)}</text>'
+        f"{'' if number else BOLD}>{escape(line)}</text>"
         for number, line in enumerate(part.lines)
     ]
     return (

@@ -1,7 +1,8 @@
 """Every command and example of the README, CONTRIBUTING.md and docs/ runs: page by page, in order, in a working folder with small
 data under the same names, and with YAML files there that set one epoch and small networks where the page says nothing.
 
-Commands of NOT_RUN are not run; those of RECORDED and the benchmarks of MEASURING are parsed by their own program."""
+Commands of NOT_RUN are not run. Those of benchmarks, which train for minutes or hours, run as far as their program accepts the
+arguments; tests/benchmarks/ runs every one of these programs on small data."""
 
 import argparse
 import runpy
@@ -11,8 +12,10 @@ import sys
 import pytest
 import yaml
 
+from recbole_contrec.catalogue.places import properties_folders
+from recbole_contrec.settings.registry import find_model, general_settings
 from tests.helpers.files import ROOT
-from tests.helpers.pages import PAGES, blocks, commands, write_workplace
+from tests.helpers.pages import MODELS, PAGES, blocks, commands, write_workplace
 
 NOT_RUN = {
     "pip install": "needs a package index; .ci/run runs that of the README",
@@ -29,9 +32,11 @@ NOT_RUN = {
     "recbole_contrec prepare --dataset=amazon-beauty": "needs the published file",
     "python -m benchmarks.readme": "writes the pages; test_readme.py compares what it writes",
 }
-MEASURING = {"speed", "beam", "search", "backbone", "unseen", "refine", "answers"}  # minutes; tests/benchmarks runs them small
-RECORDED = {"results.md", "experiments.md"}  # what was run for the tables: hours
 OURS = (["recbole_contrec"], ["python", "run_recbole_contrec.py"], ["python", "-m", "recbole_contrec"])
+KNOWN = {
+    *general_settings(properties_folders())[0],
+    *(key for model in MODELS for key in find_model(model, properties_folders()).settings),
+}
 WITH_CODE = [page for page in PAGES if blocks(page)]
 
 
@@ -47,18 +52,15 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def reader(trained, tmp_path, monkeypatch):
+def reader(trained, workplace, monkeypatch):
     """The working folder of somebody who reads a page."""
-    shutil.copytree(trained, tmp_path / "work", symlinks=True)
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.syspath_prepend(str(tmp_path / "work"))
-    (tmp_path / "work" / "benchmarks").mkdir()
-    shutil.copytree(ROOT / "benchmarks" / "grids", tmp_path / "work" / "benchmarks" / "grids")
-    return tmp_path / "work"
+    shutil.copytree(trained, workplace, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.syspath_prepend(str(workplace))  # where Python looks for the reader's own modules
+    return workplace
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_command_runs(page, reader, monkeypatch, executed):
+def test_every_command_runs(page, reader, monkeypatch):
     names: dict = {}
     for block in blocks(page):
         if block.title:
@@ -71,7 +73,7 @@ def test_every_command_runs(page, reader, monkeypatch, executed):
         else:
             assert block.language == "sh", f"{page.name}:{block.line}: {block.language}"
             for command in commands(block):
-                _run(command, page, monkeypatch)
+                _run(command, monkeypatch)
 
 
 def test_no_exception_is_stale():
@@ -80,7 +82,7 @@ def test_no_exception_is_stale():
         assert any((command + " ").startswith(start + " ") for command in every), f"no page has {start}"
 
 
-def _run(command, page, monkeypatch):
+def _run(command, monkeypatch):
     text = " ".join(command)
     if any((text + " ").startswith(start + " ") for start in NOT_RUN):
         return
@@ -88,8 +90,7 @@ def _run(command, page, monkeypatch):
         _ours(command[len(start) :])
     else:
         assert command[:2] == ["python", "-m"] and command[2].startswith("benchmarks."), f"what is {text}?"
-        whole = page.name not in RECORDED and command[2].partition(".")[2] not in MEASURING
-        _benchmark(command[2], command[3:], whole, monkeypatch)
+        _accepted(command[2], command[3:], monkeypatch)
 
 
 def _ours(arguments):
@@ -99,25 +100,20 @@ def _ours(arguments):
     assert status == 0, f"exit code {status} of recbole_contrec {' '.join(arguments)}"
 
 
-def _benchmark(module, arguments, whole, monkeypatch):
-    """Run a benchmark, with one seed for three; or, where it would take minutes, up to the arguments that it accepts."""
+def _accepted(module, arguments, monkeypatch):
+    """Run a benchmark until it has read its arguments; what it leaves over are settings."""
 
     class Accepted(Exception):
         pass
 
     def accept(self, *args, **options):
-        parse(self, *args, **options)
-        raise Accepted
+        raise Accepted(parse(self, *args, **options)[1])
 
     parse = argparse.ArgumentParser.parse_known_args
-    arguments = [*arguments, "--seeds=1"] if whole and "--seeds" in arguments else arguments
     with monkeypatch.context() as patch:
         patch.setattr(sys, "argv", [module, *arguments])
-        if whole:
-            assert sys.modules.get(module) or True
-            status = __import__(module, fromlist=["main"]).main(arguments)
-            assert not status, f"exit code {status} of {module} {' '.join(arguments)}"
-            return
         patch.setattr(argparse.ArgumentParser, "parse_known_args", accept)
-        with pytest.raises(Accepted):
+        with pytest.raises(Accepted) as caught:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
+    settings = {argument.removeprefix("--").partition("=")[0] for argument in caught.value.args[0]}
+    assert settings <= KNOWN, f"{module} does not know {settings - KNOWN}"

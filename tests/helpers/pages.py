@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from recbole_contrec.catalogue.places import properties_folders
-from recbole_contrec.settings.registry import find_model
+from recbole_contrec.settings.registry import find_model, general_settings
 from tests.helpers.files import ROOT, write_t5
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -48,7 +48,6 @@ SMALL = {
     "refine_candidates": 4,
     "refine_groups": 2,
     "show_progress": False,
-    "use_gpu": False,
 }
 
 
@@ -65,10 +64,9 @@ class Block(NamedTuple):
 def blocks(page: Path, language: str | None = None) -> list[Block]:
     """The code blocks of a page in their order, of one language or of all; an indented command is one of ``sh``."""
     text = page.read_text(encoding="utf-8")
-    found = [
-        (match.start(), match["language"], match["title"], match["text"])
-        for match in FENCE.finditer(text)
-    ] + [(match.start(), "sh", None, match["text"]) for match in INDENTED.finditer(FENCE.sub(_blank, text))]
+    found = [(match.start(), match["language"], match["title"], match["text"]) for match in FENCE.finditer(text)] + [
+        (match.start(), "sh", None, match["text"]) for match in INDENTED.finditer(FENCE.sub(_blank, text))
+    ]
     return [
         Block(page, text.count("\n", 0, start) + 1, kind, title, content)
         for start, kind, title, content in sorted(found, key=lambda entry: entry[0])
@@ -80,7 +78,10 @@ def commands(block: Block) -> list[list[str]]:
     """The commands of a block of ``sh`` as words, without comments; of ``a && b`` both."""
     lines = block.text.replace("\\\n", " ").splitlines()
     return [
-        shlex.split(part, comments=True) for line in lines for part in line.split(" && ") if shlex.split(part, comments=True)
+        shlex.split(part, comments=True)
+        for line in lines
+        for part in line.split(" && ")
+        if shlex.split(part, comments=True)
     ]
 
 
@@ -103,10 +104,11 @@ def write_workplace(folder: Path) -> None:
     properties.mkdir(parents=True)
     folders = properties_folders()
     for model in MODELS:
-        known = find_model(model, folders).settings
-        small = yaml.safe_dump({key: value for key, value in SMALL.items() if key in known})
+        known = {**general_settings(folders)[0], **find_model(model, folders).settings}
+        small = {key: value for key, value in SMALL.items() if key in known}
+        small["data_path"] = str(folder / "dataset")  # not the ml-100k that comes with RecBole
         for name in HEADERS:
-            (properties / f"{model}_on_{name}.yaml").write_text(small)
+            (properties / f"{model}_on_{name}.yaml").write_text(yaml.safe_dump(small))
 
 
 def _write_data(folder: Path, name: str) -> None:
