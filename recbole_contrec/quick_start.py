@@ -234,9 +234,13 @@ def write_item_vectors(
 
     Args:
         output: the ``.npy`` file; the item tokens go beside it, see ``load_vectors``.
-        model, dataset, settings, config_file_list, arguments, properties: as for :func:`run`; the vectors are those
-            of ``item_vectors``, from training interactions and texts only. Without that setting a ``text_encoder``
-            means ``text``.
+        model: whose settings and sources of vectors these are.
+        dataset: name of the data set.
+        settings: by key, as for :func:`run`. The vectors are those of ``item_vectors``, from training interactions and
+            texts only; without that setting a ``text_encoder`` means ``text``.
+        config_file_list: YAML files, as for :func:`run`.
+        arguments: settings as on the command line.
+        properties: a folder with ``model/*.yaml`` and ``dataset/*.yaml`` of your own.
 
     Returns:
         tuple: items and width of the vectors [rows, d].

@@ -172,8 +172,9 @@ def overview_table(tables: dict[str, list[Row]]) -> str:
 
 
 def durations_table(tables: dict[str, list[Row]]) -> str:
-    """Minutes of a whole run, training and test, of the models that people try first; tables by name of the data set. Means over
-    the seeds that ran on the device of the first one; SASRec stands for RecBole's own models."""
+    """Minutes of a whole run, training and test, of the models that people try first; tables by name of the data set.
+
+    Means over the seeds that ran on the device of the first one. SASRec stands for RecBole's own models."""
     lines = head("model", *tables)
     found = [{row.name: row.timed for row in table} for table in tables.values()]
     for name in FIRST_TRIED:

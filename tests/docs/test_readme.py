@@ -1,18 +1,16 @@
-"""The README's examples work as they stand."""
+"""The README and the pages say what is so: examples, tables, names of settings, figures."""
 
 import json
 import re
+import runpy
 
 import pytest
 
 from tests.helpers.files import ROOT
+from tests.helpers.pages import MODELS, PAGES, blocks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROPERTIES = ROOT / "properties" / "model"
-
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
 def arguments_in_comments():
@@ -23,33 +21,48 @@ def arguments_in_comments():
             yield file.stem.partition("_on_")[0], arguments
 
 
-def test_python_example_on_the_bundled_data(workplace):
-    first, new_people_and_items = blocks("python")
+def test_python_examples_on_the_bundled_data(workplace):
+    (first,) = blocks(ROOT / "README.md", "python")
+    (new_users_and_items,) = blocks(ROOT / "docs" / "new-users-and-items.md", "python")
     names = {}
-    exec(first, names)
-    table = names["table"]
+    exec(first.text, names)
+    table, result = names["table"], names["result"]
     assert table["user_id"].tolist() == ["196"] * 5 + ["186"] * 5 and table["movie_title"].str.len().gt(0).all()
-    assert names["result"]["card"]["interactions"] == 100_000
-    assert names["result"]["test_result"]["ndcg@10"] > 0.02  # one epoch; popularity alone reaches less
-    exec(new_people_and_items, names)
+    assert result["card"]["interactions"] == 100_000
+    assert result["test_result"]["ndcg@10"] > 0.02  # one epoch; popularity alone reaches less
+    exec(new_users_and_items.text.replace("saved/RUN", result["checkpoint"]), names)
     assert len(names["table"]) == 5 and names["loaded"].data.dataset.item_num == 1 + 1682 + 2
 
 
-def test_yaml_examples_register_models(tiny, workplace):
+def test_yaml_examples_register_models(tiny, workplace, monkeypatch):
     from recbole_contrec.settings.config import Config
 
-    extends, own_class = blocks("yaml")
-    folder = workplace / "properties" / "model"
-    folder.mkdir(parents=True)
-    (folder / "MyRec.yaml").write_text(extends)
-    (folder / "Mine.yaml").write_text(own_class)
-    (workplace / "my_module.py").write_text(
-        "from recbole.model.sequential_recommender.sasrec import SASRec\n\n\nclass MyModel(SASRec):\n    pass\n"
-    )
+    monkeypatch.syspath_prepend(str(workplace))
+    (in_readme,) = blocks(ROOT / "README.md", "yaml")
+    page = [block for block in blocks(ROOT / "docs" / "extending.md") if block.title]
+    assert in_readme.text == page[0].text and len(page) == 3
+    for block in page:
+        (workplace / block.title).parent.mkdir(parents=True, exist_ok=True)
+        (workplace / block.title).write_text(block.text)
     config = Config("MyRec", "tiny", arguments=[f"--data_path={tiny}"])
     assert config["item_tokens"] == 4 and config["item_positions"] == "each" and config["hidden_size"] == 64
     config = Config("Mine", "tiny", arguments=[f"--data_path={tiny}"])
-    assert config.model_class.__name__ == "MyModel" and config["hidden_size"] == 64
+    assert config.model_class.__name__ == "MyModel" and config["hidden_size"] == 32
+
+
+def test_the_changelog_has_every_setting_that_was_renamed():
+    from recbole_contrec.settings.renamed import RENAMED
+
+    rows = [re.findall(r"`(\w+)`", line) for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if "| `" in line]
+    told = {(old, new) for row in rows for old in row for new in row}
+    assert {(old, new) for old, names in RENAMED.items() for new in names} <= told
+
+
+def test_figures_are_those_that_the_script_draws():
+    draw = runpy.run_path(str(ROOT / "docs" / "figures" / "draw.py"))
+    for name, figure in draw["FIGURES"].items():
+        drawn = (ROOT / "docs" / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert drawn == draw["svg"](figure(), f"Data flow: {name}"), "python docs/figures/draw.py draws them anew"
 
 
 def test_the_gate_runs_the_test_command_of_the_readme():
@@ -59,13 +72,35 @@ def test_the_gate_runs_the_test_command_of_the_readme():
     assert command.split() == ["pip", "install", "-c", "constraints.txt", '".[test]"', "&&", "pytest"]
 
 
-@pytest.mark.parametrize("setting", re.findall(r"`(\w+)=", README))
-def test_settings_named_in_the_readme_exist(setting):
+NAMED = re.compile(r"`(?:--)?([a-zA-Z]\w*)(?:=|: )[^`]*`")  # `key=value`, `--key=value` and `key: value`
+OPTIONS = {
+    "model",
+    "dataset",
+    "users",
+    "history",
+    "k",
+    "all",
+    "properties",
+    "resume",
+    "output",
+    "checkpoint",
+    "debug",
+    "key",
+}
+OPTIONS |= {"include", "hold", "threads"}  # of YAML files and of benchmarks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_settings_named_in_the_pages_exist(page):
     from recbole_contrec.catalogue.places import properties_folders
     from recbole_contrec.settings.registry import find_model, general_settings
 
-    folders = properties_folders()
-    assert setting in {**general_settings(folders)[0], **find_model("ContRec", folders).settings}
+    folders, known = properties_folders(), set(OPTIONS)
+    known |= {"config_files", "batch_size"} | set(general_settings(folders)[0])
+    for model in MODELS:
+        known |= set(find_model(model, folders).settings)
+    named = set(NAMED.findall(page.read_text(encoding="utf-8")))
+    assert named <= known, f"no settings: {named - known}"
 
 
 @pytest.mark.parametrize("model, arguments", sorted(arguments_in_comments()))
@@ -75,7 +110,7 @@ def test_what_comments_of_settings_recommend_is_accepted(model, arguments, tiny)
     Config(model, "tiny", arguments=[f"--data_path={tiny}", *arguments.split()])
 
 
-@pytest.mark.parametrize("name", ["README.md", "results.md"])
+@pytest.mark.parametrize("name", ["README.md", "index.md", "results.md"])
 def test_tables_are_those_of_the_result_files(name):
     from benchmarks import readme
     from benchmarks.report import marked

@@ -88,8 +88,9 @@ def commands(block: Block) -> list[list[str]]:
 def write_workplace(folder: Path) -> None:
     """Everything that the commands of the pages find on the disk of a reader, but small."""
     for name in HEADERS:
-        _write_data(folder / "dataset" / name, name)
         _write_data(folder / "DIR" / name, name)
+        if name != "shop":  # which the pages make
+            _write_data(folder / "dataset" / name, name)
     rows = [f"{user},{item},{time}" for time, (user, item) in enumerate(_walks())]
     (folder / "buys.csv").write_text("\n".join(["uid,sku,ts", *rows]) + "\n")
     rows = [f"{item},Thing {item},{'odd' if int(item) % 2 else 'even'}" for item in ITEMS]
@@ -106,6 +107,8 @@ def write_workplace(folder: Path) -> None:
     for model in MODELS:
         known = {**general_settings(folders)[0], **find_model(model, folders).settings}
         small = {key: value for key, value in SMALL.items() if key in known}
+        if model.startswith("SIIT") or model == "TokenRec-beam":
+            small["epochs"] = 2  # the first refinement comes before the second epoch
         small["data_path"] = str(folder / "dataset")  # not the ml-100k that comes with RecBole
         for name in HEADERS:
             (properties / f"{model}_on_{name}.yaml").write_text(yaml.safe_dump(small))
@@ -116,7 +119,7 @@ def _write_data(folder: Path, name: str) -> None:
     folder.mkdir(parents=True)
     rows = [f"{user}\t{item}\t{1 + time % 5}\t{time}" for time, (user, item) in enumerate(_walks())]
     (folder / f"{name}.inter").write_text("\n".join([header, *rows]) + "\n")
-    rows = [f"{item}\tTitle of {item}\t1990\t{'odd' if int(item) % 2 else 'even'} kind" for item in ITEMS]
+    rows = [f"{item}\tStar Wars {item}\t1990\t{'odd' if int(item) % 2 else 'even'} kind" for item in ITEMS]
     header = f"item_id:token\t{title}:token_seq\trelease_year:token\t{category}:token_seq"
     (folder / f"{name}.item").write_text("\n".join([header, *rows]) + "\n")
 
