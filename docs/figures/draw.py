@@ -5,8 +5,8 @@ Draws the data flow of the models as SVG files beside this one:
 
     python docs/figures/draw.py
 
-Boxes stand in a grid of columns and rows. Every figure has a light ground of its own, so that it can be read on light and
-on dark pages.
+Boxes stand in a grid of columns and rows. Every figure has a light ground of its own, so that it can be read on light
+and on dark pages.
 """
 
 from dataclasses import dataclass

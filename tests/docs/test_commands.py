@@ -1,5 +1,6 @@
 """Every command and example of the README, CONTRIBUTING.md and docs/ runs: page by page, in order, in a working folder
-with small data under the same names, and with YAML files that set one epoch and small networks where a page says nothing.
+with small data under the same names, and with YAML files that set one epoch and small networks where a page says
+nothing.
 
 Commands of NOT_RUN are not run. Those of benchmarks, which train for minutes or hours, run as far as their program
 accepts the arguments; tests/benchmarks/ runs every one of these programs on small data."""
