@@ -16,7 +16,7 @@ if not __package__:  # run by its path: see run_as_module
 from benchmarks.lib.checkout import ROOT
 from benchmarks.report.marked import with_tables
 
-TEXTS = ROOT / "README.md", ROOT / "docs" / "results.md"
+TEXTS = ROOT / "README.md", *(ROOT / "docs" / name for name in ("index.md", "results.md"))
 
 
 if __name__ == "__main__":

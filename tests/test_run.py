@@ -570,9 +570,9 @@ def test_vectors_that_do_not_fit_are_refused_before_anything_is_written(run_tiny
 def test_vectors_that_tell_no_items_apart_are_refused(run_tiny, workplace):
     write_vectors(workplace, 0)
     np.save(workplace / "v.npy", np.ones((60, 16), dtype=np.float32))
-    with pytest.raises(UserError, match="item_vectors=v.npy tells no two items of 'tiny' apart"):
+    with pytest.raises(UserError, match="item_vectors=v.npy gives all items of 'tiny' the same vector"):
         run_tiny("ContRec", "--item_vectors=v.npy")
-    with pytest.raises(UserError, match="item_descriptions=v.npy tells no two items of 'tiny' apart"):
+    with pytest.raises(UserError, match="item_descriptions=v.npy gives all items of 'tiny' the same vector"):
         run_tiny("SIIT", "--item_descriptions=v.npy")
 
 

@@ -22,6 +22,7 @@ from benchmarks.report.tables import (
     accuracy_table,
     codes_table,
     cost_table,
+    durations_table,
     is_recbole,
     overview_table,
     rows,
@@ -50,6 +51,10 @@ def _beam(folder: Path) -> str:
 
 def _dial(folder: Path) -> str:
     return dial.pivot(json.loads((folder / dial.RECORD).read_text())["points"])
+
+
+def _durations(folder: Path) -> str:
+    return durations_table(_tables_of(folder))
 
 
 def _grid(folder: Path) -> str:
@@ -87,6 +92,7 @@ TABLES = {
     "answers": _answers,
     "beam": _beam,
     "dial": _dial,
+    "durations": _durations,
     "grid": _grid,
     "overview": _overview,
     "public": lambda path: public.table(path.name),

@@ -197,7 +197,7 @@ def batch() -> list[Box | Arrow]:
     dataset = box(0, 0, "data", "WindowDataset", "histories cut into", "windows")
     loader = box(1, 0, "data", "Batch", "windows, targets,", "masks")
     targets = box(2, 0, "data", "Targets", "the next item at", "every position")
-    encoder = box(0, 1, "learned", "History encoder", "prompt and language", "model")
+    encoder = box(0, 1, "learned", "History encoder", "prompt and", "language model")
     states = box(1, 1, "learned", "States", "one behind every", "item")
     head = box(2, 1, "learned", "Diffusion head", "estimate and", "denoising loss")
     retrieval = box(3, 1, "learned", "Retrieval", "scores of the", "catalogue")

@@ -116,9 +116,7 @@ def _cached_folder(name: str) -> Path:
             "Qwen/Qwen3-0.6B"
         ) from error
     except GatedRepoError as error:
-        raise UserError(
-            f"{name}: its terms want to be accepted at https://huggingface.co/{name}; then run hf auth login"
-        ) from error
+        raise UserError(f"{name}: accept its terms at https://huggingface.co/{name}, then run hf auth login") from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"{name}: there is no such folder, and Hugging Face knows no such model or keeps it behind a login "

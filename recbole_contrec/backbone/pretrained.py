@@ -58,7 +58,7 @@ class PretrainedDecoder(PretrainedModel):
                 raise not_causal(self.name, self._whole.config)
             if not scores_words(self, self._whole, words):
                 raise UserError(
-                    f"{self.name}: how a {self._whole.config.model_type} model scores words is not known here"
+                    f"{self.name}: {self._whole.config.model_type} models are not supported, since how they score words is unknown"
                 )
             self._branches = True
             self._branches = (

@@ -31,11 +31,11 @@ def check_name(name: str, what: str) -> None:
     """
     if not name.strip(". ") or re.search(r"[/\\\x00-\x1f\x7f]", name):
         raise UserError(
-            f"{shown(name)} is no name of a {what}: it holds no /, \\ or control characters, and more than dots; "
+            f"{shown(name)} cannot be the name of a {what}: no /, \\ or control characters, and not dots alone; "
             "--data_path names the folder"
         )
     if len(name.encode(errors="replace")) > 150:
-        raise UserError(f"{shown(name)} is no name of a {what}: it is longer than 150 bytes")
+        raise UserError(f"{shown(name)} cannot be the name of a {what}: it is longer than 150 bytes")
 
 
 def dataset_folder(data_path: str | Path, name: str) -> Path:

@@ -173,4 +173,4 @@ def _filtering_error(config: Mapping[str, Any]) -> UserError:
     }
     if not filters:
         return UserError(f"data set {config['dataset']!r} is empty, though no filter is set: check its files")
-    return UserError(f"data set {config['dataset']!r} is empty behind its filters ({filters}). Loosen the filters")
+    return UserError(f"data set {config['dataset']!r} is empty after its filters ({filters}). Loosen the filters")

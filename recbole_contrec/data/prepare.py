@@ -220,7 +220,7 @@ def _refuse_existing(target: Path, dataset: str, force: bool) -> None:
     if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
         return  # an empty folder is what RecBole leaves of an interrupted download
     if not target.is_dir():
-        raise PrepareError(f"{target} is in the way and no folder: remove it or choose another --data_path")
+        raise PrepareError(f"{target} exists and is not a folder: remove it or choose another --data_path")
     if not force:
         raise PrepareError(f"{target} exists already: pass --force to replace it or choose another --data_path")
     own = {dataset + suffix for suffix in ATOMIC}

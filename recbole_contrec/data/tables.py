@@ -58,7 +58,7 @@ def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = Tr
         inter[RATING] = _numbers(rows[options["rating"]], source, options["rating"])
         if len(empty := np.flatnonzero(inter[RATING].isna())):
             notes.append(
-                f"ratings that are missing and stay so: {len(empty):,} ({_where(source, empty)}); a run that loads "
+                f"missing ratings, left empty: {len(empty):,} ({_where(source, empty)}); a run that loads "
                 "ratings refuses such rows"
             )
     inter[TIME] = _seconds(rows[options["time"]], source, options["time"])
@@ -198,8 +198,8 @@ def _ids(column: pd.Series, path: Path) -> pd.Series:
     plain = {name: clean_text(name) for name in column.cat.categories}
     if padding := [name for name in plain if plain[name] == PADDING]:
         raise PrepareError(
-            f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, by which "
-            "RecBole names what fills short histories up: rename it"
+            f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, "
+            "RecBole's name for padding: rename it"
         )
     bad = [name for name in plain if plain[name] in MISSING]
     return column.cat.remove_categories(bad)
@@ -219,7 +219,7 @@ def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
 def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
     """Numbers as they are, dates as seconds since 1970 (UTC where they name no zone); whichever most of them are."""
     if pd.api.types.is_bool_dtype(column):
-        raise PrepareError(f"column {name!r} of {path.name} holds truth values: write times as numbers or dates")
+        raise PrepareError(f"column {name!r} of {path.name} holds True and False: write times as numbers or dates")
     if pd.api.types.is_numeric_dtype(column):
         return column.astype(np.float64)
     if pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column):

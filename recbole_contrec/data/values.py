@@ -67,8 +67,8 @@ def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
             missing.append(value)
         elif plain == PADDING:
             raise UserError(
-                f"{file.path.name}, {file.where(np.flatnonzero(column == value))}: {name} is {value}, by "
-                "which RecBole names what fills short histories up: rename it"
+                f"{file.path.name}, {file.where(np.flatnonzero(column == value))}: {name} is {value}, "
+                "RecBole's name for padding: rename it"
             )
         elif stripped.setdefault(plain, value) != value:
             twins = [np.flatnonzero(column == twin)[0] for twin in (stripped[plain], value)]

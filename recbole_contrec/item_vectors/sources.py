@@ -101,7 +101,7 @@ def user_and_item_vectors(
     else:
         vectors = _standardised(_with_history_means(_vectors_from_file(source, size, dataset, key), dataset))
     if seen_rows(vectors.items).sum() < 2:
-        raise UserError(f"{key}={source} tells no two items of {config['dataset']!r} apart")
+        raise UserError(f"{key}={source} gives all items of {config['dataset']!r} the same vector")
     return vectors
 
 
@@ -177,7 +177,7 @@ def _vectors_by(
         vectors = principal_components(encoded, size)
         if not vectors.any():
             raise UserError(
-                f"text_encoder={config['text_encoder']} reads the same of every item text: raise "
+                f"text_encoder={config['text_encoder']} reads the same words from every item text: raise "
                 f"text_encoder_max_tokens={config['text_encoder_max_tokens']}, or bring other texts (text_fields)"
             )
         return _with_history_means(vectors, dataset)

@@ -308,7 +308,7 @@ def test_csv_with_named_columns_and_item_texts(tmp_path):
     assert lines(done, ".item") == ["item_id:token\tmy_title:token_seq", "c\tHe said ''hi''; bye", "a ''b''\t", ""]
     assert done.notes == (
         "rows left out for want of a user, an item or a time: 1 (line 3)",
-        "ratings that are missing and stay so: 1 (line 4); a run that loads ratings refuses such rows",
+        "missing ratings, left empty: 1 (line 4); a run that loads ratings refuses such rows",
     )
 
 
@@ -386,7 +386,7 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch):
         ("uid,iid,ts,stars\nu,1,5,4\nu,2,5,inf\n", {**COLUMNS, "rating": "stars"}, ["'stars'", "inf", "in line 3"]),
         ("uid,iid,ts,ts\nu,1,5,6\n", COLUMNS, ["2 columns 'ts'"]),
         ("uid,iid,ts\n[PAD],1,5\n", COLUMNS, ["[PAD] in line 2"]),
-        ("uid,iid,ts\nu,1,True\n", COLUMNS, ["truth values"]),
+        ("uid,iid,ts\nu,1,True\n", COLUMNS, ["True and False"]),
         ("", COLUMNS, ["r.csv is empty"]),
         ("uid,iid,ts\nu,1,5\nu\0x,2,6\n", COLUMNS, ["r.csv, line 3 holds a NUL character"]),
         ("uid,iid,ts\nu,1,5\nu,1\u200b,6\n", COLUMNS, ["two item ids", "invisible characters"]),
@@ -928,7 +928,7 @@ def test_command_for_a_table(tmp_path, capsys):
     assert main(words) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[3].startswith("note: rows left out")
-    assert printed[4].startswith("note: ratings that are missing")
+    assert printed[4].startswith("note: missing ratings")
     assert printed[5].endswith(f"--dataset=mine --data_path={tmp_path}/d")
 
 
