@@ -1,7 +1,8 @@
 """
 docs.hooks
 ##########
-What MkDocs calls while it builds the site: docstrings name other objects by Sphinx's roles; the site shows the name alone.
+What MkDocs calls while it builds the site. Docstrings name other objects by Sphinx's roles; the site shows the name
+alone.
 """
 
 import re
