@@ -8,7 +8,9 @@ class NoNoise:
     model without a head."""
 
     def __init__(self, model):
-        self.head = getattr(model, "head", None)
+        from recbole_contrec.model.contrec import ContRec
+
+        self.head = model.head if isinstance(model, ContRec) else None
 
     def __enter__(self):
         if self.head is not None:
