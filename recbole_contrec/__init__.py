@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "run": "quick_start",
-    "load_data_and_model": "quick_start",
+    "load_data_and_model": "reloading",
     "objective_function": "quick_start",
     "write_item_vectors": "quick_start",
     "recommend": "recommendation",

@@ -6,30 +6,26 @@ Train, evaluate and load a model: the functions that the command line calls. The
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from recbole.utils import get_trainer, init_seed
+from recbole.utils import init_seed
 
 from recbole_contrec.catalogue.places import properties_folders
-from recbole_contrec.data.loading import RunData, load_data
+from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room
 from recbole_contrec.interface import HasStages
-from recbole_contrec.memory import fits_in_memory
-from recbole_contrec.packages import missing
+from recbole_contrec.loaded_run import LoadedRun, assemble, settings_of, trainer_class_of
+from recbole_contrec.reloading import config_to_resume, load_data_and_model
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.registry import find_model, general_settings
 from recbole_contrec.settings.renamed import unknown_setting
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml
-from recbole_contrec.showing import show
 from recbole_contrec.storage import checkpoint, folders
 from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.training.card import protocol_card
@@ -38,50 +34,21 @@ from recbole_contrec.training.identity import Identity, load_weights
 from recbole_contrec.training.keeping import BEFORE, BEST, LAST, RESULT, default_name, last_checkpoint
 from recbole_contrec.training.log import log_end, log_start
 from recbole_contrec.training.results import outcome, write_json
-from recbole_contrec.training.start import LOG, TENSORBOARD, Started, cannot_be_built, check_optimizer, check_packages
-from recbole_contrec.training.trainer import trainer_class
+from recbole_contrec.training.start import LOG, TENSORBOARD, Started, check_optimizer, check_packages
 
 logger = logging.getLogger("recbole_contrec")
 
-
-# What a resumed run may do otherwise: how long it goes on, on which machine, and what it prints.
-MAY_CHANGE = {
-    "epochs",
-    "stopping_step",
-    "data_path",
-    "checkpoint_dir",
-    "gpu_id",
-    "use_gpu",
-    "worker",
-    "show_progress",
-    "state",
-    "eval_batch_size",
-    "llm",
-}  # of llm the place; other weights are refused by their mark
-CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "llm"}  # of these, in any number
-
-
-@dataclass
-class LoadedRun:
-    """A model and everything it is trained on."""
-
-    config: Config
-    model: Any
-    data: RunData
-    trained: bool = False  # before it was loaded: `fit` goes on from there
-    known: Any = None  # what training knew, once items were folded in; see fold_in.py
-    new_items: set[int] = field(default_factory=set)  # numbers of the items that were folded in
-
-    def forget_trainer(self) -> None:
-        """Let :attr:`trainer` be made anew, where the tables of the model have another size now."""
-        self.__dict__.pop("trainer", None)
-
-    @cached_property
-    def trainer(self) -> Any:
-        """For ``evaluate`` and ``fit``. Made on first use: a trainer opens TensorBoard's file and RecBole's folders."""
-        return trainer_class_of(self.config)(self.config, self.model).bind(
-            self.data, settings_of(self.config), self.trained
-        )
+__all__ = [
+    "LoadedRun",
+    "assemble",
+    "fetch_missing_data",
+    "load_data_and_model",
+    "objective_function",
+    "run",
+    "settings_of",
+    "trainer_class_of",
+    "write_item_vectors",
+]
 
 
 def run(
@@ -117,7 +84,7 @@ def run(
     if resume is not None:
         if not resume:
             raise UserError("--resume= names no folder of a run")
-        config = _config_to_resume(resume, model, dataset, config_file_list, settings, arguments, properties)
+        config = config_to_resume(resume, model, dataset, settings, config_file_list, arguments, properties)
     else:
         config = Config(model, dataset, list(config_file_list), None, arguments, properties, settings)
     return _run_config(config, resume, saved)
@@ -178,48 +145,6 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
     return result
 
 
-def load_data_and_model(
-    checkpoint_path: str | Path,
-    settings: Mapping[str, Any] | None = None,
-    properties: str | None = None,
-    *,
-    arguments: Sequence[str] = (),
-) -> LoadedRun:
-    """Rebuild a trained model with its data.
-
-    Args:
-        checkpoint_path: a checkpoint, or the folder of a run (its best model is taken).
-        settings: those to change, e.g. ``{"data_path": "elsewhere"}``.
-        properties: a folder with ``model/*.yaml`` and ``dataset/*.yaml`` of your own.
-        arguments: settings to change as on the command line.
-
-    Raises:
-        UserError: no such checkpoint, or the data are not those it was trained on.
-    """
-    path = Path(checkpoint_path)
-    path = path / BEST if path.is_dir() else path
-    record = checkpoint.load(path).record
-    if not {"model", "settings"} <= set(record):
-        raise UserError(f"{path} holds no model; give the {BEST} of a run's folder")
-    with _settings_of_file(path):
-        config = Config(
-            record["model"],
-            record["dataset"],
-            config_dict=_as_given(record["settings"]),
-            arguments=arguments,
-            properties=properties,
-            settings=settings,
-        )
-        _tell_new_settings(path, record["settings"], config)
-        init_seed(config["seed"], config["reproducibility"])
-        with faults_of(config.entry):
-            loaded = assemble(config, load_data(config))
-    load_weights(loaded.model, path, config["model"], Identity.of(loaded.data.dataset))
-    loaded.model.eval()
-    loaded.trained = True
-    return loaded
-
-
 def write_item_vectors(
     output: str,
     model: str,
@@ -268,14 +193,15 @@ def write_item_vectors(
     run_stages(
         vector_stages(config, training, found),
         identity.with_histories(training.histories),
-        Path(config["checkpoint_dir"]) / "stages",
+        Path(config["checkpoint_dir"]) / folders.STAGES,
         config["show_progress"],
     )
     try:
         save_vectors(output, identity.items[1:], found["items"][1:])
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {output}: {error}") from error
-    return tuple(found["items"][1:].shape)
+    items, width = found["items"][1:].shape
+    return items, width
 
 
 def fetch_missing_data(
@@ -338,143 +264,7 @@ def _given(
     return {**files, **(settings or {}), **line}
 
 
-def settings_of(config: Any) -> dict[str, Any]:
-    """The settings of a run, JSON-like, enough to build its configuration again from any working directory."""
-    record = {key: value for key, value in config.to_record().items() if key not in ("output", "run_name")}
-    for key in ("llm", "text_encoder"):
-        if record.get(key) and (folder := Path(record[key]).expanduser()).is_dir():
-            record[key] = str(folder.resolve())
-    return {**record, "data_path": str(Path(config["data_path"]).resolve().parent)}
-
-
-def assemble(config: Any, data: RunData) -> LoadedRun:
-    """A new model for some data; nothing is written.
-
-    Raises:
-        UserError: settings that the model cannot be built with, or a library that it needs is missing.
-    """
-    init_seed(config["seed"], config["reproducibility"])
-    try:
-        with fits_in_memory(config):
-            model = config.model_class(config, data.train_dataset).to(config["device"])
-    except ValueError as error:
-        raise UserError(f"{config['model']}: {error}") from error
-    except ModuleNotFoundError as error:
-        raise missing(error.name or "a package", config["model"]) from error
-    except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        if not config.entry.is_recbole:
-            raise
-        raise cannot_be_built(config, error) from error
-    return LoadedRun(config, model, data)
-
-
-def trainer_class_of(config: Any) -> type:
-    """The trainer class of a configuration's model.
-
-    Raises:
-        UserError: a kind of model that cannot be trained here.
-    """
-    base = config.entry.trainer_class or get_trainer(config["MODEL_TYPE"], config.entry.recbole_name or config["model"])
-    return trainer_class(base)
-
-
-def _config_to_resume(
-    resume: str | Path, model: Any, dataset: Any, config_file_list: Any, settings: Any, arguments: Any, properties: Any
-) -> Config:
-    """The configuration of the killed run. What is given again must be the same, but for how long and where it goes on.
-
-    Raises:
-        UserError: names the settings that differ.
-    """
-    path = last_checkpoint(resume)
-    record = checkpoint.load(path).record
-    for what, given in (("model", model), ("dataset", dataset)):
-        if given and given != record[what]:
-            raise UserError(f"{path} is a checkpoint of {record[what]}, not of {given}: use --{what}={record[what]}")
-    with _settings_of_file(path):
-        config = Config(
-            record["model"],
-            record["dataset"],
-            list(config_file_list),
-            _as_given(record["settings"]),
-            arguments,
-            properties,
-            settings,
-        )
-        _tell_new_settings(path, record["settings"], config)
-    now = settings_of(config)
-    changed = [
-        f"{key}={record['settings'][key]}"
-        for key in record["settings"]
-        if now.get(key) != record["settings"][key] and key not in MAY_CHANGE
-    ]
-    if changed:
-        raise UserError(f"{path} was trained with {', '.join(changed)}: resume with the same settings")
-    if other := [
-        f"{key}={show(now.get(key))} (it was {show(record['settings'][key])})"
-        for key in record["settings"]
-        if now.get(key) != record["settings"][key] and key not in CHANGES_NOTHING
-    ]:
-        logger.warning(
-            "%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(other)
-        )
-    return config
-
-
-def _tell_new_settings(path: Path, stored: dict[str, Any], config: Any) -> None:
-    """Weights of an earlier version may fit and yet mean something else, where a setting has come since."""
-    new = [f"{key}={show(value)}" for key, value in settings_of(config).items() if key not in stored]
-    if new:
-        logger.warning(
-            "%s was written by a version without %s: give other values where it was trained otherwise",
-            path,
-            ", ".join(new),
-        )
-
-
-# Settings behind which models of RecBole evaluate or unpickle something: no checkpoint says them, its reader may.
-SAID_BY_READERS = {
-    "teacher",
-    "emb_path",
-    "warm_up",
-    "pre_model_path",
-    "pretrain_path",
-    "mf_pretrain_path",
-    "mlp_pretrain_path",
-}
-
-
-def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Stored settings in a form that is read as what they are: a text such as '0' would be taken for a number."""
-    return {
-        key: repr(value) if isinstance(value, str) and parse_value(value) != value else value
-        for key, value in settings.items()
-        if key not in SAID_BY_READERS
-    }
-
-
-@contextmanager
-def _settings_of_file(path: Path) -> Iterator[None]:
-    """Whatever settings of a checkpoint lead to, which may have come from anywhere, as an error that names the file."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).replace("config_dict: ", f"{path}: ", 1)) from error
-    except (
-        TypeError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        RuntimeError,
-        MemoryError,
-        ArithmeticError,
-        AssertionError,
-    ) as error:
-        raise checkpoint.damaged(path, f"its settings lead to {type(error).__name__}: {error}") from error
-
-
-def _check_places(config: Any, claims: bool) -> None:
+def _check_places(config: Config, claims: bool) -> None:
     """What shall be written can be: asked before data are read.
 
     Raises:

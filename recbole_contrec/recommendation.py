@@ -16,7 +16,8 @@ from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.interface import AnswersInWords, RanksInBoundedMemory
-from recbole_contrec.quick_start import LoadedRun, load_data_and_model
+from recbole_contrec.loaded_run import LoadedRun
+from recbole_contrec.reloading import load_data_and_model
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.training.evaluation import no_score_is_the_worst
 

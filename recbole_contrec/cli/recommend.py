@@ -61,8 +61,8 @@ def recommend(arguments: Sequence[str]) -> int:
     from recbole_contrec.compat import require_recbole
 
     require_recbole()
-    from recbole_contrec.quick_start import load_data_and_model
     from recbole_contrec.recommendation import recommend_batches
+    from recbole_contrec.reloading import load_data_and_model
 
     show_messages(sys.stderr)
     logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output

@@ -1,0 +1,186 @@
+"""
+recbole_contrec.reloading
+#########################
+Back from a checkpoint: a trained model with its data, or the configuration of a run that was stopped.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import init_seed
+
+from recbole_contrec.data.loading import load_data
+from recbole_contrec.errors import UserError
+from recbole_contrec.loaded_run import LoadedRun, assemble, settings_of
+from recbole_contrec.settings.classes import faults_of
+from recbole_contrec.settings.config import Config
+from recbole_contrec.settings.schema import parse_value
+from recbole_contrec.showing import show
+from recbole_contrec.storage import checkpoint
+from recbole_contrec.training.identity import Identity, load_weights
+from recbole_contrec.training.keeping import BEST, last_checkpoint
+
+logger = logging.getLogger("recbole_contrec")
+
+# What a resumed run may do otherwise: how long it goes on, on which machine, and what it prints.
+MAY_CHANGE = {
+    "epochs",
+    "stopping_step",
+    "data_path",
+    "checkpoint_dir",
+    "gpu_id",
+    "use_gpu",
+    "worker",
+    "show_progress",
+    "state",
+    "eval_batch_size",
+    "llm",
+}  # of llm the place; other weights are refused by their mark
+CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "llm"}  # of these, in any number
+
+
+def load_data_and_model(
+    checkpoint_path: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    properties: str | None = None,
+    *,
+    arguments: Sequence[str] = (),
+) -> LoadedRun:
+    """Rebuild a trained model with its data.
+
+    Args:
+        checkpoint_path: a checkpoint, or the folder of a run (its best model is taken).
+        settings: those to change, e.g. ``{"data_path": "elsewhere"}``.
+        properties: a folder with ``model/*.yaml`` and ``dataset/*.yaml`` of your own.
+        arguments: settings to change as on the command line.
+
+    Raises:
+        UserError: no such checkpoint, or the data are not those it was trained on.
+    """
+    path = Path(checkpoint_path)
+    path = path / BEST if path.is_dir() else path
+    record = checkpoint.load(path).record
+    if not {"model", "settings"} <= set(record):
+        raise UserError(f"{path} holds no model; give the {BEST} of a run's folder")
+    with _settings_of_file(path):
+        config = Config(
+            record["model"],
+            record["dataset"],
+            config_dict=_as_given(record["settings"]),
+            arguments=arguments,
+            properties=properties,
+            settings=settings,
+        )
+        _tell_new_settings(path, record["settings"], config)
+        init_seed(config["seed"], config["reproducibility"])
+        with faults_of(config.entry):
+            loaded = assemble(config, load_data(config))
+    load_weights(loaded.model, path, config["model"], Identity.of(loaded.data.dataset))
+    loaded.model.eval()
+    loaded.trained = True
+    return loaded
+
+
+def config_to_resume(
+    resume: str,
+    model: str | None,
+    dataset: str | None,
+    settings: Mapping[str, Any] | None,
+    config_file_list: Sequence[str],
+    arguments: Sequence[str],
+    properties: str | None,
+) -> Config:
+    """The configuration of the killed run. What is given again must be the same, but for how long and where it goes on.
+
+    Raises:
+        UserError: names the settings that differ.
+    """
+    path = last_checkpoint(resume)
+    record = checkpoint.load(path).record
+    for what, given in (("model", model), ("dataset", dataset)):
+        if given and given != record[what]:
+            raise UserError(f"{path} is a checkpoint of {record[what]}, not of {given}: use --{what}={record[what]}")
+    with _settings_of_file(path):
+        config = Config(
+            record["model"],
+            record["dataset"],
+            list(config_file_list),
+            _as_given(record["settings"]),
+            arguments,
+            properties,
+            settings,
+        )
+        _tell_new_settings(path, record["settings"], config)
+    now = settings_of(config)
+    changed = [
+        f"{key}={record['settings'][key]}"
+        for key in record["settings"]
+        if now.get(key) != record["settings"][key] and key not in MAY_CHANGE
+    ]
+    if changed:
+        raise UserError(f"{path} was trained with {', '.join(changed)}: resume with the same settings")
+    if other := [
+        f"{key}={show(now.get(key))} (it was {show(record['settings'][key])})"
+        for key in record["settings"]
+        if now.get(key) != record["settings"][key] and key not in CHANGES_NOTHING
+    ]:
+        logger.warning(
+            "%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(other)
+        )
+    return config
+
+
+def _tell_new_settings(path: Path, stored: dict[str, Any], config: Config) -> None:
+    """Weights of an earlier version may fit and yet mean something else, where a setting has come since."""
+    new = [f"{key}={show(value)}" for key, value in settings_of(config).items() if key not in stored]
+    if new:
+        logger.warning(
+            "%s was written by a version without %s: give other values where it was trained otherwise",
+            path,
+            ", ".join(new),
+        )
+
+
+# Settings behind which models of RecBole evaluate or unpickle something: no checkpoint says them, its reader may.
+SAID_BY_READERS = {
+    "teacher",
+    "emb_path",
+    "warm_up",
+    "pre_model_path",
+    "pretrain_path",
+    "mf_pretrain_path",
+    "mlp_pretrain_path",
+}
+
+
+def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings in a form that is read as what they are: a text such as '0' would be taken for a number."""
+    return {
+        key: repr(value) if isinstance(value, str) and parse_value(value) != value else value
+        for key, value in settings.items()
+        if key not in SAID_BY_READERS
+    }
+
+
+@contextmanager
+def _settings_of_file(path: Path) -> Iterator[None]:
+    """Whatever settings of a checkpoint lead to, which may have come from anywhere, as an error that names the file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("config_dict: ", f"{path}: ", 1)) from error
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+        MemoryError,
+        ArithmeticError,
+        AssertionError,
+    ) as error:
+        raise checkpoint.damaged(path, f"its settings lead to {type(error).__name__}: {error}") from error
