@@ -218,7 +218,7 @@ REFUSED = {
         (("--item_vectors=lightgnc",), "did you mean lightgcn"),
         (("--backbone=bert",), "one of causal, t5"),
         (("--first_n=3",), "at least 4"),
-        (("--codebook=3",), "did you mean codebook_size"),
+        (("--codebook_sise=3",), "did you mean codebook_size"),
     ],
     "TIGER": [
         (("--n_heads=3",), "n_heads=3 must divide hidden_size=16"),

@@ -106,9 +106,9 @@ def test_training_in_bf16(staged, model, arguments):
 def test_preferences_are_sampled_with_noise_of_the_cpu(staged, monkeypatch):
     """With conditions on any device: a generator of that device would draw other numbers."""
     model, found = staged("ContRec", *SAMPLED).model.eval(), []
-    monkeypatch.setattr(model.head, "sample", lambda *_, **__: found.append(_))
+    monkeypatch.setattr(model.head, "sample", lambda *_, **options: found.append(options))
     model.preferences(torch.zeros(2, 16, device="meta"))
-    (generator,) = (argument for argument in found[0] if isinstance(argument, torch.Generator))
+    generator = found[0]["generator"]
     assert generator.device.type == "cpu" and generator.initial_seed() == model.config["seed"]
 
 

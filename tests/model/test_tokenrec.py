@@ -117,12 +117,12 @@ def test_codes_are_those_of_the_tokenizers(ready):
     dataset = loaded.data.train.dataset
     users, items = dataset.histories.pairs()
     vectors = svd_vectors(users, items, dataset.user_num, dataset.item_num, 16, seed=2020)
-    for side, rows in (("item", vectors.items), ("user", vectors.users)):
-        table, tokenizer = getattr(loaded.model, f"{side}_codes"), getattr(loaded.model, f"{side}_tokenizer")
+    model = loaded.model
+    for side, part, rows in (("item", model.items, vectors.items), ("user", model.users, vectors.users)):
+        table, tokenizer = part.table, part.tokenizer
         assert torch.equal(table.codes, encode_rows(tokenizer, standardise(rows)))
-        assert (
-            table.codes[0] == tokenizer.codebook_size
-        ).all() and tokenizer.codebook_size == 8  # four rows a code, at least
+        assert tokenizer.codebook_size == 8  # four rows a code, at least
+        assert (table.codes[0] == tokenizer.codebook_size).all()
         report = loaded.trainer.progress.stages[f"{side} tokenizer"].report
         assert report["collisions"] == report["collisions_left"]
         assert min(report["codes_in_use"]) > 0.5 and min(report["perplexity"]) > 0.4
