@@ -41,7 +41,7 @@ def test_names_that_are_none(empty_cache, name):
     "error, message",
     [
         ("RepositoryNotFoundError", "knows no such model or keeps it behind a login"),
-        ("GatedRepoError", "accepted at https://huggingface.co/owner/model; then run hf auth login"),
+        ("GatedRepoError", "accept its terms at https://huggingface.co/owner/model, then run hf auth login"),
         ("EntryNotFoundError", "has no config.json"),
         ("HfHubHTTPError", "HfHubHTTPError|Refusal"),
     ],

@@ -356,7 +356,7 @@ def test_items_of_training_that_tell_nothing_apart_are_nothing_to_learn_from(tin
 
 
 def test_texts_that_are_one_up_to_the_cut(run_tiny):
-    with pytest.raises(UserError, match="the same of every item text: raise text_encoder_max_tokens=4"):
+    with pytest.raises(UserError, match="the same words from every item text: raise text_encoder_max_tokens=4"):
         run_tiny("ContRec", *WITH_ENCODER, "--text_encoder_max_tokens=4")
 
 
