@@ -119,7 +119,7 @@ def test_codes_are_those_of_the_tokenizers(ready):
     vectors = svd_vectors(users, items, dataset.user_num, dataset.item_num, 16, seed=2020)
     model = loaded.model
     for side, part, rows in (("item", model.items, vectors.items), ("user", model.users, vectors.users)):
-        table, tokenizer = part.table, part.tokenizer
+        table, tokenizer = part.table, part.quantiser
         assert torch.equal(table.codes, encode_rows(tokenizer, standardise(rows)))
         assert tokenizer.codebook_size == 8  # four rows a code, at least
         assert (table.codes[0] == tokenizer.codebook_size).all()
