@@ -151,7 +151,7 @@ def measure(loaded, point: Point, limit: float) -> dict[str, Any]:
 
 def turn(loaded, point: Point) -> None:
     """Set a trained model to a point."""
-    from recbole_contrec.model.base.settings import SamplingSettings
+    from recbole_contrec.model.parts.settings import SamplingSettings
 
     loaded.model.sampling = SamplingSettings(point.steps, point.samples, point.guidance, point.ddim_eta)
 

@@ -22,33 +22,33 @@ from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, V
 from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
-from recbole_contrec.model.base.answering import AnswerGenerator, AnswerSettings, TargetsAndAnswers
-from recbole_contrec.model.base.continuous_tokens import (
+from recbole_contrec.model.parts.answering import AnswerGenerator, AnswerSettings, TargetsAndAnswers
+from recbole_contrec.model.parts.continuous_tokens import (
     ItemTokens,
     ItemTokenSettings,
     TokenizerSettings,
     UserTokens,
     UserTokenSettings,
 )
-from recbole_contrec.model.base.contrec_checks import check_settings, warn_of_narrow_draws
-from recbole_contrec.model.base.history import (
+from recbole_contrec.model.parts.contrec_checks import check_settings, warn_of_narrow_draws
+from recbole_contrec.model.parts.history import (
     HistoryEncoder,
     HistoryEncoding,
     distinct_histories,
     positions_of_prompt,
     room_for_history,
 )
-from recbole_contrec.model.base.item_vectors import ItemVectors, ItemVectorSettings
-from recbole_contrec.model.base.language import language_of
-from recbole_contrec.model.base.pretrained import pretrained_model
-from recbole_contrec.model.base.settings import (
+from recbole_contrec.model.parts.language import language_of
+from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
+from recbole_contrec.model.parts.pretrained import pretrained_model
+from recbole_contrec.model.parts.settings import (
     DecoderSettings,
     HeadSettings,
     PretrainedSettings,
     RetrievalSettings,
     SamplingSettings,
 )
-from recbole_contrec.model.base.targets import Targets, TrainingWindows, repeat_rate
+from recbole_contrec.model.parts.targets import Targets, TrainingWindows, repeat_rate
 from recbole_contrec.retrieval import Retrieval, TextEvidence
 from recbole_contrec.tokenizer import FoldIn
 

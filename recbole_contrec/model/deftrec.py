@@ -20,9 +20,9 @@ from torch import Tensor
 
 from recbole_contrec.backbone import Layout
 from recbole_contrec.diffusion import Contrast
-from recbole_contrec.model.base.history import LastState
-from recbole_contrec.model.base.targets import Targets
 from recbole_contrec.model.contrec import ContRec
+from recbole_contrec.model.parts.history import LastState
+from recbole_contrec.model.parts.targets import Targets
 from recbole_contrec.negatives import NegativeSampler
 
 if TYPE_CHECKING:

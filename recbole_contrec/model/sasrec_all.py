@@ -15,7 +15,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
-from recbole_contrec.model.base.targets import TrainingWindows, repeat_rate, targets_with_states
+from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate, targets_with_states
 from recbole_contrec.retrieval import Retrieval
 from recbole_contrec.tokenizer import standardise, svd_vectors
 

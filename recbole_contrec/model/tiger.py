@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, Prompt, T5Writer
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import vector_stages
-from recbole_contrec.model.base.code_table import CodeTable
-from recbole_contrec.model.base.history import HistoryEncoder
-from recbole_contrec.model.base.settings import DecoderSettings
-from recbole_contrec.model.base.targets import TrainingWindows, repeat_rate
+from recbole_contrec.model.parts.code_table import CodeTable
+from recbole_contrec.model.parts.history import HistoryEncoder
+from recbole_contrec.model.parts.settings import DecoderSettings
+from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
 from recbole_contrec.model.semantic_ids import (
     CodeDecoder,
     CodeDecoderSettings,

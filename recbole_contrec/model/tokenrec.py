@@ -28,19 +28,19 @@ from recbole_contrec.backbone import (
 )
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
-from recbole_contrec.model.base.code_table import CODE_RMS
-from recbole_contrec.model.base.code_tokens import ItemCodes, QuantiserSettings, UserCodes
-from recbole_contrec.model.base.history import (
+from recbole_contrec.model.parts.code_table import CODE_RMS
+from recbole_contrec.model.parts.code_tokens import ItemCodes, QuantiserSettings, UserCodes
+from recbole_contrec.model.parts.history import (
     EncoderDecoderHistory,
     HistoryEncoder,
     HistoryEncoding,
     distinct_histories,
     room_for_history,
 )
-from recbole_contrec.model.base.item_vectors import ItemVectors, ItemVectorSettings
-from recbole_contrec.model.base.pretrained import changed, check_language_model, pretrained_model
-from recbole_contrec.model.base.settings import DecoderSettings, PretrainedSettings, RetrievalSettings
-from recbole_contrec.model.base.targets import TrainingWindows, repeat_rate
+from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
+from recbole_contrec.model.parts.pretrained import changed, check_language_model, pretrained_model
+from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings, RetrievalSettings
+from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.tokenizer import FoldIn
 

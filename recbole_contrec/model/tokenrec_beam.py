@@ -19,12 +19,12 @@ from recbole_contrec.backbone import CausalDecoder, Instructions, Prompt
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import vector_stages
-from recbole_contrec.model.base.code_tokens import ItemCodes, QuantiserSettings, UserCodes
-from recbole_contrec.model.base.history import HistoryEncoder
-from recbole_contrec.model.base.item_vectors import ItemVectors, ItemVectorSettings
-from recbole_contrec.model.base.pretrained import changed
-from recbole_contrec.model.base.settings import DecoderSettings
-from recbole_contrec.model.base.targets import TrainingWindows
+from recbole_contrec.model.parts.code_tokens import ItemCodes, QuantiserSettings, UserCodes
+from recbole_contrec.model.parts.history import HistoryEncoder
+from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
+from recbole_contrec.model.parts.pretrained import changed
+from recbole_contrec.model.parts.settings import DecoderSettings
+from recbole_contrec.model.parts.targets import TrainingWindows
 from recbole_contrec.model.semantic_ids import (
     CodeDecoder,
     CodeDecoderSettings,

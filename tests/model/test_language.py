@@ -6,8 +6,8 @@ import torch
 from recbole_contrec.backbone import Vocabulary
 from recbole_contrec.data.text import filled
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base.answering import drawn_positions
-from recbole_contrec.model.base.language import Categories
+from recbole_contrec.model.parts.answering import drawn_positions
+from recbole_contrec.model.parts.language import Categories
 from tests.helpers.files import STORIES, write_atomic_files
 
 WORDS = "--vocabulary_size=300"
@@ -354,7 +354,7 @@ def test_many_beginnings_of_texts_are_told(staged, caplog, monkeypatch):
     arguments = ("--answer_weight=0.1", "--text_weight=0.1", "--answer_template={title}", WORDS)
     staged("ContRec", *arguments)
     assert "beginnings" not in caplog.text
-    monkeypatch.setattr("recbole_contrec.model.base.language.MANY_BEGINNINGS", 10)
+    monkeypatch.setattr("recbole_contrec.model.parts.language.MANY_BEGINNINGS", 10)
     staged("ContRec", *arguments)
     assert "the beginnings of all texts are read" in caplog.text
 

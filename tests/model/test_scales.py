@@ -105,7 +105,7 @@ def test_user_tokens_are_as_large_as_item_tokens(staged, vectors_file, source):
     ],
 )
 def test_codes_are_read_as_large_as_meant(staged, model, arguments):
-    from recbole_contrec.model.base.code_table import CODE_RMS
+    from recbole_contrec.model.parts.code_table import CODE_RMS
 
     recommender = staged(model, *arguments).model
     table = recommender.item_codes if model == "TIGER" else recommender.items.table

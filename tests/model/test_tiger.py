@@ -11,7 +11,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_contrec import load_data_and_model, recommend
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base.code_table import CodeTable
+from recbole_contrec.model.parts.code_table import CodeTable
 from recbole_contrec.model.semantic_ids import code_decoder
 from recbole_contrec.model.semantic_ids.code_decoder import CodeWriter
 from recbole_contrec.storage import checkpoint

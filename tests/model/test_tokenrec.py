@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from recbole_contrec.data.windows import NEXT_PREFIX
-from recbole_contrec.model.base.code_table import CodeTable
-from recbole_contrec.model.base.history import shuffled
-from recbole_contrec.model.base.targets import some_targets
+from recbole_contrec.model.parts.code_table import CodeTable
+from recbole_contrec.model.parts.history import shuffled
+from recbole_contrec.model.parts.targets import some_targets
 from recbole_contrec.retrieval import pairwise_cosine_loss
 from tests.helpers.options import STILL_TOKENREC as STILL
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recbole_contrec.data.windows import NEXT_PREFIX, Histories
-from recbole_contrec.model.base.targets import repeat_rate
+from recbole_contrec.model.parts.targets import repeat_rate
 
 
 def test_histories_of_targets_end_before_them(assembled):

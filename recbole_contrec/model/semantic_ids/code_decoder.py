@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from recbole_contrec.backbone import length_groups, rows_at_once
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
-from recbole_contrec.model.base.code_table import CODE_RMS, CodeTable, means_by_code, scaled, sum_of
-from recbole_contrec.model.base.history import HistoryEncoder
-from recbole_contrec.model.base.targets import WindowBatch, targets_with_states
+from recbole_contrec.model.parts.code_table import CODE_RMS, CodeTable, means_by_code, scaled, sum_of
+from recbole_contrec.model.parts.history import HistoryEncoder
+from recbole_contrec.model.parts.targets import WindowBatch, targets_with_states
 
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
 

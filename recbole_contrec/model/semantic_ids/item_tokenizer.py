@@ -11,8 +11,8 @@ from torch import Tensor
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Report, StageResult
-from recbole_contrec.model.base.fitting import fitted
-from recbole_contrec.model.base.settings import FitSettings
+from recbole_contrec.model.parts.fitting import fitted
+from recbole_contrec.model.parts.settings import FitSettings
 from recbole_contrec.tokenizer import (
     ResidualVQ,
     cluster_codes,

@@ -16,8 +16,8 @@ from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams
 from recbole_contrec.interface import Refined, Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
-from recbole_contrec.model.base.history import HistoryEncoder
-from recbole_contrec.model.base.targets import TrainingWindows
+from recbole_contrec.model.parts.history import HistoryEncoder
+from recbole_contrec.model.parts.targets import TrainingWindows
 from recbole_contrec.model.semantic_ids.code_decoder import CodeDecoder
 from recbole_contrec.model.semantic_ids.self_improvement import SelfImprovement
 

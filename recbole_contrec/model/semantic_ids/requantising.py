@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from recbole_contrec.interface import Refined
-from recbole_contrec.model.base.code_table import CodeTable
-from recbole_contrec.model.base.targets import WindowBatch
+from recbole_contrec.model.parts.code_table import CodeTable
+from recbole_contrec.model.parts.targets import WindowBatch
 from recbole_contrec.model.semantic_ids.code_decoder import CodeDecoder
 from recbole_contrec.tokenizer import seen_rows, standardise, with_counter
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_contrec.interface import Refined
-from recbole_contrec.model.base.targets import TrainingWindows
+from recbole_contrec.model.parts.targets import TrainingWindows
 from recbole_contrec.model.semantic_ids.code_decoder import CodeDecoder
 from recbole_contrec.model.semantic_ids.requantising import requantised, states_before_items
 from recbole_contrec.model.semantic_ids.rewriting import Described, rewritten

@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.language
-###################################
+recbole_contrec.model.parts.language
+####################################
 The words of the items: what a language model reads of them, what it learns to answer, and which items an answer names.
 """
 
@@ -17,7 +17,7 @@ from recbole_contrec.backbone import Answers, PretrainedDecoder, Vocabulary, Wor
 from recbole_contrec.backbone.language_model import LanguageModel
 from recbole_contrec.data.text import filled, part_field
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base.pretrained import changed
+from recbole_contrec.model.parts.pretrained import changed
 
 logger = logging.getLogger("recbole_contrec")
 

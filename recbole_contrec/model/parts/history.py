@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.history
-##################################
+recbole_contrec.model.parts.history
+###################################
 What reads a history: tokens of users and items laid out in a prompt, and the language model that turns them into
 states.
 """
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from recbole_contrec.backbone import Layout, PretrainedDecoder, Prompt, length_groups, rows_at_once
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base.item_vectors import ItemVectors
-from recbole_contrec.model.base.language import Language
-from recbole_contrec.model.base.targets import Targets, WindowBatch, targets_with_states
+from recbole_contrec.model.parts.language import Language
+from recbole_contrec.model.parts.learned_vectors import ItemVectors
+from recbole_contrec.model.parts.targets import Targets, WindowBatch, targets_with_states
 
 
 class HistoryEncoding(NamedTuple):

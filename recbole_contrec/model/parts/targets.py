@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.targets
-##################################
+recbole_contrec.model.parts.targets
+###################################
 Which positions of a batch are targets, and the states before them, for every model that trains on whole windows.
 """
 

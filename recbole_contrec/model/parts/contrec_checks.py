@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.contrec_checks
-#########################################
+recbole_contrec.model.parts.contrec_checks
+##########################################
 Settings of ContRec and its heirs that contradict each other, would be ignored, or make poor draws.
 """
 
@@ -9,7 +9,7 @@ from bisect import bisect_left
 from typing import Any
 
 from recbole_contrec.diffusion import NoiseSchedule
-from recbole_contrec.model.base.pretrained import changed, check_language_model
+from recbole_contrec.model.parts.pretrained import changed, check_language_model
 
 logger = logging.getLogger("recbole_contrec")
 

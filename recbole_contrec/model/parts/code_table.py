@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.code_table
-#####################################
+recbole_contrec.model.parts.code_table
+######################################
 The codes of users or items with the learned vector of every code, and where these vectors start.
 """
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.settings
-###################################
+recbole_contrec.model.parts.settings
+####################################
 What the parts of a model are made by: RecBole's flat keys as small typed objects, one for each part that the lower
 packages offer. Their fields are named like the arguments of the part:
 ``DiffusionHead(**vars(HeadSettings.from_config(config)))``.

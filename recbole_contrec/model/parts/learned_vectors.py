@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.item_vectors
-#######################################
+recbole_contrec.model.parts.learned_vectors
+###########################################
 The vectors of the items: the space in which preferences are generated and retrieved. They may be read with the tokens
 of the
 items as well.

@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.continuous_tokens
-############################################
+recbole_contrec.model.parts.continuous_tokens
+#############################################
 Continuous tokens of items and users: what a sigma-VAE makes of their vectors, and what the language model reads for
 them.
 """
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.interface import Report, Stage, StageResult
-from recbole_contrec.model.base.fitting import fitted
-from recbole_contrec.model.base.item_vectors import lengthen
-from recbole_contrec.model.base.settings import FitSettings
+from recbole_contrec.model.parts.fitting import fitted
+from recbole_contrec.model.parts.learned_vectors import lengthen
+from recbole_contrec.model.parts.settings import FitSettings
 from recbole_contrec.tokenizer import FoldIn, SigmaVAE, WholeVector, health_report
 
 

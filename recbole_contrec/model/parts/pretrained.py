@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.pretrained
-#####################################
+recbole_contrec.model.parts.pretrained
+######################################
 A pretrained language model in the place of a compact one, as the settings name it.
 """
 
@@ -11,7 +11,7 @@ import torch
 
 from recbole_contrec.backbone import PretrainedModel
 from recbole_contrec.errors import UserError
-from recbole_contrec.model.base.settings import PretrainedSettings
+from recbole_contrec.model.parts.settings import PretrainedSettings
 
 logger = logging.getLogger("recbole_contrec")
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.answering
-####################################
+recbole_contrec.model.parts.answering
+#####################################
 Answers in words: learned beside the preferences, generated, and used in the scores.
 """
 
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from recbole_contrec.backbone import Branches, Encoded, Generated, KeyValueCache, Layout, length_groups
-from recbole_contrec.model.base.history import HistoryEncoder, HistoryEncoding
-from recbole_contrec.model.base.language import Language
-from recbole_contrec.model.base.targets import Targets, WindowBatch, targets_with_states
+from recbole_contrec.model.parts.history import HistoryEncoder, HistoryEncoding
+from recbole_contrec.model.parts.language import Language
+from recbole_contrec.model.parts.targets import Targets, WindowBatch, targets_with_states
 from recbole_contrec.retrieval import Retrieval, TextEvidence
 
 

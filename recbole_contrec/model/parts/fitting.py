@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.fitting
-##################################
+recbole_contrec.model.parts.fitting
+###################################
 A tokenizer fitted as a stage of a run.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from recbole_contrec.interface import Report, StageResult
-from recbole_contrec.model.base.settings import FitSettings
+from recbole_contrec.model.parts.settings import FitSettings
 from recbole_contrec.tokenizer import fit_tokenizer, split_rows
 
 

@@ -1,6 +1,6 @@
 """
-recbole_contrec.model.base.code_tokens
-######################################
+recbole_contrec.model.parts.code_tokens
+#######################################
 Discrete codes of items and users: what a masked vector quantiser makes of their vectors, and what the language model
 reads for them.
 """
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.interface import Report, Stage, StageResult
-from recbole_contrec.model.base.code_table import CodeTable
-from recbole_contrec.model.base.fitting import fitted
-from recbole_contrec.model.base.settings import FitSettings
+from recbole_contrec.model.parts.code_table import CodeTable
+from recbole_contrec.model.parts.fitting import fitted
+from recbole_contrec.model.parts.settings import FitSettings
 from recbole_contrec.tokenizer import (
     FoldIn,
     MaskedVQ,
