@@ -59,7 +59,7 @@ def read_events(
         assert len(row) == len(header), row
         name, thing, moment = (row[place] for place in places)
         moment = math.nan if moment.strip() in NOTHING else float(moment)  # a blank is no time
-        if seen(name) not in NOTHING and seen(thing) not in NOTHING and abs(moment) <= np.finfo(np.float32).max:
+        if seen(name) not in NOTHING and seen(thing) not in NOTHING and abs(moment) <= float(np.finfo(np.float32).max):
             events.append(Event(name, thing, moment))
     return events
 

@@ -133,4 +133,4 @@ def test_the_page_is_made_from_the_table():
     assert (ROOT / recbole_keys.DOCUMENT).read_text(encoding="utf-8") == recbole_keys.as_markdown(), (
         "run python -m recbole_contrec.settings.recbole_keys"
     )
-    assert recbole_keys.DOCUMENT.as_posix() in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"({recbole_keys.DOCUMENT.name})" in (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
