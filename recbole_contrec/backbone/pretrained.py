@@ -58,7 +58,8 @@ class PretrainedDecoder(PretrainedModel):
                 raise not_causal(self.name, self._whole.config)
             if not scores_words(self, self._whole, words):
                 raise UserError(
-                    f"{self.name}: {self._whole.config.model_type} models are not supported, since how they score words is unknown"
+                    f"{self.name}: {self._whole.config.model_type} models are not supported, since how they score "
+                    "words is unknown"
                 )
             self._branches = True
             self._branches = (
@@ -96,7 +97,7 @@ class PretrainedDecoder(PretrainedModel):
     def forward(
         self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None, prompt: int | None = None
     ) -> Tensor:
-        """:meth:`CausalDecoder.forward`: inputs [B, S, D], positions [B, S], visible [B, S, S] -> final states [B, S,
+        """``CausalDecoder.forward``: inputs [B, S, D], positions [B, S], visible [B, S, S] -> final states [B, S,
         D]. Dropout, which few of these models have, is everywhere as they were trained with it.
 
         Raises:
@@ -115,7 +116,7 @@ class PretrainedDecoder(PretrainedModel):
 
     @torch.no_grad()
     def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:
-        """:meth:`CausalDecoder.states_at`: inputs [B, S, D], at [B, Q] -> final states [B, Q, D]."""
+        """``CausalDecoder.states_at``: inputs [B, S, D], at [B, Q] -> final states [B, Q, D]."""
         if worth_sharing(inputs, shared) and self._branches and inputs.shape[1] <= self._window:
             rows = max(1, self.POSITIONS // inputs.shape[1])
             return torch.cat([self.start(*part, 0, shared)[0] for part in zip(inputs.split(rows), at.split(rows))])
@@ -123,7 +124,7 @@ class PretrainedDecoder(PretrainedModel):
 
     @torch.no_grad()
     def start(self, inputs: Tensor, at: Tensor, room: int, shared: int = 0) -> tuple[Tensor, KeyValueCache]:
-        """:meth:`CausalDecoder.start`: inputs [B, S, D], at [B, Q] -> final states [B, Q, D] and a memory. The room is
+        """``CausalDecoder.start``: inputs [B, S, D], at [B, Q] -> final states [B, Q, D] and a memory. The room is
         not needed here: the cache grows."""
         from transformers import DynamicCache
 
@@ -139,7 +140,7 @@ class PretrainedDecoder(PretrainedModel):
 
     @torch.no_grad()
     def step(self, memory: KeyValueCache, inputs: Tensor, parents: Tensor) -> tuple[Tensor, KeyValueCache]:
-        """:meth:`CausalDecoder.step`: inputs [B, W, D], parents [B, W] -> final states [B, W, D] and the memory of W
+        """``CausalDecoder.step``: inputs [B, W, D], parents [B, W] -> final states [B, W, D] and the memory of W
         branches."""
         position = memory.position.gather(1, parents)  # [B, W]
         self._check_branches(int(position.max()) + 1)

@@ -51,7 +51,7 @@ class PretrainedT5(PretrainedModel):
             output.requires_grad_(False)
 
     def forward(self, inputs: Tensor, length: Tensor) -> Tensor:
-        """:meth:`EncoderDecoder.forward`: inputs [B, S, D], real positions [B] -> final states [B, P, D] of the
+        """``EncoderDecoder.forward``: inputs [B, S, D], real positions [B] -> final states [B, P, D] of the
         decoder."""
         answer = self._embeddings(self._answer)  # [P, D]
         return answer_states(self._whole, inputs.to(self._dtype), length, answer).float()

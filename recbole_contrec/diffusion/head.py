@@ -134,10 +134,6 @@ class DiffusionHead(nn.Module):
         """PyTorch's hook."""
         self.noisy_skip = bool(state)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(False))  # of before there was a skip
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def loss(self, condition: Tensor, target: Tensor) -> HeadLoss:
         """Regression at random noise levels, `noise_draws` of them for each target.
 

@@ -20,7 +20,7 @@ def included(path: Path, folders: Iterable[Path]) -> list[Path]:
 
     Args:
         path: the YAML file of a model.
-        folders: folders of properties, as :func:`~recbole_contrec.settings.registry.properties_folders` finds them.
+        folders: folders of properties, as :func:`~recbole_contrec.catalogue.places.properties_folders` finds them.
 
     Raises:
         UserError: no list of names, a name twice, or no such group; names file and line.

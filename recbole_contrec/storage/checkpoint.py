@@ -26,7 +26,7 @@ from recbole_contrec.files import part_of, write_whole
 from recbole_contrec.storage.record import parse
 
 RECORD = "recbole_contrec"  # the header entry that holds the JSON record
-CHECKSUM = "crc32"  # the last key of the record, which files of earlier versions lack
+CHECKSUM = "crc32"  # the last key of the record
 FORMAT = 2  # raised whenever parts of models are named or made otherwise
 
 
@@ -189,6 +189,8 @@ def _read(path: Path) -> Checkpoint:
             raise ValueError("a safetensors file without our record")
         record = parse(header[RECORD])
         given = record.pop(CHECKSUM, None)
+        if given is None and record["format"] == FORMAT:
+            raise ValueError("its checksum is missing")
         if given is not None and given != checksum(tensors, _with(header[RECORD], str(given), _NO_CHECKSUM)):
             raise ValueError("its content has changed since it was written: the checksum differs")
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, MemoryError) as error:

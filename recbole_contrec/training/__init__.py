@@ -1,7 +1,7 @@
 """
 recbole_contrec.training
 ########################
-A run: stages before training (:mod:`.stages`), the trainers, RecBole's evaluation under one rule for seen items
-(:mod:`.evaluation`), checkpoints without pickled code (:mod:`.checkpoint`, :mod:`.identity`), and what a run reports
-(:mod:`.card`, :mod:`.results`).
+The start of a run (:mod:`.start`), the trainers (:mod:`.trainer`), RecBole's evaluation under one rule for seen items
+(:mod:`.evaluation`), what a run goes on from (:mod:`.keeping`, :mod:`.state`), whether a checkpoint fits a model and
+its data (:mod:`.identity`), and what a run reports (:mod:`.card`, :mod:`.results`).
 """

@@ -94,7 +94,7 @@ class Started:
             folders.release(self.folder)
         elif self.folder is not None:
             lock.release(self.folder)
-        if error is not None and not getattr(self.trainer, "begun", False):
+        if error is not None and (self.trainer is None or not self.trainer.begun):
             self._take_back()
 
     def _take_back(self) -> None:
