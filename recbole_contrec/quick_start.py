@@ -22,7 +22,7 @@ from recbole_contrec.interface import HasStages
 from recbole_contrec.loaded_run import LoadedRun, assemble, settings_of, trainer_class_of
 from recbole_contrec.reloading import config_to_resume, load_data_and_model
 from recbole_contrec.settings.classes import faults_of
-from recbole_contrec.settings.config import Config
+from recbole_contrec.settings.config import Config, python_settings
 from recbole_contrec.settings.registry import find_model, general_settings
 from recbole_contrec.settings.renamed import unknown_setting
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml
@@ -176,11 +176,10 @@ def write_item_vectors(
     from recbole_contrec.item_vectors.sources import check_source, vector_stages  # slow imports, needed here only
     from recbole_contrec.tokenizer import save_vectors
 
+    settings = python_settings(settings, model, dataset)
     given = _given(config_file_list, settings, arguments)
     implied = {"item_vectors": "text"} if given.get("text_encoder") and "item_vectors" not in given else {}
-    config = Config(
-        model, dataset, list(config_file_list), None, arguments, properties, {**(settings or {}), **implied}
-    )
+    config = Config(model, dataset, list(config_file_list), None, arguments, properties, {**settings, **implied})
     if "item_vectors" not in config.settings:
         raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")
     check_file(output, "--output")
@@ -261,7 +260,7 @@ def _given(
     """Settings as the user gave them: those of files, over these the dictionary, over both the command line."""
     files = {key: value for file in config_file_list for key, value in read_yaml(Path(file)).items()}
     line = {key: parse_value(text) for key, text in parse_arguments(arguments).items()}
-    return {**files, **(settings or {}), **line}
+    return {**files, **python_settings(settings), **line}
 
 
 def _check_places(config: Config, claims: bool) -> None:

@@ -18,7 +18,7 @@ import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class Config(RecBoleConfig):
         settings: Mapping[str, Any] | None = None,
     ):
         self._arguments = parse_arguments(arguments)
-        self._settings = _as_mapping(settings)
+        self._settings = python_settings(settings, model, dataset)
         self.folders = properties_folders(self._arguments.pop("properties", properties))
         files = [config_file_list] if isinstance(config_file_list, (str, Path)) else list(config_file_list or ())
         files += self._arguments.pop("config_files", "").replace(",", " ").split()
@@ -138,7 +138,7 @@ class Config(RecBoleConfig):
         read = {
             key: parse_value(value) if isinstance(value, str) else _without_numpy(value) for key, value in given.items()
         }
-        return {**read, **_without_numpy(self._settings)}
+        return {**read, **self._settings}
 
     def _load_cmd_line(self):
         return {key: parse_value(text) for key, text in self._arguments.items()}
@@ -413,27 +413,48 @@ def _fields_asked_for(values: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for key in ("threshold", "val_interval") for name in values.get(key) or ()))
 
 
-def _as_mapping(settings: Any) -> dict[str, Any]:
-    """Settings as a dictionary.
+# Arguments beside the settings: RecBole knows their names as keys, and nothing reads them in a dictionary.
+_OWN_ARGUMENTS = {"config_files": "config_file_list=[...]", "properties": "properties=..."}
+
+
+def python_settings(
+    settings: Mapping[str, Any] | None, model: str | type | None = None, dataset: str | None = None
+) -> dict[str, Any]:
+    """A copy of settings that are given as Python values, as a YAML file would give them: numbers and arrays of numpy
+    are Python's, tuples lists, and paths texts.
+
+    Args:
+        settings: by key.
+        model, dataset: as they are named beside the settings; None where the settings name them.
 
     Raises:
-        UserError: they are something else; names the other way.
+        UserError: they are no dictionary, or name what has an argument of its own.
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise UserError(
             f"settings={show(settings)}: must be a dictionary such as {{'epochs': 3}}; what has the form '--epochs=3' "
             "is given as arguments=[...]"
         )
-    return dict(settings or {})
+    given: dict[str, Any] = _without_numpy(dict(settings or {}))
+    for key, argument in _OWN_ARGUMENTS.items():
+        if key in given:
+            raise UserError(f"settings: {key} is no setting: give it as {argument}")
+    named = {"model": model if isinstance(model, str) else getattr(model, "__name__", None), "dataset": dataset}
+    for key, name in named.items():
+        if name is not None and given.get(key, name) != name:
+            raise UserError(f"settings: {key}={show(given[key])}, and the {key} is {name}: name it once")
+    return given
 
 
-def _without_numpy(value):
-    """A copy in which numbers and arrays of numpy, as searches hand them over, are Python's, and tuples lists: RecBole
-    and we look for these types."""
+def _without_numpy(value: Any) -> Any:
+    """A copy in which numbers and arrays of numpy, as searches hand them over, are Python's, tuples lists, and paths
+    texts: RecBole and we look for these types."""
     if isinstance(value, dict):
         return {key: _without_numpy(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_numpy(part) for part in value]
+    if isinstance(value, PurePath):
+        return str(value)
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else deepcopy(value)
 
 

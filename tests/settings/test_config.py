@@ -674,10 +674,18 @@ def test_settings_as_python_values_are_those_of_a_yaml(here):
         ({"epochs": True}, "settings: epochs=True: must be a whole number"),
         (["--epochs=3"], "must be a dictionary such as {'epochs': 3}"),
         ("--epochs=3", "arguments=[...]"),
+        ({"config_files": "mine.yaml"}, "settings: config_files is no setting: give it as config_file_list=[...]"),
+        ({"properties": "mine"}, "settings: properties is no setting: give it as properties=..."),
+        ({"dataset": "ml-1m"}, "settings: dataset='ml-1m', and the dataset is "),
+        ({"model": "Other"}, "settings: model='Other', and the model is "),
     ],
 )
 def test_mistakes_in_settings(here, settings, expected):
     assert expected in error_of(toy, settings=settings)
+
+
+def test_a_path_is_a_text(here):
+    assert toy(settings={"checkpoint_dir": Path("kept")})["checkpoint_dir"] == "kept"
 
 
 def test_settings_stand_between_a_dictionary_of_recbole_and_the_command_line(here):
