@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.lib.answers_said import measure_answers
 from benchmarks.lib.command_line import name_of_a_folder, number, told
+from benchmarks.lib.generated_answers import measure_answers
 from benchmarks.lib.trained import describe, earlier, parse, parser, trained_model
 from benchmarks.report.answers import ALONE, VECTORS, read_rows, report, title
 

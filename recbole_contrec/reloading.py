@@ -144,8 +144,9 @@ def _tell_new_settings(path: Path, stored: dict[str, Any], config: Config) -> No
         )
 
 
-# Settings behind which models of RecBole evaluate or unpickle something: no checkpoint says them, its reader may.
-SAID_BY_READERS = {
+# Settings behind which models of RecBole evaluate or unpickle something: they are never taken from a checkpoint, only
+# from whoever loads it.
+NOT_FROM_CHECKPOINTS = {
     "teacher",
     "emb_path",
     "warm_up",
@@ -161,7 +162,7 @@ def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         key: repr(value) if isinstance(value, str) and parse_value(value) != value else value
         for key, value in settings.items()
-        if key not in SAID_BY_READERS
+        if key not in NOT_FROM_CHECKPOINTS
     }
 
 

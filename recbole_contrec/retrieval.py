@@ -109,13 +109,13 @@ class TextEvidence(NamedTuple):
 
     Attributes:
         log_probs: log-probability of every distinct text [n, texts], and ``text_of``: the text of every item [N].
-        said: number of the category that a generated answer names [n], 0 = none, and ``category_of``: that of every
+        answered: number of the category that a generated answer names [n], 0 = none, and ``category_of``: that of every
             item [N].
     """
 
     log_probs: Tensor | None = None
     text_of: Tensor | None = None
-    said: Tensor | None = None
+    answered: Tensor | None = None
     category_of: Tensor | None = None
 
     def of_rows(self, rows: Tensor) -> "TextEvidence":
@@ -123,7 +123,7 @@ class TextEvidence(NamedTuple):
         return self._replace(
             **{
                 name: part[rows]
-                for name, part in (("log_probs", self.log_probs), ("said", self.said))
+                for name, part in (("log_probs", self.log_probs), ("answered", self.answered))
                 if part is not None
             }
         )
@@ -211,8 +211,10 @@ class Retrieval(nn.Module):
         scores = self._similarities(preference, items)
         if text is not None:
             columns = slice(first, first + len(items))
-            if text.said is not None:
-                scores += self._bonus(scores, text.category_of[columns] == text.said[:, None], text.said[:, None])
+            if text.answered is not None:
+                scores += self._bonus(
+                    scores, text.category_of[columns] == text.answered[:, None], text.answered[:, None]
+                )
             if text.log_probs is not None:
                 scores += self.text_weight * text.log_probs[:, text.text_of[columns]]
         # once each, also for an item that stands in the history twice
@@ -221,8 +223,8 @@ class Retrieval(nn.Module):
             scores[named] = scores[named] + self.repeat_bias
         return scores
 
-    def _bonus(self, scores: Tensor, agrees: Tensor, said: Tensor) -> Tensor:
-        return self.text_bonus * scores.abs() * (agrees & (said > 0))
+    def _bonus(self, scores: Tensor, agrees: Tensor, answered: Tensor) -> Tensor:
+        return self.text_bonus * scores.abs() * (agrees & (answered > 0))
 
     def _similarities(self, preference: Tensor, items: Tensor) -> Tensor:
         if self.similarity == "cosine":
@@ -294,8 +296,8 @@ class Retrieval(nn.Module):
         similarity = (preference * items).sum(-1)  # [n] or [M, n]
         if preference.dim() == 3:
             similarity = similarity.logsumexp(0) - math.log(len(similarity))
-        if text is not None and text.said is not None:
-            similarity = similarity + self._bonus(similarity, text.category_of[numbers] == text.said, text.said)
+        if text is not None and text.answered is not None:
+            similarity = similarity + self._bonus(similarity, text.category_of[numbers] == text.answered, text.answered)
         if text is not None and text.log_probs is not None:
             similarity = similarity + self.text_weight * text.log_probs.gather(1, text.text_of[numbers, None]).squeeze(
                 1

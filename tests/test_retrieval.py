@@ -183,7 +183,7 @@ def test_what_is_said_enters_every_kind_of_score(similarity):
     )
     history, target = torch.randint(0, 31, (6, 4)), torch.tensor([9, 30, 4, 1, 1, 1])
     retrieval = Retrieval(similarity, repeat_rate=0.1, text_bonus=0.1, text_weight=0.7)
-    agrees = (text.category_of == text.said[:, None]) & (text.said[:, None] > 0)
+    agrees = (text.category_of == text.answered[:, None]) & (text.answered[:, None] > 0)
     assert agrees.any() and (text.category_of == 0).any()
     seen = torch.zeros(6, 31).scatter(1, history, 1.0)
     seen[:, 0] = 0

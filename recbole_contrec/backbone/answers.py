@@ -20,23 +20,23 @@ class Branches(NamedTuple):
     """A forward pass over prompts and the answers behind some of their positions."""
 
     states: Tensor  # [B, S, D]     of the prompt, as without answers
-    said: Tensor  # [B, Q, A, D]  states that predict the words of an answer, zero behind its end
+    answer_states: Tensor  # [B, Q, A, D]  that predict the words of an answer, zero behind its end
     numbers: Tensor  # [B, Q, A]     these words
     real: Tensor  # [B, Q, A]     false behind the end
 
     def first(self, count: int) -> "Branches":
         """The first ``count`` answers of every row."""
-        return Branches(self.states, self.said[:, :count], self.numbers[:, :count], self.real[:, :count])
+        return Branches(self.states, self.answer_states[:, :count], self.numbers[:, :count], self.real[:, :count])
 
     def mean_states(self) -> Tensor:
         """Mean of the states that predict the words of an answer: [B, Q, D]."""
-        return self.said.sum(2) / self.real.sum(2, keepdim=True).clamp(min=1)
+        return self.answer_states.sum(2) / self.real.sum(2, keepdim=True).clamp(min=1)
 
     def loss(self, backbone: LanguageModel) -> Tensor:
         """Cross entropy of the words, the mean over words; 0 without any."""
         if not self.real.any():
-            return self.said.new_zeros(())
-        return F.cross_entropy(backbone.word_logits(self.said[self.real]), self.numbers[self.real])
+            return self.answer_states.new_zeros(())
+        return F.cross_entropy(backbone.word_logits(self.answer_states[self.real]), self.numbers[self.real])
 
 
 class Generated(NamedTuple):

@@ -148,7 +148,7 @@ class CausalDecoder(nn.Module):
         if self.words is not None:
             nn.init.normal_(self.words.weight, std=0.1)
         # Apart from what is read: the words of the prompt learn from the preferences as well.
-        self.said = nn.Linear(hidden_size, n_words) if says else None
+        self.word_output = nn.Linear(hidden_size, n_words) if says else None
 
     def read(self, numbers: Tensor) -> Tensor:
         """Vectors of words: [...] -> [..., D]."""
@@ -157,8 +157,8 @@ class CausalDecoder(nn.Module):
 
     def word_logits(self, states: Tensor) -> Tensor:
         """Scores (logits) of the next word: [..., D] -> [..., V]."""
-        assert self.said is not None, "a decoder that says nothing"
-        return self.said(states)
+        assert self.word_output is not None, "a decoder that says nothing"
+        return self.word_output(states)
 
     def forward(
         self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None, prompt: int | None = None

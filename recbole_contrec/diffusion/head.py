@@ -28,7 +28,7 @@ class ContrastiveLoss(NamedTuple):
 
 class Answer(NamedTuple):
     output: Tensor  # [..., n, d]      of the denoiser
-    wanted: Tensor  # broadcasts with it
+    expected: Tensor  # broadcasts with it
     hidden: Tensor  # [..., n, width]
 
 
@@ -148,8 +148,8 @@ class DiffusionHead(nn.Module):
         """
         self._check_rows(condition, target)
         x0 = target.detach().expand(self.noise_draws, *target.shape)  # [draws, n, d]
-        output, wanted, hidden = self._answer(condition, x0)
-        regression = F.mse_loss(output, wanted)
+        output, expected, hidden = self._answer(condition, x0)
+        regression = F.mse_loss(output, expected)
         return HeadLoss(regression, self._spread(hidden, regression))
 
     def contrastive_loss(self, condition: Tensor, target: Tensor, negatives: Tensor) -> ContrastiveLoss:
@@ -178,8 +178,8 @@ class DiffusionHead(nn.Module):
         _check(right, f"negatives must be [{len(target)}, R, {self.d}], not {list(negatives.shape)}")
         x0 = torch.cat([target[None], negatives.transpose(0, 1)]).detach()  # [1 + R, n, d]
         x0 = x0[:, None].expand(-1, self.noise_draws, -1, -1)  # [1 + R, draws, n, d]
-        output, wanted, hidden = self._answer(condition, x0, self.contrast.same_noise)
-        error = (output - wanted).square().mean(-1)  # [1 + R, draws, n]
+        output, expected, hidden = self._answer(condition, x0, self.contrast.same_noise)
+        error = (output - expected).square().mean(-1)  # [1 + R, draws, n]
         regression = error[0].mean()
         return ContrastiveLoss(regression, self.contrast(error[0], error[1:]), self._spread(hidden[0], regression))
 

@@ -22,7 +22,7 @@ class Key(NamedTuple):
         text: what it does, or the reason.
         shown: the test that shows it, ``file::function`` below ``tests/``.
         readers: whom it concerns, a word of :mod:`recbole_contrec.settings.readers`; empty for every model.
-        elsewhere: what happens where a model does not read it: ``said`` (the log says so) or ``refused``.
+        elsewhere: what happens where a model does not read it: ``logged`` (the log names it) or ``refused``.
     """
 
     key: str
@@ -30,7 +30,7 @@ class Key(NamedTuple):
     text: str
     shown: str
     readers: str = ""
-    elsewhere: str = "said"
+    elsewhere: str = "logged"
 
 
 _RUN, _DATA, _PLACE = (
@@ -229,7 +229,7 @@ TABLE: tuple[Key, ...] = (
     *_honoured(
         _DATA + "test_columns_by_other_names",
         "sequential",
-        "said",
+        "logged",
         LIST_SUFFIX="ending of the columns of histories",
         ITEM_LIST_LENGTH_FIELD="column of their lengths",
         MAX_ITEM_LIST_LENGTH="items of a history that a model sees",
@@ -330,7 +330,7 @@ TABLE: tuple[Key, ...] = (
     *_honoured(
         _DATA + "test_a_knowledge_graph",
         "knowledge",
-        "said",
+        "logged",
         HEAD_ENTITY_ID_FIELD="column of heads",
         TAIL_ENTITY_ID_FIELD="column of tails",
         RELATION_ID_FIELD="column of relations",

@@ -41,7 +41,7 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
         "seen_items_generated": model.generates_seen if isinstance(model, GeneratesSemanticIds) else None,
         "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
         "first_interactions_only": config["first_n"],
-        "said_about_the_data": getattr(dataset, "notes", None) or None,
+        "data_notes": getattr(dataset, "notes", None) or None,
         "targets": {"valid": data.valid.sample_size, "test": data.test.sample_size},
         "metrics": config["metrics"],
         "topk": config["topk"],

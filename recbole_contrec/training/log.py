@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("recbole_contrec")
 
-_LOGGED_BEFORE = ("said_about_the_data",)  # parts of the card that are further up in the log
+_LOGGED_BEFORE = ("data_notes",)  # parts of the card that are further up in the log
 
 
 def log_start(config: "Config", data: "RunData", model: nn.Module) -> None:

@@ -85,7 +85,7 @@ def test_branches_in_one_pass_are_answers_read_alone(decoder, answers, prompt):
             assert branches.real[row, place].sum() == len(words)
             if len(words):
                 wanted = alone(decoder, answers, prompt[row], begins[row, place], words)
-                said = decoder.word_logits(branches.said[row, place, : len(words)]).log_softmax(-1)
+                said = decoder.word_logits(branches.answer_states[row, place, : len(words)]).log_softmax(-1)
                 torch.testing.assert_close(said.gather(1, words[:, None]).squeeze(1), wanted)
                 total, count = total - wanted.sum(), count + len(words)
     torch.testing.assert_close(branches.loss(decoder), total / count)
@@ -97,8 +97,8 @@ def test_no_state_of_the_history_sees_an_answer_and_no_answer_another(decoder, a
     one = answers.read_along(decoder, prompt, begins, torch.tensor([[2, 6]]).expand(3, -1))
     other = answers.read_along(decoder, prompt, begins, torch.tensor([[2, 1]]).expand(3, -1))
     torch.testing.assert_close(one.states, other.states)
-    torch.testing.assert_close(one.said[:, 0], other.said[:, 0])
-    assert not torch.allclose(one.said[:, 1], other.said[:, 1])
+    torch.testing.assert_close(one.answer_states[:, 0], other.answer_states[:, 0])
+    assert not torch.allclose(one.answer_states[:, 1], other.answer_states[:, 1])
 
 
 @torch.no_grad()
@@ -164,7 +164,7 @@ def test_generation_takes_the_likeliest_word_until_the_end_mark(decoder, answers
 @pytest.mark.parametrize("beams", [2, 3])
 def test_beams_find_what_a_search_one_by_one_finds(decoder, answers, prompt, beams):
     begins = torch.tensor([[6, 2], [3, 0], [0, 5]])
-    decoder.said.weight.data.mul_(9)  # away from equal chances
+    decoder.word_output.weight.data.mul_(9)  # away from equal chances
     greedy = generate(decoder, answers, prompt, begins, end=-1).answers.numbers
     second = decoder.word_logits(states_behind(decoder, answers, prompt[0], [])[0]).topk(2).indices[1]
     # so that some beams end before others, and some that are ahead in the end lie behind when they end
@@ -191,7 +191,7 @@ def differing(decoder, answers, prompt, begins, end, beams, greedy):
 @torch.no_grad()
 def test_drawn_words_follow_their_probabilities(decoder, answers, prompt):
     begins = torch.full((1, 20_000), 6)
-    decoder.said.weight.data.mul_(9)  # away from equal chances
+    decoder.word_output.weight.data.mul_(9)  # away from equal chances
     first = decoder.word_logits(states_behind(decoder, answers, prompt[0], [])[0])
     answers.numbers = answers.numbers[:, :1]  # one word is enough here
     for temperature in (1.0, 0.5):
@@ -286,13 +286,13 @@ def test_no_word_of_an_answer_is_dropped(decoder, answers, prompt):
 
     both, one = read(2), read(1)
     torch.testing.assert_close(both.states, one.states)
-    torch.testing.assert_close(both.said[:, :1], one.said)
+    torch.testing.assert_close(both.answer_states[:, :1], one.answer_states)
     torch.manual_seed(1)
     other = answers.read_along(decoder, prompt, begins, items)
     assert not torch.allclose(other.states, both.states), "the history is dropped from"
 
     decoder.dropout.p = 0.999  # nothing is left of the history
-    blind = [answers.read_along(decoder, prompt, begins, items).said for _ in range(2)]
+    blind = [answers.read_along(decoder, prompt, begins, items).answer_states for _ in range(2)]
     torch.testing.assert_close(*blind, atol=0.1, rtol=0.1)
     decoder.dropout.p = 0.5
     torch.testing.assert_close(decoder.dropout(torch.ones(1, 999, 16)).mean(), torch.tensor(1.0), atol=0.05, rtol=0)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import answers
 from benchmarks.answers import Form
-from benchmarks.lib import answers_said
+from benchmarks.lib import generated_answers
 from benchmarks.lib.runs import Result
 from benchmarks.report import answers as answers_report
 from benchmarks.report import marked
@@ -63,7 +63,7 @@ def test_planted_answers_are_counted(talking, tiny, monkeypatch):
         ]
 
     monkeypatch.setattr(talking.model, "answers", lambda rows: [say(number) for number in rows["user_id"].tolist()])
-    found = answers_said.measure_answers(talking, talking.data.test)
+    found = generated_answers.measure_answers(talking, talking.data.test)
     true = {number: category(sequence_of[user][-1]) for number, user in user_of.items()}
     assert "" in true.values()
     known = [number for number in true if true[number]]
@@ -101,22 +101,22 @@ def test_planted_answers_are_counted(talking, tiny, monkeypatch):
 
 def test_the_first_item_of_a_history_is_no_target():
     histories = Histories(np.array([1, 2, 1, 3, 1, 3]), np.array([0, 2, 4, 6]), np.array([1, 2, 3]))
-    assert answers_said.popular_category(histories, np.array([0, 1, 2, 3])) == 3
-    assert answers_said.popular_category(histories, np.array([0, 1, 0, 0])) == 0
+    assert generated_answers.popular_category(histories, np.array([0, 1, 2, 3])) == 3
+    assert generated_answers.popular_category(histories, np.array([0, 1, 0, 0])) == 0
 
 
 def test_genres_keep_their_hyphens_and_overlap_by_words():
     category_of = np.array([0, 1, 2, 0, 2])
-    words = answers_said.genres(["", "Sci-Fi|Children's", "Comedy, Sci-Fi", "", "comedy sci-fi"], category_of)
+    words = generated_answers.genres(["", "Sci-Fi|Children's", "Comedy, Sci-Fi", "", "comedy sci-fi"], category_of)
     assert words == [set(), {"sci-fi", "children's"}, {"comedy", "sci-fi"}]
-    found = answers_said.shares(np.array([1, 2, 0, 1]), np.array([2, 2, 1, 0]), words)
+    found = generated_answers.shares(np.array([1, 2, 0, 1]), np.array([2, 2, 1, 0]), words)
     assert found == {"named": 0.75, "right": 0.25, "overlap": pytest.approx((1 / 3 + 1) / 4)}
-    assert answers_said.shares(category_of[:0], category_of[:0], words) == {"named": 0, "right": 0, "overlap": 0}
+    assert generated_answers.shares(category_of[:0], category_of[:0], words) == {"named": 0, "right": 0, "overlap": 0}
 
 
 def test_without_titles_items_are_called_as_in_the_data(talking):
     talking.data.dataset.item_texts.pop("title")
-    names = answers_said.names_of(talking)
+    names = generated_answers.names_of(talking)
     tokens = talking.data.dataset.field2id_token["item_id"]
     assert names.titles[1:] == tokens[1:].tolist()
     assert names.categories[1:] == [category(int(token[1:])) for token in tokens[1:]]

@@ -231,7 +231,7 @@ def test_likelihood_and_bonus_enter_the_scores(staged):
     evidence = model.text_evidence(model.encode_histories(batch))
     assert evidence.log_probs.shape[1] == 3  # odd, even, none
     plain = model.retrieval.scores(model.generate_preferences(batch), model.item_vectors.weight)
-    agrees = (evidence.category_of == evidence.said[:, None]) & (evidence.said[:, None] > 0)
+    agrees = (evidence.category_of == evidence.answered[:, None]) & (evidence.answered[:, None] > 0)
     wanted = plain + 0.2 * plain.abs() * agrees + 0.3 * evidence.log_probs[:, evidence.text_of]
     wanted += (
         model.retrieval.scores(model.generate_preferences(batch), model.item_vectors.weight, batch["item_id_list"])

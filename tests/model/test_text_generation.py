@@ -65,7 +65,7 @@ def heard_alone(model, items, user):
     texts = [int((answers.text_of == text).nonzero()[0]) for text in range(1, int(answers.text_of.max()) + 1)]
     begins = prompt.ends[:, -1:].expand(-1, len(texts))
     read = answers.read_words(backbone, prompt.vectors, begins, Encoded(*(part[None] for part in answers.about(texts))))
-    chosen = backbone.word_logits(read.said).log_softmax(-1).gather(3, read.numbers[..., None]).squeeze(3)
+    chosen = backbone.word_logits(read.answer_states).log_softmax(-1).gather(3, read.numbers[..., None]).squeeze(3)
     log_probs = (chosen * read.real).sum(2)[0]
     words, states = [], []
     while len(words) < answers.longest and end not in words:

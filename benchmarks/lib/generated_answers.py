@@ -1,6 +1,6 @@
 """
-benchmarks.lib.answers_said
-###########################
+benchmarks.lib.generated_answers
+################################
 What a language model says about the next item, counted: how often it names the right category, beside guesses that need
 no model.
 """
