@@ -19,7 +19,17 @@ from recbole_contrec.showing import show
 
 logger = logging.getLogger("recbole_contrec")
 
-_HARMLESS = {"nproc": (1,), "world_size": (-1, 1), "offset": (0,), "group_offset": (0,), "local_rank": (0,)}
+_HARMLESS = {
+    "nproc": (1,),
+    "world_size": (-1, 1),
+    "offset": (0,),
+    "group_offset": (0,),
+    "local_rank": (0,),
+    "entity_kg_num_interval": (
+        None,
+    ),  # filters nothing, and comes back from checkpoints: RecBole's ml-100k.yaml has it
+    "relation_kg_num_interval": (None,),
+}
 _TRANSFORMED = ("MASK_ITEM_SEQ", "MASK_INDEX", "INVERSE_ITEM_SEQ", "CROP_ITEM_SEQ", "REORDER_ITEM_SEQ")
 _WHY = {
     "labels": "learns from no labels, and they filter nothing",

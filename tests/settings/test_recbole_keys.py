@@ -117,6 +117,13 @@ def test_nothing_is_said_where_a_model_reads_it(config_of, caplog, model, argume
     assert argument[2:].split("=")[0] not in caplog.text
 
 
+@pytest.mark.parametrize("key", ["entity_kg_num_interval", "relation_kg_num_interval"])
+def test_nothing_is_said_of_an_empty_filter_of_a_knowledge_graph(config_of, caplog, key):
+    with caplog.at_level(logging.WARNING, logger="recbole_contrec"):
+        assert config_of("ContRec", f"--{key}=~")[key] is None
+    assert key not in caplog.text
+
+
 @pytest.mark.parametrize(
     "argument, expected",
     [
