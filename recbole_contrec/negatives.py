@@ -58,7 +58,7 @@ class NegativeSampler(nn.Module):
                 f"negatives: {int((left == 0).sum())} of {n_users - 1} users have interacted with every "
                 f"item that negative_source={source} can draw; train with contrastive_weight=0"
             )
-        # where on the user's line his own items were cut out; lines of all users lie one behind the other
+        # where on the user's line the user's own items were cut out; lines of all users lie one behind the other
         begin = end[own] - weight[own] - (cut[:-1] - cut[first[owner]])  # [I']
         self.span = int(end[-1]) + 1
         # functions of the data: not worth a place in checkpoints

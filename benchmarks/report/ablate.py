@@ -16,7 +16,7 @@ from benchmarks.report.cells import four, head, line, same, seconds, spread
 from benchmarks.report.tables import Row, epoch_seconds, mismatches, rows
 
 NOTES = """Differences are to the first row, over the seeds that both have. The interval is a paired bootstrap over
-test users, each with the mean of his seeds: it does not hold what other seeds would have given, nor is it
+test users, each with the mean over the seeds: it does not hold what other seeds would have given, nor is it
 corrected for the number of rows. Core-seconds are processor time of training and validation."""
 
 

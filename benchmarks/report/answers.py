@@ -63,7 +63,7 @@ class Row(NamedTuple):
         return mean(self.of_form(form, lambda found: found["valid"]["ndcg@10"]))
 
     def against_vectors(self, form: tuple[str, float]) -> Comparison:
-        """A form against the vectors alone on the test, every user with the mean of his seeds."""
+        """A form against the vectors alone on the test, every user with the mean over the seeds."""
         return compare(
             *(np.mean([arrays[title(*each)] for arrays in self.of_users], axis=0) for each in (form, (VECTORS, 0.0)))
         )
@@ -127,7 +127,7 @@ def _of_row(row: Row) -> list[str]:
         _about_shares(said[0]),
         ranking_table(row),
         *(choice(row, kind) for kind in KINDS if any(form[0] == kind for form in row.forms)),
-        "Differences are to the vectors alone, of the same model and users (every one with the mean of his seeds), "
+        "Differences are to the vectors alone, of the same model and users (every one with the mean over the seeds), "
         "with a 95 % "
         "bootstrap interval. By the text alone, items with the same text score the same: the mean over all orders of "
         "these.",

@@ -23,7 +23,7 @@ REFINING = ORDER[2:]
 NOTES = f"""\
 All runs have the same epochs and updates, and each is tested at the epoch that validated best. A gain is that of
 {REFINED} over another row with the same tokenizer and seeds. The interval is a paired bootstrap over test users, each
-with the mean of their seeds (and of the tokenizers, in the last lines): it does not hold what other seeds would have
+with the mean over the seeds (and of the tokenizers, in the last lines): it does not hold what other seeds would have
 given. A refinement is taken back where it costs more than `refine_tolerance` at once, and where no validation after
 it reached the best before; the last one of a run may end unjudged. Different beginnings: first codes, first two and
 so on, as shares of the items."""

@@ -28,8 +28,8 @@ class Interactions(NamedTuple):
     def of(cls, dataset: "Dataset") -> "Interactions":
         """Those of one of RecBole's data sets that is not built yet.
 
-        Where the data come as rows with the history in a column, a user's last row stands for the end of his history,
-        and whatever else stands in his rows comes before.
+        Where the data come as rows with the history in a column, a user's last row stands for the end of the history,
+        and whatever else stands in the user's rows comes before.
         """
         rows = dataset.inter_feat
         users, items = (rows[field].to_numpy() for field in (dataset.uid_field, dataset.iid_field))

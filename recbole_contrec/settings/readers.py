@@ -1,8 +1,8 @@
 """
 recbole_contrec.settings.readers
 ################################
-Whether a model reads a setting that concerns only some models. What a user's own class reads is his to know: for it
-every answer is yes.
+Whether a model reads a setting that concerns only some models. What a user's own class reads only the
+user knows: for it every answer is yes.
 """
 
 import inspect

@@ -10,12 +10,12 @@ from .collaborative import CollaborativeVectors, interaction_matrix, seen_rows
 
 
 class FoldIn(nn.Module):
-    """The linear map from the partners of a user (his items) or of an item (its users) to its collaborative vector.
+    """The linear map from the partners of a user (their items) or of an item (its users) to its collaborative vector.
 
     The partners' vectors, each divided by the root of its number of interactions, are added up, divided by the root
     of their number, and mapped by least squares fitted on those who were in training. Where the vectors come from
     :func:`~recbole_contrec.tokenizer.svd_vectors` the fit is exact: this is the folding-in of latent semantic analysis
-    (Deerwester et al., 1990), ``p = r Q S^-1``, and a training user's own items give his own vector.
+    (Deerwester et al., 1990), ``p = r Q S^-1``, and a training user's own items give the user's own vector.
 
     Axes: R rows of the partners' table, row 0 for the padding; L partners of one entity; d width of a vector.
 

@@ -200,8 +200,8 @@ def no_score_is_the_worst(scores: torch.Tensor, model: str) -> torch.Tensor:
 
 
 def first_rows(row_idx: torch.Tensor, positive_u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """RecBole's rows of a batch with sampled items: those of a user follow each other, his targets first, and then the
-    same histories again and again with other items.
+    """RecBole's rows of a batch with sampled items: those of a user follow each other, their targets first, and then
+    the same histories again and again with other items.
 
     Args:
         row_idx: user of every row [R], counted from 0 in the batch.

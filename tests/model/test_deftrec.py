@@ -208,7 +208,7 @@ def test_popular_draws_follow_popularity_among_the_others(user):
 def test_draws_from_the_batch_are_its_targets_unless_all_are_the_users_own():
     sampler = NegativeSampler(USERS, ITEMS, 5, 9, "batch")
     found = shares(sampler, 1, torch.tensor([4, 4, 8, 2, 5]))  # 2 and 5 are user 1's
-    # what was his own in all eight attempts, one in 1,500, is uniform
+    # what was the user's own in all eight attempts, one in 1,500, is uniform
     torch.testing.assert_close(found[[4, 8]], torch.tensor([2 / 3, 1 / 3]), atol=0.015, rtol=0)
     assert (found[[2, 3, 5]] == 0).all()
     nothing_else = shares(sampler, 1, torch.tensor([2, 5]))
