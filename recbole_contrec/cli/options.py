@@ -63,7 +63,7 @@ class Command(argparse.ArgumentParser):
         """Take the options out of the arguments; what remains is for RecBole's configuration.
 
         Raises:
-            UserError: an option without its value, ``--key value`` in place of ``--key=value``, or an option twice with
+            UserError: an option without a value, ``--key value`` in place of ``--key=value``, or an option twice with
                 different values.
         """
         own: dict[str, str] = {}  # option -> the argument that gives it
@@ -80,6 +80,8 @@ class Command(argparse.ArgumentParser):
             elif not equals:
                 following = arguments[place + 1] if place + 1 < len(arguments) else "VALUE"
                 raise UserError(f"write --{name}={following.lstrip('-')} with an equals sign")
+            elif value == "--":  # argparse would take it for the end of all options
+                raise UserError(f"--{name}=-- has no value")
             elif own.setdefault(name, argument) != argument:
                 raise UserError(f"--{name} is given twice: {own[name]} and {argument}")
         return Parsed(self.parse_args(list(own.values())), rest)

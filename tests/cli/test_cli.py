@@ -149,6 +149,7 @@ MISTAKES = [
     ("no dashes", train("epochs=3"), ["write --epochs=3"]),
     ("twice", train("--seed=1", "--seed=2"), ["--seed is given twice", "--seed=1 and --seed=2"]),
     ("twice, own option", train("--model=ContRec", "--model=SASRec"), ["--model is given twice"]),
+    ("no value but dashes", train("--model=ContRec", "--dataset=--"), ["--dataset=-- has no value"]),
     ("config file", train("--config_files=none.yaml"), ["no file none.yaml"]),
     ("yaml", train("--config_files=broken.yaml"), ["broken.yaml, line 2", "not valid YAML"]),
     ("properties", train("--properties=nowhere"), ["--properties=nowhere", "no such folder"]),
