@@ -22,7 +22,8 @@ from recbole_contrec.interface import HasStages
 from recbole_contrec.loaded_run import LoadedRun, assemble, settings_of, trainer_class_of
 from recbole_contrec.reloading import config_to_resume, load_data_and_model
 from recbole_contrec.settings.classes import faults_of
-from recbole_contrec.settings.config import Config, python_settings
+from recbole_contrec.settings.config import Config
+from recbole_contrec.settings.python_values import python_settings
 from recbole_contrec.settings.registry import find_model, general_settings
 from recbole_contrec.settings.renamed import unknown_setting
 from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml

@@ -39,7 +39,7 @@ from recbole_contrec.model.parts.history import (
     room_for_history,
 )
 from recbole_contrec.model.parts.language import language_of
-from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
+from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings, rms_of_rows
 from recbole_contrec.model.parts.pretrained import pretrained_model
 from recbole_contrec.model.parts.settings import (
     DecoderSettings,
@@ -398,9 +398,3 @@ class ContRec(SequentialRecommender):
     def hold_back(self, penalty: Tensor | None) -> None:
         """Take a penalty [N] off the scores of the items; None for no penalty."""
         self.retrieval.score_penalty = penalty
-
-
-def rms_of_rows(vectors: Tensor) -> Tensor:
-    """Root mean square of the coordinates of the rows [N, d] that are not zero, a scalar."""
-    squares = vectors.square().sum(1)  # [N]
-    return (squares.sum() / (vectors.shape[1] * (squares > 0).sum())).sqrt()

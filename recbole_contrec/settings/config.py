@@ -18,10 +18,8 @@ import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from recbole_contrec import compat
 from recbole_contrec.catalogue.datasets import check_name, dataset_files, dataset_folder, list_datasets
@@ -31,6 +29,7 @@ from recbole_contrec.data.columns import check_columns
 from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, inter_file
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.groups import included
+from recbole_contrec.settings.python_values import python_settings, without_numpy
 from recbole_contrec.settings.registry import (
     ModelEntry,
     find_model,
@@ -136,7 +135,7 @@ class Config(RecBoleConfig):
         given = {key: value for key, value in (config_dict or {}).items() if key not in self._settings}
         self._texts = {key: value for key, value in given.items() if isinstance(value, str)}
         read = {
-            key: parse_value(value) if isinstance(value, str) else _without_numpy(value) for key, value in given.items()
+            key: parse_value(value) if isinstance(value, str) else without_numpy(value) for key, value in given.items()
         }
         return {**read, **self._settings}
 
@@ -411,51 +410,6 @@ class Config(RecBoleConfig):
 def _fields_asked_for(values: Mapping[str, Any]) -> list[str]:
     """Columns that filters and labels read."""
     return list(dict.fromkeys(name for key in ("threshold", "val_interval") for name in values.get(key) or ()))
-
-
-# Arguments beside the settings: RecBole knows their names as keys, and nothing reads them in a dictionary.
-_OWN_ARGUMENTS = {"config_files": "config_file_list=[...]", "properties": "properties=..."}
-
-
-def python_settings(
-    settings: Mapping[str, Any] | None, model: str | type | None = None, dataset: str | None = None
-) -> dict[str, Any]:
-    """A copy of settings that are given as Python values, as a YAML file would give them: numbers and arrays of numpy
-    are Python's, tuples lists, and paths texts.
-
-    Args:
-        settings: by key.
-        model, dataset: as they are named beside the settings; None where the settings name them.
-
-    Raises:
-        UserError: they are no dictionary, or name what has an argument of its own.
-    """
-    if settings is not None and not isinstance(settings, Mapping):
-        raise UserError(
-            f"settings={show(settings)}: must be a dictionary such as {{'epochs': 3}}; what has the form '--epochs=3' "
-            "is given as arguments=[...]"
-        )
-    given: dict[str, Any] = _without_numpy(dict(settings or {}))
-    for key, argument in _OWN_ARGUMENTS.items():
-        if key in given:
-            raise UserError(f"settings: {key} is no setting: give it as {argument}")
-    named = {"model": model if isinstance(model, str) else getattr(model, "__name__", None), "dataset": dataset}
-    for key, name in named.items():
-        if name is not None and given.get(key, name) != name:
-            raise UserError(f"settings: {key}={show(given[key])}, and the {key} is {name}: name it once")
-    return given
-
-
-def _without_numpy(value: Any) -> Any:
-    """A copy in which numbers and arrays of numpy, as searches hand them over, are Python's, tuples lists, and paths
-    texts: RecBole and we look for these types."""
-    if isinstance(value, dict):
-        return {key: _without_numpy(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_numpy(part) for part in value]
-    if isinstance(value, PurePath):
-        return str(value)
-    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else deepcopy(value)
 
 
 def _plain(value):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_contrec.model.contrec import rms_of_rows
+from recbole_contrec.model.parts.learned_vectors import rms_of_rows
 
 FROZEN = ("--train_item_vectors=False", "--item_vectors_init=vectors")
 SOURCES = ("svd", "text", "svd+text", "lightgcn", "vectors.npy")

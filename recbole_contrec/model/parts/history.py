@@ -194,8 +194,7 @@ class HistoryEncoder:
 
 class EncoderDecoderHistory(HistoryEncoder):
     """A history read by a T5: its encoder reads in both directions, so every target costs a pass over what is before
-    it. The
-    condition is all P states that its decoder answers with, side by side [b, P D].
+    it. The condition is all P states that its decoder answers with, side by side [b, P D].
 
     Args:
         shuffled: whether the items of a history are read in random order in training.

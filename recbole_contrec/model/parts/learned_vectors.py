@@ -2,8 +2,7 @@
 recbole_contrec.model.parts.learned_vectors
 ###########################################
 The vectors of the items: the space in which preferences are generated and retrieved. They may be read with the tokens
-of the
-items as well.
+of the items as well.
 """
 
 from dataclasses import dataclass
@@ -43,9 +42,8 @@ class ItemVectors(nn.Embedding):
     Args:
         n_items: N; row 0 is the padding.
         hidden_size: D.
-        place: the token of an item that its vector is added to: the first (0), or the last (-1) where the others
-            would be
-            given away by it.
+        place: the token of an item that its vector is added to: the first (0), or the last (-1) where the others would
+            be given away by it.
     """
 
     def __init__(self, n_items: int, hidden_size: int, settings: ItemVectorSettings, place: int = 0):
@@ -88,8 +86,7 @@ class ItemVectors(nn.Embedding):
         """Vectors of items that were not in training.
 
         They come from the linear map that fits best from the collaborative vectors of the known items to theirs here,
-        at
-        the mean length of theirs.
+        at the mean length of theirs.
 
         Args:
             vectors: collaborative vectors [m, d] of these items.
@@ -109,6 +106,12 @@ def lengthen(table: nn.Embedding, count: int) -> None:
     rows = table.weight.new_zeros(count, table.embedding_dim)
     table.weight = nn.Parameter(torch.cat([table.weight, rows]), requires_grad=table.weight.requires_grad)
     table.num_embeddings += count
+
+
+def rms_of_rows(vectors: Tensor) -> Tensor:
+    """Root mean square of the coordinates of the rows [N, d] that are not zero, a scalar."""
+    squares = vectors.square().sum(1)  # [N]
+    return (squares.sum() / (vectors.shape[1] * (squares > 0).sum())).sqrt()
 
 
 def _with_one(vectors: Tensor) -> Tensor:
