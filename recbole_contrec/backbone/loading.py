@@ -35,7 +35,14 @@ class Pretrained(NamedTuple):
     tokenizer: "PreTrainedTokenizerFast"
 
 
-def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, quantisation: str | None) -> Pretrained:
+def load_pretrained(
+    name: str,
+    kind: str,
+    dtype: str,
+    attention: str | None,
+    quantisation: str | None,
+    random_seed: int | None = None,
+) -> Pretrained:
     """Load a model; nothing that the Hub offers is executed.
 
     Args:
@@ -44,6 +51,7 @@ def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, qua
         dtype: a key of ``DTYPES``.
         attention: one of ``ATTENTIONS``; None for what transformers takes for the model.
         quantisation: one of ``QUANTISATIONS``.
+        random_seed: draw the weights with it, as the architecture starts them, in place of the trained ones.
 
     Raises:
         ValueError: a setting that is none of these, or two that do not go together.
@@ -60,12 +68,39 @@ def load_pretrained(name: str, kind: str, dtype: str, attention: str | None, qua
             raise ValueError(f"{key}={value!r}: choose one of {', '.join(map(str, choices))}")
     if attention == "flash_attention_2" and dtype == "float32":
         raise ValueError("flash_attention_2 needs a dtype of bfloat16 or float16")
+    if random_seed is not None and quantisation is not None:
+        raise ValueError(f"quantisation={quantisation}: random weights are not quantised, leave it out")
     source = find_model(name)
     # The small files first: a mistake shows before gigabytes are downloaded.
     config = source.config()
     _check_kind(name, kind, config)
     tokenizer = _load_tokenizer(source)
+    if random_seed is not None:
+        options = {} if attention is None else {"attn_implementation": attention}
+        model: Any = untrained(_auto_class(config), config, random_seed, **options)
+        model.name_or_path = model.config._name_or_path = source.name
+        return Pretrained(model.to(_stored(config) if dtype == "auto" else DTYPES[dtype]), tokenizer)
     return Pretrained(_load_model(source, config, dtype, attention, quantisation), tokenizer)
+
+
+def untrained(auto_class: Any, config: Any, seed: int, **options: Any) -> nn.Module:
+    """A model of the architecture and sizes of a pretrained one, with random weights: the control that tells what the
+    training of the weights is worth. They are drawn by the architecture's own rule, in single precision, and nothing
+    else that is drawn depends on it.
+
+    Args:
+        auto_class: of transformers, such as ``AutoModel``.
+        config: of transformers.
+        options: further ones of ``from_config``.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return auto_class.from_config(config, **{_dtype_key(): torch.float32}, **options).eval()
+
+
+def _stored(config: Any) -> torch.dtype:
+    """What the files keep weights in, float32 where they do not say."""
+    return getattr(config, _dtype_key(), None) or torch.float32
 
 
 def _check_kind(name: str, kind: str, config: Any) -> None:
@@ -99,9 +134,7 @@ def _load_tokenizer(source: Source) -> Any:
 
 
 def _load_model(source: Source, config: Any, dtype: str, attention: str | None, quantisation: str | None) -> nn.Module:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind = _auto_class(config)
     options: dict[str, Any] = {"config": config, _dtype_key(): DTYPES[dtype]}
     if attention is not None:
         options["attn_implementation"] = attention
@@ -120,6 +153,12 @@ def _load_model(source: Source, config: Any, dtype: str, attention: str | None, 
         source.name
     )  # what peft writes beside adapters, not a place in the cache
     return model
+
+
+def _auto_class(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def _quantisation(bits: str, dtype: torch.dtype | str) -> Any:

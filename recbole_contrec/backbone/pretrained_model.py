@@ -37,6 +37,7 @@ class PretrainedModel(nn.Module):
         lora_targets: ``"all-linear"``, ``"default"`` (what peft takes for the architecture), or names of layers.
         gradient_checkpointing: compute a block again in the backward pass instead of keeping what is inside.
         quantisation: ``"4bit"`` or ``"8bit"`` for frozen weights; None for none.
+        random_seed: of random weights in the place of the trained ones, a control; None for the trained ones.
 
     Attributes:
         hidden_size: width of inputs and states (D).
@@ -65,12 +66,13 @@ class PretrainedModel(nn.Module):
         lora_targets: str | Sequence[str] = "all-linear",
         gradient_checkpointing: bool = False,
         quantisation: str | None = None,
+        random_seed: int | None = None,
     ):
         super().__init__()
         if quantisation is not None and lora_rank == 0:
             raise ValueError(f"quantisation={quantisation}: such weights cannot be trained, set lora_rank")
         self.name, self.lora_rank, self.lora_alpha = name, lora_rank, lora_alpha
-        self.model, tokenizer = load_pretrained(name, self.kind, dtype, attention, quantisation)
+        self.model, tokenizer = load_pretrained(name, self.kind, dtype, attention, quantisation, random_seed)
         self._take_words(tokenizer)
         self.hidden_size = self._embeddings.weight.shape[1]
         self._examine()

@@ -130,6 +130,8 @@ def check_source(config: Mapping[str, Any], dataset: WindowDataset, key: str = "
             f"text_encoder={show(config['text_encoder'])} reads item texts, and item_vectors={source} asks for "
             "none: set item_vectors=text or svd+text, or text_encoder=~"
         )
+    if config["text_encoder"] is None and config["random_weights"] in ("text_encoder", "both"):
+        raise UserError(f"random_weights={config['random_weights']}: name the architecture by text_encoder as well")
     if "text" in methods:
         _item_texts(config, dataset, key)
         if config["text_encoder"]:

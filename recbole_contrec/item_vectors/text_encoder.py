@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_contrec.backbone.hub import find_model
+from recbole_contrec.backbone.loading import untrained
 from recbole_contrec.errors import UserError
 from recbole_contrec.storage.stages import Report
 
@@ -50,12 +51,14 @@ class TextEncoder:
             (``HF_HOME``) first, and fetched where it is not there; ``HF_HUB_OFFLINE`` forbids that.
         max_tokens: where texts are cut, the tokenizer's own marks (``[CLS]``, ``</s>``) included.
         device: where the model computes, in single precision.
+        random_seed: of random weights in the place of the trained ones, a control; None for the trained ones.
 
     Raises:
         UserError: there is no such model, it has no tokenizer, or it cannot read ``max_tokens`` tokens.
     """
 
-    def __init__(self, name: str, max_tokens: int, device: torch.device | str = "cpu"):
+    def __init__(self, name: str, max_tokens: int, device: torch.device | str = "cpu", random_seed: int | None = None):
+        self.random_seed = random_seed
         self.name, self.max_tokens, self.device = name, max_tokens, torch.device(device)
         with _named_by_its_setting():
             self.source = find_model(name)
@@ -66,6 +69,9 @@ class TextEncoder:
     def identity(self) -> str:
         """The model's commit at Hugging Face, or a hash of the files in its folder: changed weights are another
         encoder."""
+        return self._identity_of_files() + ("" if self.random_seed is None else f" random {self.random_seed}")
+
+    def _identity_of_files(self) -> str:
         if self.source.commit:
             return f"{self.name} {self.source.commit}"
         digest = hashlib.sha256()
@@ -145,7 +151,10 @@ class TextEncoder:
     def model(self) -> torch.nn.Module:
         """The module that gives a state a token, of an encoder-decoder its encoder."""
         with _named_by_its_setting():
-            model = self.source.load("model", _load_model)
+            if self.random_seed is None:
+                model = self.source.load("model", _load_model)
+            else:
+                model = untrained(_auto_model(), self.config, self.random_seed)
         model = model.get_encoder() if model.config.is_encoder_decoder else model
         model.config.use_cache = False  # keys and values of a prompt that nothing goes on from
         return model.float().to(self.device).eval()
@@ -184,13 +193,18 @@ def _named_by_its_setting():
 
 def text_encoder_of(config: Mapping[str, Any]) -> TextEncoder:
     """The encoder that ``text_encoder`` names."""
-    return TextEncoder(config["text_encoder"], config["text_encoder_max_tokens"], config["device"])
+    seed = config["seed"] if config["random_weights"] in ("text_encoder", "both") else None
+    return TextEncoder(config["text_encoder"], config["text_encoder_max_tokens"], config["device"], seed)
+
+
+def _auto_model() -> Any:
+    from transformers import AutoModel  # slow import, needed here only
+
+    return AutoModel
 
 
 def _load_model(place: str, **options: Any) -> Any:
-    from transformers import AutoModel  # slow import, needed here only
-
-    model, found = AutoModel.from_pretrained(place, output_loading_info=True, **options)
+    model, found = _auto_model().from_pretrained(place, output_loading_info=True, **options)
     unused = ("pooler.", "decoder.") if model.config.is_encoder_decoder else ("pooler.",)
     # What is missing starts at random, with a warning at most.
     if lost := sorted(name for name in found["missing_keys"] if not name.startswith(unused)):

@@ -449,6 +449,29 @@ def test_all_weights_go_through_a_checkpoint_once(tmp_path):
         decoder.load_state_dict(adapted().state_dict())
 
 
+def test_random_weights_keep_architecture_and_words_and_come_back_from_their_seed(stories):
+    torch.manual_seed(5)
+    first = PretrainedDecoder(str(STORIES), lora_rank=0, random_seed=1)
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(1))  # nothing else that is drawn depends on them
+    again, other = (PretrainedDecoder(str(STORIES), lora_rank=0, random_seed=seed) for seed in (1, 2))
+    weights = [dict(model.named_parameters()) for model in (stories, first, again, other)]
+    assert all(weights[0].keys() == each.keys() for each in weights)
+    matrices = [key for key, weight in weights[0].items() if weight.dim() == 2]
+    assert matrices and all(torch.equal(weights[1][key], weights[2][key]) for key in matrices)
+    for ours in (weights[0], weights[3]):
+        assert not any(torch.equal(weights[1][key], ours[key]) for key in matrices)
+    assert first.vocabulary.encode(STORY).ids == stories.vocabulary.encode(STORY).ids
+    assert PretrainedDecoder(str(STORIES), dtype="bfloat16", random_seed=1).read(torch.tensor([3])).isfinite().all()
+
+
+def test_adapters_of_trained_weights_are_refused_on_random_ones():
+    state = adapted().state_dict()
+    with pytest.raises(RuntimeError, match="those of .* are others"):
+        adapted(random_seed=1).load_state_dict(state)
+
+
 def test_adapters_of_another_model_are_refused(tmp_path):
     state = adapted().state_dict()
     elsewhere = folder_of(tmp_path / "copy")
@@ -596,6 +619,7 @@ def test_an_architecture_that_ignores_masks_or_has_no_cache_is_noticed(stories, 
         ({"attention": "flash_attention_2"}, "needs a dtype of bfloat16 or float16"),
         ({"quantisation": "2bit"}, "quantisation='2bit': choose one of None, 4bit, 8bit"),
         ({"quantisation": "4bit", "lora_rank": 0}, "cannot be trained, set lora_rank"),
+        ({"quantisation": "4bit", "random_seed": 1}, "random weights are not quantised"),
         ({"lora_rank": -1}, "lora_rank=-1"),
         ({"lora_dropout": 1.0}, "lora_dropout=1.0"),
         ({"lora_targets": ["q_proj", "v_prj"]}, "no layer 'v_prj'.*did you mean v_proj"),

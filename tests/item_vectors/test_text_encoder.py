@@ -193,6 +193,16 @@ def test_the_identity_is_that_of_the_files(encoder, copy):
     assert TextEncoder(str(renamed), 64).identity != encoder.identity
 
 
+def test_random_weights_are_another_encoder_and_come_back_from_their_seed(encoder):
+    first, again, other = (TextEncoder(encoder.name, 64, random_seed=seed) for seed in (1, 1, 2))
+    assert first.identity == again.identity
+    assert len({encoder.identity, first.identity, other.identity}) == 3
+    texts = ["a blue cup", "a red cap"]
+    assert torch.equal(first(texts), again(texts))
+    for one, another in ((encoder, first), (first, other)):
+        assert one(texts).shape == another(texts).shape and not torch.allclose(one(texts), another(texts), atol=1e-2)
+
+
 def test_another_encoder_is_another_stage(run_tiny, copy):
     def found(*arguments):
         stages = run_tiny("ContRec", *WITH_ENCODER, *arguments)["stages"]
@@ -203,6 +213,7 @@ def test_another_encoder_is_another_stage(run_tiny, copy):
     other_seed = found("--seed=7")  # and the texts are not read again
     assert other_seed.pop("item texts") and not any(other_seed.values())
     assert not any(found("--text_encoder_max_tokens=12").values())
+    assert not any(found("--random_weights=text_encoder").values())
     changed = copy("changed")
     with (changed / "tokenizer_config.json").open("a") as file:
         file.write(" ")
@@ -486,6 +497,8 @@ def test_a_killed_download_is_finished(encoder, empty_cache, monkeypatch):
         (("--text_encoder=nowhere/at/all",), "there is no such folder"),
         (("--text_encoder_max_tokens=1000",), "at most 512"),
         (("--text_fields=[]",), "has no item texts"),
+        (("--text_encoder=~", "--random_weights=text_encoder"), "random_weights=text_encoder: name the architecture"),
+        (("--random_weights=both",), "random_weights=both: name the architecture by llm"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_written(run_tiny, workplace, arguments, message):

@@ -65,6 +65,8 @@ def check_language_model(config: Any) -> None:
     """
     if config["llm"] is None and (unread := changed(config, *_OF_LLM)):
         raise ValueError(f"{', '.join(unread)}: for a pretrained language model only, set llm as well")
+    if config["llm"] is None and config["random_weights"] in ("llm", "both"):
+        raise ValueError(f"random_weights={config['random_weights']}: name the architecture by llm as well")
     if config["held_out_instruction"] and not config["instructions"] and changed(config, "held_out_instruction"):
         raise ValueError("held_out_instruction needs instructions to train with")
 

@@ -46,6 +46,7 @@ class PretrainedSettings:
     lora_targets: str | Sequence[str]
     gradient_checkpointing: bool
     quantisation: str | None
+    random_seed: int | None  # of random weights, None for the trained ones
 
     @classmethod
     def from_config(cls, config: Any) -> "PretrainedSettings":
@@ -59,6 +60,7 @@ class PretrainedSettings:
             lora_targets=config["lora_targets"],
             gradient_checkpointing=config["gradient_checkpointing"],
             quantisation=config["quantisation"],
+            random_seed=config["seed"] if config["random_weights"] in ("llm", "both") else None,
         )
 
 
