@@ -7,6 +7,7 @@ adapters alone knows the weights that they were trained on.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +20,14 @@ SAMPLED = 8  # values of a frozen parameter that stand in the mark
 ROUNDING = 2.0**-8  # how far these may differ, for weights loaded in another dtype: bfloat16 has 8 bits
 
 
-def add_adapters(model: Any, rank: int, alpha: float, dropout: float, targets: str | Sequence[str]) -> nn.Module:
+def add_adapters(
+    model: Any,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    targets: str | Sequence[str],
+    without: Sequence[str] = (),
+) -> nn.Module:
     """Freeze a model of transformers and put low-rank adapters beside its linear layers.
 
     Args:
@@ -28,6 +36,7 @@ def add_adapters(model: Any, rank: int, alpha: float, dropout: float, targets: s
         dropout: on what they read.
         targets: ``"all-linear"`` for all but the output layer, ``"default"`` for what peft takes for the architecture,
             or names of layers.
+        without: paths of blocks that get no adapters.
 
     Returns:
         nn.Module: a ``PeftModel``; its adapters compute in float32 where the weights are of half precision.
@@ -55,6 +64,7 @@ def add_adapters(model: Any, rank: int, alpha: float, dropout: float, targets: s
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by it, and takes fractions
         lora_dropout=dropout,
         target_modules=None if targets == "default" else targets if isinstance(targets, str) else list(targets),
+        exclude_modules="|".join(rf"{re.escape(path)}\..*" for path in without) or None,
     )
     try:
         return get_peft_model(model, settings)
@@ -77,22 +87,29 @@ def _check_names(model: nn.Module, targets: Sequence[str]) -> None:
 # The mark of what a checkpoint was trained on.
 
 
-def pack_mark(name: str, words: str, alpha: float | None, frozen: Iterable[Tensor]) -> Tensor:
+def pack_mark(name: str, words: str, alpha: float | None, layers: int | None, frozen: Iterable[Tensor]) -> Tensor:
     """What must be the same where a checkpoint is loaded, as bytes.
 
     Args:
         name: of the pretrained model, for messages only: a copy elsewhere is as good.
         words: of :func:`vocabulary_mark`.
         alpha: of the adapters, None without these; their weights do not show it.
+        layers: how many of its layers are used; None for all.
         frozen: the weights that stay as they are. Few values of each say whether they are the same, in any dtype.
     """
     return torch.frombuffer(
-        bytearray(json.dumps({"base": name, "words": words, "alpha": alpha, "weights": _sample(frozen)}).encode()),
+        bytearray(
+            json.dumps(
+                {"base": name, "words": words, "alpha": alpha, "layers": layers, "weights": _sample(frozen)}
+            ).encode()
+        ),
         dtype=torch.uint8,
     )
 
 
-def check_mark(packed: Tensor, name: str, words: str, alpha: float | None, frozen: Iterable[Tensor]) -> None:
+def check_mark(
+    packed: Tensor, name: str, words: str, alpha: float | None, layers: int | None, frozen: Iterable[Tensor]
+) -> None:
     """Compare with the mark of :func:`pack_mark` in a checkpoint.
 
     Raises:
@@ -105,6 +122,9 @@ def check_mark(packed: Tensor, name: str, words: str, alpha: float | None, froze
     if theirs["alpha"] != alpha:
         how = ["lora_rank=0" if value is None else f"lora_alpha={value}" for value in (theirs["alpha"], alpha)]
         raise RuntimeError(f"it was trained with {how[0]}, not {how[1]}")
+    if (used := theirs.get("layers")) != layers:
+        counts = ["all layers" if count is None else f"{count} layers" for count in (used, layers)]
+        raise RuntimeError(f"it was trained on {counts[0]} of {base}, not on {counts[1]}: see llm_layers")
     ours, sampled = torch.tensor(_sample(frozen)), torch.tensor(theirs["weights"])
     if ours.shape != sampled.shape or not torch.allclose(ours, sampled, rtol=ROUNDING, atol=1e-7):
         raise RuntimeError(f"its adapters were trained on the weights of {base}; those of {name} are others")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone.adapters import add_adapters, check_mark, pack_mark, vocabulary_mark
+from recbole_contrec.backbone.blocks import blocks_of, keep_first, lower_paths
 from recbole_contrec.backbone.loading import load_pretrained
 from recbole_contrec.errors import UserError
 
@@ -38,6 +39,8 @@ class PretrainedModel(nn.Module):
         gradient_checkpointing: compute a block again in the backward pass instead of keeping what is inside.
         quantisation: ``"4bit"`` or ``"8bit"`` for frozen weights; None for none.
         random_seed: of random weights in the place of the trained ones, a control; None for the trained ones.
+        layers: use the first so many blocks alone; None for all of them.
+        lora_layers: blocks with adapters, the uppermost of those that are used; None for all.
 
     Attributes:
         hidden_size: width of inputs and states (D).
@@ -67,17 +70,23 @@ class PretrainedModel(nn.Module):
         gradient_checkpointing: bool = False,
         quantisation: str | None = None,
         random_seed: int | None = None,
+        layers: int | None = None,
+        lora_layers: int | None = None,
     ):
         super().__init__()
         if quantisation is not None and lora_rank == 0:
             raise ValueError(f"quantisation={quantisation}: such weights cannot be trained, set lora_rank")
+        if lora_layers is not None and not lora_rank:
+            raise ValueError(f"lora_layers={lora_layers}: with lora_rank=0 all layers are trained")
         self.name, self.lora_rank, self.lora_alpha = name, lora_rank, lora_alpha
         self.model, tokenizer = load_pretrained(name, self.kind, dtype, attention, quantisation, random_seed)
+        self._layers = self._keep_first(layers)
         self._take_words(tokenizer)
         self.hidden_size = self._embeddings.weight.shape[1]
         self._examine()
         if lora_rank:
-            self.model = add_adapters(self.model, lora_rank, lora_alpha, lora_dropout, lora_targets)
+            without = [] if lora_layers is None else self._lower_paths(lora_layers)
+            self.model = add_adapters(self.model, lora_rank, lora_alpha, lora_dropout, lora_targets, without)
         self.checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             _recompute(self._whole)
@@ -102,6 +111,24 @@ class PretrainedModel(nn.Module):
             )
         holes = [number for number in range(self.n_words) if number not in numbers]
         self.register_buffer("_holes", torch.tensor(holes, dtype=torch.long, device=self._device), persistent=False)
+
+    def _keep_first(self, layers: int | None) -> int | None:
+        """Use the first blocks alone; how many these are, None for all."""
+        if layers is None:
+            return None
+        self._check_one_stack(f"llm_layers={layers}")
+        whole = len(blocks_of(self.model)[1])
+        keep_first(self.model, layers)
+        return None if layers == whole else layers
+
+    def _lower_paths(self, upper: int) -> list[str]:
+        """Blocks that get no adapters."""
+        self._check_one_stack(f"lora_layers={upper}")
+        return lower_paths(self.model, upper)
+
+    def _check_one_stack(self, setting: str) -> None:
+        if self.model.config.is_encoder_decoder:
+            raise ValueError(f"{setting}: for causal language models only; a T5 has two stacks of layers")
 
     def _examine(self) -> None:
         """What an heir finds out about the model, or changes in it, before adapters are added."""
@@ -139,7 +166,7 @@ class PretrainedModel(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """PyTorch's hook: the mark, see :mod:`recbole_contrec.backbone.adapters`."""
-        return pack_mark(self.name, self._words, self._alpha(), self._frozen())
+        return pack_mark(self.name, self._words, self._alpha(), self._layers, self._frozen())
 
     def set_extra_state(self, state: Tensor) -> None:
         """PyTorch's hook.
@@ -147,7 +174,7 @@ class PretrainedModel(nn.Module):
         Raises:
             RuntimeError: the state was trained on top of other weights.
         """
-        check_mark(state, self.name, self._words, self._alpha(), self._frozen())
+        check_mark(state, self.name, self._words, self._alpha(), self._layers, self._frozen())
 
     def _alpha(self) -> float | None:
         return self.lora_alpha if self.lora_rank else None

@@ -405,6 +405,77 @@ def test_targets_of_the_adapters():
     assert layers(["k_proj", "o_proj"]) == {"k_proj", "o_proj"} and layers("up_proj") == {"up_proj"}
 
 
+# some of the layers
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3", "gemma2", "gpt_neo"])
+def test_the_first_layers_alone_are_read_as_transformers_reads_them(tmp_path, kind):
+    """Their states, behind the final norm, are those that the whole model has in its midst; words and branches go on
+    working."""
+    own = {
+        "gemma2": {"sliding_window": 8},
+        "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    }.get(kind, {})
+    path = random_model(tmp_path / kind, kind, num_hidden_layers=4, **own)
+    settings = {"attention": "eager"} if kind == "gemma2" else {}
+    whole, cut = (PretrainedDecoder(str(path), lora_rank=0, layers=layers, **settings).eval() for layers in (None, 2))
+    numbers = torch.randint(3, 512, (2, 6))
+    with torch.no_grad():
+        inside = whole.model(numbers, output_hidden_states=True).hidden_states[2]  # behind two layers, without the norm
+        norm = next(part for name, part in whole._body.named_children() if name in ("norm", "ln_f"))
+        close(cut(cut.read(numbers)), norm(inside))
+        close(cut.model(numbers).logits, cut.word_logits(cut(cut.read(numbers))))
+        inputs, at = cut.read(numbers), torch.tensor([[5], [4]])
+        close(cut.states_at(inputs, at), cut(inputs).gather(1, at[..., None].expand(-1, -1, 16)))
+        if cut._branches:
+            states, memory = cut.start(inputs[:, :5], torch.full((2, 1), 4), room=1)
+            stepped, _ = cut.step(memory, inputs[:, 5:], torch.zeros(2, 1, dtype=torch.long))
+            close(torch.cat([states, stepped], dim=1), cut(inputs)[:, 4:])
+    assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in whole.parameters())
+
+
+def test_all_layers_by_their_number_are_all_layers(stories):
+    all_of_them, inputs = PretrainedDecoder(str(STORIES), lora_rank=0, layers=5).eval(), torch.randn(2, 7, 64)
+    assert all_of_them(inputs).equal(stories(inputs))
+    stories.load_state_dict(all_of_them.state_dict())
+
+
+def adapted_layers(**settings):
+    decoder = adapted(**settings)
+    return {int(key.split(".layers.")[1].split(".")[0]) for key, p in decoder.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "default", ["k_proj"], "up_proj"])
+def test_adapters_on_the_upper_layers_alone(targets):
+    assert adapted_layers(lora_layers=2, lora_targets=targets) == {3, 4}
+    assert adapted_layers(lora_layers=1, layers=3, lora_targets=targets) == {2}
+    assert (
+        adapted_layers(lora_layers=5, lora_targets=targets) == adapted_layers(lora_targets=targets) == {0, 1, 2, 3, 4}
+    )
+
+
+def test_frozen_lower_layers_hand_gradients_down_and_none_of_their_own_are_kept():
+    decoder, inputs = adapted(lora_layers=2).train(), torch.randn(1, 5, 64, requires_grad=True)
+    decoder(inputs).square().sum().backward()
+    assert inputs.grad.abs().sum() > 0  # what is trained in front of them learns
+    assert all((p.grad is not None) == p.requires_grad for key, p in decoder.named_parameters())
+
+
+def test_checkpoints_know_how_many_layers_they_were_trained_on(tmp_path):
+    cut, inputs = adapted(layers=3, lora_layers=2), torch.randn(2, 7, 64)
+    checkpoint.save(tmp_path / "x.safetensors", cut.state_dict(), {})
+    state = checkpoint.load(tmp_path / "x.safetensors").tensors
+    again = adapted(seed=1, layers=3, lora_layers=2)
+    again.load_state_dict(state)
+    assert again(inputs).equal(cut(inputs))
+    with pytest.raises(RuntimeError, match="trained on 3 layers of .*, not on all layers: see llm_layers"):
+        adapted().load_state_dict(state)
+    with pytest.raises(RuntimeError, match="trained on all layers of .*, not on 3 layers"):
+        cut.load_state_dict(adapted().state_dict())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        adapted(layers=3).load_state_dict(state)
+
+
 # checkpoints
 
 
@@ -623,6 +694,9 @@ def test_an_architecture_that_ignores_masks_or_has_no_cache_is_noticed(stories, 
         ({"lora_rank": -1}, "lora_rank=-1"),
         ({"lora_dropout": 1.0}, "lora_dropout=1.0"),
         ({"lora_targets": ["q_proj", "v_prj"]}, "no layer 'v_prj'.*did you mean v_proj"),
+        ({"layers": 6}, "llm_layers=6: the model has 5 layers"),
+        ({"layers": 3, "lora_layers": 4}, "lora_layers=4: of the model 3 layers are used"),
+        ({"lora_layers": 2, "lora_rank": 0}, "lora_layers=2: with lora_rank=0 all layers are trained"),
         ({"lora_targets": []}, "name at least one layer"),
         ({"lora_targets": "act_fn"}, "'act_fn'. cannot be adapted"),
     ],

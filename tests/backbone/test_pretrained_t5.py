@@ -211,6 +211,8 @@ def test_files_that_lack_weights_are_refused(tmp_path):
         ({"attention": "flash_attention_2", "dtype": "bfloat16"}, "transformers has no flash_attention_2 for it: "),
         ({"lora_targets": "q_proj"}, "no layer 'q_proj'"),
         ({"quantisation": "4bit", "lora_rank": 0}, "set lora_rank"),
+        ({"layers": 1}, "llm_layers=1: for causal language models only"),
+        ({"lora_layers": 1}, "lora_layers=1: for causal language models only"),
     ],
 )
 def test_settings_that_cannot_be(folder, settings, message):

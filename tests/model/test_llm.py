@@ -218,6 +218,35 @@ def test_a_run_goes_on_where_its_model_has_moved(run_tiny, workplace):
     assert result["epochs"] == 2
 
 
+FEWER = (
+    "--llm_layers=3",
+    "--lora_layers=2",
+    "--lora_rank=2",
+    "--random_weights=llm",
+    "--prompt_text=words",
+    "--answer_weight=0.1",
+)
+
+
+def test_a_run_on_some_layers_and_random_weights_goes_on_where_it_was(run_tiny, workplace):
+    """The checkpoint names neither, and is right about both: random weights come back from the seed."""
+    from safetensors.torch import load_file
+
+    from recbole_contrec.quick_start import load_data_and_model
+
+    whole = run_tiny("ContRec", f"--llm={STORIES}", "--epochs=2", "--run_name=whole", *FEWER)
+    run_tiny("ContRec", f"--llm={STORIES}", "--epochs=1", "--run_name=again", *FEWER)
+    again = run_tiny("ContRec", f"--llm={STORIES}", "--epochs=2", *FEWER, resume="saved/again")
+    assert again["test_result"] == whole["test_result"]
+    first, second = (load_file(Path(result["checkpoint"])) for result in (whole, again))
+    assert all(first[key].equal(second[key]) for key in first)
+    adapters = {key.split(".layers.")[1].split(".")[0] for key in first if "lora_" in key}
+    assert adapters == {"1", "2"}
+    loaded = load_data_and_model(whole["checkpoint"])
+    rows = next(iter(loaded.data.test))[0]
+    assert loaded.model.full_sort_predict(rows).isfinite().any() and loaded.model.answers(rows)
+
+
 def test_a_run_finds_its_model_from_any_folder(run_tiny, workplace, monkeypatch):
     from recbole_contrec.cli import main
 

@@ -19,6 +19,8 @@ logger = logging.getLogger("recbole_contrec")
 _OF_LLM = (
     "llm_dtype",
     "llm_attention",
+    "llm_layers",
+    "lora_layers",
     "llm_learning_rate",
     "lora_rank",
     "lora_alpha",

@@ -47,6 +47,8 @@ class PretrainedSettings:
     gradient_checkpointing: bool
     quantisation: str | None
     random_seed: int | None  # of random weights, None for the trained ones
+    layers: int | None
+    lora_layers: int | None
 
     @classmethod
     def from_config(cls, config: Any) -> "PretrainedSettings":
@@ -61,6 +63,8 @@ class PretrainedSettings:
             gradient_checkpointing=config["gradient_checkpointing"],
             quantisation=config["quantisation"],
             random_seed=config["seed"] if config["random_weights"] in ("llm", "both") else None,
+            layers=config["llm_layers"],
+            lora_layers=config["lora_layers"],
         )
 
 
