@@ -61,6 +61,7 @@ def vector_stages(
             found.update,
         )
     keys += ["lightgcn_epochs"] if "lightgcn" in methods else []
+    keys += ["text_whitening"] if "text" in methods and config["text_whitening"] else []
 
     def build(report: Report) -> StageResult:
         return StageResult(user_and_item_vectors(config, dataset, report, found.get("texts"), key)._asdict(), {})
@@ -81,7 +82,8 @@ def user_and_item_vectors(
 
     Args:
         config: reads ``key`` (``svd``, ``lightgcn``, ``text``, two of them as ``svd+text``, which share the width,
-            or the path of a ``.npy`` file keyed by item token), ``vector_size``, ``lightgcn_epochs``, ``seed``.
+            or the path of a ``.npy`` file keyed by item token), ``vector_size``, ``lightgcn_epochs``,
+            ``text_whitening``, ``seed``.
         dataset: its training histories are the only interactions used.
         report: called as the work goes on.
         encoded: item texts [N, D] as a language model has read them, in place of their TF-IDF.
@@ -132,6 +134,11 @@ def check_source(config: Mapping[str, Any], dataset: WindowDataset, key: str = "
         )
     if config["text_encoder"] is None and config["random_weights"] in ("text_encoder", "both"):
         raise UserError(f"random_weights={config['random_weights']}: name the architecture by text_encoder as well")
+    if config["text_whitening"] and not any("text" in methods_of(config[name]) for name in SOURCES if config[name]):
+        raise UserError(
+            f"text_whitening={config['text_whitening']:g} is of item texts, and item_vectors={source} reads none: set "
+            "item_vectors=text or svd+text, or text_whitening=0"
+        )
     if "text" in methods:
         _item_texts(config, dataset, key)
         if config["text_encoder"]:
@@ -175,15 +182,17 @@ def _vectors_by(
         return svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=config["seed"])
     if method == "lightgcn":
         return _lightgcn_vectors(size, config, dataset, report)
+    whitening = config["text_whitening"]
     if encoded is not None:
-        vectors = principal_components(encoded, size)
+        vectors = principal_components(encoded, size, whitening)
         if not vectors.any():
             raise UserError(
                 f"text_encoder={config['text_encoder']} reads the same words from every item text: raise "
                 f"text_encoder_max_tokens={config['text_encoder_max_tokens']}, or bring other texts (text_fields)"
             )
         return _with_history_means(vectors, dataset)
-    return _with_history_means(text_vectors(_item_texts(config, dataset, key), size, config["seed"], key), dataset)
+    vectors = text_vectors(_item_texts(config, dataset, key), size, config["seed"], key)
+    return _with_history_means(principal_components(vectors, size, whitening) if whitening else vectors, dataset)
 
 
 def _item_texts(config: Mapping[str, Any], dataset: WindowDataset, key: str) -> list[str]:
@@ -246,15 +255,18 @@ def text_vectors(texts: Sequence[str], size: int, seed: int, key: str = "item_ve
     return vectors
 
 
-def principal_components(vectors: torch.Tensor, size: int) -> torch.Tensor:
+def principal_components(vectors: torch.Tensor, size: int, whitening: float = 0.0) -> torch.Tensor:
     """Truncated SVD of rows around their mean (PCA), exact and without a seed.
 
     Language models give all texts much in common, which the mean takes away: it would fill the first column with what
-    tells no item apart.
+    tells no item apart. The next columns still hold most of the variance (anisotropy), which whitening evens out (Su
+    et al. 2021, https://arxiv.org/abs/2103.15316; for recommendation Zhang et al., ICDE 2024,
+    https://arxiv.org/abs/2305.11700).
 
     Args:
         vectors: [N, D], rows of unit length; rows of zeros stay zero and enter no statistic.
         size: d; columns beyond the rank are zero.
+        whitening: 0 to 1; every column is divided by its standard deviation to this power.
 
     Returns:
         [N, d] float32.
@@ -268,6 +280,8 @@ def principal_components(vectors: torch.Tensor, size: int) -> torch.Tensor:
     rank = min(size, int((values > 1e-10 * len(known)).sum()))
     axes = axes.flip(1)[:, :rank]  # [D, rank]
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    if whitening:
+        axes = axes * (values.flip(0)[:rank] / len(known)) ** (-whitening / 2)
     result = torch.zeros(len(vectors), size)
     result[rows, :rank] = torch.cat([(centred @ axes).float() for centred in _centred(known, mean)])
     return result

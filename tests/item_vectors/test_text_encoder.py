@@ -299,6 +299,36 @@ def test_a_width_beyond_that_of_the_model_is_filled_with_zeros(config_of):
     assert items.shape == (61, 80) and not items[:, 64:].any() and items[1:, :4].any(0).all()
 
 
+def test_whitening_gives_all_directions_of_the_texts_the_same_size(encoder, config_of):
+    vectors = torch.randn(200, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, *7 * [1.0]])
+    vectors = torch.nn.functional.normalize(vectors + 3, dim=1)
+    vectors[0] = 0
+    plain, half, full = (principal_components(vectors, 5, share) for share in (0, 0.5, 1))
+    assert torch.equal(plain, principal_components(vectors, 5)) and not full[0].any()
+    deviations = plain[1:].std(0, correction=0)
+    assert deviations[0] > 2 * deviations[4]
+    torch.testing.assert_close(half[1:], plain[1:] / deviations.sqrt())
+    torch.testing.assert_close(full[1:].T @ full[1:] / 199, torch.eye(5), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("with_encoder", [True, False])
+def test_the_text_columns_alone_are_whitened(config_of, with_encoder):
+    told = ("--item_vectors=svd+text", "--text_whitening=1", *([f"--text_encoder={STORIES}"] if with_encoder else []))
+    whitened = vectors_of(config_of("ContRec", *told, "--vector_size=16"))["items"]
+    plain = vectors_of(config_of("ContRec", *told, "--vector_size=16", "--text_whitening=0"))["items"]
+    assert torch.equal(whitened[:, :8], plain[:, :8])
+    covariance = whitened[1:, 8:].T @ whitened[1:, 8:] / 60
+    torch.testing.assert_close(covariance, torch.eye(8), atol=1e-3, rtol=0)
+    assert not torch.allclose(plain[1:, 8:].T @ plain[1:, 8:] / 60, torch.eye(8), atol=0.1)
+
+
+def test_nothing_to_whiten_is_refused(config_of):
+    dataset = load_data(config_of()).train.dataset
+    with pytest.raises(UserError, match="text_whitening=0.5 is of item texts, and item_vectors=svd reads none"):
+        check_source(config_of("ContRec", "--text_whitening=0.5"), dataset)
+    check_source(config_of("ContRec", "--item_vectors=text", "--text_whitening=0.5"), dataset)
+
+
 @pytest.mark.parametrize("model", ["DeftRec", "TokenRec"])
 def test_other_models_read_them_too(run_tiny, model):
     assert run_tiny(model, *WITH_ENCODER)["stages"]["item texts"]["report"]["texts"] == 60
