@@ -5,11 +5,13 @@ What training a language model of real size costs: all positions in one pass aga
 
     python benchmarks/backbone.py --size=llama-100m --dataset=ml-100k
     python benchmarks/backbone.py --size=llama-3.2-1b --llm_dtype=bfloat16 --lora_rank=16 --batches=20
+    python benchmarks/backbone.py --llm=models/smollm2 --name=smollm2-6 --llm_layers=6 --only_training
 
-The model has random weights and the shape that ``--size`` names; nothing is downloaded. ContRec reads titles and tokens
-of the history through it, and LoRA trains it; ``--size=compact`` is its own decoder, without LoRA. Both ways train the
+The model has random weights and the shape that ``--size`` names, and nothing is downloaded; or it is the pretrained one
+that ``--llm`` names. ContRec reads titles and tokens of the history through it, and LoRA trains it; ``--size=compact``
+is its own decoder, without LoRA. Both ways train the
 same model on the same targets: windows of whole histories as ours does, and RecBole's rows, of which each holds one
-prefix and one target. Written to ``OUTPUT/DATASET-backbone/SIZE.json``. Further ``--key=value`` settings go to the
+prefix and one target. Written to ``OUTPUT/DATASET-backbone/NAME.json``. Further ``--key=value`` settings go to the
 model.
 """
 
@@ -71,10 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
     from recbole_contrec.training.results import write_json
 
     given, settings = _parse(arguments)
-    path = given.output.resolve() / f"{given.dataset}-backbone" / f"{given.size}.json"
+    path = given.output.resolve() / f"{given.dataset}-backbone" / f"{given.name}.json"
     try:
         with tempfile.TemporaryDirectory() as folder, temporary_workplace():
-            if given.size != COMPACT:
+            if given.llm:
+                settings = [*settings, f"--llm={given.llm}"]
+            elif given.size != COMPACT:
                 write_random_model(
                     given.size, Path(given.tokenizer).resolve() if given.tokenizer else None, Path(folder)
                 )
@@ -87,6 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
     write_json(path, record)
     print(report(record), f"written: {path}", sep="\n")
     return 0
+
+
+def folder_or_name(llm: str) -> str:
+    """A folder by its whole path, since the work is done in another one; or a name on the Hub."""
+    return str(Path(llm).resolve()) if Path(llm).is_dir() else llm
 
 
 def write_random_model(size: str, tokenizer: Path | None, folder: Path) -> None:
@@ -112,14 +121,15 @@ def write_random_model(size: str, tokenizer: Path | None, folder: Path) -> None:
 
 def measure(given: argparse.Namespace, settings: list[str]) -> dict[str, Any]:
     """Both ways of training and what surrounds them, JSON-like."""
-    from recbole.data import create_dataset, data_preparation
-
     from recbole_contrec.data.loading import load_data
     from recbole_contrec.environment import peak_gpu_memory, peak_memory
     from recbole_contrec.quick_start import assemble
     from recbole_contrec.settings.config import Config
     from recbole_contrec.training.card import protocol_card
 
+    own_settings = {
+        key: value for key, value in (setting.lstrip("-").split("=", 1) for setting in settings) if key != "llm"
+    }
     data = [f"--data_path={Path(given.data_path).resolve()}"] if given.data_path else []
     own = {argument.split("=")[0]: argument for argument in settings}
     shared = {key: value for key, value in SETTINGS.items() if given.size != COMPACT or not key.startswith("lora")}
@@ -127,39 +137,40 @@ def measure(given: argparse.Namespace, settings: list[str]) -> dict[str, Any]:
     config = Config("ContRec", given.dataset, arguments=[*own.values(), *data])
     loaded = assemble(config, load_data(config))
     loaded.trainer.run_stages(loaded.data.train)
-    rows_config = Config(
-        "SASRec",
-        given.dataset,
-        arguments=[
-            *data,
-            own["--MAX_ITEM_LIST_LENGTH"],
-            "--train_neg_sample_args=~",
-            f"--train_batch_size={given.rows}",
-            "--show_progress=False",
-        ],
-    )
-    rows = data_preparation(rows_config, create_dataset(rows_config))[0]
     ceiling = matrix_rate((1024, 2048)) if config["device"].type == "cpu" else None
     windows = time_steps(loaded, loaded.data.train, given.batches)
-    prefixes = time_steps(loaded, rows, given.batches)
-    trained = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
     record = {
         "size": given.size,
+        "settings": own_settings,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
-        "trained": trained,
+        "trained": sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
         "threads": torch.get_num_threads(),
         "windows": windows,
-        "prefixes": prefixes,
-        "times_faster": windows["targets_a_second"] / prefixes["targets_a_second"],
-        "peak_memory_mib": round(peak_memory() / MIB),
-        "peak_gpu_memory_mib": peak_gpu_memory(config["device"]),
+        "training_memory_mib": round(peak_memory() / MIB),
     }
     if ceiling is not None:
         record["matrix_gflops"] = round(ceiling.gflops, 1)
         record["share_of_matrix_rate"] = windows["gflops"] / ceiling.gflops
-    record["inference"] = inference(loaded, given.users, given.one_by_one)
+    if not given.only_training:
+        rows = _rows_of_prefixes(given, data, own["--MAX_ITEM_LIST_LENGTH"])
+        record["prefixes"] = prefixes = time_steps(loaded, rows, given.batches)
+        record["times_faster"] = windows["targets_a_second"] / prefixes["targets_a_second"]
+        record["inference"] = inference(loaded, given.users, given.one_by_one)
+    record["peak_memory_mib"] = round(peak_memory() / MIB)
+    record["peak_gpu_memory_mib"] = peak_gpu_memory(config["device"])
     card = protocol_card(config, loaded.data, loaded.trainer)
     return {**record, **{key: card[key] for key in ("dataset", "max_history", "commit", "device", "versions", "seed")}}
+
+
+def _rows_of_prefixes(given: argparse.Namespace, data: list[str], longest: str) -> Iterable:
+    """RecBole's own training rows: one prefix and one target each."""
+    from recbole.data import create_dataset, data_preparation
+
+    from recbole_contrec.settings.config import Config
+
+    rows = ["--train_neg_sample_args=~", f"--train_batch_size={given.rows}", "--show_progress=False"]
+    config = Config("SASRec", given.dataset, arguments=[*data, longest, *rows])
+    return data_preparation(config, create_dataset(config))[0]
 
 
 def time_steps(loaded, batches: Iterable, count: int) -> dict[str, Any]:
@@ -251,6 +262,10 @@ def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
         model.top_k(batch, TOP, encoding=encoding)
         _wait(device)
 
+    def ranking():
+        model.top_k(batch, TOP)
+        _wait(device)
+
     layout = model.history.layout(batch[model.ITEM_SEQ], batch[model.USER_ID])
     scheme = ReleasedScheme(
         loaded.config,
@@ -265,6 +280,10 @@ def inference(loaded, users: int, one_by_one: int) -> dict[str, float]:
         "ours_users_a_second": ours_a_second,
         "released_users_a_second": released_a_second,
         "times_faster": ours_a_second / released_a_second,
+        "ranking_users_a_second": len(batch) / median_seconds(ranking, 3),
+        "positions_a_prompt": model.prompt.prefix_length
+        + float(model.history.positions(batch[model.ITEM_SEQ]).float().mean()),
+        "positions_shared": layout.shared,
         "words_an_answer": model.language.longest_answer,
     }
 
@@ -281,21 +300,24 @@ def _wait(device: torch.device) -> None:
 
 def report(record: dict[str, Any]) -> str:
     """A few lines."""
-    windows, prefixes = record["windows"], record["prefixes"]
+    windows = record["windows"]
     lines = [
         f"{record['size']}: {record['parameters'] / 1e6:.0f} M parameters, {record['trained'] / 1e6:.2f} M trained, "
         f"{record['threads']} threads, {record['device']}",
         f"windows:  {windows['targets_a_second']:.1f} targets, {windows['positions_a_second']:.0f} positions a second, "
-        f"padding {windows['padding']:.1%}, {windows['gflops']:.0f} GFLOP/s",
-        f"prefixes: {prefixes['targets_a_second']:.1f} targets, {prefixes['positions_a_second']:.0f} positions a "
-        "second",
-        f"windows train {record['times_faster']:.1f} times the targets; peak memory {record['peak_memory_mib']} MiB",
+        f"padding {windows['padding']:.1%}, {windows['gflops']:.0f} GFLOP/s; {record['training_memory_mib']} MiB",
     ]
-    whole = record["inference"]
-    lines.append(
-        f"answer, preference and ranking: {whole['ours_users_a_second']:.2f} users a second; the released scheme "
-        f"{whole['released_users_a_second']:.3f}, {whole['times_faster']:.0f} times slower"
-    )
+    if "prefixes" in record:
+        prefixes, whole = record["prefixes"], record["inference"]
+        lines += [
+            f"prefixes: {prefixes['targets_a_second']:.1f} targets, {prefixes['positions_a_second']:.0f} positions a "
+            "second",
+            f"windows train {record['times_faster']:.1f} times the targets; peak memory "
+            f"{record['peak_memory_mib']} MiB",
+            f"answer, preference and ranking: {whole['ours_users_a_second']:.2f} users a second, ranking alone "
+            f"{whole['ranking_users_a_second']:.2f}; the released scheme {whole['released_users_a_second']:.3f}, "
+            f"{whole['times_faster']:.0f} times slower",
+        ]
     if "share_of_matrix_rate" in record:
         lines.append(f"{record['share_of_matrix_rate']:.0%} of the matrix rate ({record['matrix_gflops']:.0f} GFLOP/s)")
     return "\n".join(lines)
@@ -312,7 +334,12 @@ def _parse(arguments):
     parser.add_argument("--users", type=positive, default=64, help="users ranked at once")
     parser.add_argument("--one_by_one", type=positive, default=3, help="users that the released scheme ranks")
     parser.add_argument("--output", type=results_folder, default=RESULTS)
+    parser.add_argument("--llm", help="a pretrained model, by folder or name, in the place of --size")
+    parser.add_argument("--name", type=name_of_a_folder, help="of the record (default: the size or the model's name)")
+    parser.add_argument("--only_training", action="store_true", help="measure the training on windows alone")
     given, settings = parser.parse_known_args(arguments)
+    given.llm, given.size = (folder_or_name(given.llm), Path(given.llm).name) if given.llm else (None, given.size)
+    given.name = given.name or given.size
     refuse_odd_settings(parser, settings)
     return given, settings
 

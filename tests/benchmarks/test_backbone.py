@@ -56,7 +56,35 @@ def test_windows_and_prefixes_are_measured_on_the_same_model(small, tiny, tmp_pa
     assert record["times_faster"] == pytest.approx(windows["targets_a_second"] / prefixes["targets_a_second"])
     assert record["inference"]["times_faster"] > 1 and 0 < record["share_of_matrix_rate"] < 1
     assert record["trained"] < record["parameters"] and "times the targets" in shown
+    assert record["inference"]["ranking_users_a_second"] > record["inference"]["ours_users_a_second"]
+    assert record["settings"]["train_batch_size"] == "40" and "llm" not in record["settings"]
     assert str(tmp_path) not in path.read_text()
+
+
+def test_a_pretrained_model_by_its_folder_and_training_alone(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(STORIES.parent)
+    arguments = [
+        f"--llm={STORIES.name}",
+        "--name=stories-2",
+        "--llm_layers=2",
+        "--lora_rank=2",
+        "--only_training",
+        "--dataset=tiny",
+        f"--data_path={tiny}",
+        "--batches=1",
+        f"--output={tmp_path}",
+        "--vector_size=16",
+        "--token_size=16",
+        "--tokenizer_epochs=1",
+        "--MAX_ITEM_LIST_LENGTH=10",
+        "--use_gpu=False",
+    ]
+    assert backbone.main(arguments) == 0
+    path = tmp_path / "tiny-backbone" / "stories-2.json"
+    record = json.loads(path.read_text())
+    assert record["size"] == STORIES.name and record["settings"]["llm_layers"] == "2"
+    assert record["windows"]["targets_a_second"] > 0 and "prefixes" not in record and "inference" not in record
+    assert str(STORIES.parent) not in path.read_text() and "times the targets" not in capsys.readouterr().out
 
 
 def test_a_wrong_setting_is_an_error_in_a_line(small, tiny, tmp_path, capsys):
