@@ -181,7 +181,7 @@ def write_item_vectors(
     given = _given(config_file_list, settings, arguments)
     implied = {"item_vectors": "text"} if given.get("text_encoder") and "item_vectors" not in given else {}
     config = Config(model, dataset, list(config_file_list), None, arguments, properties, {**settings, **implied})
-    if "item_vectors" not in config.settings:
+    if not {"item_vectors", "vector_size"} <= config.settings.keys():
         raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")
     check_file(output, "--output")
     check_folder(config["checkpoint_dir"], "--checkpoint_dir")

@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.lib.runs import ASKED, PATHS, Run, read
+from benchmarks.lib.runs import ASKED, FOLDERS, PATHS, Run, read
 
 # Settings of where and how a run is carried out, and what it prints: no number depends on them but by rounding.
 NO_MATTER = {
@@ -34,7 +34,6 @@ NO_MATTER = {
     "log_wandb",
     "wandb_project",
 }
-PLACES = ("llm", "text_encoder")  # folders may lie elsewhere on another machine
 DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 OF_THE_DATA = (
     "load_col",
@@ -141,7 +140,7 @@ def differences(stored: dict[str, Any], asked: Asked) -> list[str]:
 
 
 def _alike(key: str, before: Any, now: Any) -> bool:
-    if key in PLACES and isinstance(before, str) and isinstance(now, str):
+    if key in FOLDERS and isinstance(before, str) and isinstance(now, str):
         return Path(before).name == Path(now).name
     return before == now
 

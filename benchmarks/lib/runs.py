@@ -30,6 +30,7 @@ from benchmarks.lib import checkout
 RESULTS = Path("benchmarks") / "results"  # in the working directory: of a checkout, its recorded ones
 ASKED = "asked.json"  # in a working folder: what its run was started with
 PATHS = ("data_path", "checkpoint_dir", "dataset_save_path", "dataloaders_save_path")  # settings that are no result
+FOLDERS = ("llm", "text_encoder")  # which are known by the name of a folder, wherever that lies
 _EPOCH = re.compile(r"epoch (\d+) evaluating .*valid_score: ([\d.eE+-]+|nan)\]")
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -245,7 +246,11 @@ def _keep(run: Run) -> None:
     """Move what counts out of the working folder; the JSON file comes last."""
     content = json.loads((run.work / "result.json").read_text())
     content.pop("checkpoint")
-    content["settings"] = {key: value for key, value in content["settings"].items() if key not in PATHS}
+    content["settings"] = {
+        key: Path(value).name if key in FOLDERS and value and Path(value).is_dir() else value
+        for key, value in content["settings"].items()
+        if key not in PATHS
+    }
     if run.tested:
         _keep_ranks(run)
     else:

@@ -113,6 +113,15 @@ def methods_of(source: str) -> list[str]:
     return names if set(names) <= set(METHODS) else []
 
 
+def text_columns(source: str, size: int) -> range:
+    """Which of the ``size`` columns of vectors by ``source`` are made of texts; none where it names no texts."""
+    methods = methods_of(source)
+    if "text" not in methods:
+        return range(0)
+    first, width = methods.index("text"), size // len(methods)
+    return range(first * width, (first + 1) * width)
+
+
 def check_source(config: Mapping[str, Any], dataset: WindowDataset, key: str = "item_vectors") -> None:
     """Stop before anything is computed or written where vectors cannot be had.
 
@@ -261,7 +270,7 @@ def principal_components(vectors: torch.Tensor, size: int, whitening: float = 0.
     Language models give all texts much in common, which the mean takes away: it would fill the first column with what
     tells no item apart. The next columns still hold most of the variance (anisotropy), which whitening evens out (Su
     et al. 2021, https://arxiv.org/abs/2103.15316; for recommendation Zhang et al., ICDE 2024,
-    https://arxiv.org/abs/2305.11700).
+    https://arxiv.org/abs/2402.10602).
 
     Args:
         vectors: [N, D], rows of unit length; rows of zeros stay zero and enter no statistic.

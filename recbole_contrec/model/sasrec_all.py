@@ -7,17 +7,20 @@ Reference:
     https://arxiv.org/abs/1808.09781
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import torch
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
+from recbole_contrec.interface import Stage
+from recbole_contrec.item_vectors.sources import check_source, vector_stages
+from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, keep, kept_columns, start
+from recbole_contrec.model.parts.pretrained import changed
 from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate, targets_with_states
 from recbole_contrec.retrieval import Retrieval
-from recbole_contrec.tokenizer import standardise, svd_vectors
 
 if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
@@ -35,26 +38,57 @@ class SASRecAll(SASRec):
     NOTE:
         The control for ContRec's training on whole histories: what SASRec gains from the same windows, targets and
         training recipe. Without the repeat bias, scores are those of RecBole; with it, they are the control for that.
-        So is an embedding table that starts at the vectors which ContRec makes its tokens of.
+        So is an embedding table that starts at the vectors which ContRec makes its tokens of, and keeps those of its
+        columns that texts say.
+
+    Raises:
+        ValueError: settings that do not go together.
     """
 
     def __init__(self, config: Mapping[str, Any], dataset: Any):
         super().__init__(config, dataset)
+        _check_settings(config)
         self.windows = TrainingWindows(self)
         self.catalogue = Retrieval(
             "inner", repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None
         )
-        if config["item_embedding_init"] == "svd":
-            self._start_at_vectors(dataset, config["seed"])
+        size = self.item_embedding.embedding_dim
+        self.vector_config: Any = ChainMap({"vector_size": size}, cast(Any, config))  # for the stages before training
+        self.vector_settings = ItemVectorSettings(
+            size,
+            trained=config["train_item_vectors"],
+            start_at_vectors=config["item_vectors_init"] == "vectors",
+            read=True,
+            kept=kept_columns(config, size),
+        )
+        self.item_embedding.weight.requires_grad_(self.vector_settings.trained)
+        keep(self.item_embedding.weight, self.vector_settings.kept)
 
-    @torch.no_grad()
-    def _start_at_vectors(self, dataset: Any, seed: int) -> None:
-        """As ContRec's retrieval space does: truncated SVD of the training interactions, at the scale of RecBole's
-        random start."""
-        size, scale = self.item_embedding.embedding_dim, self.initializer_range
-        users, items = dataset.histories.pairs()
-        vectors = svd_vectors(users, items, dataset.user_num, dataset.item_num, size, seed=seed)
-        self.item_embedding.weight.copy_(scale * standardise(vectors.items))
+    # stages before training
+
+    @property
+    def _from_random(self) -> bool:
+        return not self.vector_settings.start_at_vectors and self.vector_config["train_text_columns"]
+
+    def check_sources(self, dataset: Any) -> None:
+        """Stop before anything is written where the vectors cannot be had.
+
+        Raises:
+            UserError: says what is missing.
+        """
+        if not self._from_random:
+            check_source(self.vector_config, dataset)
+
+    def stages(self, dataset: Any) -> Iterator[Stage]:
+        """Item vectors, where the item embeddings start at some, at the scale of RecBole's random start; see
+        :class:`~recbole_contrec.interface.HasStages`."""
+        if self._from_random:
+            return
+        vectors: dict[str, Tensor] = {}
+        yield from vector_stages(self.vector_config, dataset, vectors)
+        start(self.item_embedding.weight, vectors["items"], self.vector_settings, self.initializer_range)
+
+    # RecBole's methods
 
     def states(self, item_seq: Tensor) -> Tensor:
         """States after every item of histories padded at the end, [B, L] -> [B, L, D]; SASRec's ``forward`` gives
@@ -82,3 +116,18 @@ class SASRecAll(SASRec):
         history = interaction[self.ITEM_SEQ]
         state = self.forward(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
         return self.catalogue.scores(state, self.item_embedding.weight, history)
+
+
+def _check_settings(config: Any) -> None:
+    """Settings that would be ignored, or keep random numbers.
+
+    Raises:
+        ValueError: names the settings.
+    """
+    if config["item_vectors_init"] == "vectors":
+        return
+    of_vectors = ("item_vectors", "text_encoder", "text_whitening", "random_weights")
+    if config["train_text_columns"] and (unread := changed(config, *of_vectors)):
+        raise ValueError(f"{', '.join(unread)}: item embeddings start at random numbers, set item_vectors_init=vectors")
+    if not config["train_item_vectors"]:
+        raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")

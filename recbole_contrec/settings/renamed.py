@@ -30,6 +30,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "condition": ("condition_pooling",),
     # the prompt, texts and answers
     "item_identity": ("id_embedding",),
+    "item_embedding_init": ("item_vectors_init",),
     "instruction_length": ("soft_prompt_length",),
     "wordings": ("instructions",),
     "held_out_wording": ("held_out_instruction",),

@@ -107,7 +107,7 @@ OFFERED = {
     "TokenRec": {"HasStages", "TrainsOnWindows", "RanksInBoundedMemory", "FoldsUsersIn", "FoldsItemsIn"},
     "TokenRec-beam": {"HasStages", "TrainsOnWindows", "RanksInBoundedMemory", "GeneratesSemanticIds", "FoldsUsersIn"},
     "TIGER": {"HasStages", "TrainsOnWindows", "RanksInBoundedMemory", "GeneratesSemanticIds"},
-    "SASRecAll": {"TrainsOnWindows"},
+    "SASRecAll": {"HasStages", "TrainsOnWindows"},
     "SASRec": set(),
     "Pop": set(),
 }

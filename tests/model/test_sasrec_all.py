@@ -4,7 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from recbole_contrec import load_data_and_model
 from recbole_contrec.data.windows import NEXT_PREFIX
+from recbole_contrec.errors import UserError
+from recbole_contrec.tokenizer import standardise, svd_vectors
+from tests.helpers.files import STORIES
+from tests.helpers.models import moved_by_training
 
 
 def test_scores_and_parameters_are_those_of_recbole(assembled):
@@ -50,8 +55,78 @@ def test_it_learns(run_tiny):
     assert trained["test_result"]["hit@5"] > 0.6
 
 
-def test_embeddings_can_start_at_the_vectors_of_contrec(assembled, staged):
-    model = assembled("SASRecAll-svd", "--hidden_size=16").model
-    contrec = staged("ContRec", "--item_vectors_init=vectors", "--train_item_vectors=True").model
-    torch.testing.assert_close(model.item_embedding.weight, contrec.item_vectors.weight)
+@pytest.mark.parametrize(
+    "told",
+    [
+        (),
+        ("--item_vectors=text", "--text_whitening=0.5"),
+        ("--item_vectors=svd+text", f"--text_encoder={STORIES}"),
+        ("--item_vectors=svd+text", "--train_text_columns=False"),
+    ],
+)
+def test_embeddings_can_start_at_the_vectors_of_contrec(staged, told):
+    model = staged("SASRecAll-svd", "--hidden_size=16", *told).model
+    contrec = staged("ContRec", "--item_vectors_init=vectors", "--train_item_vectors=True", *told).model
+    assert torch.equal(model.item_embedding.weight, contrec.item_vectors.weight)
     assert model.item_embedding.weight.requires_grad and not model.item_embedding.weight[0].any()
+
+
+def test_an_svd_start_is_the_one_of_the_recorded_runs(staged):
+    """Of an earlier version, which made it in the constructor."""
+    loaded = staged("SASRecAll-svd", "--hidden_size=16")
+    dataset = loaded.data.train_dataset
+    vectors = svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, 16, seed=2020)
+    assert torch.equal(loaded.model.item_embedding.weight, 0.02 * standardise(vectors.items))
+
+
+@pytest.mark.parametrize(
+    "model, told, said",
+    [
+        ("SASRecAll", ("--item_vectors=text",), "item_vectors: item embeddings start at random"),
+        ("SASRecAll", ("--train_item_vectors=False",), "would keep random vectors"),
+        ("SASRecAll-svd", ("--train_text_columns=False",), "set item_vectors=svd.text"),
+        ("ContRec", ("--item_vectors=text", "--train_text_columns=False"), "set item_vectors=svd.text"),
+        (
+            "ContRec",
+            (
+                "--item_vectors=svd+text",
+                "--train_text_columns=False",
+                "--train_item_vectors=False",
+                "--item_vectors_init=vectors",
+            ),
+            "leave train_item_vectors True",
+        ),
+        ("SASRecAll", ("--item_embedding_init=svd",), "item_embedding_init is now called item_vectors_init"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(assembled, model, told, said):
+    with pytest.raises(UserError, match=said):
+        assembled(model, *told)
+
+
+@pytest.mark.parametrize("model, table", [("SASRecAll", "item_embedding"), ("ContRec", "item_vectors")])
+@pytest.mark.parametrize("start", ["random", "vectors"])
+@pytest.mark.parametrize(
+    "source, text, others", [("svd+text", slice(8, 16), slice(0, 8)), ("text+svd", slice(0, 8), slice(8, 16))]
+)
+def test_text_columns_stay_while_the_others_learn(staged, model, table, start, source, text, others):
+    width = ("--hidden_size=16",) if model == "SASRecAll" else ()
+    told = (f"--item_vectors={source}", f"--item_vectors_init={start}", "--train_text_columns=False", *width)
+    loaded = staged(model, *told, "--weight_decay=0.1")
+    weight = getattr(loaded.model, table).weight
+    before = weight.detach().clone()
+    assert before[1:, text].square().mean().sqrt() == pytest.approx(0.04, rel=0.1)  # twice what the others start at
+    assert before[1:, others].square().mean().sqrt() == pytest.approx(0.02, rel=0.1)
+    moved_by_training(loaded, 3)
+    assert torch.equal(weight[:, text], before[:, text])
+    assert (weight[1:, others] != before[1:, others]).all()
+
+
+def test_runs_go_on_and_come_back_with_kept_columns(run_tiny):
+    told = ("--item_vectors=svd+text", "--train_text_columns=False", "--hidden_size=16", "--epochs=2")
+    result = run_tiny("SASRecAll-svd", *told)
+    assert list(result["stages"]) == ["item vectors"]
+    loaded = load_data_and_model(result["checkpoint"])
+    again = run_tiny("SASRecAll-svd", *told)
+    assert again["stages"]["item vectors"]["found_on_disk"] and again["test_result"] == result["test_result"]
+    assert loaded.model.vector_settings.kept == range(8, 16)

@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_contrec.item_vectors.sources import text_columns
+
 START_RMS = 0.02  # of a coordinate of an item vector that trains, before it does
+KEPT_GROWTH = 2.0  # what a coordinate that is kept has of this: to about that, those that train grow
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class ItemVectorSettings:
     trained: bool  # through the losses; else the collaborative vectors stay
     start_at_vectors: bool  # at the collaborative vectors, or small and random
     read: bool  # with the tokens of an item
+    kept: range = range(0)  # columns that stay at the collaborative vectors while the others train
 
     @classmethod
     def from_config(cls, config: Any) -> "ItemVectorSettings":
@@ -31,6 +35,7 @@ class ItemVectorSettings:
             config["train_item_vectors"],
             config["item_vectors_init"] == "vectors",
             config["id_embedding"],
+            kept_columns(config, config["vector_size"]),
         )
 
 
@@ -50,6 +55,7 @@ class ItemVectors(nn.Embedding):
         super().__init__(n_items, settings.size)
         self.settings, self.place = settings, place
         self.weight.requires_grad_(settings.trained)
+        keep(self.weight, settings.kept)
         # of one width, the vectors are read as they are: what is retrieved and what is read stay tied
         same = settings.size == hidden_size
         self.adapter = nn.Identity() if same else nn.Linear(settings.size, hidden_size, bias=False)
@@ -57,10 +63,8 @@ class ItemVectors(nn.Embedding):
     @torch.no_grad()
     def start(self, vectors: Tensor) -> None:
         """Begin at collaborative vectors [N, d], where the settings want that."""
-        if self.settings.start_at_vectors:
-            self.weight.copy_(vectors)
-            if self.settings.trained:  # small, so that training can still turn them
-                self.weight.mul_(START_RMS)
+        # small where they train, so that training can still turn them
+        start(self.weight, vectors, self.settings, START_RMS if self.settings.trained else 1.0)
 
     def add_to(self, tokens: Tensor, items: Tensor) -> Tensor:
         """Add the vector of every item [B, L] to one of its tokens [B, L, K, D], where vectors are read."""
@@ -98,6 +102,51 @@ class ItemVectors(nn.Embedding):
         # gelsd: columns beyond the rank of the vectors are zero, which the default on GPUs does not bear
         solution = torch.linalg.lstsq(inputs, own.double(), driver="gelsd").solution.float()
         return F.normalize(_with_one(vectors) @ solution, dim=-1) * own.norm(dim=-1).mean()
+
+
+def kept_columns(config: Any, size: int) -> range:
+    """The columns of trained item vectors of width ``size`` that stay what the texts say.
+
+    With two sources side by side, texts and interactions have directions of their own. Where training turns both, every
+    step of Adam moves an item that nobody takes as far as a popular one, and soon nothing is left of its text.
+    AlphaFuse (Hu et al., SIGIR 2025, https://arxiv.org/abs/2504.19218) therefore keeps the directions in which texts
+    differ, and learns ids in the others.
+
+    Raises:
+        ValueError: there are no such columns, or no others.
+    """
+    if config["train_text_columns"]:
+        return range(0)
+    found = text_columns(config["item_vectors"], size)
+    if len(found) in (0, size) or not config["train_item_vectors"]:
+        raise ValueError(
+            "train_text_columns=False keeps the text columns of item vectors whose others are trained: set "
+            "item_vectors=svd+text, and leave train_item_vectors True"
+        )
+    return found
+
+
+def keep(weight: Tensor, columns: range) -> None:
+    """Give some columns of a table [N, d] no gradient: an optimizer without decay leaves them as they are."""
+    if columns:
+        trained = torch.ones(weight.shape[1])
+        trained[list(columns)] = 0
+        weight.register_hook(lambda gradient: gradient * trained.to(gradient))
+
+
+@torch.no_grad()
+def start(weight: Tensor, vectors: Tensor, settings: ItemVectorSettings, rms: float) -> None:
+    """Write vectors [N, d] into a table of learned ones, as far as the settings want that.
+
+    Args:
+        vectors: with about unit variance a coordinate.
+        rms: of a coordinate after it.
+    """
+    if settings.start_at_vectors:
+        weight.copy_(vectors)
+        weight.mul_(rms)
+    if kept := list(settings.kept):
+        weight[:, kept] = vectors[:, kept].to(weight) * (KEPT_GROWTH * rms)
 
 
 @torch.no_grad()
