@@ -5,7 +5,9 @@ A pretrained causal language model of transformers in the place of the compact d
 states, and able to read and score words. LoRA trains it at the cost of its adapters.
 """
 
+import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from inspect import signature
@@ -26,6 +28,8 @@ from recbole_contrec.backbone.loading import not_causal
 from recbole_contrec.backbone.pretrained_model import PretrainedModel
 from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_right, scores_words
 from recbole_contrec.errors import UserError
+
+_FORCE_GQA = "TRANSFORMERS_SDPA_FORCE_GQA"
 
 
 class PretrainedDecoder(PretrainedModel):
@@ -147,7 +151,7 @@ class PretrainedDecoder(PretrainedModel):
         if beyond := memory.cache.get_seq_length() - memory.seen.shape[2]:
             memory.cache.crop(-beyond)  # another step from this memory has been taken
         seen = memory.grown(parents)  # [B, W, S + W]
-        with self._masked():
+        with self._masked(), _keys_as_they_are(inputs.device):
             states = self._body(
                 inputs_embeds=inputs.to(self._dtype),
                 position_ids=position,
@@ -195,6 +199,27 @@ class PretrainedDecoder(PretrainedModel):
                 f"{self.name}: some layers see {self._window} positions only, so a prompt with branches "
                 f"cannot have {length}"
             )
+
+
+@contextmanager
+def _keys_as_they_are(device: torch.device) -> Iterator[None]:
+    """Attention with fewer heads of keys than of queries reads the keys where they lie. Under a mask transformers
+    copies them first, once a head, for the sake of GPU kernels; behind a long prompt these copies take half of a step.
+
+    Versions of transformers that do not know the variable copy as before.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    before = os.environ.get(_FORCE_GQA)
+    os.environ[_FORCE_GQA] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FORCE_GQA]
+        else:
+            os.environ[_FORCE_GQA] = before
 
 
 def _window(config: Any) -> int:

@@ -199,6 +199,24 @@ def test_steps_in_branches_equal_separate_rows(decoder):
         close(states, again)
 
 
+def test_a_step_reads_the_keys_where_they_lie(stories):
+    """Its heads of queries share heads of keys, which are not copied for each of them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        copied = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            if function in (torch.ops.aten.copy_.default, torch.ops.aten.clone.default):
+                self.copied = max(self.copied, arguments[0].numel())
+            return function(*arguments, **(options or {}))
+
+    _, memory = stories.start(torch.randn(2, 200, 64), torch.tensor([[199], [150]]), room=3)
+    with Largest() as largest:
+        stories.step(memory, torch.randn(2, 3, 64), torch.zeros(2, 3, dtype=torch.long))
+    assert largest.copied < 2 * 4 * 203 * 8  # the keys of a layer: rows, heads, positions, width
+
+
 def positions_computed(decoder, function):
     """Positions that pass through the feed-forward layer of the first block."""
     first, found = next(module for name, module in decoder.named_modules() if name.endswith("mlp")), []
