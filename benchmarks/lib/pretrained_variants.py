@@ -96,4 +96,19 @@ TEXTS = (
     ),
 )
 
-VARIANTS: Sequence[Variant] = TEXTS
+# A language model as the backbone, cut to few layers and trained for few epochs, which a CPU can bear.
+SHORT = ("MAX_ITEM_LIST_LENGTH=50", "train_batch_size=256", "epochs=3")
+LLM = (*SHORT, "llm={llm}", "llm_layers=3", "learning_rate=1e-3")
+LORA = (*LLM, "lora_rank=16", "lora_alpha=32", "llm_learning_rate=1e-3")
+FULL = (*LLM, "lora_rank=0", "llm_learning_rate=2e-4")
+NO_TRAINING = ("random_weights=llm",)
+
+BACKBONES = (
+    Variant("ContRec-short", "the compact decoder, in as many epochs", SHORT),
+    Variant("ContRec-lora-random", "adapters on random weights", (*LORA, *NO_TRAINING), "ContRec-short"),
+    Variant("ContRec-lora", "adapters on pretrained weights", LORA, "ContRec-lora-random"),
+    Variant("ContRec-full-random", "all weights trained, from random ones", (*FULL, *NO_TRAINING), "ContRec-short"),
+    Variant("ContRec-full", "all weights trained, from pretrained ones", FULL, "ContRec-full-random"),
+)
+
+VARIANTS: Sequence[Variant] = (*TEXTS, *BACKBONES)
