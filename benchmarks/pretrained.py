@@ -85,22 +85,24 @@ def share_stages(runs: list[Run], shared: Path) -> None:
 
 def write_groups(path: Path, run: Run, data_path: str | None) -> None:
     """What the test target of every user is like, for all runs on a data set: training interactions of the item, and
-    items of the history before it."""
+    items of the history before it that are read."""
     from recbole_contrec.data.loading import load_data
     from recbole_contrec.settings.config import Config
 
     config = Config(run.model, run.dataset, arguments=run.arguments(data_path))
-    training = load_data(config).train_dataset
+    data = load_data(config)
+    training = data.train_dataset
     counts = np.bincount(training.histories.items, minlength=training.item_num)  # [N]
-    _, targets = training.held_out_targets()
-    users = training.inter_feat[training.uid_field].numpy()[targets]
-    items = training.inter_feat[training.iid_field].numpy()[targets]
-    first = training.borders[np.searchsorted(training.borders, targets, side="right") - 1]
+    users, interactions, history = [], [], []
+    for rows, _, _, targets in data.test:
+        users.append(rows[training.uid_field].numpy())
+        interactions.append(counts[targets.numpy()])
+        history.append(rows[training.item_list_length_field].numpy())
     np.savez_compressed(
         path,
-        user=np.asarray(training.id2token(training.uid_field, users), dtype=str),
-        interactions=counts[items].astype(np.int32),
-        history=(targets - first).astype(np.int32),
+        user=np.asarray(training.id2token(training.uid_field, np.concatenate(users)), dtype=str),
+        interactions=np.concatenate(interactions).astype(np.int32),
+        history=np.concatenate(history).astype(np.int32),
     )
 
 

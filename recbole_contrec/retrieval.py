@@ -150,6 +150,8 @@ class Retrieval(nn.Module):
             an item that agrees with a generated answer becomes (1 + pi) s. Where s is negative, (1 - pi) s: nothing
             loses by agreeing.
         text_weight: of the log-probability of an item's text, which is added to its score.
+        text_similarity: what the texts of a history add to scores, never to the loss; called with histories [n, L], the
+            first item and the number of items, and its ``paired`` with histories and one item each.
 
     Attributes:
         score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of
@@ -168,6 +170,7 @@ class Retrieval(nn.Module):
         repeat_rate: float | None = None,
         text_bonus: float = 0.0,
         text_weight: float = 0.0,
+        text_similarity: Any = None,
     ):
         super().__init__()
         if not 0 <= text_bonus <= 1:
@@ -177,6 +180,7 @@ class Retrieval(nn.Module):
         self.similarity = similarity
         self.label_smoothing = label_smoothing
         self.text_bonus, self.text_weight = text_bonus, text_weight
+        self.text_similarity = text_similarity
         if similarity == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
@@ -203,6 +207,8 @@ class Retrieval(nn.Module):
             Tensor: a fresh writable [n, N].
         """
         scores = self._scores(preference, items, history, first, text)
+        if self.text_similarity is not None and history is not None:
+            scores += self.text_similarity(history, first, len(items))
         if self.score_penalty is not None:
             scores -= self.score_penalty[first : first + len(items)]
         return scores
@@ -288,6 +294,8 @@ class Retrieval(nn.Module):
             numbers: of the items [n], to find them in ``history`` [n, L] and ``text``.
         """
         scores = self._paired_scores(preference, items, numbers, history, text)
+        if self.text_similarity is not None and history is not None:
+            scores = scores + self.text_similarity.paired(history, numbers)
         return scores if self.score_penalty is None else scores - self.score_penalty[numbers]
 
     def _paired_scores(self, preference, items, numbers, history, text=None):

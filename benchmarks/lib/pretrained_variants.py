@@ -49,49 +49,44 @@ def _place(name: str | None) -> str:
     return str(folder.resolve()) if folder.exists() else name
 
 
-BESIDE = ("item_vectors=svd+text", "item_vectors_init=vectors")
+BESIDE = (
+    "item_vectors=svd+text",
+    "item_vectors_init=vectors",
+)  # half of the columns from interactions, half from texts
 READ = (*BESIDE, "text_encoder={text_encoder}")
 KEPT = (*READ, "text_whitening=1.0", "train_text_columns=False")
-RANDOM = ("random_weights=text_encoder",)
+SIMILAR = "text_similarity=4.0"
+RANDOM = "random_weights=text_encoder"
+OF_CONTROL = ("text_encoder={text_encoder}", SIMILAR)  # SASRecAll-svd keeps its start and reads texts for scores alone
 
-# Item texts as vectors: half of the columns from interactions, half from texts.
 TEXTS = (
-    Variant("ContRec-svd", "no texts: all columns from interactions", ("item_vectors=svd", BESIDE[1])),
-    Variant("ContRec-tfidf", "TF-IDF of the item texts", BESIDE, "ContRec-svd"),
-    Variant("ContRec-encoder-random", "the encoder with random weights", (*READ, *RANDOM), "ContRec-svd"),
-    Variant("ContRec-encoder", "the encoder, as it is", READ, "ContRec-encoder-random"),
+    Variant("ContRec-svd", "no texts", ("item_vectors=svd", BESIDE[1])),
+    Variant("ContRec-tfidf", "item texts as TF-IDF, beside the interactions", BESIDE, "ContRec-svd"),
+    Variant("ContRec-encoder-random", "item texts by the encoder, random weights", (*READ, RANDOM), "ContRec-tfidf"),
+    Variant("ContRec-encoder", "item texts by the encoder", READ, "ContRec-encoder-random"),
+    Variant("ContRec-kept-random", "whitened and kept, random weights", (*KEPT, RANDOM), "ContRec-tfidf"),
+    Variant("ContRec-kept", "whitened and kept: the other columns learn", KEPT, "ContRec-kept-random"),
+    Variant("ContRec-similar-tfidf", "similar texts in the scores, TF-IDF", (*BESIDE, SIMILAR), "ContRec-tfidf"),
     Variant(
-        "ContRec-kept-random",
-        "the same with random weights",
-        (*KEPT, *RANDOM),
-        "ContRec-svd",
+        "ContRec-similar-random",
+        "similar texts in the scores, random weights",
+        (*READ, SIMILAR, RANDOM),
+        "ContRec-tfidf",
     ),
+    Variant("ContRec-similar", "similar texts in the scores", (*READ, SIMILAR), "ContRec-similar-random"),
+    Variant("SASRecAll-svd", "control, no texts", model="SASRecAll-svd"),
     Variant(
-        "ContRec-kept",
-        "the encoder, whitened; text columns stay, the others learn",
-        KEPT,
-        "ContRec-kept-random",
-    ),
-    Variant(
-        "ContRec-kept-tfidf",
-        "the same with TF-IDF",
-        (*BESIDE, "text_whitening=1.0", "train_text_columns=False"),
-        "ContRec-svd",
-    ),
-    Variant("SASRecAll-svd", "control without texts", model="SASRecAll-svd"),
-    Variant("SASRecAll-encoder", "control with the encoder, as it is", READ, "SASRecAll-svd", "SASRecAll-svd"),
-    Variant(
-        "SASRecAll-kept-random",
-        "control with the encoder's random weights, whitened and kept",
-        (*KEPT, *RANDOM),
+        "SASRecAll-similar-random",
+        "control, similar texts in the scores, random weights",
+        (*OF_CONTROL, RANDOM),
         "SASRecAll-svd",
         "SASRecAll-svd",
     ),
     Variant(
-        "SASRecAll-kept",
-        "control with the encoder, whitened and kept",
-        KEPT,
-        "SASRecAll-kept-random",
+        "SASRecAll-similar",
+        "control, similar texts in the scores",
+        OF_CONTROL,
+        "SASRecAll-similar-random",
         "SASRecAll-svd",
     ),
 )

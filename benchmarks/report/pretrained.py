@@ -65,15 +65,14 @@ def report(folder: Path, variants: Sequence[Variant]) -> str:
     facts = read_arrays(folder / GROUPS_FILE, ("user", "interactions", "history"))
     dataset = table[0].results[0].content["card"]["dataset"]
     known = {variant.name: variant for variant in variants}
-    return "\n\n".join(
-        [
-            f"# {dataset}: what pretrained weights are worth",
-            accuracy_table(table, known, facts),
-            differences_table(table, known, facts),
-            settings_table(table, known),
-            NOTES + "\n",
-        ]
-    )
+    parts = [
+        f"# {dataset}: what pretrained weights are worth",
+        accuracy_table(table, known, facts),
+        differences_table(table, known, facts),
+        settings_table(table, known),
+        NOTES + "\n",
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def accuracy_table(table: list[Row], known: dict[str, Variant], facts: dict[str, np.ndarray]) -> str:
@@ -104,7 +103,8 @@ def accuracy_table(table: list[Row], known: dict[str, Variant], facts: dict[str,
 
 
 def differences_table(table: list[Row], known: dict[str, Variant], facts: dict[str, np.ndarray]) -> str:
-    """A line for every variant and group: what it gains on its control."""
+    """A line for every variant and group: what it gains on its control; empty where no row has its control beside
+    it."""
     of_name = {row.name: row for row in table}
     lines = head("variant", "against", "targets", "NDCG@10", "95 % interval", "relative", "HR@10", "95 % interval")
     for row in table:
@@ -124,14 +124,20 @@ def differences_table(table: list[Row], known: dict[str, Variant], facts: dict[s
                     f"{found.hits.low:+.4f} to {found.hits.high:+.4f}",
                 )
             )
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def settings_table(table: list[Row], known: dict[str, Variant]) -> str:
     """What every variant is made by."""
     lines = head("variant", "model", "settings")
     for row in table:
-        lines.append(line(row.name, known[row.name].model, f"`{' '.join(known[row.name].settings)}`"))
+        lines.append(
+            line(
+                row.name,
+                known[row.name].model,
+                f"`{' '.join(known[row.name].settings)}`" if known[row.name].settings else "",
+            )
+        )
     return "\n".join(lines)
 
 

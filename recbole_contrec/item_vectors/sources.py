@@ -7,7 +7,7 @@ the items; no validation or test item of anybody has a say in them.
 
 import glob
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def vector_stages(
     """
     methods, keys = methods_of(config[key]), [key, "vector_size", "seed"]
     content = source_content(config[key], dataset, key)
-    reading = [name for name in SOURCES if config[name] and "text" in methods_of(config[name])]
+    reading = _readers(config)
     if config["text_encoder"] and reading and "texts" not in found:
         settings = {
             "encoder": text_encoder_of(config).identity,
@@ -69,6 +69,36 @@ def vector_stages(
     yield Stage(
         key.replace("_", " "), {**{name: config[name] for name in keys}, "content": content}, build, found.update
     )
+
+
+def _readers(config: Mapping[str, Any]) -> list[str]:
+    """The settings by which item texts are read."""
+    found = [name for name in SOURCES if config[name] and "text" in methods_of(config[name])]
+    return found + ["text_similarity"] * bool(config["text_similarity"])
+
+
+def text_similarity_stage(
+    config: Mapping[str, Any],
+    dataset: WindowDataset,
+    found: Mapping[str, torch.Tensor],
+    size: int,
+    accept: Callable[[dict[str, torch.Tensor]], None],
+) -> Stage:
+    """The stage that makes ``vectors`` [N, size] by which texts are compared: whitened, zero for items without a text.
+
+    Args:
+        found: holds ``texts`` [N, D] where a ``text_encoder`` has read them; else they are read as TF-IDF.
+        accept: as that of a stage.
+    """
+    settings = {"width": size, "seed": config["seed"], "content": source_content("text", dataset)}
+
+    def build(report: Report) -> StageResult:
+        texts = found.get("texts")
+        if texts is None:
+            texts = text_vectors(_item_texts(config, dataset, "text_similarity"), size, config["seed"])
+        return StageResult({"vectors": principal_components(texts, size, whitening=1.0)}, {})
+
+    return Stage("text similarity", settings, build, accept)
 
 
 def user_and_item_vectors(
@@ -136,7 +166,7 @@ def check_source(config: Mapping[str, Any], dataset: WindowDataset, key: str = "
         _vectors_from_file(source, size, dataset, key)
     if len(set(methods)) < len(methods) or methods and size % len(methods):
         raise UserError(f"{key}={source}: {len(methods)} different parts must share vector_size={size} evenly")
-    if config["text_encoder"] and not any("text" in methods_of(config[name]) for name in SOURCES if config[name]):
+    if config["text_encoder"] and not _readers(config):
         raise UserError(
             f"text_encoder={show(config['text_encoder'])} reads item texts, and item_vectors={source} asks for "
             "none: set item_vectors=text or svd+text, or text_encoder=~"
@@ -148,8 +178,8 @@ def check_source(config: Mapping[str, Any], dataset: WindowDataset, key: str = "
             f"text_whitening={config['text_whitening']:g} is of item texts, and item_vectors={source} reads none: set "
             "item_vectors=text or svd+text, or text_whitening=0"
         )
-    if "text" in methods:
-        _item_texts(config, dataset, key)
+    if "text" in methods or config["text_similarity"]:
+        _item_texts(config, dataset, key if "text" in methods else "text_similarity")
         if config["text_encoder"]:
             text_encoder_of(config)
 
@@ -213,7 +243,8 @@ def _item_texts(config: Mapping[str, Any], dataset: WindowDataset, key: str) -> 
     texts = joined(dataset.item_texts)
     if not any(text.strip() for text in texts):
         lack = "has item texts, but all are empty" if texts else "has no item texts (a .item file with text columns)"
-        raise UserError(f"{key}={config[key]}: {config['dataset']!r} {lack}; set {key}=svd")
+        without = "0" if key == "text_similarity" else "svd"
+        raise UserError(f"{key}={config[key]}: {config['dataset']!r} {lack}; set {key}={without}")
     return texts
 
 

@@ -49,6 +49,7 @@ from recbole_contrec.model.parts.settings import (
     SamplingSettings,
 )
 from recbole_contrec.model.parts.targets import Targets, TrainingWindows, repeat_rate
+from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.retrieval import Retrieval, TextEvidence
 from recbole_contrec.tokenizer import FoldIn
 
@@ -169,6 +170,7 @@ class ContRec(SequentialRecommender):
             repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
             text_bonus=config["text_bonus"],
             text_weight=config["text_weight"],
+            text_similarity=TextSimilarity.of(config, self.n_items),
         )
         self.ranking_negatives = config["ranking_negatives"]
         if not self.ranking_weight:
@@ -213,6 +215,8 @@ class ContRec(SequentialRecommender):
         self.items.set(torch.arange(self.n_items, device=self.device), vectors["items"].to(self.device))
         if fitted and self.users is not None:
             yield self.tokenizer_settings.stage("user tokenizer", self.users.tokenizer, vectors["users"])
+        if self.retrieval.text_similarity is not None:
+            yield from self.retrieval.text_similarity.stages(self.config, dataset, vectors)
 
     # RecBole's methods
 
@@ -383,7 +387,9 @@ class ContRec(SequentialRecommender):
     def add_items(self, count: int) -> None:
         """Room for more items at the end of every table."""
         self.n_items += count
-        parts: Any = filter(None, (self.item_vectors, self.items, self.language, self.user_fold_in))
+        parts: Any = filter(
+            None, (self.item_vectors, self.items, self.language, self.user_fold_in, self.retrieval.text_similarity)
+        )
         for part in parts:
             part.add_items(count)
 

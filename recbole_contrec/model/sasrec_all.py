@@ -20,6 +20,7 @@ from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, keep, kept_columns, start
 from recbole_contrec.model.parts.pretrained import changed
 from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate, targets_with_states
+from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.retrieval import Retrieval
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class SASRecAll(SASRec):
         _check_settings(config)
         self.windows = TrainingWindows(self)
         self.catalogue = Retrieval(
-            "inner", repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None
+            "inner",
+            repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
+            text_similarity=TextSimilarity.of(config, self.n_items),
         )
         size = self.item_embedding.embedding_dim
         self.vector_config: Any = ChainMap({"vector_size": size}, cast(Any, config))  # for the stages before training
@@ -76,17 +79,21 @@ class SASRecAll(SASRec):
         Raises:
             UserError: says what is missing.
         """
-        if not self._from_random:
+        if not self._from_random or self.catalogue.text_similarity is not None:
             check_source(self.vector_config, dataset)
 
     def stages(self, dataset: Any) -> Iterator[Stage]:
         """Item vectors, where the item embeddings start at some, at the scale of RecBole's random start; see
         :class:`~recbole_contrec.interface.HasStages`."""
-        if self._from_random:
+        texts = self.catalogue.text_similarity
+        if self._from_random and texts is None:
             return
         vectors: dict[str, Tensor] = {}
         yield from vector_stages(self.vector_config, dataset, vectors)
-        start(self.item_embedding.weight, vectors["items"], self.vector_settings, self.initializer_range)
+        if not self._from_random:
+            start(self.item_embedding.weight, vectors["items"], self.vector_settings, self.initializer_range)
+        if texts is not None:
+            yield from texts.stages(self.vector_config, dataset, vectors)
 
     # RecBole's methods
 
@@ -127,7 +134,7 @@ def _check_settings(config: Any) -> None:
     if config["item_vectors_init"] == "vectors":
         return
     of_vectors = ("item_vectors", "text_encoder", "text_whitening", "random_weights")
-    if config["train_text_columns"] and (unread := changed(config, *of_vectors)):
+    if config["train_text_columns"] and not config["text_similarity"] and (unread := changed(config, *of_vectors)):
         raise ValueError(f"{', '.join(unread)}: item embeddings start at random numbers, set item_vectors_init=vectors")
     if not config["train_item_vectors"]:
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")

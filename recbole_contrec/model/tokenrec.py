@@ -41,6 +41,7 @@ from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorS
 from recbole_contrec.model.parts.pretrained import changed, check_language_model, pretrained_model
 from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings, RetrievalSettings
 from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
+from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.tokenizer import FoldIn
 
@@ -145,7 +146,9 @@ class TokenRec(SequentialRecommender):
         states = 1 if self.causal else self.backbone.decoder_query_tokens
         self.projection = projection(states * hidden_size, config["projection_size"], size, config["dropout"])
         self.retrieval = Retrieval(
-            **vars(retrieval), repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None
+            **vars(retrieval),
+            repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
+            text_similarity=TextSimilarity.of(config, self.n_items),
         )
 
         # parameters initialization
@@ -192,6 +195,8 @@ class TokenRec(SequentialRecommender):
         yield self.quantiser_settings.stage("item tokenizer", self.items, vectors["items"])
         if self.users is not None:
             yield self.quantiser_settings.stage("user tokenizer", self.users, vectors["users"])
+        if self.retrieval.text_similarity is not None:
+            yield from self.retrieval.text_similarity.stages(self.config, dataset, vectors)
 
     # RecBole's methods
 
@@ -278,7 +283,7 @@ class TokenRec(SequentialRecommender):
     def add_items(self, count: int) -> None:
         """Room for more items at the end of every table."""
         self.n_items += count
-        parts: Any = filter(None, (self.item_vectors, self.items, self.user_fold_in))
+        parts: Any = filter(None, (self.item_vectors, self.items, self.user_fold_in, self.retrieval.text_similarity))
         for part in parts:
             part.add_items(count)
 

@@ -1,0 +1,79 @@
+"""What the texts of a history add to scores: by hand, in every way of scoring, and never in the loss."""
+
+import pytest
+import torch
+
+from recbole_contrec import load_data_and_model
+from recbole_contrec.errors import UserError
+from recbole_contrec.model.parts.text_similarity import TextSimilarity
+from tests.helpers.files import STORIES
+
+WIDE = ("--hidden_size=16",)
+MODELS = [("ContRec", ()), ("TokenRec", ()), ("SASRecAll", WIDE), ("SASRecAll-svd", WIDE)]
+
+
+def test_later_items_count_more_and_the_last_five_alone():
+    part = TextSimilarity(9, weight=3.0)
+    part.vectors[1:, :8] = torch.eye(8)
+    history = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 0], [2, 0, 0, 0, 0, 0, 0, 0], [0] * 8])
+    queries = part.queries(history)
+    weights = torch.tensor([0, 0, 0.7**4, 0.7**3, 0.7**2, 0.7, 1.0, 0])
+    torch.testing.assert_close(queries[0, :8], weights / weights.norm())
+    assert queries[1, 1] == 1 and not queries[2].any()
+    scores = part(history, 1, 8)  # [3, 8]
+    torch.testing.assert_close(scores, 3 * queries[:, :8])
+    torch.testing.assert_close(part.paired(history, torch.tensor([7, 2, 5])), scores[[0, 1, 2], [6, 1, 4]])
+    part.add_items(2)
+    assert not part(history, 9, 2).any()
+
+
+@pytest.mark.parametrize("model, told", MODELS)
+@pytest.mark.parametrize("encoder", [(), (f"--text_encoder={STORIES}",)])
+def test_scores_gain_the_similarity_and_nothing_else_changes(staged, model, told, encoder):
+    plain, ours = (staged(model, *told, *more).model.eval() for more in ((), ("--text_similarity=4", *encoder)))
+    assert [name for name, _ in plain.named_parameters()] == [name for name, _ in ours.named_parameters()]
+    assert all(torch.equal(*pair) for pair in zip(plain.parameters(), ours.parameters()))
+    loaded = staged(model, *told, "--text_similarity=4", *encoder)
+    rows = next(iter(loaded.data.test))[0]
+    part = getattr(ours, "catalogue", None) or ours.retrieval
+    part = part.text_similarity
+    norms = part.vectors[1:].norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+    gained = part(rows["item_id_list"], 0, ours.n_items)
+    assert gained.abs().max() > 1
+    torch.testing.assert_close(ours.full_sort_predict(rows), plain.full_sort_predict(rows) + gained)
+    items = torch.arange(1, 1 + len(rows))
+    rows.interaction["item_id"] = items
+    every = ours.full_sort_predict(rows).gather(1, items[:, None]).squeeze(1)
+    torch.testing.assert_close(ours.predict(rows), every, atol=1e-4, rtol=1e-4)
+    batch = next(iter(loaded.data.train))
+    torch.manual_seed(0)
+    before = plain.calculate_loss(batch)
+    torch.manual_seed(0)
+    assert before == ours.calculate_loss(batch)
+
+
+def test_the_best_items_are_the_same_in_bounded_memory(staged):
+    loaded = staged("ContRec", "--text_similarity=4")
+    rows = next(iter(loaded.data.test))[0]
+    model = loaded.model.eval()
+    scores, items = model.top_k(rows, 5)
+    expected = model.full_sort_predict(rows)[:, 1:].topk(5)
+    torch.testing.assert_close(scores, expected.values)
+    assert torch.equal(items, expected.indices + 1)
+
+
+def test_the_weight_of_a_trained_model_can_be_changed(run_tiny):
+    result = run_tiny("ContRec", "--text_similarity=4", "--epochs=1")
+    assert "text similarity" in result["stages"]
+    for weight in (4, 9):
+        loaded = load_data_and_model(result["checkpoint"], {"text_similarity": weight})
+        assert loaded.model.retrieval.text_similarity.weight == weight
+        assert loaded.model.retrieval.text_similarity.vectors.any()
+
+
+def test_data_without_texts_say_so(tiny, run_tiny):
+    (tiny / "tiny" / "tiny.item").unlink()
+    for model, told in (("ContRec", ()), ("SASRecAll", WIDE)):
+        with pytest.raises(UserError, match="has no item texts .*; set text_similarity=0"):
+            run_tiny(model, "--text_similarity=4", *told)
