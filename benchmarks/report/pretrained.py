@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.lib.pretrained_variants import Variant
 from benchmarks.lib.runs import read_arrays
 from benchmarks.lib.significance import Comparison, compare, of_users
-from benchmarks.report.cells import head, line, spread
-from benchmarks.report.tables import Row, mismatches, rows, seconds_to_best
+from benchmarks.report.cells import head, line, seconds, spread
+from benchmarks.report.tables import Row, epoch_seconds, mismatches, rows
 
 GROUPS_FILE = "groups.npz"
 COLD, SHORT = 5, 5  # most training interactions of a cold target, most items of a short history
@@ -79,13 +79,12 @@ def accuracy_table(table: list[Row], known: dict[str, Variant], facts: dict[str,
     """A line a variant: validation, and NDCG@10 / HR@10 of every group of test targets."""
     odd = mismatches(table)
     titles = [f"{group.name} ({int(group.holds(facts).sum()):,})" for group in GROUPS]
-    lines = head("variant", "meaning", "seeds", "valid NDCG@10", *titles, "core-min to best")
+    lines = head("variant", "meaning", "seeds", "valid NDCG@10", *titles, "core-s an epoch")
     for row in table:
         cells = [
             " / ".join(spread(np.mean(_values(row, facts, group, hits), axis=1).tolist()) for hits in (False, True))
             for group in GROUPS
         ]
-        best = [seconds for result in row.results if (seconds := seconds_to_best(result.content)) is not None]
         lines.append(
             line(
                 row.name + (" †" if row.name in odd else ""),
@@ -93,7 +92,7 @@ def accuracy_table(table: list[Row], known: dict[str, Variant], facts: dict[str,
                 len(row.results),
                 spread(row.metric("ndcg@10", "best_valid_result"), bold=True),
                 *cells,
-                f"{np.mean(best) / 60:.1f}" if best else "",
+                seconds(row.values(epoch_seconds)),
             )
         )
     lines += [
