@@ -100,6 +100,7 @@ NO_TRAINING = ("random_weights=llm",)
 
 BACKBONES = (
     Variant("ContRec-short", "the compact decoder, in as many epochs", SHORT),
+    Variant("ContRec-short-22", "the compact decoder, for as long", (*SHORT[:-1], "epochs=22"), "ContRec-short"),
     Variant("ContRec-lora-random", "adapters on random weights", (*LORA, *NO_TRAINING), "ContRec-short"),
     Variant("ContRec-lora", "adapters on pretrained weights", LORA, "ContRec-lora-random"),
     Variant("ContRec-full-random", "all weights trained, from random ones", (*FULL, *NO_TRAINING), "ContRec-short"),
