@@ -55,9 +55,9 @@ BESIDE = (
 )  # half of the columns from interactions, half from texts
 READ = (*BESIDE, "text_encoder={text_encoder}")
 KEPT = (*READ, "text_whitening=1.0", "train_text_columns=False")
-SIMILAR = "text_similarity=4.0"
+SIMILAR, SIMILAR_WORDS = "text_similarity=4.0", "text_similarity=6.0"  # each chosen on validation
 RANDOM = "random_weights=text_encoder"
-OF_CONTROL = ("text_encoder={text_encoder}", SIMILAR)  # SASRecAll-svd keeps its start and reads texts for scores alone
+OF_CONTROL = ("text_encoder={text_encoder}",)  # SASRecAll-svd keeps its start and reads texts for scores alone
 
 TEXTS = (
     Variant("ContRec-svd", "no texts", ("item_vectors=svd", BESIDE[1])),
@@ -66,26 +66,33 @@ TEXTS = (
     Variant("ContRec-encoder", "item texts by the encoder", READ, "ContRec-encoder-random"),
     Variant("ContRec-kept-random", "whitened and kept, random weights", (*KEPT, RANDOM), "ContRec-tfidf"),
     Variant("ContRec-kept", "whitened and kept: the other columns learn", KEPT, "ContRec-kept-random"),
-    Variant("ContRec-similar-tfidf", "similar texts in the scores, TF-IDF", (*BESIDE, SIMILAR), "ContRec-tfidf"),
+    Variant("ContRec-similar-words", "similar words in the scores", (*BESIDE, SIMILAR_WORDS), "ContRec-tfidf"),
     Variant(
         "ContRec-similar-random",
         "similar texts in the scores, random weights",
-        (*READ, SIMILAR, RANDOM),
+        (*READ, SIMILAR_WORDS, RANDOM),
         "ContRec-tfidf",
     ),
     Variant("ContRec-similar", "similar texts in the scores", (*READ, SIMILAR), "ContRec-similar-random"),
     Variant("SASRecAll-svd", "control, no texts", model="SASRecAll-svd"),
     Variant(
+        "SASRecAll-similar-words",
+        "control, similar words in the scores",
+        (SIMILAR_WORDS,),
+        "SASRecAll-svd",
+        "SASRecAll-svd",
+    ),
+    Variant(
         "SASRecAll-similar-random",
         "control, similar texts in the scores, random weights",
-        (*OF_CONTROL, RANDOM),
+        (*OF_CONTROL, SIMILAR_WORDS, RANDOM),
         "SASRecAll-svd",
         "SASRecAll-svd",
     ),
     Variant(
         "SASRecAll-similar",
         "control, similar texts in the scores",
-        OF_CONTROL,
+        (*OF_CONTROL, SIMILAR),
         "SASRecAll-similar-random",
         "SASRecAll-svd",
     ),
