@@ -55,7 +55,7 @@ BESIDE = (
 )  # half of the columns from interactions, half from texts
 READ = (*BESIDE, "text_encoder={text_encoder}")
 KEPT = (*READ, "text_whitening=1.0", "train_text_columns=False")
-SIMILAR, SIMILAR_WORDS = "text_similarity=4.0", "text_similarity=6.0"  # each chosen on validation
+SIMILAR, SIMILAR_RANDOM = "text_similarity=4.0", "text_similarity=6.0"  # each chosen on validation
 RANDOM = "random_weights=text_encoder"
 OF_CONTROL = ("text_encoder={text_encoder}",)  # SASRecAll-svd keeps its start and reads texts for scores alone
 
@@ -66,11 +66,11 @@ TEXTS = (
     Variant("ContRec-encoder", "item texts by the encoder", READ, "ContRec-encoder-random"),
     Variant("ContRec-kept-random", "whitened and kept, random weights", (*KEPT, RANDOM), "ContRec-tfidf"),
     Variant("ContRec-kept", "whitened and kept: the other columns learn", KEPT, "ContRec-kept-random"),
-    Variant("ContRec-similar-words", "similar words in the scores", (*BESIDE, SIMILAR_WORDS), "ContRec-tfidf"),
+    Variant("ContRec-similar-words", "similar words in the scores", (*BESIDE, SIMILAR), "ContRec-tfidf"),
     Variant(
         "ContRec-similar-random",
         "similar texts in the scores, random weights",
-        (*READ, SIMILAR_WORDS, RANDOM),
+        (*READ, SIMILAR_RANDOM, RANDOM),
         "ContRec-tfidf",
     ),
     Variant("ContRec-similar", "similar texts in the scores", (*READ, SIMILAR), "ContRec-similar-random"),
@@ -78,14 +78,14 @@ TEXTS = (
     Variant(
         "SASRecAll-similar-words",
         "control, similar words in the scores",
-        (SIMILAR_WORDS,),
+        (SIMILAR,),
         "SASRecAll-svd",
         "SASRecAll-svd",
     ),
     Variant(
         "SASRecAll-similar-random",
         "control, similar texts in the scores, random weights",
-        (*OF_CONTROL, SIMILAR_WORDS, RANDOM),
+        (*OF_CONTROL, SIMILAR_RANDOM, RANDOM),
         "SASRecAll-svd",
         "SASRecAll-svd",
     ),

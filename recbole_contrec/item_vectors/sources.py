@@ -316,7 +316,9 @@ def words_of(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
         matrix = tfidf().fit_transform(texts)  # [N, words]
     except ValueError as error:
         raise UserError("text_similarity asks for texts, and the item texts hold no words") from error
-    projected = SparseRandomProjection(size, dense_output=True, random_state=seed).fit_transform(matrix)
+    # A word of its own has a tenth of the columns: by default about one, which the short texts of items do not bear.
+    projection = SparseRandomProjection(size, density=0.1, dense_output=True, random_state=seed)
+    projected = projection.fit_transform(matrix)
     return torch.from_numpy(normalize(projected).astype(np.float32))
 
 
