@@ -17,7 +17,7 @@ from recbole_contrec.catalogue.places import properties_folders
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError
-from recbole_contrec.files import check_file, check_folder, check_room
+from recbole_contrec.files import check_file, check_folder, check_room, write_whole
 from recbole_contrec.interface import HasStages
 from recbole_contrec.loaded_run import LoadedRun, assemble, settings_of, trainer_class_of
 from recbole_contrec.reloading import config_to_resume, load_data_and_model
@@ -49,6 +49,7 @@ __all__ = [
     "settings_of",
     "trainer_class_of",
     "write_item_vectors",
+    "write_semantic_ids",
 ]
 
 
@@ -202,6 +203,37 @@ def write_item_vectors(
         raise UserError(f"cannot write {output}: {error}") from error
     items, width = found["items"][1:].shape
     return items, width
+
+
+def write_semantic_ids(loaded: LoadedRun, output: str) -> int:
+    """Write the semantic ids of a trained model, as :func:`~recbole_contrec.tokenizer.read_codes` reads them.
+
+    Args:
+        loaded: of :func:`load_data_and_model`.
+        output: the ``.json`` file.
+
+    Returns:
+        int: items that have semantic ids.
+
+    Raises:
+        UserError: the model has none, or the file cannot be written.
+    """
+    from recbole_contrec.model.semantic_ids import SemanticIdRecommender  # slow imports, needed here only
+    from recbole_contrec.tokenizer import write_codes
+
+    if not isinstance(loaded.model, SemanticIdRecommender):
+        raise UserError(f"{loaded.config['model']} has no semantic ids: name a run of TIGER, SIIT or TokenRec-beam")
+    table = loaded.model.decoder.item_codes
+    tokens = Identity.of(loaded.data.dataset).items
+    try:
+        written = []
+        write_whole(
+            Path(output),
+            lambda path: written.append(write_codes(path, tokens, table.codes.cpu(), table.unknown_code)),
+        )
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error}") from error
+    return written[0]
 
 
 def fetch_missing_data(

@@ -199,12 +199,7 @@ class CausalDecoder(nn.Module):
         Returns:
             Tensor: [B, 1 + Q, D].
         """
-        count = written.shape[1]
-        if length is None:
-            return self(torch.cat([prompts, written], dim=1))[:, prompts.shape[1] - 1 :]
-        at = (length - 1)[:, None] + torch.arange(1 + count, device=length.device)  # [B, 1 + Q]
-        places = at[:, 1:, None].expand_as(written)
-        return states_of(self(F.pad(prompts, (0, 0, 0, count)).scatter(1, places, written)), at)
+        return states_behind(self, prompts, written, length)
 
     @torch.no_grad()
     def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:
@@ -330,6 +325,18 @@ def worth_sharing(inputs: Tensor, shared: int) -> int:
 def states_of(states: Tensor, at: Tensor) -> Tensor:
     """States [B, S, D] at some positions [B, Q]: [B, Q, D]."""
     return states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def states_behind(
+    decoder: Callable[[Tensor], Tensor], prompts: Tensor, written: Tensor, length: Tensor | None
+) -> Tensor:
+    """``states_behind`` of a causal decoder, by one pass of it over prompts with the vectors behind them."""
+    count = written.shape[1]
+    if length is None:
+        return decoder(torch.cat([prompts, written], dim=1))[:, prompts.shape[1] - 1 :]
+    at = (length - 1)[:, None] + torch.arange(1 + count, device=length.device)  # [B, 1 + Q]
+    places = at[:, 1:, None].expand_as(written)
+    return states_of(decoder(F.pad(prompts, (0, 0, 0, count)).scatter(1, places, written)), at)
 
 
 def check_length(length: int, max_positions: int) -> None:

@@ -21,6 +21,7 @@ from recbole_contrec.backbone.decoder import (
     additive_mask,
     branch_masks,
     check_length,
+    states_behind,
     states_of,
     worth_sharing,
 )
@@ -30,6 +31,7 @@ from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_ri
 from recbole_contrec.errors import UserError
 
 _FORCE_GQA = "TRANSFORMERS_SDPA_FORCE_GQA"
+SAMPLED = 64  # words that tell how large states are
 
 
 class PretrainedDecoder(PretrainedModel):
@@ -48,6 +50,7 @@ class PretrainedDecoder(PretrainedModel):
     """
 
     kind = "causal"
+    causal = True
 
     def _examine(self) -> None:
         config = self._whole.config.get_text_config()
@@ -98,6 +101,13 @@ class PretrainedDecoder(PretrainedModel):
 
     # states
 
+    @property
+    @torch.no_grad()
+    def state_size(self) -> float:
+        """Root mean square of the coordinates of a final state, the median of some words that stand alone."""
+        numbers = torch.linspace(0, self.n_words - 1, SAMPLED, device=self._device).long()
+        return self(self.read(numbers)[:, None]).square().mean(-1).sqrt().median().item()
+
     def forward(
         self, inputs: Tensor, positions: Tensor | None = None, visible: Tensor | None = None, prompt: int | None = None
     ) -> Tensor:
@@ -117,6 +127,10 @@ class PretrainedDecoder(PretrainedModel):
             return self._body(
                 inputs_embeds=inputs, position_ids=positions, attention_mask=mask, use_cache=False
             ).last_hidden_state.float()
+
+    def states_behind(self, prompts: Tensor, written: Tensor, length: Tensor | None = None) -> Tensor:
+        """``CausalDecoder.states_behind``: prompts [B, S, D], written [B, Q, D], length [B] -> states [B, 1 + Q, D]."""
+        return states_behind(self, prompts, written, length)
 
     @torch.no_grad()
     def states_at(self, inputs: Tensor, at: Tensor, shared: int = 0) -> Tensor:

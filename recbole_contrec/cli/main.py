@@ -11,11 +11,17 @@ from collections.abc import Callable, Sequence
 from recbole_contrec.cli.messages import end_progress_bars, error_text, show_messages
 from recbole_contrec.cli.prepare import prepare
 from recbole_contrec.cli.recommend import recommend
+from recbole_contrec.cli.semantic_ids import semantic_ids
 from recbole_contrec.cli.train import train
 from recbole_contrec.cli.vectors import vectors
 from recbole_contrec.errors import UserError, did_you_mean
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"prepare": prepare, "recommend": recommend, "vectors": vectors}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "prepare": prepare,
+    "recommend": recommend,
+    "semantic_ids": semantic_ids,
+    "vectors": vectors,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

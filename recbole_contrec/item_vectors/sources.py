@@ -198,7 +198,11 @@ def source_content(source: str, dataset: WindowDataset, key: str = "item_vectors
     if methods:
         return hashlib.sha256("\0".join(joined(dataset.item_texts)).encode()).hexdigest() if "text" in methods else None
     _check_file(source, key)
-    path = Path(source)
+    return file_content(Path(source))
+
+
+def file_content(path: Path) -> str:
+    """Hash of a file keyed by item, and of the names of its items beside it (``FILE.tokens.txt``)."""
     digest = hashlib.sha256(path.read_bytes())
     for beside in sorted(path.parent.glob(f"{glob.escape(path.stem)}.tokens*")):
         digest.update(beside.read_bytes())

@@ -13,21 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import CausalDecoder, Prompt, T5Writer
+from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, T5Writer
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import vector_stages
-from recbole_contrec.model.parts.code_table import CodeTable
+from recbole_contrec.model.parts.code_table import CODE_RMS, CodeTable
 from recbole_contrec.model.parts.history import HistoryEncoder
-from recbole_contrec.model.parts.settings import DecoderSettings
+from recbole_contrec.model.parts.pretrained import check_language_model, pretrained_model
+from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings
 from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
 from recbole_contrec.model.semantic_ids import (
     CodeDecoder,
     CodeDecoderSettings,
+    GivenIds,
     ItemTokenizer,
-    SelfImprovement,
     SemanticIdRecommender,
     UserBuckets,
     code_heads,
+    instructions_of,
+    names_file,
+    positions_of,
+    self_improvement_of,
 )
 from recbole_contrec.tokenizer import default_codes
 
@@ -44,7 +49,7 @@ class TIGER(SemanticIdRecommender):
 
     Its parts, in the order in which they work:
 
-    - ``item_tokenizer``: gives the items their semantic ids, before training,
+    - ``item_tokenizer``: gives the items their semantic ids, before training; or ``given_ids``, which come from a file,
     - ``item_codes``, ``users``: what is read of items and users,
     - ``history``: lays it out in a ``prompt`` and reads it with the ``backbone``,
     - ``decoder``: writes the codes of the next item, scored by ``code_heads``,
@@ -56,13 +61,15 @@ class TIGER(SemanticIdRecommender):
     NOTE:
         With the causal backbone every code has a position and one pass trains all targets of a window. T5, the
         paper's, reads a history in both directions, so each target costs a pass; ``sampled_prefixes`` draws them.
-        Items without codes (nothing in training tells a vector) are never generated.
+        A pretrained causal model (``llm``) reads codes as new words, as large as its own, and scores them by new heads.
+        Items without codes (nothing in training tells a vector, or the file does not have them) are never generated.
         Items outside the beam tie behind it, see ``full_sort_predict``.
 
     Axes: B batch, L history length, K codes of an item with the last one, C codes of a codebook, D width, N items.
 
     Raises:
         ValueError: settings that do not go together.
+        UserError: a pretrained language model or a file of semantic ids that cannot be had, or is of another kind.
     """
 
     def __init__(self, config: Mapping[str, Any], dataset: Any):
@@ -71,7 +78,11 @@ class TIGER(SemanticIdRecommender):
         # load parameters info
         _check_backbone(config)
         self.config = config  # also read by the stages before training
-        hidden_size, causal = config["hidden_size"], config["backbone"] == "causal"
+        causal = config["backbone"] == "causal"
+        pretrained = pretrained_model(PretrainedSettings.from_config(config), PretrainedDecoder)
+        hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
+        if names_file(config["semantic_ids"]):
+            self.given_ids = GivenIds(config, dataset, without_last=True)
         codebook_size = config["codebook_size"] or max(default_codes(self.n_items - 1), _FEWEST_CODES)
         num_codebooks = config["num_codebooks"] + 1  # the last one tells apart what shares all others
         self.item_tokenizer = ItemTokenizer(config, codebook_size, self.device)
@@ -86,22 +97,34 @@ class TIGER(SemanticIdRecommender):
         self.item_codes = CodeTable(self.n_items, num_codebooks, codebook_size, hidden_size, cumulative)
         self.users = UserBuckets(buckets, hidden_size, dataset.histories) if buckets else None
         longest = self.max_seq_length + causal  # a causal prompt holds the item that is generated as well
-        self.prompt = Prompt(hidden_size, 0, int(buckets > 0), num_codebooks, "each", longest)
+        self.prompt = Prompt(
+            hidden_size,
+            0,
+            int(buckets > 0),
+            num_codebooks,
+            "each",
+            longest,
+            instructions_of(config, hidden_size, pretrained),
+            token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0,
+        )
 
         # the language model
         sizes = vars(DecoderSettings.from_config(config))
-        self.backbone: CausalDecoder | T5Writer
+        self.backbone: CausalDecoder | PretrainedDecoder | T5Writer
         if causal:
-            self.backbone = CausalDecoder(**sizes, max_positions=self.prompt.max_positions)
+            room = positions_of(config, self.prompt, pretrained)
+            self.backbone = pretrained or CausalDecoder(**sizes, max_positions=room)
         else:
             self.backbone = T5Writer(**sizes, attention_head_size=config["attention_head_size"])
         self.history = HistoryEncoder(self.prompt, self.backbone, self.item_codes, self.users)
 
         # what writes codes
         self.code_heads = code_heads(self.item_codes)
-        settings = CodeDecoderSettings.from_config(config)
+        settings = CodeDecoderSettings.from_config(config, pretrained)
         self.decoder = CodeDecoder(self.history, self.item_codes, self.code_heads, settings)
-        self.improvement = SelfImprovement.from_config(config, self.n_items, num_codebooks)
+        self.improvement = self_improvement_of(
+            config, dataset, num_codebooks, hidden_size, pretrained, self.prompt.token_scale
+        )
 
         # parameters initialization
         if self.users is not None:
@@ -115,22 +138,25 @@ class TIGER(SemanticIdRecommender):
         yield from vector_stages(self.config, dataset, found)
         vectors = found["items"]  # [N, d]
 
-        def accept(tensors: dict[str, Tensor]) -> None:
-            self.decoder.assign(tensors["codes"])
+        def accept(codes: Tensor) -> None:
+            self.decoder.assign(codes)
             if self.config["code_vectors_init"] == "vectors":
                 self.decoder.start_at(self._at_hidden_size(vectors.to(self.device)))
 
-        yield Stage(
-            "identifiers",
-            self.item_tokenizer.settings,
-            lambda report: self.item_tokenizer.build(dataset, vectors, report),
-            accept,
-        )
+        if self.given_ids is not None:
+            yield self.given_ids.stage(dataset, self.item_codes, accept)
+        else:
+            yield Stage(
+                "identifiers",
+                self.item_tokenizer.settings,
+                lambda report: self.item_tokenizer.build(dataset, vectors, report),
+                lambda tensors: accept(tensors["codes"]),
+            )
         yield from self._description_stages(dataset, found)
 
     def _at_hidden_size(self, vectors: Tensor) -> Tensor:
         """Vectors [N, d] at the width of the language model [N, D]; a random map keeps angles, about."""
-        width = self.config["hidden_size"]
+        width = self.item_codes.words.embedding_dim
         if vectors.shape[1] == width:
             return vectors
         drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
@@ -152,3 +178,6 @@ def _check_backbone(config: Any) -> None:
     of_t5 = [key for key in ("sampled_prefixes", "attention_head_size") if config[key] != config.settings[key].default]
     if of_t5 and config["backbone"] == "causal":
         raise ValueError(f"{', '.join(of_t5)}: for backbone=t5 only")
+    if config["llm"] is not None and config["backbone"] != "causal":
+        raise ValueError("llm: the T5 of this model is trained from scratch; a pretrained model needs backbone=causal")
+    check_language_model(config)

@@ -15,22 +15,27 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import CausalDecoder, Instructions, Prompt
+from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import vector_stages
-from recbole_contrec.model.parts.code_tokens import ItemCodes, QuantiserSettings, UserCodes
+from recbole_contrec.model.parts.code_table import CODE_RMS
+from recbole_contrec.model.parts.code_tokens import GivenItemCodes, ItemCodes, QuantiserSettings, UserCodes
 from recbole_contrec.model.parts.history import HistoryEncoder
 from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
-from recbole_contrec.model.parts.pretrained import changed
-from recbole_contrec.model.parts.settings import DecoderSettings
+from recbole_contrec.model.parts.pretrained import changed, check_language_model, pretrained_model
+from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings
 from recbole_contrec.model.parts.targets import TrainingWindows
 from recbole_contrec.model.semantic_ids import (
     CodeDecoder,
     CodeDecoderSettings,
-    SelfImprovement,
+    GivenIds,
     SemanticIdRecommender,
     code_heads,
+    instructions_of,
+    names_file,
+    positions_of,
+    self_improvement_of,
 )
 from recbole_contrec.tokenizer import FoldIn, residual_kmeans
 
@@ -38,8 +43,8 @@ from recbole_contrec.tokenizer import FoldIn, residual_kmeans
 class TokenRecBeam(SemanticIdRecommender):
     r"""TokenRec that writes the next item code by code: the control for what its retrieval in one pass is worth.
 
-    Tokenizers, codes and the reading of histories are TokenRec's, with a position for every code. Its parts,
-    in the order in which they work:
+    Tokenizers, codes and the reading of histories are TokenRec's, with a position for every code; ``semantic_ids`` may
+    bring the codes of the items in a file. Its parts, in the order in which they work:
 
     - ``users``, ``items``, ``item_vectors``: what is read of users and items,
     - ``history``: lays it out in a ``prompt`` and reads it with the ``backbone``,
@@ -66,14 +71,23 @@ class TokenRecBeam(SemanticIdRecommender):
         self.windows = self.whole_windows = TrainingWindows(self)
         # every item must have codes of its own
         self.quantiser_settings = replace(QuantiserSettings.from_config(config), distinct=True)
-        hidden_size, num_codebooks, num_user_codebooks = (
-            config["hidden_size"],
-            config["num_codebooks"],
-            config["num_user_codebooks"],
-        )
+        pretrained = pretrained_model(PretrainedSettings.from_config(config), PretrainedDecoder)
+        hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
+        num_user_codebooks = config["num_user_codebooks"]
 
         # what the language model reads; the quantisers are fitted by the stages, and frozen
-        self.items = ItemCodes(self.quantiser_settings.new(num_codebooks, self.n_items - 1), self.n_items, hidden_size)
+        self.items: ItemCodes | GivenItemCodes
+        if config["semantic_ids"] is not None:
+            self.given_ids = GivenIds(config, dataset, without_last=False)
+            # codebook_size is that of the items now; users have as many codes as by default
+            self.quantiser_settings = replace(self.quantiser_settings, codebook_size=None)
+            self.items = GivenItemCodes(
+                self.n_items, self.given_ids.num_codebooks, self.given_ids.codebook_size, hidden_size
+            )
+        else:
+            quantiser = self.quantiser_settings.new(config["num_codebooks"], self.n_items - 1)
+            self.items = ItemCodes(quantiser, self.n_items, hidden_size)
+        num_codebooks = self.items.table.num_codebooks
         self.users = None
         if num_user_codebooks:
             n_users = dataset.num(self.USER_ID)
@@ -87,19 +101,25 @@ class TokenRecBeam(SemanticIdRecommender):
         self.item_vectors = ItemVectors(self.n_items, hidden_size, ItemVectorSettings.from_config(config), place=-1)
 
         # prompt and language model
-        instructions = None
-        if config["instructions"]:
-            instructions = Instructions(config["instructions"], config["held_out_instruction"], hidden_size)
-        longest = self.max_seq_length + 1  # the prompt holds the item that is generated as well
-        self.prompt = Prompt(hidden_size, 0, num_user_codebooks, num_codebooks, "each", longest, instructions)
-        self.backbone = CausalDecoder(
-            **vars(DecoderSettings.from_config(config)), max_positions=self.prompt.max_positions
+        self.prompt = Prompt(
+            hidden_size,
+            0,
+            num_user_codebooks,
+            num_codebooks,
+            "each",
+            self.max_seq_length + 1,  # the prompt holds the item that is generated as well
+            instructions_of(config, hidden_size, pretrained),
+            token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0,
+        )
+        room = positions_of(config, self.prompt, pretrained)
+        self.backbone: CausalDecoder | PretrainedDecoder = pretrained or CausalDecoder(
+            **vars(DecoderSettings.from_config(config)), max_positions=room
         )
         self.history = HistoryEncoder(self.prompt, self.backbone, self.items, self.users, self.item_vectors)
 
         # what writes codes
         self.code_heads = code_heads(self.items.table)
-        settings = CodeDecoderSettings.from_config(config)
+        settings = CodeDecoderSettings.from_config(config, pretrained)
         self.decoder = CodeDecoder(self.history, self.items.table, self.code_heads, settings)
 
         # parameters initialization
@@ -108,7 +128,9 @@ class TokenRecBeam(SemanticIdRecommender):
             self.item_vectors.requires_grad_(False)  # nothing reads them
 
         # after all others, so that their random numbers do not depend on it
-        self.improvement = SelfImprovement.from_config(config, self.n_items, num_codebooks)
+        self.improvement = self_improvement_of(
+            config, dataset, num_codebooks, hidden_size, pretrained, self.prompt.token_scale
+        )
 
     # stages before training
 
@@ -120,7 +142,10 @@ class TokenRecBeam(SemanticIdRecommender):
         if self.user_fold_in is not None:
             self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
         self.item_vectors.start(vectors["items"])
-        yield self.quantiser_settings.stage("item tokenizer", self.items, vectors["items"])
+        if self.given_ids is not None:
+            yield self.given_ids.stage(dataset, self.items.table, self.decoder.assign)
+        elif isinstance(self.items, ItemCodes):
+            yield self.quantiser_settings.stage("item tokenizer", self.items, vectors["items"])
         if self.users is not None:
             yield self.quantiser_settings.stage("user tokenizer", self.users, vectors["users"])
         yield from self._description_stages(dataset, vectors)
@@ -147,7 +172,7 @@ class TokenRecBeam(SemanticIdRecommender):
 
 
 def _check_settings(config: Any) -> None:
-    """Settings that would be ignored.
+    """Settings that would be ignored, or cannot be.
 
     Raises:
         ValueError: names the settings.
@@ -157,5 +182,6 @@ def _check_settings(config: Any) -> None:
             raise ValueError(f"{key}={config[key]}: without id_embedding nothing reads item vectors here")
     if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
-    if config["held_out_instruction"] and not config["instructions"] and changed(config, "held_out_instruction"):
-        raise ValueError("held_out_instruction needs instructions to train with")
+    if config["semantic_ids"] is not None and not names_file(config["semantic_ids"]):
+        raise ValueError(f"semantic_ids={config['semantic_ids']}: name a .json or .npy file, or ~ for TokenRec's codes")
+    check_language_model(config)

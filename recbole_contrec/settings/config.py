@@ -385,6 +385,17 @@ class Config(RecBoleConfig):
         """Instead of RecBole's choice, which falls back to the CPU without a word."""
         choose_device(self.final_config_dict, self.external_config_dict)
 
+    # what follows from files
+
+    def is_given(self, key: str) -> bool:
+        """Whether the user set it, in whatever way; what a YAML of model or data set says is a default."""
+        return key in self.external_config_dict
+
+    def resolve(self, **values: Any) -> None:
+        """Write down what settings come to that follow from a file, so that a checkpoint tells it without the file."""
+        self.final_config_dict.update(values)
+        self._record.update(values)
+
     # for people and files
 
     def to_record(self) -> dict[str, Any]:

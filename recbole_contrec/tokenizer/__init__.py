@@ -12,6 +12,7 @@ Knows torch, numpy, scipy and scikit-learn only. The way through it::
 network.
 """
 
+from .code_files import CodesOfFile, read_codes, write_codes
 from .collaborative import (
     CollaborativeVectors,
     LoadedVectors,
@@ -41,6 +42,7 @@ from .whole_vector import WholeVector
 
 __all__ = [
     "CodeHealth",
+    "CodesOfFile",
     "CollaborativeVectors",
     "FitReport",
     "FoldIn",
@@ -69,6 +71,7 @@ __all__ = [
     "load_vectors",
     "product_codes",
     "random_codes",
+    "read_codes",
     "reconstruction_error",
     "residual_kmeans",
     "save_vectors",
@@ -78,4 +81,5 @@ __all__ = [
     "svd_vectors",
     "twins_redundancy",
     "with_counter",
+    "write_codes",
 ]

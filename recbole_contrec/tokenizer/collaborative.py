@@ -160,8 +160,8 @@ def load_vectors(path: str | Path, tokens: Sequence[str]) -> LoadedVectors:
             are repeated, or have nothing in common with ``tokens``.
     """
     path = Path(path)
-    vectors = _read_array(path)  # [rows, d]
-    row_of = _read_row_numbers(path.with_suffix(".tokens.txt"), len(vectors))
+    vectors = _as_vectors(path, read_rows(path))  # [rows, d]
+    row_of = {token: row for row, token in enumerate(read_tokens(path.with_suffix(".tokens.txt"), len(vectors)))}
     rows = np.array([-1] + [row_of.get(token, -1) for token in tokens[1:]])  # [N]
     found = rows >= 0
     if not found.any():
@@ -206,29 +206,43 @@ def save_vectors(path: str | Path, tokens: Sequence[str], vectors: Tensor) -> No
             part.unlink(missing_ok=True)
 
 
-def _read_array(path: Path) -> np.ndarray:
+def read_rows(path: Path, kinds: str = "fiu") -> np.ndarray:
+    """The numbers of a ``.npy`` file [rows, columns], at least one column. No pickled object is ever executed.
+
+    Args:
+        kinds: of numbers that may stand there, by numpy's letters: ``iu`` for whole ones alone.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: no such array; says why.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no vector file {path}: give the path of a .npy file of shape [rows, d]")
     try:
-        vectors = np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except (
         Exception
     ) as error:  # a damaged header is parsed as Python, a damaged archive unpacked: anything may come of it
         why = " ".join(str(error).split())
         raise ValueError(f"{path} is not a .npy array of numbers: write it with numpy.save ({why:.150})") from None
-    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind not in "fiu":
-        raise ValueError(f"{path} is not one array of real numbers: write it with numpy.save, as float32")
-    if vectors.ndim != 2 or vectors.shape[1] == 0:
-        raise ValueError(f"{path} has shape {vectors.shape}: it must be [rows, d], one row an item")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf and is reported below
-        vectors = vectors.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{path} has NaN or infinite values in {len(bad)} rows, first in row {bad[0]}: remove them")
-    return vectors
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
+        wanted = "real numbers: write it with numpy.save, as float32" if "f" in kinds else "whole numbers (int64)"
+        raise ValueError(f"{path} is not one array of {wanted}")
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(f"{path} has shape {array.shape}: it must be [rows, d], one row an item")
+    return array
 
 
-def _read_row_numbers(path: Path, rows: int) -> dict[str, int]:
+def read_tokens(path: Path, rows: int | None = None) -> list[str]:
+    """The item tokens of a file, one a line.
+
+    Args:
+        rows: how many there must be; None for any number.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: no UTF-8, another number of tokens, or one of them twice.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no token file {path}: write one item token a line, in the order of the rows")
     try:
@@ -238,12 +252,21 @@ def _read_row_numbers(path: Path, rows: int) -> dict[str, int]:
         raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8 ({error.reason})") from None
     if lines[-1] == "":
         lines.pop()
-    if len(lines) != rows:
+    if rows is not None and len(lines) != rows:
         raise ValueError(f"{path} has {len(lines)} tokens but the array has {rows} rows: they must correspond")
-    row_of = {token: row for row, token in enumerate(lines)}
-    if len(row_of) != rows:
-        raise ValueError(f"{path} names {rows - len(row_of)} tokens twice: keep one row an item")
-    return row_of
+    if twice := len(lines) - len(set(lines)):
+        raise ValueError(f"{path} names {twice} tokens twice: keep one row an item")
+    return lines
+
+
+def _as_vectors(path: Path, array: np.ndarray) -> np.ndarray:
+    """Rows in single precision, all of them finite."""
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf and is reported below
+        vectors = array.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{path} has NaN or infinite values in {len(bad)} rows, first in row {bad[0]}: remove them")
+    return vectors
 
 
 def _leading_singular_vectors(

@@ -174,7 +174,9 @@ def test_nobody_who_has_the_likeliest_identifier_wants_another(improving, monkey
     model = improving("--refine_groups=1", "--refine_candidates=4")
     codes, improvement = model.decoder.item_codes.codes, model.improvement
     items = own_log_probs(model)[1]
-    best = diverse_beam_search(AllTuples(3, NONE), 4, model.decoder.writer(improvement.prompts(items), 4)).codes[:, 0]
+    best = diverse_beam_search(
+        AllTuples(3, NONE), 4, model.decoder.writer(improvement.prompts(items, model.decoder).vectors, 4)
+    ).codes[:, 0]
     codes.fill_(NONE)
     for item, mine in zip(items.tolist(), best):
         if not (codes == mine).all(1).any():

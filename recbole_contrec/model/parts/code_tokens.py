@@ -147,6 +147,25 @@ class ItemCodes(nn.Module):
         self.table.codes = torch.cat([self.table.codes, rows])
 
 
+class GivenItemCodes(nn.Module):
+    """The same where the codes come from elsewhere, and no quantiser makes them.
+
+    Args:
+        n_items: N.
+        num_codebooks: K.
+        codebook_size: C.
+        hidden_size: D.
+    """
+
+    def __init__(self, n_items: int, num_codebooks: int, codebook_size: int, hidden_size: int):
+        super().__init__()
+        self.table = CodeTable(n_items, num_codebooks, codebook_size, hidden_size)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """What is read for items: [B, L] -> [B, L, K, D]."""
+        return self.table(items)
+
+
 class UserCodes(nn.Module):
     """The codes of users, and what the language model reads for them.
 

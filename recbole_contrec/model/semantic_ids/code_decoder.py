@@ -12,17 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone import length_groups, rows_at_once
+from recbole_contrec.backbone import PretrainedDecoder, length_groups, rows_at_once
 from recbole_contrec.decoding import Beams, CodeTrie, NextLogProbs, beam_search
 from recbole_contrec.model.parts.code_table import CODE_RMS, CodeTable, means_by_code, scaled, sum_of
 from recbole_contrec.model.parts.history import HistoryEncoder
 from recbole_contrec.model.parts.targets import WindowBatch, targets_with_states
 
+COMPACT_WIDTH = 64  # of a model whose states are of unit size, for which CODE_RMS was chosen
 ITEMS_AT_ONCE = 256  # in score_all, whose memory grows with the square
 
 
 class CodeBackbone(Protocol):
-    """What a language model offers to write codes with; a module. ``CausalDecoder`` and ``T5Writer`` do."""
+    """What a language model offers to write codes with; a module. ``CausalDecoder``, ``PretrainedDecoder`` and
+    ``T5Writer`` do."""
 
     POSITIONS: int  # of prompts that are read at once where nothing is learned
     causal: bool  # whether a state knows nothing of later positions, so that one pass trains all targets of a window
@@ -62,14 +64,21 @@ class CodeDecoderSettings:
     Attributes:
         beam_size: beams alive at every code (W).
         label_smoothing: of the cross entropy of every code.
+        head_rms: root mean square of what scores a code, where it is set by the items that have the code.
     """
 
     beam_size: int
     label_smoothing: float
+    head_rms: float = CODE_RMS
 
     @classmethod
-    def from_config(cls, config: Any) -> "CodeDecoderSettings":
-        return cls(config["beam_size"], config["label_smoothing"])
+    def from_config(cls, config: Any, pretrained: PretrainedDecoder | None = None) -> "CodeDecoderSettings":
+        """With a pretrained model, scores start with the spread that they have behind a compact one."""
+        if pretrained is None:
+            return cls(config["beam_size"], config["label_smoothing"])
+        width = pretrained.hidden_size
+        rms = CODE_RMS * COMPACT_WIDTH**0.5 / (width**0.5 * pretrained.state_size)
+        return cls(config["beam_size"], config["label_smoothing"], rms)
 
 
 class CodeDecoder:
@@ -116,6 +125,10 @@ class CodeDecoder:
 
     # states
 
+    def read(self, codes: Tensor) -> Tensor:
+        """What is read of codes [..., K], as large as in a history: [..., K, D]."""
+        return self.history.prompt.token_scale * self.item_codes.read(codes)
+
     def targets(self, batch: WindowBatch) -> CodeTargets:
         """All targets of a batch and the states before their codes."""
         if not self.backbone.causal:
@@ -145,7 +158,7 @@ class CodeDecoder:
     def states_after_prefixes(self, item_seq: Tensor, length: Tensor, user: Tensor, target: Tensor) -> Tensor:
         """States before every code of targets [n] after histories [n, L] of some length [n] and users [n]: [n, K, D].
         One row a target: the way for a backbone that reads a history in both directions."""
-        written = self.item_codes(target)[:, :-1]  # [n, K - 1, D]
+        written = self.read(self.item_codes.codes[target])[:, :-1]  # [n, K - 1, D]
         states, order = [], length_groups(length)
         for rows in order:
             prompt = self.history.layout(item_seq[rows, : int(length[rows[0]])], user[rows])
@@ -153,9 +166,10 @@ class CodeDecoder:
             states.append(self.backbone.states_behind(prompt.vectors, written[rows], last + 1))  # [b, K, D]
         return torch.cat(states)[torch.cat(order).argsort()]
 
-    def states_before_codes(self, prompts: Tensor, codes: Tensor) -> Tensor:
-        """States before each of the codes [n, K] when they are written behind prompts [n, P, D]: [n, K, D]."""
-        return self.backbone.states_behind(prompts, self.item_codes.read(codes)[:, :-1])
+    def states_before_codes(self, prompts: Tensor, codes: Tensor, length: Tensor | None = None) -> Tensor:
+        """States before each of the codes [n, K] when they are written behind prompts [n, P, D] of some length [n], all
+        P positions if not given: [n, K, D]."""
+        return self.backbone.states_behind(prompts, self.read(codes)[:, :-1], length)
 
     def state_behind(self, prompts: Tensor) -> Tensor:
         """The state after the last vector of prompts [n, P, D]: [n, D]."""
@@ -192,16 +206,18 @@ class CodeDecoder:
             for level, head in enumerate(self.heads)
         )
 
-    def log_probs(self, prompts: Tensor, codes: Tensor) -> Tensor:
-        """Log-probabilities [n] of codes [n, K] behind prompts [n, P, D]."""
-        return self.code_log_probs(self.states_before_codes(prompts, codes), codes)
+    def log_probs(self, prompts: Tensor, codes: Tensor, length: Tensor | None = None) -> Tensor:
+        """Log-probabilities [n] of codes [n, K] behind prompts [n, P, D] of some length [n]."""
+        return self.code_log_probs(self.states_before_codes(prompts, codes, length), codes)
 
     # search
 
-    def writer(self, prompts: Tensor, width: int) -> NextLogProbs:
-        """What gives a search of ``width`` beams log-probabilities behind prompts [n, P, D] without padding."""
-        last = torch.full((len(prompts),), prompts.shape[1] - 1, device=prompts.device)
-        return CodeWriter(self, prompts, last, width)
+    def writer(self, prompts: Tensor, width: int, length: Tensor | None = None) -> NextLogProbs:
+        """What gives a search of ``width`` beams log-probabilities behind prompts [n, P, D] of some length [n], all P
+        positions if not given."""
+        if length is None:
+            length = torch.full((len(prompts),), prompts.shape[1], device=prompts.device)
+        return CodeWriter(self, prompts, length - 1, width)
 
     @torch.no_grad()
     def search(
@@ -264,7 +280,7 @@ class CodeDecoder:
         placed = means_by_code(vectors, self.item_codes.codes, self.item_codes.unknown_code)
         for head, (used, means) in zip(self.heads, placed):
             if means.any():
-                head.weight[used] = scaled(means, CODE_RMS)
+                head.weight[used] = scaled(means, self.settings.head_rms)
 
     @torch.no_grad()
     def assign(self, codes: Tensor) -> None:
@@ -310,7 +326,8 @@ class CodeWriter:
         before, its parent [b, w]; None for both in the first call."""
         if codes is not None and parents is not None:
             self.read = self.decoder.item_codes.read_next(codes, self.level, self._read_by(parents))  # [b, w, D]
-            self.states, self.memory = self.decoder.backbone.step(self.memory, self.read, parents)
+            written = self.decoder.history.prompt.token_scale * self.read
+            self.states, self.memory = self.decoder.backbone.step(self.memory, written, parents)
             self.level += 1
         return self.decoder.heads[self.level](self.states).log_softmax(-1)  # [b, w, C]
 

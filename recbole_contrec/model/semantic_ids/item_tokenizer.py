@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_contrec.errors import UserError
+from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.interface import Report, StageResult
 from recbole_contrec.model.parts.fitting import fitted
 from recbole_contrec.model.parts.settings import FitSettings
+from recbole_contrec.model.semantic_ids.given_ids import names_file
 from recbole_contrec.tokenizer import (
     ResidualVQ,
     cluster_codes,
@@ -60,11 +61,17 @@ class ItemTokenizer:
 
     Raises:
         ValueError: settings that do not go together.
+        UserError: there is no such method.
     """
 
     def __init__(self, config: Any, codebook_size: int, device: torch.device):
         self.config = config
         self.method, self.codebook_size, self.device = config["semantic_ids"], codebook_size, device
+        if self.method not in _SETTINGS_OF and not names_file(self.method):
+            raise UserError(
+                f"semantic_ids={self.method}: neither one of {', '.join(_SETTINGS_OF)} nor a .json or .npy file"
+                f"{did_you_mean(self.method, _SETTINGS_OF)}"
+            )
         if self.method == "pq" and config["vector_size"] < config["num_codebooks"]:
             raise ValueError(
                 f"num_codebooks={config['num_codebooks']}: semantic_ids=pq quantises parts of the item vectors, and "

@@ -19,7 +19,10 @@ from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.parts.history import HistoryEncoder
 from recbole_contrec.model.parts.targets import TrainingWindows
 from recbole_contrec.model.semantic_ids.code_decoder import CodeDecoder
+from recbole_contrec.model.semantic_ids.descriptions import DescribedByVectors
+from recbole_contrec.model.semantic_ids.given_ids import GivenIds
 from recbole_contrec.model.semantic_ids.self_improvement import SelfImprovement
+from recbole_contrec.model.semantic_ids.self_improvement_settings import WORDS
 
 if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
@@ -52,6 +55,7 @@ class SemanticIdRecommender(SequentialRecommender):
         improvement: of the semantic ids; None where they stay as they are.
         windows: which targets of a batch are trained.
         whole_windows: the same without a draw.
+        given_ids: the semantic ids of a file; None where the model makes them.
         generates_seen: whether items of the history may be generated; None leaves that to ``mask_seen``.
     """
 
@@ -61,6 +65,7 @@ class SemanticIdRecommender(SequentialRecommender):
     windows: TrainingWindows
     whole_windows: TrainingWindows
     generates_seen: bool | None = None
+    given_ids: GivenIds | None = None
 
     def train(self, mode: bool = True) -> "SemanticIdRecommender":
         self.decoder.forget_trie()  # other weights, with other codes, may have been loaded since
@@ -79,14 +84,16 @@ class SemanticIdRecommender(SequentialRecommender):
             UserError: says what is missing.
         """
         check_source(self.config, dataset)
-        if self.improvement is not None and self.config["item_descriptions"]:
+        if self.given_ids is not None:
+            self.given_ids.check()
+        if self.improvement is not None and self.config["item_descriptions"] not in (None, WORDS):
             check_source(self.config, dataset, "item_descriptions")
 
     def _description_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
         """What describes the items: the vectors ``items`` [N, d] that their semantic ids come from, or those of
         ``item_descriptions``; ``texts`` of ``vectors`` are not read again."""
-        if self.improvement is None:
-            return
+        if not isinstance(self.improvement, DescribedByVectors):
+            return  # words are known already
         if self.config["item_descriptions"]:
             found = {name: read for name, read in vectors.items() if name == "texts"}
             yield from vector_stages(self.config, dataset, found, "item_descriptions")

@@ -19,12 +19,19 @@ from recbole_contrec.tokenizer.assignment import assign
 ITEMS_A_SEARCH = 512  # whose semantic ids are generated at once
 
 
+class Written(NamedTuple):
+    """What semantic ids are written behind."""
+
+    vectors: Tensor  # [m, P, D]    padded at the end
+    length: Tensor | None = None  # [m]    real positions; None for all
+
+
 class Described(NamedTuple):
     """Which items have codes and a description."""
 
     items: Tensor  # [n]
     others: Tensor  # [N] bool: items that have codes only
-    prompts: Callable[[Tensor], Tensor]  # from items [m] to what their semantic ids are written behind [m, P, D]
+    prompts: Callable[[Tensor], Written]  # from items [m] to what their semantic ids are written behind
 
 
 class Candidates(NamedTuple):
@@ -72,10 +79,10 @@ def written(decoder: CodeDecoder, described: Described, settings: SelfImprovemen
     table = decoder.item_codes
     tree, found, likely = AllTuples(table.num_codebooks, table.unknown_code), [], []
     for part in described.items.split(ITEMS_A_SEARCH):
-        prompts = described.prompts(part)  # [m, P, D]
-        writer = decoder.writer(prompts, settings.candidates)
+        prompts, length = described.prompts(part)  # [m, P, D], [m]
+        writer = decoder.writer(prompts, settings.candidates, length)
         found.append(diverse_beam_search(tree, settings.candidates, writer, settings.groups, settings.diversity))
-        likely.append(decoder.log_probs(prompts, table.codes[part]))
+        likely.append(decoder.log_probs(prompts, table.codes[part], length))
     width = min(tuples.codes.shape[1] for tuples in found)
     return Candidates(
         torch.cat([tuples.codes[:, :width] for tuples in found]),

@@ -7,6 +7,8 @@ Settings of the self-improvement of semantic ids, and which of them go together.
 from dataclasses import dataclass
 from typing import Any
 
+WORDS = "words"  # of item_descriptions: the text of an item as it is
+
 # Settings that only one way to new semantic ids reads (``refine_from``).
 READ_BY_HISTORIES = ("refine_whitening",)
 READ_BY_DESCRIPTIONS = (
@@ -75,7 +77,8 @@ def _check_unread(config: Any) -> None:
     changed = [
         key
         for key, setting in config.settings.items()
-        if key.startswith(("alignment_", "refine", "item_descriptions")) and config[key] != setting.default
+        if key.startswith(("alignment_", "refine", "item_descriptions", "description_"))
+        and config[key] != setting.default
     ]
     if not config["self_improve"]:
         if changed:
@@ -84,6 +87,9 @@ def _check_unread(config: Any) -> None:
     others = READ_BY_HISTORIES if config["refine_from"] == "descriptions" else READ_BY_DESCRIPTIONS
     if unread := [key for key in changed if key in others]:
         raise ValueError(f"{', '.join(unread)}: not for refine_from={config['refine_from']}")
+    described = [key for key in changed if key.startswith("description_")]
+    if described and config["item_descriptions"] != WORDS:
+        raise ValueError(f"{', '.join(described)}: for item_descriptions={WORDS} only")
     if not config["alignment_weight"] and "item_descriptions" in changed:
         raise ValueError("item_descriptions: nothing reads them with alignment_weight=0")
 
