@@ -8,10 +8,10 @@ tokenizer.
     python benchmarks/refine.py --dataset=ml-100k --semantic_ids rqvae clusters --epochs=30 --refine_every=5
 
 For each way to initial identifiers and each seed, five runs of the same number of epochs, none of which stops early:
-``TIGER`` keeps the identifiers that it starts with; ``aligned`` is SIIT that never refines them; ``SIIT``; ``written``
-is SIIT-paper, where the model writes new identifiers behind descriptions; and ``random``, SIIT that deals the new
+``TIGER`` keeps the identifiers that it starts with; ``aligned`` is SIIT-states that never refines them; ``SIIT-states``; ``written``
+is SIIT, where the model writes new identifiers behind descriptions; and ``random``, SIIT-states that deals the new
 identifiers out at random among the items that move. ``--kinds`` takes some of them. Rows are named after both,
-``rqvae-SIIT``. Further ``--key=value`` settings go to every run that reads them. Every run is a process of its own;
+``rqvae-SIIT-states``. Further ``--key=value`` settings go to every run that reads them. Every run is a process of its own;
 finished ones are kept and not repeated, and of other settings or data only replaced with ``--again``. The tables are
 written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
@@ -51,10 +51,10 @@ class Kind(NamedTuple):
 QUANTISED = {"refine_from": "histories"}
 KINDS = (
     Kind(OWN_START, "TIGER"),
-    Kind("aligned", "SIIT", {"refine_rounds": "0"}),
-    Kind("SIIT", "SIIT", QUANTISED),
-    Kind("written", "SIIT-paper", {"refine_from": "descriptions"}),
-    Kind("random", "SIIT", {**QUANTISED, "refinement": "random", "refine_tolerance": "~"}),
+    Kind("aligned", "SIIT-states", {"refine_rounds": "0"}),
+    Kind("SIIT-states", "SIIT-states", QUANTISED),
+    Kind("written", "SIIT", {"refine_from": "descriptions"}),
+    Kind("random", "SIIT-states", {**QUANTISED, "refinement": "random", "refine_tolerance": "~"}),
 )
 PATIENT = {"stopping_step": "100000"}  # early stopping would give every run a budget of its own
 

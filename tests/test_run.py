@@ -410,9 +410,9 @@ def test_a_column_named_like_the_answers_is_kept(trained, monkeypatch):
     assert (table["answer"] == "said").all() and (table["item_answer"] == table["title"]).all()
 
 
-@pytest.mark.parametrize("model", ["ContRec", "SIIT"])
+@pytest.mark.parametrize("model", ["ContRec", "SIIT-states"])
 def test_a_loaded_run_is_trained_on_from_where_it_was(run_tiny, model):
-    arguments = ("--refine_every=1", "--epochs=3") if model == "SIIT" else ("--epochs=2",)
+    arguments = ("--refine_every=1", "--epochs=3") if model == "SIIT-states" else ("--epochs=2",)
     loaded = load_data_and_model(run_tiny(model, *arguments)["checkpoint"])
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     loaded.trainer.epochs = 0
@@ -573,7 +573,7 @@ def test_vectors_that_tell_no_items_apart_are_refused(run_tiny, workplace):
     with pytest.raises(UserError, match="item_vectors=v.npy gives all items of 'tiny' the same vector"):
         run_tiny("ContRec", "--item_vectors=v.npy")
     with pytest.raises(UserError, match="item_descriptions=v.npy gives all items of 'tiny' the same vector"):
-        run_tiny("SIIT", "--item_descriptions=v.npy")
+        run_tiny("SIIT-states", "--item_descriptions=v.npy")
 
 
 @pytest.mark.parametrize("model", ["S3Rec", "RaCT"])

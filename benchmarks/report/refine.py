@@ -16,7 +16,7 @@ from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
 from benchmarks.report.tables import Row, epoch_seconds, mismatches, rows
 
-OWN_START, REFINED = "TIGER", "SIIT"
+OWN_START, REFINED = "TIGER", "SIIT-states"
 ORDER = (OWN_START, "aligned", REFINED, "written", "random")
 REFINING = ORDER[2:]
 
@@ -72,12 +72,12 @@ def ordered_rows(folder: Path) -> list[Row]:
 
 def tokenizer(row: Row) -> str:
     """The way to the initial identifiers."""
-    return row.name.rpartition("-")[0]
+    return row.name.partition("-")[0]
 
 
 def kind(row: Row) -> str:
     """Which of the runs."""
-    return row.name.rpartition("-")[2]
+    return row.name.partition("-")[2]
 
 
 def accuracy(found: list[Row]) -> str:
@@ -116,7 +116,7 @@ def accuracy(found: list[Row]) -> str:
 
 
 def gains(found: list[Row]) -> str:
-    """A line for each row that SIIT stands against, and means over tokenizers; empty where there is no pair."""
+    """A line for each row that SIIT-states stands against, and means over tokenizers; empty where there is no pair."""
     by_name = {row.name: row for row in found}
     lines = head(f"gain of {REFINED}", "over", "seeds", "valid", "test", "test difference", "95 % interval")
     for other in (other for other in ORDER if other != REFINED):
@@ -134,7 +134,7 @@ def gains(found: list[Row]) -> str:
 
 
 def gains_by_dataset(tables: dict[str, list[Row]]) -> str:
-    """What SIIT gains over TIGER in the tables of accuracy, where both are there with a seed in common."""
+    """What SIIT-states gains over TIGER in the tables of accuracy, where both are there with a seed in common."""
     lines = head(f"gain of {REFINED}", "over", "seeds", "valid", "test", "test difference", "95 % interval")
     for dataset, found in tables.items():
         pair = [next((row for row in found if row.name == name), None) for name in (REFINED, OWN_START)]

@@ -37,7 +37,7 @@ SHARED = (
 )
 
 
-FIRST_TRIED = ("ContRec", "DeftRec", "TokenRec", "TIGER", "SIIT", "SASRecAll-svd", "SASRec")
+FIRST_TRIED = ("ContRec", "DeftRec", "TokenRec", "TIGER", "SIIT", "SIIT-states", "SASRecAll-svd", "SASRec")
 
 
 class Row(NamedTuple):

@@ -15,7 +15,7 @@ USE = {"collisions": 0.0, "codes_in_use": [1.0, 0.5], "beginnings": [0.25, 1.0]}
 RANKS = {
     "TIGER": [2, 1, 9, 4, 3, 1],
     "aligned": [2, 1, 8, 4, 3, 1],
-    "SIIT": [1, 1, 5, 4, 2, 1],
+    "SIIT-states": [1, 1, 5, 4, 2, 1],
     "written": [1, 1, 7, 4, 2, 1],
     "random": [3, 1, 20, 4, 3, 2],
 }
@@ -82,10 +82,10 @@ def folder(tmp_path):
     for kind in RANKS:
         write_run(tmp_path, f"rqvae-{kind}")
     kept, back = refinement(1, 0.2, valid_before=0.1, valid_after=0.4, kept=True), refinement(2, 0.4)
-    write_run(tmp_path, "rqvae-SIIT", 1, (0.1, 0.2, 0.4, 0.3), [kept, refinement(3, 0.4)])
+    write_run(tmp_path, "rqvae-SIIT-states", 1, (0.1, 0.2, 0.4, 0.3), [kept, refinement(3, 0.4)])
     write_run(
         tmp_path,
-        "rqvae-SIIT",
+        "rqvae-SIIT-states",
         2,
         (0.1, 0.3, 0.4, 0.3),
         [{**kept, "share_changed": 0.4}, {**back, "valid_before": 0.3, "valid_after": 0.2, "kept": False}],
@@ -95,7 +95,7 @@ def folder(tmp_path):
     write_run(tmp_path, "rqvae-random", 1, (0.1, 0.1, 0.1, 0.1), [])
     for seed in (1, 2):
         write_run(tmp_path, "clusters-TIGER", seed)
-        write_run(tmp_path, "clusters-SIIT", seed, (0.1, 0.2, 0.3, 0.6))
+        write_run(tmp_path, "clusters-SIIT-states", seed, (0.1, 0.2, 0.3, 0.6))
     return tmp_path
 
 
@@ -124,9 +124,9 @@ def test_every_tokenizer_and_seed_has_five_runs_of_one_budget(tmp_path, config_o
         (True, True, "random"),
     ]
     assert [config["refine_from"] for config in configs[2:5]] == ["histories", "descriptions", "histories"]
-    some = refine.runs_of(refine._parse(["--dataset=tiny", "--seeds=2", "--kinds", "SIIT", "aligned"]), tmp_path)
+    some = refine.runs_of(refine._parse(["--dataset=tiny", "--seeds=2", "--kinds", "SIIT-states", "aligned"]), tmp_path)
     assert [run.name for run in some] == [
-        f"{method}-{kind}" for method in ("rqvae", "clusters") for kind in ("aligned", "SIIT")
+        f"{method}-{kind}" for method in ("rqvae", "clusters") for kind in ("aligned", "SIIT-states")
     ] * 2
     with pytest.raises(SystemExit):
         refine._parse(["--dataset=tiny", "--semantic_ids", "lsh"])
@@ -150,19 +150,19 @@ def test_rows_are_in_order_and_accuracy_in_full(folder):
     found = refine_report.ordered_rows(folder)
     assert [row.name for row in found] == [
         "clusters-TIGER",
-        "clusters-SIIT",
+        "clusters-SIIT-states",
         *(f"rqvae-{kind}" for kind in refine_report.ORDER),
     ]
     lines = refine_report.accuracy(found).splitlines()
     assert lines[4] == "| rqvae-TIGER | 1 | **.3000** | .6000 | **.1500** | .3000 | 2 | 4 | 10.0 |"
-    assert "| rqvae-SIIT | 2 | **.4000** ± .0000 | .8000 ± .0000 | **.2000** ± .0000 |" in lines[6]
+    assert "| rqvae-SIIT-states | 2 | **.4000** ± .0000 | .8000 ± .0000 | **.2000** ± .0000 |" in lines[6]
 
 
 def test_gains_are_over_common_seeds_and_users(folder):
     gain = {kind: significance.ndcg(np.array(ranks), 0) for kind, ranks in RANKS.items()}
     lines = refine_report.gains(refine_report.ordered_rows(folder)).splitlines()[2:]
-    found = significance.compare(gain["SIIT"], gain["TIGER"])
-    relative = gain["SIIT"].mean() / gain["TIGER"].mean() - 1
+    found = significance.compare(gain["SIIT-states"], gain["TIGER"])
+    relative = gain["SIIT-states"].mean() / gain["TIGER"].mean() - 1
     test = f"**{relative:+.1%}** | {found.difference:+.4f} | {found.low:+.4f} to {found.high:+.4f} |"
     assert lines[0] == f"| clusters | TIGER | 2 | +100.0% | {test}"
     assert lines[1] == f"| rqvae | TIGER | 1 | +33.3% | {test}"
@@ -170,17 +170,17 @@ def test_gains_are_over_common_seeds_and_users(folder):
     assert lines[3].startswith("| rqvae | aligned | 1 |") and lines[4].startswith("| rqvae | written | 1 |")
     assert lines[5].startswith("| rqvae | random | 1 | +300.0% |") and len(lines) == 6
     write_run(folder, "pq-TIGER", 7)
-    write_run(folder, "pq-SIIT", 8)
+    write_run(folder, "pq-SIIT-states", 8)
     assert "pq" not in refine_report.gains(refine_report.ordered_rows(folder))
 
 
 def test_rounds_say_what_changed_and_what_became_of_it(folder):
     lines = refine_report.refinements(refine_report.ordered_rows(folder)).splitlines()[2:]
     assert lines == [
-        "| clusters-SIIT | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
-        "| rqvae-SIIT | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
-        "| rqvae-SIIT | 1 | 1 | 2 | 30.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .1000 | .0900 | .4000 | 2 kept |",
-        "| rqvae-SIIT | 2 | 2 to 3 | 2 | 40.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 "
+        "| clusters-SIIT-states | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
+        "| rqvae-SIIT-states | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
+        "| rqvae-SIIT-states | 1 | 1 | 2 | 30.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .1000 | .0900 | .4000 | 2 kept |",
+        "| rqvae-SIIT-states | 2 | 2 to 3 | 2 | 40.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 "
         "| .3500 | .0900 | .2500 | 1 taken back, 1 unjudged |",
         "| rqvae-written | start |  | 1 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
         "| rqvae-written | 1 | 1 | 1 | 25.0% |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 "
@@ -191,17 +191,17 @@ def test_rounds_say_what_changed_and_what_became_of_it(folder):
 
 def test_a_refinement_that_failed_is_told_apart_from_the_others(folder):
     done = refinement(1, 0.2, kept=True)
-    write_run(folder, "pq-SIIT", 1, refinements=[done])
+    write_run(folder, "pq-SIIT-states", 1, refinements=[done])
     write_run(
         folder,
-        "pq-SIIT",
+        "pq-SIIT-states",
         2,
         refinements=[{"epoch": 1, "share_changed": 0.0, "failed": "no room", **USE, "kept": False}],
     )
     (line,) = (
         line
         for line in refine_report.refinements(refine_report.ordered_rows(folder)).splitlines()
-        if "pq-SIIT | 1" in line
+        if "pq-SIIT-states | 1" in line
     )
     assert "| 20.0% | 50.0% |" in line and line.endswith("| 1 kept, 1 failed |")
 
@@ -260,7 +260,7 @@ def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys, e
     assert rounds == {
         "rkmeans-TIGER": 0,
         "rkmeans-aligned": 0,
-        "rkmeans-SIIT": 1,
+        "rkmeans-SIIT-states": 1,
         "rkmeans-written": 1,
         "rkmeans-random": 1,
     }
@@ -272,7 +272,7 @@ def test_from_runs_to_tables_and_picture(tiny, workplace, monkeypatch, capsys, e
 
     monkeypatch.setattr("benchmarks.lib.running.execute", fails)
     assert run_refine("--seeds=2") == 1
-    assert "rkmeans-SIIT on tiny, seed 2021 failed" in capsys.readouterr().err
+    assert "rkmeans-SIIT-states on tiny, seed 2021 failed" in capsys.readouterr().err
 
 
 def test_an_encoder_that_only_describes_is_not_of_the_start(tmp_path, tiny):
@@ -289,11 +289,11 @@ def test_an_encoder_that_only_describes_is_not_of_the_start(tmp_path, tiny):
 
 
 def test_gains_in_the_tables_of_accuracy(tmp_path):
-    for name, seeds in (("TIGER", (1, 2)), ("SIIT", (2, 3))):  # one seed in common
+    for name, seeds in (("TIGER", (1, 2)), ("SIIT-states", (2, 3))):  # one seed in common
         for seed in seeds:
             write_run(tmp_path, name, seed, (0.1, 0.2 + 0.1 * seed))
-    write_run(tmp_path, "SIIT", 2, (0.1, 0.5))
+    write_run(tmp_path, "SIIT-states", 2, (0.1, 0.5))
     alone = [row for row in tables.rows(tmp_path) if row.name == "TIGER"]
     _, _, line = refine_report.gains_by_dataset({"tiny": tables.rows(tmp_path), "other": alone}).splitlines()
-    ours, theirs = (significance.ndcg(np.array(RANKS[name]), 0).mean() for name in ("SIIT", "TIGER"))
+    ours, theirs = (significance.ndcg(np.array(RANKS[name]), 0).mean() for name in ("SIIT-states", "TIGER"))
     assert line.startswith(f"| tiny | TIGER | 1 | +25.0% | **{ours / theirs - 1:+.1%}** | {ours - theirs:+.4f} |")

@@ -90,7 +90,7 @@ def test_histories_are_the_same_whoever_splits(config_of):
             ["--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"],
             "SASRecAll-svd trains on whole histories",
         ),
-        ("SIIT", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}}"], "SIIT trains on whole histories"),
+        ("SIIT-states", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}}"], "SIIT-states trains on whole histories"),
         ("BPR", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}, 'order': 'RO'}"], "leave order at TO"),
         ("BPR", ["--eval_args={'group_by': 'none'}"], "always cuts the history of every user"),
         ("SASRec", ["--mask_seen=True", "--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"], "leave-one-out"),

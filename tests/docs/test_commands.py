@@ -44,12 +44,13 @@ WITH_CODE = [page for page in PAGES if blocks(page)]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A working folder with a finished run in saved/RUN."""
+    """A working folder with a finished run in saved/RUN, and one of TIGER in saved/TIGER."""
     folder = tmp_path_factory.mktemp("pages")
     write_workplace(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         _ours(["--model=ContRec", "--dataset=ml-100k", "--run_name=RUN"])
+        _ours(["--model=TIGER", "--dataset=ml-100k", "--run_name=TIGER"])
     return folder
 
 

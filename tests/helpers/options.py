@@ -35,7 +35,7 @@ TINY_TIGER += [
     "--generate_seen=~",
     "--code_vectors_init=random",
 ]
-TINY_SIIT = TINY_TIGER + [
+TINY_SIIT_STATES = TINY_TIGER + [
     "--alignment_items=32",
     "--alignment_weight=0.1",
     "--refine_every=1",
@@ -45,10 +45,10 @@ TINY_SIIT = TINY_TIGER + [
     "--refinement=model",
     "--refine_tolerance=~",
 ]
-TINY_SIIT_PAPER = [
-    argument for argument in TINY_SIIT if not argument.startswith(("--refine_from", "--refine_whitening"))
+TINY_SIIT = [
+    argument for argument in TINY_SIIT_STATES if not argument.startswith(("--refine_from", "--refine_whitening"))
 ]
-TINY_SIIT_PAPER += [
+TINY_SIIT += [
     "--refine_candidates=8",
     "--refine_groups=2",
     "--refine_diversity=1",
@@ -60,8 +60,8 @@ TINY_OF = {
     **dict.fromkeys(("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper"), TINY_CONTREC),
     **dict.fromkeys(("TokenRec", "TokenRec-paper", "TokenRec-beam"), TINY_TOKENREC),
     "TIGER": TINY_TIGER,
+    "SIIT-states": TINY_SIIT_STATES,
     "SIIT": TINY_SIIT,
-    "SIIT-paper": TINY_SIIT_PAPER,
 }
 
 # Nothing drawn in the forward pass but the noise of a head, for which there is NoNoise.
@@ -85,7 +85,7 @@ STILL_OF = {
     "TokenRec": STILL_TOKENREC,
     "TokenRec-beam": STILL_TOKENREC,
     "TIGER": ("--dropout=0", "--window_context=0"),
-    "SIIT": ("--dropout=0", "--window_context=0", "--alignment_weight=0", "--refine_rounds=0"),
+    "SIIT-states": ("--dropout=0", "--window_context=0", "--alignment_weight=0", "--refine_rounds=0"),
 }
 
 

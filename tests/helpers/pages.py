@@ -1,5 +1,6 @@
 """The README and the pages of docs/ as code blocks and commands, and a working folder in which these run in seconds."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -27,7 +28,7 @@ HEADERS = {
 }
 MODELS = (
     *("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper", "TokenRec", "TokenRec-paper", "TokenRec-beam"),
-    *("TIGER", "TIGER-paper", "SIIT", "SIIT-paper", "SASRecAll", "SASRecAll-repeat", "SASRecAll-svd"),
+    *("TIGER", "TIGER-paper", "SIIT", "SIIT-paper", "SIIT-states", "SASRecAll", "SASRecAll-repeat", "SASRecAll-svd"),
     *("SASRec", "GRU4Rec", "LightGCN"),
 )
 # What the pages leave at its default, small enough for seconds; each model takes those that it has.
@@ -95,6 +96,7 @@ def write_workplace(folder: Path) -> None:
     (folder / "buys.csv").write_text("\n".join(["uid,sku,ts", *rows]) + "\n")
     rows = [f"{item},Thing {item},{'odd' if int(item) % 2 else 'even'}" for item in ITEMS]
     (folder / "products.csv").write_text("\n".join(["sku,name,brand", *rows]) + "\n")
+    (folder / "ids.json").write_text(json.dumps({item: [place // 8, place % 8] for place, item in enumerate(ITEMS)}))
     (folder / "my.yaml").write_text("learning_rate: 0.002\n")
     for place in ("MODEL", "Qwen/Qwen2.5-0.5B"):
         (folder / place).parent.mkdir(exist_ok=True)

@@ -275,7 +275,7 @@ def test_encoded_texts_stand_in_for_tfidf(config_of):
 
 
 def test_the_encoder_is_asked_by_what_reads_texts_alone(config_of):
-    config = config_of("SIIT", *WITH_ENCODER, "--item_vectors=svd", "--item_descriptions=text")
+    config = config_of("SIIT-states", *WITH_ENCODER, "--item_vectors=svd", "--item_descriptions=text")
     dataset = load_data(config).train.dataset
     check_source(config, dataset)
     assert [stage.name for stage in vector_stages(config, dataset, {})] == ["item texts", "item vectors"]
@@ -283,10 +283,10 @@ def test_the_encoder_is_asked_by_what_reads_texts_alone(config_of):
         "item descriptions"
     ]
     with pytest.raises(UserError, match="text_encoder=.* reads item texts"):
-        check_source(config_of("SIIT", *WITH_ENCODER, "--item_vectors=svd"), dataset)
+        check_source(config_of("SIIT-states", *WITH_ENCODER, "--item_vectors=svd"), dataset)
 
 
-@pytest.mark.parametrize("model", ["SIIT", "TokenRec-beam"])
+@pytest.mark.parametrize("model", ["SIIT-states", "TokenRec-beam"])
 def test_texts_are_read_once_for_all_seeds_and_uses(run_tiny, workplace, model):
     told = [*WITH_ENCODER, "--item_descriptions=text", "--self_improve=True", "--refine_rounds=0", "--epochs=1"]
     for further in ((), ("--seed=7",), ("--item_vectors=svd+text",)):

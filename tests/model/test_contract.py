@@ -29,7 +29,7 @@ SCORED = {
     ],
     "TokenRec": [(), ("--backbone=t5",)],
     "TIGER": [("--beam_size=60",), ("--beam_size=60", "--backbone=t5")],
-    "SIIT": [("--beam_size=60",)],
+    "SIIT-states": [("--beam_size=60",)],
 }
 WINDOWED = {
     "ContRec": [
@@ -56,7 +56,7 @@ WINDOWED = {
     ],
     "TokenRec-beam": [(), ("--id_embedding=False", "--num_user_codebooks=0", "--instructions=[]")],
     "TIGER": [(), ("--user_buckets=7", "--label_smoothing=0.1"), T5, (*T5, "--user_buckets=7")],
-    "SIIT": [(), T5],
+    "SIIT-states": [(), T5],
 }
 LEARNING = {
     "ContRec": [("--dispersive_weight=0.5", "--condition_dropout=0.5")],
@@ -64,8 +64,8 @@ LEARNING = {
     "TokenRec": [(), T5],
     "TokenRec-beam": [(), ("--id_embedding=False",), ("--self_improve=True", "--refine_every=1")],
     "TIGER": [("--user_buckets=7",), ("--backbone=t5",)],
-    "SIIT": [(), ("--backbone=t5",)],
-    "SIIT-paper": [()],
+    "SIIT-states": [(), ("--backbone=t5",)],
+    "SIIT": [()],
 }
 SWITCHED = {
     "ContRec": [
@@ -162,8 +162,8 @@ SWITCHED = {
         ("--backbone=t5", "--user_buckets=5", "--sampled_prefixes=0"),
         ("--backbone=t5", "--semantic_ids=clusters"),
     ],
-    "SIIT": [("--backbone=t5",), ("--semantic_ids=clusters", "--item_vectors=text"), ("--alignment_weight=0",)],
-    "SIIT-paper": [("--backbone=t5",), ("--item_descriptions=text", "--refinement=random")],
+    "SIIT-states": [("--backbone=t5",), ("--semantic_ids=clusters", "--item_vectors=text"), ("--alignment_weight=0",)],
+    "SIIT": [("--backbone=t5",), ("--item_descriptions=text", "--refinement=random")],
 }
 REFUSED = {
     "ContRec": [
@@ -229,13 +229,13 @@ REFUSED = {
         (("--user_bucket=3",), "did you mean user_buckets"),
         (("--codebook_size=1",), "codebook_size"),
     ],
-    "SIIT": [
+    "SIIT-states": [
         (("--refine_every=0",), "refine_every"),
         (("--refinement=none",), "one of model, random"),
         (("--refine_from=words",), "one of histories, descriptions"),
         (("--refine_margin=1",), "not for refine_from=histories"),
     ],
-    "SIIT-paper": [
+    "SIIT": [
         (("--refine_groups=3",), "refine_groups=3 must divide refine_candidates=8"),
         (("--refine_assignment=fair",), "one of optimal, greedy"),
     ],

@@ -20,7 +20,7 @@ def model_and_batches(staged):
     """A function (*arguments) -> model in eval mode whose stages are done, with weights far from equal, and its
     training data."""
 
-    def build(*arguments, model="SIIT"):
+    def build(*arguments, model="SIIT-states"):
         loaded = staged(model, *arguments)
         torch.manual_seed(0)
         for head in loaded.model.code_heads:
@@ -69,13 +69,13 @@ def histories(batches):
 @pytest.mark.parametrize(
     "model, arguments",
     [
-        ("SIIT", ()),
-        ("SIIT", ("--backbone=t5",)),
-        ("SIIT", ("--semantic_ids=rkmeans",)),
-        ("SIIT", ("--semantic_ids=pq",)),
-        ("SIIT", ("--semantic_ids=clusters",)),
-        ("SIIT", ("--semantic_ids=random", "--refinement=random")),
-        ("SIIT", ("--num_codebooks=1",)),
+        ("SIIT-states", ()),
+        ("SIIT-states", ("--backbone=t5",)),
+        ("SIIT-states", ("--semantic_ids=rkmeans",)),
+        ("SIIT-states", ("--semantic_ids=pq",)),
+        ("SIIT-states", ("--semantic_ids=clusters",)),
+        ("SIIT-states", ("--semantic_ids=random", "--refinement=random")),
+        ("SIIT-states", ("--num_codebooks=1",)),
         ("TokenRec-beam", ("--self_improve=True", "--refine_from=histories", "--refine_every=1", "--codebook_size=40")),
     ],
 )
@@ -203,7 +203,7 @@ def test_the_control_deals_the_same_identifiers_out_at_random(model_and_batches)
 
 
 def test_training_goes_on_from_the_average_with_no_memory_of_its_steps(staged):
-    loaded = staged("SIIT", "--epochs=1", "--refine_rounds=0", "--ema_decay=0.9")
+    loaded = staged("SIIT-states", "--epochs=1", "--refine_rounds=0", "--ema_decay=0.9")
     trainer, model = loaded.trainer, loaded.model
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
     trainer._train_epoch(loaded.data.train, 1)
@@ -223,7 +223,7 @@ def test_training_goes_on_from_the_average_with_no_memory_of_its_steps(staged):
 
 @pytest.mark.parametrize("average", ["0", "0.9"])
 def test_everything_is_as_before_where_new_identifiers_cost_too_much(staged, monkeypatch, average):
-    loaded = staged("SIIT", "--refine_tolerance=0.1", "--refine_rounds=0", f"--ema_decay={average}")
+    loaded = staged("SIIT-states", "--refine_tolerance=0.1", "--refine_rounds=0", f"--ema_decay={average}")
     trainer, model = loaded.trainer, loaded.model
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
     trainer._train_epoch(loaded.data.train, 3)
@@ -241,7 +241,7 @@ def test_everything_is_as_before_where_new_identifiers_cost_too_much(staged, mon
 
 
 def test_a_refinement_that_fails_leaves_training_alone(staged, monkeypatch, caplog):
-    loaded = staged("SIIT", "--refine_rounds=0")
+    loaded = staged("SIIT-states", "--refine_rounds=0")
     trainer, model = loaded.trainer, loaded.model
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
     trainer._train_epoch(loaded.data.train, 3)
@@ -261,7 +261,7 @@ ROUNDS = ("--epochs=4", "--refine_every=2", "--refine_rounds=1", "--learning_rat
 
 
 def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatch):
-    whole = run_tiny("SIIT", *ROUNDS, "--run_name=whole")
+    whole = run_tiny("SIIT-states", *ROUNDS, "--run_name=whole")
     save_last = RunTrainer.save_state
 
     def save_and_die(self, now, train_data):
@@ -271,8 +271,8 @@ def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatc
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(RunTrainer, "save_state", save_and_die)
-        run_tiny("SIIT", *ROUNDS, "--run_name=killed")
-    resumed = run_tiny("SIIT", *ROUNDS, "--run_name=killed", resume="saved/killed")
+        run_tiny("SIIT-states", *ROUNDS, "--run_name=killed")
+    resumed = run_tiny("SIIT-states", *ROUNDS, "--run_name=killed", resume="saved/killed")
     (record,) = resumed["refinements"]
     assert record == whole["refinements"][0] and record["share_changed"] > 0.5 and record["epoch"] == 2
     assert resumed["test_result"] == whole["test_result"]
@@ -289,7 +289,7 @@ def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatc
     "model, arguments, message",
     [
         (
-            "SIIT",
+            "SIIT-states",
             ("--refine_candidates=8", "--refine_margin=1"),
             "refine_candidates, refine_margin: not for refine_from=histories",
         ),
@@ -298,7 +298,7 @@ def test_a_killed_run_makes_the_same_identifiers(run_tiny, workplace, monkeypatc
             ("--self_improve=True", "--refine_from=histories", "--num_codebooks=1", "--codebook_size=40"),
             "refine_from=histories: .* needs a code",
         ),
-        ("SIIT", ("--alignment_weight=0", "--item_descriptions=text"), "item_descriptions: nothing reads them"),
+        ("SIIT-states", ("--alignment_weight=0", "--item_descriptions=text"), "item_descriptions: nothing reads them"),
         ("TIGER", ("--refine_from=histories",), "refine_from: set self_improve=True as well"),
     ],
 )

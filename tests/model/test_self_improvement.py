@@ -17,7 +17,7 @@ NONE = 16  # codes of a codebook in these tests
 def improving(staged):
     """A function (*arguments) -> model in eval mode whose stages are done, with weights far from equal."""
 
-    def build(*arguments, model="SIIT-paper"):
+    def build(*arguments, model="SIIT"):
         model = staged(model, *arguments).model.eval()
         torch.manual_seed(0)  # whether stages were built or found
         for part in (*model.code_heads, model.improvement.to_prompt):
@@ -206,7 +206,7 @@ def test_items_without_a_description_keep_their_identifiers_for_themselves(impro
 # alignment
 
 
-@pytest.mark.parametrize("model", ["SIIT-paper", "TokenRec-beam"])
+@pytest.mark.parametrize("model", ["SIIT", "TokenRec-beam"])
 def test_items_are_described_by_other_vectors_than_their_identifiers_come_from(staged, model):
     arguments = ("--self_improve=True", "--refine_rounds=0", "--item_vectors=svd")
     plain, text, told = (
@@ -229,7 +229,7 @@ def test_items_are_described_by_other_vectors_than_their_identifiers_come_from(s
 )
 def test_descriptions_that_cannot_be_had_are_refused(run_tiny, workplace, arguments, message):
     with pytest.raises(UserError, match=message):
-        run_tiny("SIIT-paper", *arguments)
+        run_tiny("SIIT", *arguments)
     assert not (workplace / "saved").exists()  # before anything is written
 
 
@@ -257,7 +257,7 @@ def test_alignment_reaches_what_it_is_made_of_and_falls(improving, backbone):
 
 
 def test_the_loss_has_weighted_terms_of_alignment(staged):
-    loaded = staged("SIIT-paper", "--dropout=0", "--alignment_weight=0.5", "--alignment_items=2000")
+    loaded = staged("SIIT", "--dropout=0", "--alignment_weight=0.5", "--alignment_items=2000")
     model, batch = loaded.model, next(iter(loaded.data.train))
     loss = model.calculate_loss(batch)
     torch.testing.assert_close(
@@ -282,8 +282,8 @@ def test_the_loss_has_weighted_terms_of_alignment(staged):
 )
 def test_settings_that_cannot_be_are_refused(assembled, arguments, message):
     with pytest.raises(UserError, match=message):
-        assembled("SIIT-paper", *arguments)
+        assembled("SIIT", *arguments)
 
 
 def test_patience_counts_validations(assembled):
-    assembled("SIIT-paper", "--stopping_step=2", "--eval_step=2", "--refine_every=4", "--epochs=9")
+    assembled("SIIT", "--stopping_step=2", "--eval_step=2", "--refine_every=4", "--epochs=9")

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from recbole_contrec.errors import UserError
+from recbole_contrec.storage import checkpoint
+from recbole_contrec.training.trainer import RunTrainer
 from tests.helpers.files import STORIES
 from tests.helpers.models import exact_scores, moved_by_training
-from tests.helpers.options import STILL_OF, TINY_OF
+from tests.helpers.options import STILL_OF
 
 LLM = (f"--llm={STORIES}", "--lora_rank=4")
 SPOKEN = ("--instructions=['Somebody liked these films', 'After these films']", "--held_out_instruction=~")
@@ -37,15 +39,15 @@ def test_codes_are_as_large_as_words_wherever_they_are_read(speaking, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@torch.no_grad()
 def test_a_beam_as_wide_as_the_catalogue_finds_all_scores(speaking, model):
     loaded = speaking(model, "--beam_size=60", *(("--id_embedding=False",) if model == "TokenRec-beam" else ()))
     model = loaded.model.eval()
     rows = next(iter(loaded.data.test))[0][:3]
-    exact = exact_scores(model, rows)
-    torch.testing.assert_close(model.score_all(rows).double(), exact, atol=1e-4, rtol=1e-4)
-    beams = model.generate(rows, width=60)
-    torch.testing.assert_close(beams.log_probs.double(), exact.gather(1, beams.items), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        exact = exact_scores(model, rows).float()
+        scores, beams = model.score_all(rows), model.generate(rows, width=60)
+    torch.testing.assert_close(scores.float(), exact, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(beams.log_probs.float(), exact.gather(1, beams.items), atol=1e-4, rtol=1e-4)
     assert (beams.items > 0).all()
 
 
@@ -90,7 +92,7 @@ def test_a_run_ends_with_scores_that_its_checkpoint_gives_again(run_tiny, workpl
     from recbole_contrec import recommend
     from recbole_contrec.quick_start import load_data_and_model
 
-    result = run_tiny(model, *LLM, *SPOKEN, *_read_by(model, further), "--run_name=on")
+    result = run_tiny(model, *LLM, *SPOKEN, *further, "--run_name=on")
     loaded = load_data_and_model(result["checkpoint"])
     again = loaded.trainer.evaluate(loaded.data.test, load_best_model=False)["ndcg@10"]
     assert again == pytest.approx(result["test_result"]["ndcg@10"])
@@ -100,26 +102,21 @@ def test_a_run_ends_with_scores_that_its_checkpoint_gives_again(run_tiny, workpl
         assert result["refinements"]
 
 
-def _read_by(model, arguments):
-    """Without those that this model's defaults in these tests contradict."""
-    given = {argument.split("=")[0] for argument in arguments}
-    clash = {"--refine_whitening"} if "--refine_from" in given and "SIIT" in model else set()
-    TINY_OF[model] = [argument for argument in TINY_OF[model] if argument.split("=")[0] not in clash]
-    return arguments
-
-
 @pytest.mark.parametrize("model", MODELS)
-def test_a_killed_run_goes_on_to_the_same_model(run_tiny, model):
-    from recbole_contrec.storage import checkpoint
+def test_a_killed_run_goes_on_to_the_same_model(run_tiny, workplace, monkeypatch, model):
+    arguments = (*LLM, *SPOKEN, "--epochs=2")
+    run_tiny(model, *arguments, "--run_name=whole")
+    save_last = RunTrainer.save_state
 
-    arguments = (*LLM, "--run_name=whole", "--ema_decay=0")
-    run_tiny(model, *arguments, "--epochs=2")
-    run_tiny(model, *LLM, "--run_name=cut", "--ema_decay=0", "--epochs=2", "--learning_rate_schedule=constant") if 0 else 0
-    from tests.helpers.killing import kill_after_epochs
+    def save_and_die(self, now, train_data):
+        save_last(self, now, train_data)
+        raise KeyboardInterrupt
 
-    kill_after_epochs(run_tiny, model, 1, *LLM, "--run_name=cut", "--ema_decay=0", "--epochs=2")
-    run_tiny(model, *LLM, "--run_name=cut", "--ema_decay=0", "--epochs=2", resume="saved/cut")
-    whole, cut = (checkpoint.load(f"saved/{name}/last.safetensors").tensors for name in ("whole", "cut"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunTrainer, "save_state", save_and_die)
+        run_tiny(model, *arguments, "--run_name=cut")
+    run_tiny(model, *arguments, "--run_name=cut", resume="saved/cut")
+    whole, cut = (checkpoint.load(workplace / "saved" / name / "last.safetensors").tensors for name in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[key], cut[key]) for key in whole if key.startswith("model."))
 
@@ -196,10 +193,16 @@ def test_a_template_says_what_is_read_of_an_item(staged):
         (("--llm={llm}", "--backbone=t5"), "needs backbone=causal"),
         (("--lora_rank=3",), "set llm as well"),
         (("--held_out_instruction=what now",), "needs instructions"),
-        (("--llm={llm}", "--MAX_ITEM_LIST_LENGTH=300"), "MAX_ITEM_LIST_LENGTH=300 takes up to 903 positions.*reads 512"),
+        (
+            ("--llm={llm}", "--MAX_ITEM_LIST_LENGTH=300"),
+            "MAX_ITEM_LIST_LENGTH=300 takes up to 903 positions.*reads 512",
+        ),
         (("--llm={llm}", *WORDS, *ROUND, "--description_max_tokens=600"), "description_max_tokens=600"),
         (("--self_improve=True", *ROUND, "--description_max_tokens=6"), "for item_descriptions=words only"),
-        ((*WORDS, *ROUND, "--text_fields=[]"), "item_descriptions=words: 'tiny' has no item texts.*item_descriptions=~"),
+        (
+            (*WORDS, *ROUND, "--text_fields=[]"),
+            "item_descriptions=words: 'tiny' has no item texts.*item_descriptions=~",
+        ),
         ((*WORDS, *ROUND, "--description_template={titel}"), "did you mean title"),
         (("--item_descriptions=words",), "set self_improve=True as well"),
     ],

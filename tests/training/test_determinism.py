@@ -23,12 +23,12 @@ RUNS = {  # one for each trainer, and for what draws numbers of its own
     "SASRecAll": ("SASRecAll", SMALL_SASREC),
     "DeftRec": ("DeftRec", ()),
     "TokenRec": ("TokenRec", ()),
-    "SIIT": ("SIIT", ("--beam_size=5",)),
+    "SIIT-states": ("SIIT-states", ("--beam_size=5",)),
 }
 FOUND = (
     "answers",
     "DeftRec",
-    "SIIT",
+    "SIIT-states",
 )  # the run that is killed finds the stages of the other; those of the rest make their own
 CLOCKS = (
     "run",

@@ -12,7 +12,7 @@ from recbole_contrec.storage.progress import CurvePoint
 from recbole_contrec.training.trainer import RunTrainer
 from recbole_contrec.training.window_trainer import WindowTrainer
 from tests.helpers.files import write_atomic_files
-from tests.helpers.options import TINY_SIIT_PAPER, changed
+from tests.helpers.options import TINY_SIIT, changed
 from tests.model.test_self_improvement import NONE, known
 
 
@@ -28,7 +28,7 @@ from tests.model.test_self_improvement import NONE, known
     ],
 )
 def test_a_refinement_is_judged_by_the_best_validation_before_and_after(assembled, monkeypatch, bigger, scores, kept):
-    trainer, done = assembled("SIIT-paper").trainer, []
+    trainer, done = assembled("SIIT").trainer, []
     monkeypatch.setattr(trainer, "refine", lambda *_: done.append("refine"))
     monkeypatch.setattr(trainer, "take_back", lambda: done.append("take back"))
     trainer.valid_metric_bigger, trainer.best_is_saved = bigger, True
@@ -74,7 +74,7 @@ def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
 
     monkeypatch.setattr(WindowTrainer, "set_learning_rate", learn_half_of_the_time)
     monkeypatch.setattr(SelfImprovement, "refine", permuted)
-    result = run_tiny("SIIT-paper", *ROUNDS, "--run_name=bad")
+    result = run_tiny("SIIT", *ROUNDS, "--run_name=bad")
     (record,) = result["refinements"]
     assert record["epoch"] == 4 and record["kept"] is False and record["valid_after"] < record["valid_before"]
     stage = next((workplace / "saved" / "stages").glob("identifiers-*"))
@@ -88,7 +88,7 @@ def test_a_bad_refinement_is_taken_back(run_tiny, workplace, monkeypatch):
 @pytest.mark.parametrize("saved", [True, False])
 def test_what_is_taken_back_does_not_depend_on_what_is_saved(staged, monkeypatch, workplace, saved):
     """Also where an older run of the same name left a checkpoint."""
-    loaded = staged("SIIT-paper", "--run_name=old", "--epochs=3", "--refine_every=1", "--refine_rounds=1")
+    loaded = staged("SIIT", "--run_name=old", "--epochs=3", "--refine_every=1", "--refine_rounds=1")
     trainer, codes, scores = loaded.trainer, loaded.model.decoder.item_codes.codes, iter([0.3, 0.2, 0.1])
     trainer.folder.mkdir(parents=True)
     (trainer.folder / "best.safetensors").write_bytes(b"of another run")
@@ -128,7 +128,7 @@ class Recorded:
     ],
 )
 def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance, bigger, at_once, kept):
-    loaded = staged("SIIT-paper", f"--refine_tolerance={tolerance}")
+    loaded = staged("SIIT", f"--refine_tolerance={tolerance}")
     trainer, codes = loaded.trainer, loaded.model.decoder.item_codes.codes
     trainer.valid_metric_bigger, trainer.progress.curve, trainer.cur_step = bigger, [CurvePoint(0, 0.0, 0.0, 0.3)], 2
     before = codes.clone()
@@ -142,7 +142,7 @@ def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance,
 
 
 def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, monkeypatch):
-    loaded = staged("SIIT-paper")
+    loaded = staged("SIIT")
     trainer = loaded.trainer
     trainer.average.average = {name: torch.full_like(p, 0.5) for name, p in trainer.average.parameters.items()}
     trainer.progress.curve, seen = [CurvePoint(0, 0.0, 0.0, 0.3)], []
@@ -159,7 +159,7 @@ def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, mo
 
 def test_a_later_best_that_is_not_saved_comes_back_all_the_same(staged):
     """A resumed run whose file holds an older best."""
-    loaded = staged("SIIT-paper", "--epochs=1", "--refine_rounds=0")
+    loaded = staged("SIIT", "--epochs=1", "--refine_rounds=0")
     trainer, weights = loaded.trainer, loaded.model.improvement.marks
     trainer._save_checkpoint(0)
     trainer.fit(loaded.data.train, loaded.data.valid, verbose=False, saved=False)
@@ -177,7 +177,7 @@ def test_only_models_that_improve_themselves_keep_their_best_in_memory(staged):
 
 
 def test_patience_starts_anew_where_a_refinement_is_taken_back(staged):
-    trainer = staged("SIIT-paper").trainer
+    trainer = staged("SIIT").trainer
     trainer._save_checkpoint(0)
     trainer.cur_step = 3
     trainer.take_back()
@@ -189,7 +189,7 @@ def test_a_good_refinement_is_kept(run_tiny, workplace, monkeypatch):
     monkeypatch.setattr(
         SelfImprovement, "refine", lambda _, model, __: Refined(model.decoder.item_codes.codes, {"share_changed": 0.0})
     )
-    (record,) = run_tiny("SIIT-paper", *ROUNDS)["refinements"]
+    (record,) = run_tiny("SIIT", *ROUNDS)["refinements"]
     assert record["kept"] is True and record["valid_after"] > record["valid_before"]
 
 
@@ -202,9 +202,7 @@ def whole(tmp_path_factory):
     write_atomic_files(place / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        return place, run(
-            "SIIT-paper", "tiny", arguments=changed(TINY_SIIT_PAPER, [f"--data_path={place / 'data'}", *TWO_ROUNDS])
-        )
+        return place, run("SIIT", "tiny", arguments=changed(TINY_SIIT, [f"--data_path={place / 'data'}", *TWO_ROUNDS]))
 
 
 TWO_ROUNDS = ("--epochs=5", "--refine_every=2", "--learning_rate=0.03", "--run_name=run", "--train_batch_size=64")
@@ -235,9 +233,9 @@ def test_a_run_killed_between_epochs_goes_on_as_if_it_had_not_been(run_tiny, who
 
     monkeypatch.setattr(RunTrainer, "save_state", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        run_tiny("SIIT-paper", *TWO_ROUNDS)
+        run_tiny("SIIT", *TWO_ROUNDS)
     monkeypatch.setattr(RunTrainer, "save_state", save_last)
-    resumed, result = run_tiny("SIIT-paper", *TWO_ROUNDS, resume="saved/run"), whole[1]
+    resumed, result = run_tiny("SIIT", *TWO_ROUNDS, resume="saved/run"), whole[1]
     assert resumed["refinements"] == result["refinements"] and resumed["test_result"] == result["test_result"]
     assert [(point["epoch"], point["score"]) for point in resumed["curve"]] == [
         (point["epoch"], point["score"]) for point in result["curve"]
@@ -272,12 +270,12 @@ def test_a_run_killed_between_two_saves_of_an_epoch_goes_back_to_its_own_best(
             save(self, epoch, *rest, **more)
 
     monkeypatch.setattr(RunTrainer, "_validate_and_log", planted)
-    run_tiny("SIIT-paper", *arguments, "--run_name=whole")
+    run_tiny("SIIT", *arguments, "--run_name=whole")
     monkeypatch.setattr(RunTrainer, killed_in, die)
     with pytest.raises(KeyboardInterrupt):
-        run_tiny("SIIT-paper", *arguments, "--run_name=cut")
+        run_tiny("SIIT", *arguments, "--run_name=cut")
     monkeypatch.setattr(RunTrainer, killed_in, save)
-    run_tiny("SIIT-paper", *arguments, "--run_name=cut", resume="saved/cut")
+    run_tiny("SIIT", *arguments, "--run_name=cut", resume="saved/cut")
     for name in ("best", "last"):
         one, other = (checkpoint.load(workplace / "saved" / run / f"{name}.safetensors") for run in ("whole", "cut"))
         models = [

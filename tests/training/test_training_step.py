@@ -13,7 +13,7 @@ OWN = {
     "DeftRec": (),
     "TokenRec": (),
     "TIGER": ("--user_buckets=5",),
-    "SIIT": ("--backbone=t5",),
+    "SIIT-states": ("--backbone=t5",),
     "SASRecAll": (),
 }
 
