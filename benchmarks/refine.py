@@ -8,11 +8,11 @@ tokenizer.
     python benchmarks/refine.py --dataset=ml-100k --semantic_ids rqvae clusters --epochs=30 --refine_every=5
 
 For each way to initial identifiers and each seed, five runs of the same number of epochs, none of which stops early:
-``TIGER`` keeps the identifiers that it starts with; ``aligned`` is SIIT-states that never refines them; ``SIIT-states``; ``written``
-is SIIT, where the model writes new identifiers behind descriptions; and ``random``, SIIT-states that deals the new
-identifiers out at random among the items that move. ``--kinds`` takes some of them. Rows are named after both,
-``rqvae-SIIT-states``. Further ``--key=value`` settings go to every run that reads them. Every run is a process of its own;
-finished ones are kept and not repeated, and of other settings or data only replaced with ``--again``. The tables are
+``TIGER`` keeps the identifiers that it starts with; ``aligned`` is SIIT-states that never refines them;
+``SIIT-states``; ``written`` is SIIT, where the model writes new identifiers behind descriptions; and ``random``,
+SIIT-states that deals the new identifiers out at random among the items that move. ``--kinds`` takes some of them. Rows
+are named after both, ``rqvae-SIIT-states``. Further ``--key=value`` settings go to every run that reads them. Every run
+is a process of its own; finished ones are kept and not repeated, and of other settings or data only replaced with ``--again``. The tables are
 written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
 

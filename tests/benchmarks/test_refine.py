@@ -179,7 +179,8 @@ def test_rounds_say_what_changed_and_what_became_of_it(folder):
     assert lines == [
         "| clusters-SIIT-states | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
         "| rqvae-SIIT-states | start |  | 2 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
-        "| rqvae-SIIT-states | 1 | 1 | 2 | 30.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 | .1000 | .0900 | .4000 | 2 kept |",
+        "| rqvae-SIIT-states | 1 | 1 | 2 | 30.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 "
+        "| .1000 | .0900 | .4000 | 2 kept |",
         "| rqvae-SIIT-states | 2 | 2 to 3 | 2 | 40.0% | 50.0% | 0.0% | 1.00, 0.50 | 0.25, 1.00 "
         "| .3500 | .0900 | .2500 | 1 taken back, 1 unjudged |",
         "| rqvae-written | start |  | 1 |  |  | 0.0% | 1.00, 0.50 | 0.25, 1.00 |  |  |  |  |",
