@@ -126,7 +126,7 @@ def known(settings: dict[str, str], kind: Kind, reads_texts: bool) -> dict[str, 
 
         unread = READ_BY_HISTORIES if kind.settings.get("refine_from") == "descriptions" else READ_BY_DESCRIPTIONS
         return {key: value for key, value in settings.items() if key not in unread}
-    unread = ("refine", "alignment", "item_descriptions") + ("text_encoder",) * (not reads_texts)
+    unread = ("refine", "alignment", "item_descriptions", "description_") + ("text_encoder",) * (not reads_texts)
     return {key: value for key, value in settings.items() if not key.startswith(unread)}
 
 

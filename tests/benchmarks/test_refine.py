@@ -71,7 +71,7 @@ def write_run(folder, name, seed=1, scores=(0.1, 0.2, 0.3, 0.2), refinements=(),
     np.savez(
         path.with_suffix(".npz"),
         user=np.array(list("abcdef")),
-        rank=np.array(RANKS[name.rpartition("-")[2]]),
+        rank=np.array(RANKS[name if name in RANKS else name.partition("-")[2]]),
         ties=np.zeros(6, int),
     )
 

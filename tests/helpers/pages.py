@@ -109,7 +109,7 @@ def write_workplace(folder: Path) -> None:
     for model in MODELS:
         known = {**general_settings(folders)[0], **find_model(model, folders).settings}
         small = {key: value for key, value in SMALL.items() if key in known}
-        if model.startswith("SIIT") or model == "TokenRec-beam":
+        if model.startswith("SIIT") or model in ("TIGER", "TokenRec-beam"):
             small["epochs"] = 2  # the first refinement comes before the second epoch
         small["data_path"] = str(folder / "dataset")  # not the ml-100k that comes with RecBole
         for name in HEADERS:
