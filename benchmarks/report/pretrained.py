@@ -41,6 +41,11 @@ GROUPS = (
 )
 
 
+def groups_of(facts: dict[str, np.ndarray]) -> list[Group]:
+    """Those that have a target in this data set."""
+    return [group for group in GROUPS if group.holds(facts).any()]
+
+
 class Against(NamedTuple):
     """A variant against its control in one group of targets; ``hits`` compares HR@10."""
 
@@ -78,12 +83,12 @@ def report(folder: Path, variants: Sequence[Variant]) -> str:
 def accuracy_table(table: list[Row], known: dict[str, Variant], facts: dict[str, np.ndarray]) -> str:
     """A line a variant: validation, and NDCG@10 / HR@10 of every group of test targets."""
     odd = mismatches(table)
-    titles = [f"{group.name} ({int(group.holds(facts).sum()):,})" for group in GROUPS]
+    titles = [f"{group.name} ({int(group.holds(facts).sum()):,})" for group in groups_of(facts)]
     lines = head("variant", "meaning", "seeds", "valid NDCG@10", *titles, "core-s an epoch")
     for row in table:
         cells = [
             " / ".join(spread(np.mean(_values(row, facts, group, hits), axis=1).tolist()) for hits in (False, True))
-            for group in GROUPS
+            for group in groups_of(facts)
         ]
         lines.append(
             line(
@@ -150,7 +155,7 @@ def against(row: Row, control: Row, facts: dict[str, np.ndarray]) -> list[Agains
         each._replace(results=[found[seed] for seed in common]) for each, found in zip((row, control), seeds)
     )
     result = []
-    for group in GROUPS:
+    for group in groups_of(facts):
         gains, hits = ([_values(each, facts, group, hit).mean(0) for each in (ours, theirs)] for hit in (False, True))
         result.append(Against(group.name, len(gains[0]), float(gains[1].mean()), compare(*gains), compare(*hits)))
     return result
