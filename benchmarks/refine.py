@@ -12,8 +12,8 @@ For each way to initial identifiers and each seed, five runs of the same number 
 ``SIIT-states``; ``written`` is SIIT, where the model writes new identifiers behind descriptions; and ``random``,
 SIIT-states that deals the new identifiers out at random among the items that move. ``--kinds`` takes some of them. Rows
 are named after both, ``rqvae-SIIT-states``. Further ``--key=value`` settings go to every run that reads them. Every run
-is a process of its own; finished ones are kept and not repeated, and of other settings or data only replaced with ``--again``. The tables are
-written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
+is a process of its own; finished ones are kept and not repeated, and of other settings or data only replaced with
+``--again``. The tables are written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
 """
 
 if not __package__:  # run by its path: see run_as_module
