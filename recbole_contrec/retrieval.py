@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+POOLINGS = ("likelihood", "mean")
 SIMILARITIES = ("cosine", "inner")
 
 
@@ -133,7 +134,8 @@ class Retrieval(nn.Module):
     """Similarity between preference vectors and item vectors, with a learned temperature.
 
     Several samples of a preference are joined by the log of their mean exponential: a ranking needs the
-    distribution, and each sample may point at other items.
+    distribution, and each sample may point at other items. That takes similarities on the scale of log-probabilities,
+    which the ranking loss gives them; where nothing does, the mean of the similarities ranks better.
 
     Whether people return to items is a property of the data: films are rated once, songs are heard again. With
     ``repeat_rate`` one learned number, the repeat bias, is added to the score of every item that the history holds (the
@@ -152,6 +154,8 @@ class Retrieval(nn.Module):
         text_weight: of the log-probability of an item's text, which is added to its score.
         text_similarity: what the texts of a history add to scores, never to the loss; called with histories [n, L], the
             first item and the number of items, and its ``paired`` with histories and one item each.
+        pooling: how the similarities of several samples become one: ``"likelihood"``, the log of their mean
+            exponential, or ``"mean"``.
 
     Attributes:
         score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of
@@ -171,8 +175,12 @@ class Retrieval(nn.Module):
         text_bonus: float = 0.0,
         text_weight: float = 0.0,
         text_similarity: Any = None,
+        pooling: str = "likelihood",
     ):
         super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling={pooling!r}: choose one of {', '.join(POOLINGS)}")
+        self.pooling = pooling
         if not 0 <= text_bonus <= 1:
             raise ValueError(f"text_bonus={text_bonus}: an item that agrees with the text must not lose by it: 0 to 1")
         if similarity not in SIMILARITIES:
@@ -237,6 +245,8 @@ class Retrieval(nn.Module):
             preference, items = self._scaled(preference), F.normalize(items, dim=-1)
         if preference.dim() == 2:
             return preference @ items.T  # [n, N]
+        if self.pooling == "mean":
+            return preference.mean(0) @ items.T  # [n, N], the mean of the products
         joined = preference[0] @ items.T  # [n, N]
         for sample in preference[1:]:  # one sample at a time: [M, n, N] may not fit
             joined = torch.logaddexp(joined, sample @ items.T)
@@ -303,7 +313,8 @@ class Retrieval(nn.Module):
             preference, items = self._scaled(preference), F.normalize(items, dim=-1)
         similarity = (preference * items).sum(-1)  # [n] or [M, n]
         if preference.dim() == 3:
-            similarity = similarity.logsumexp(0) - math.log(len(similarity))
+            mean = self.pooling == "mean"
+            similarity = similarity.mean(0) if mean else similarity.logsumexp(0) - math.log(len(similarity))
         if text is not None and text.answered is not None:
             similarity = similarity + self._bonus(similarity, text.category_of[numbers] == text.answered, text.answered)
         if text is not None and text.log_probs is not None:

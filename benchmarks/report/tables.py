@@ -60,6 +60,16 @@ class Row(NamedTuple):
         return mean(self.values(lambda content: content["best_valid_score"]))
 
     @property
+    def method(self) -> str:
+        """Which parts of its method ran, in a few words, from the recorded settings."""
+        return same(self.values(lambda content: short_method(content)))
+
+    @property
+    def shown(self) -> str:
+        """The name with the method."""
+        return f"{self.name} ({self.method})" if self.method else self.name
+
+    @property
     def timed(self) -> "Row":
         """The runs on the device of the first one: seconds of two devices have no mean."""
         devices = self.values(lambda content: content["card"]["device"])
@@ -69,6 +79,16 @@ class Row(NamedTuple):
     def clock(self) -> str:
         """What stands behind times that are not those of a CPU: there, core-seconds say little."""
         return "" if self.results[0].content["card"]["device"].startswith("cpu") else " (GPU)"
+
+
+def short_method(content: dict) -> str:
+    """Which parts of its method a run has, in a few words; empty where its settings do not tell."""
+    from recbole_contrec.settings.method import method_of
+    from recbole_contrec.settings.registry import recbole_models
+
+    if method := method_of(content.get("settings") or {}):
+        return method.short
+    return "as in RecBole" if content["card"].get("model") in recbole_models() else ""
 
 
 def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:
@@ -133,11 +153,12 @@ def accuracy_table(table: list[Row]) -> str:
     """Accuracy of every row: mean and deviation over seeds."""
     odd, others = mismatches(table), [metric for metric in METRICS if metric != "ndcg@10"]
     titles = [metric.upper().replace("HIT", "HR") for metric in others]
-    lines = head("model", "seeds", "L", "valid NDCG@10", "NDCG@10", *titles, "NDCG@10 / HR@10, seen masked")
+    lines = head("model", "method", "seeds", "L", "valid NDCG@10", "NDCG@10", *titles, "NDCG@10 / HR@10, seen masked")
     for row in table:
         lines.append(
             line(
                 row.name + (" †" if row.name in odd else ""),
+                row.method,
                 len(row.results),
                 same(row.values(_history)),
                 four(row.validation),
@@ -164,10 +185,15 @@ def overview_table(tables: dict[str, list[Row]]) -> str:
     """
     if odd := {dataset: found for dataset, table in tables.items() if (found := mismatches(table))}:
         raise ValueError(f"not comparable: {odd}")
-    lines = head("model", *(title for dataset in tables for title in (f"{dataset} NDCG@10", "HR@10", "core-min")))
+    titles = (title for dataset in tables for title in (f"{dataset} NDCG@10", "HR@10", "core-min"))
+    lines = head("model", "method", *titles)
     found = [{row.name: row for row in table} for table in tables.values()]
     for name in dict.fromkeys(name for rows_of in found for name in rows_of if "," not in name):
-        lines.append(line(name, *(cell for rows_of in found for cell in _overview_cells(rows_of.get(name)))))
+        lines.append(
+            line(
+                name, _method(name, found), *(cell for rows_of in found for cell in _overview_cells(rows_of.get(name)))
+            )
+        )
     return "\n".join(lines)
 
 
@@ -175,10 +201,10 @@ def durations_table(tables: dict[str, list[Row]]) -> str:
     """Minutes of a whole run, training and test, of the models that people try first; tables by name of the data set.
 
     Means over the seeds that ran on the device of the first one. SASRec stands for RecBole's own models."""
-    lines = head("model", *tables)
+    lines = head("model", "method", *tables)
     found = [{row.name: row.timed for row in table} for table in tables.values()]
     for name in FIRST_TRIED:
-        lines.append(line(name, *(_minutes(rows_of.get(name)) for rows_of in found)))
+        lines.append(line(name, _method(name, found), *(_minutes(rows_of.get(name)) for rows_of in found)))
     return "\n".join(lines)
 
 
@@ -192,6 +218,7 @@ def cost_table(table: list[Row]) -> str:
     reaching = [f"core-s to {GOAL}'s best, {four(goal)}"] if goal else []
     lines = head(
         "model",
+        "method",
         "core-s an epoch",
         "core-s to best epoch",
         *reaching,
@@ -210,6 +237,7 @@ def cost_table(table: list[Row]) -> str:
         lines.append(
             line(
                 row.name,
+                row.method,
                 seconds(row.values(epoch_seconds)),
                 seconds(row.values(seconds_to_best)),
                 *reached,
@@ -240,7 +268,7 @@ def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is
     for row, found, p_value in zip(others, compared, holm([found.p_value for found in compared])):
         lines.append(
             line(
-                row.name,
+                row.shown,
                 f"{found.difference:+.4f}",
                 f"{found.low:+.4f} to {found.high:+.4f}",
                 f"{found.difference / reference.mean():+.1%}",
@@ -332,6 +360,11 @@ def epoch_seconds(content: dict) -> float | None:
     """Core-seconds of an epoch with its validation; None for RecBole's own training loops."""
     curve = content["curve"]
     return curve[-1]["core_seconds"] / (curve[-1]["epoch"] + 1) if curve else None  # not every epoch need be validated
+
+
+def _method(name: str, found: list[dict[str, Row]]) -> str:
+    """The method of a line, which every data set shares or that says how they differ."""
+    return "; ".join(dict.fromkeys(filter(None, (rows_of[name].method for rows_of in found if name in rows_of))))
 
 
 def _overview_cells(row):

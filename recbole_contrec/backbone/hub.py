@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_contrec.errors import UserError
+from recbole_contrec.packages import require
 
 logger = logging.getLogger("recbole_contrec")
+
+GGUF = ".gguf"  # one file with weights, mostly rounded to few bits, and tokenizer; of llama.cpp
 
 _NO_TOKENIZER = "its files (tokenizer.json) are missing"
 
@@ -27,11 +30,13 @@ class Source(NamedTuple):
         name: as it was given.
         folder: on this machine.
         commit: of the Hub; None for a folder of one's own.
+        file: name of a GGUF file in the folder, which holds model and tokenizer; None for a transformers folder.
     """
 
     name: str
     folder: Path
     commit: str | None
+    file: str | None = None
 
     def load(self, what: str, load: Callable[..., Any]) -> Any:
         """What ``load(place, trust_remote_code=False)`` reads from local files or, where these do not hold it all,
@@ -41,7 +46,8 @@ class Source(NamedTuple):
             UserError: it can do neither.
         """
         # The cache is read as a folder: given the name, transformers asks the network for what a model need not have.
-        ways: list[tuple[str, dict[str, Any]]] = [(str(self.folder), {})] + [
+        packed = {"gguf_file": self.file} if self.file else {}
+        ways: list[tuple[str, dict[str, Any]]] = [(str(self.folder), packed)] + [
             (self.name, {"revision": self.commit})
         ] * bool(self.commit)
         for place, options in ways:
@@ -68,14 +74,20 @@ class Source(NamedTuple):
 
 
 def find_model(name: str) -> Source:
-    """A folder as it is, or the one in Hugging Face's cache that a name stands for; fetched where there is none yet.
+    """A folder or a GGUF file as it is, or the folder in Hugging Face's cache that a name stands for; fetched where
+    there is none yet.
 
     Raises:
-        UserError: no such model, or no network and nothing in the cache.
+        UserError: no such model, a package that a GGUF file needs is missing, or no network and nothing in the cache.
     """
     folder = Path(name).expanduser()
     if folder.is_file():
-        raise UserError(f"{name}: it is a file; name the folder that it lies in")
+        if folder.suffix != GGUF:
+            raise UserError(f"{name}: it is a file and no {GGUF}; name the folder that it lies in")
+        for package in ("gguf", "accelerate"):  # transformers reads such files with these
+            require(package, f"{name}: a {GGUF} file")
+        logger.info("%s is unpacked each time it is read; a folder that save_pretrained has written is faster", name)
+        return Source(name, folder.parent, None, folder.name)
     if not name or not folder.is_dir():
         folder = _cached_folder(name)
         return Source(name, folder, folder.name)
@@ -85,6 +97,17 @@ def find_model(name: str) -> Source:
             "save_pretrained has written"
         )
     return Source(name, folder, None)
+
+
+def unpacked(model: Any) -> Any:
+    """A model whose weights came from a GGUF file as if they came from a folder: transformers takes it for a quantised
+    one, and refuses to change its numbers."""
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(model)(config).to(next(model.parameters()).dtype)
+    plain.load_state_dict(model.state_dict())
+    return plain.eval()
 
 
 def _cached_folder(name: str) -> Path:

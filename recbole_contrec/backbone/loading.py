@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from recbole_contrec.backbone.hub import Source, find_model
+from recbole_contrec.backbone.hub import Source, find_model, unpacked
 from recbole_contrec.errors import UserError
 
 if TYPE_CHECKING:  # slow to import
@@ -146,7 +146,7 @@ def _load_model(source: Source, config: Any, dtype: str, attention: str | None, 
         # What the files lack is drawn at random with a warning only; then nothing that the model says means anything.
         if lacking := [key for key, _ in model.named_parameters() if key in info["missing_keys"]]:
             raise OSError(f"its files lack {len(lacking)} of its tensors, such as {lacking[0]}")
-        return model
+        return unpacked(model) if source.file else model
 
     model = source.load("language model", load)
     model.name_or_path = model.config._name_or_path = (

@@ -7,7 +7,7 @@ not rank the same items; and it would join the text columns into every batch.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -49,14 +49,13 @@ def read_item_texts(
         return {}
     columns = read_header(path, config["field_separator"], config["encoding"])
     item_field = config["ITEM_ID_FIELD"]
-    texts = [name for name, kind in columns.items() if kind in ("token_seq", "token") and name != item_field]
     for name in wanted or ():
         if name not in columns:
             raise UserError(
                 f"text_fields: {path.name} has no column {name!r}{did_you_mean(name, columns)}; "
                 f"it has {', '.join(columns)}"
             )
-    fields = texts if wanted is None else list(wanted)
+    fields = text_columns(columns, item_field, wanted)
     if item_field not in columns:
         raise UserError(f"{path.name} has no column {item_field!r}; it has {', '.join(columns)}")
     files = files or Files(config)
@@ -79,6 +78,37 @@ def read_item_texts(
     }
 
 
+def text_columns(columns: Mapping[str, str], item_field: str, wanted: list[str] | None) -> list[str]:
+    """Columns of an ``.item`` file that hold texts.
+
+    Args:
+        columns: name -> type, as its header has them.
+        item_field: the column of the item ids.
+        wanted: ``text_fields``.
+    """
+    if wanted is not None:
+        return [name for name in wanted if name in columns]
+    return [name for name, kind in columns.items() if kind in ("token_seq", "token") and name != item_field]
+
+
+def check_words(config: Mapping[str, Any], path: Path) -> None:
+    """Ask the header of an ``.item`` file whether the items have titles and categories.
+
+    Args:
+        config: reads the settings of :func:`read_item_texts`, and ``title_field`` and ``category_field``.
+        path: the file.
+
+    Raises:
+        UserError: says what is missing.
+    """
+    if not is_there(path):
+        raise UserError(f"there is no {path.name}")
+    header = read_header(path, config["field_separator"], config.get("encoding"))
+    fields = text_columns(header, config["ITEM_ID_FIELD"], config.get("text_fields"))
+    for part in PARTS:
+        part_field(part, fields, config.get(f"{part}_field"))
+
+
 def joined(texts: dict[str, list[str]]) -> list[str]:
     """All fields of :func:`read_item_texts` as one text an item."""
     return [" ".join(filter(None, fields)) for fields in zip(*texts.values())]
@@ -89,7 +119,7 @@ def tfidf() -> TfidfVectorizer:
     return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
 
 
-def part_field(part: str, texts: dict[str, list[str]], named: str | None) -> str:
+def part_field(part: str, texts: Collection[str], named: str | None) -> str:
     """The text field that holds the ``title`` or the ``category`` of the items.
 
     Args:

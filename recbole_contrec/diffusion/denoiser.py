@@ -15,6 +15,13 @@ class Denoised(NamedTuple):
     hidden: Tensor  # [n, width]   the representation that `output` is read from
 
 
+class Prepared(NamedTuple):
+    """What the denoiser makes of a condition, whatever the noise level."""
+
+    direct: Tensor  # [n, width]     into the residual stream
+    steering: Tensor  # [n, width]   into the modulation, the level not yet added
+
+
 class Denoiser(nn.Module):
     """Residual MLP with adaptive layer norm, after MAR's `SimpleMLPAdaLN` (Li et al., 2024, arXiv 2406.11838)
     and DiT (Peebles & Xie, 2023, arXiv 2212.09748), with two changes that a ranking needs:
@@ -71,7 +78,15 @@ class Denoiser(nn.Module):
         Returns:
             Denoised: output [n, d] and hidden [n, width].
         """
-        direct, steering = self.condition(condition).chunk(2, dim=-1)  # [n, width] each
+        return self.denoise(x_t, t, signal, self.prepare(condition))
+
+    def prepare(self, condition: Tensor) -> Prepared:
+        """The part of the work that all levels share, for a condition [n, D]."""
+        return Prepared(*self.condition(condition).chunk(2, dim=-1))
+
+    def denoise(self, x_t: Tensor, t: Tensor, signal: Tensor, condition: Prepared) -> Denoised:
+        """:meth:`forward` for a condition that is prepared."""
+        direct, steering = condition
         steering = F.silu(steering + self._embed_level(t))  # [n, width]
         modulation = self.modulation(steering).chunk(3 * len(self.blocks), dim=-1)  # [n, width] each
         hidden = self.input(signal * x_t) + direct  # [n, width]

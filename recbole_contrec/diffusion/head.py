@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .denoiser import Denoiser
+from .denoiser import Denoiser, Prepared
 from .losses import DISPERSIVE_KINDS, Contrast, dispersive_loss
 from .schedule import NoiseSchedule, check_prediction, gaussian
 
 OBJECTIVES = ("denoising", "regression")
 
+PATHS = 64  # different draws of noise where conditions do not share all of it
 MAX_ROWS = 65_536  # samples x conditions denoised at once: bounds the memory of `sample`
 
 
@@ -229,6 +230,7 @@ class DiffusionHead(nn.Module):
         eta: float = 0.0,
         generator: torch.Generator | None = None,
         common_noise: bool = False,
+        paths: Tensor | None = None,
     ) -> Tensor:
         """Vectors drawn from the distribution that a condition stands for.
 
@@ -246,6 +248,8 @@ class DiffusionHead(nn.Module):
             generator: source of all noise.
             common_noise: the same M draws for every condition, so that the answer to one does not depend on which
                 others are asked beside it.
+            paths: numbers [n] with ``common_noise``: conditions of the same number, modulo ``PATHS``, share their
+                draws, and others have draws of their own.
 
         Returns:
             [M, n, d].
@@ -257,36 +261,44 @@ class DiffusionHead(nn.Module):
         self._check_guidance(guidance)
         levels = self.schedule.steps(steps)
         like = self.schedule.alpha_bar
-        common = [gaussian((samples, 1, self.d), like, generator) for _ in levels] if common_noise else None
-        chunks = condition.split(max(1, MAX_ROWS // samples))
-        drawn = [self._sample_chunk(chunk, levels, samples, guidance, eta, generator, common) for chunk in chunks]
+        number = 1 if paths is None else PATHS
+        common = [gaussian((samples, number, self.d), like, generator) for _ in levels] if common_noise else None
+        size = max(1, MAX_ROWS // samples)
+        of_chunks = [None] * max(1, len(condition)) if paths is None else (paths % PATHS).split(size)
+        drawn = [
+            self._sample_chunk(chunk, levels, samples, guidance, eta, generator, common, rows)
+            for chunk, rows in zip(condition.split(size), of_chunks)
+        ]
         return torch.cat(drawn, dim=1)  # [M, n, d]
 
-    def _sample_chunk(self, condition, levels, samples, guidance, eta, generator, common):
+    def _sample_chunk(self, condition, levels, samples, guidance, eta, generator, common, rows):
+        def shared(number):  # [M, 1, d], or [M, n, d]
+            return common[number] if rows is None else common[number][:, rows]
+
         x = self._clean_like(condition).expand(samples, -1, -1)  # [M, n, d]
+        given = self.denoiser.prepare(condition)
+        none = self.denoiser.prepare(self._none_like(condition[:1])) if guidance else None  # one row for all
         if len(levels) > 1 or samples > 1:
-            x = gaussian(x.shape, x, generator) if common is None else common[0].expand_as(x)
+            x = gaussian(x.shape, x, generator) if common is None else shared(0).expand_as(x)
         for number, (t, t_next) in enumerate(zip(levels, [*levels[1:], None]), 1):
-            x0 = self._guided_x0(x, self._level(t), condition, guidance)  # [M, n, d]
-            noise = None if common is None or t_next is None else common[number]  # [M, 1, d]
+            x0 = self._guided_x0(x, self._level(t), given, none, guidance)  # [M, n, d]
+            noise = None if common is None or t_next is None else shared(number)  # [M, 1 or n, d]
             x = self.schedule.step(x, x0, t, t_next, eta, generator, noise)  # [M, n, d]
         return x
 
-    def _guided_x0(self, x_t, t, condition, guidance):
-        if guidance == 0:
-            return self._predict_x0(x_t, t, condition)
-        both = torch.stack([condition, self._none_like(condition)])  # [2, n, D]
-        given, none = self._predict_x0(x_t, t, both.unsqueeze(1))  # [M, n, d] each
-        return (1 + guidance) * given - guidance * none
+    def _guided_x0(self, x_t, t, given, none, guidance):
+        x0 = self._predict_x0(x_t, t, given)  # [M, n, d]
+        return x0 if none is None else (1 + guidance) * x0 - guidance * self._predict_x0(x_t, t, none)
 
     def _predict_x0(self, x_t, t, condition):
         output = self._denoise(x_t, t, condition).output
         return self.schedule.to_x0(x_t, output, t, self.space)
 
     def _denoise(self, x_t, t, condition):
-        """The denoiser's answer in the space of the prediction."""
+        """The denoiser's answer in the space of the prediction, for a condition or one that is prepared."""
         signal = self.schedule.signal(t)
-        denoised = self.denoiser(x_t, t, signal, condition)
+        prepared = condition if isinstance(condition, Prepared) else self.denoiser.prepare(condition)
+        denoised = self.denoiser.denoise(x_t, t, signal, prepared)
         output = denoised.output.to(x_t.dtype)  # under autocast the noise algebra stays in full precision
         if self.prediction == "noise":
             # Near pure noise the noise is nearly all of x_t, which the denoiser sees scaled to nothing. So it is

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_contrec.backbone.hub import find_model
+from recbole_contrec.backbone.hub import find_model, unpacked
 from recbole_contrec.backbone.loading import untrained
 from recbole_contrec.errors import UserError
 from recbole_contrec.storage.stages import Report
@@ -75,8 +75,11 @@ class TextEncoder:
         if self.source.commit:
             return f"{self.name} {self.source.commit}"
         digest = hashlib.sha256()
+        own = self.source.file  # of a GGUF file nothing beside it counts
         for path in sorted(
-            path for path in self.source.folder.iterdir() if path.is_file() and not path.name.startswith(".")
+            path
+            for path in self.source.folder.iterdir()
+            if path.is_file() and not path.name.startswith(".") and own in (None, path.name)
         ):
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             with path.open("rb") as file:
@@ -155,6 +158,7 @@ class TextEncoder:
                 model = self.source.load("model", _load_model)
             else:
                 model = untrained(_auto_model(), self.config, self.random_seed)
+        model = unpacked(model) if self.source.file else model
         model = model.get_encoder() if model.config.is_encoder_decoder else model
         model.config.use_cache = False  # keys and values of a prompt that nothing goes on from
         return model.float().to(self.device).eval()

@@ -171,7 +171,9 @@ class ContRec(SequentialRecommender):
             text_bonus=config["text_bonus"],
             text_weight=config["text_weight"],
             text_similarity=TextSimilarity.of(config, self.n_items),
+            pooling=config["sample_pooling"],
         )
+        self.common_noise = config["common_noise"]
         self.ranking_negatives = config["ranking_negatives"]
         if not self.ranking_weight:
             self.retrieval.requires_grad_(False)  # its loss alone trains it
@@ -243,7 +245,8 @@ class ContRec(SequentialRecommender):
         item_seq, item = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID]  # [B, L], [B]
         first, of_row = distinct_histories(item_seq, interaction[self.USER_ID])
         encoding = self.encode_histories(interaction[first])
-        preference, text = self.preferences(encoding.conditions)[..., of_row, :], self.text_evidence(encoding)
+        drawn, text = self.preferences(encoding.conditions, item_seq[first]), self.text_evidence(encoding)
+        preference = drawn[..., of_row, :]
         return self.retrieval.paired_scores(
             preference, self.item_vectors(item), item, item_seq, text and text.of_rows(of_row)
         )
@@ -252,7 +255,7 @@ class ContRec(SequentialRecommender):
         """Scores of the whole catalogue [B, N], fresh and writable."""
         encoding = self.encode_histories(interaction)
         return self.retrieval.scores(
-            self.preferences(encoding.conditions),  # [M, B, d]
+            self.preferences(encoding.conditions, interaction[self.ITEM_SEQ]),  # [M, B, d]
             self.item_vectors.weight,
             interaction[self.ITEM_SEQ],
             text=self.text_evidence(encoding),
@@ -306,8 +309,12 @@ class ContRec(SequentialRecommender):
         )
 
     @torch.no_grad()
-    def preferences(self, conditions: Tensor) -> Tensor:
-        """Sampled preference vectors [M, B, d] for conditions [B, D]."""
+    def preferences(self, conditions: Tensor, item_seq: Tensor | None = None) -> Tensor:
+        """Sampled preference vectors [M, B, d] for conditions [B, D].
+
+        Args:
+            item_seq: histories [B, L], which choose the noise of each where not all share it.
+        """
         if self.sampling.steps > 1 and self.head.space == "x0":
             warn_once(
                 "the head was trained without noisy_skip: its draws of several steps are far too narrow; train it with "
@@ -315,7 +322,8 @@ class ContRec(SequentialRecommender):
             )
         # one generator, on the CPU: a ranking must not depend on where it is computed
         generator = torch.Generator().manual_seed(self.config["seed"])
-        return self.head.sample(conditions, **vars(self.sampling), generator=generator, common_noise=True)
+        paths = None if self.common_noise or item_seq is None else item_seq.sum(1)  # whatever the batch and the padding
+        return self.head.sample(conditions, **vars(self.sampling), generator=generator, common_noise=True, paths=paths)
 
     def text_evidence(self, encoding: HistoryEncoding) -> TextEvidence | None:
         """What answers and texts say for the scores; None where nothing is said."""
@@ -326,7 +334,8 @@ class ContRec(SequentialRecommender):
     @torch.no_grad()
     def generate_preferences(self, interaction: Interaction) -> Tensor:
         """Sampled preference vectors [M, B, d] for the histories of a batch."""
-        return self.preferences(self.encode_histories(interaction, scores=False).conditions)
+        conditions = self.encode_histories(interaction, scores=False).conditions
+        return self.preferences(conditions, interaction[self.ITEM_SEQ])
 
     def top_k(
         self, interaction: Interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
@@ -339,7 +348,7 @@ class ContRec(SequentialRecommender):
         """
         encoding = encoding or self.encode_histories(interaction)
         return self.retrieval.top_k(
-            self.preferences(encoding.conditions),
+            self.preferences(encoding.conditions, interaction[self.ITEM_SEQ]),
             self.item_vectors.weight,
             k,
             excluded,

@@ -15,7 +15,7 @@ the YAML files of the user and of this package stand over RecBole's. Unlike RecB
 """
 
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from recbole_contrec.catalogue.places import properties_folders, recbole_propert
 from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import check_columns
 from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, inter_file
+from recbole_contrec.data.text import check_words
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.groups import included
 from recbole_contrec.settings.python_values import python_settings, without_numpy
@@ -37,6 +38,7 @@ from recbole_contrec.settings.registry import (
     model_exists,
     overlay,
     tuned_files,
+    words_files,
 )
 from recbole_contrec.settings.schema import Loader, keep_bounds, parse_arguments, parse_value, read_yaml
 from recbole_contrec.showing import show
@@ -180,12 +182,7 @@ class Config(RecBoleConfig):
         )
         internal.update(deepcopy(self.entry.changes))
         self._tuned: list[Path] = []
-        for name in [path.stem for path in self.entry.chain]:  # base first: MyRec inherits what ContRec wants here
-            for path in tuned_files(name, dataset, self.folders):
-                changes = overlay(self.settings, path)
-                self._tuned.append(path)
-                own = self._changed_later(name, changes)
-                internal.update({key: value for key, value in changes.items() if key not in own})
+        self._put_over(lambda name: tuned_files(name, dataset, self.folders))
 
         self._data_values: dict[str, Any] = {}
         for path in dataset_files(dataset, self.folders):
@@ -199,6 +196,39 @@ class Config(RecBoleConfig):
         self._check_all_given()  # before some of them are read
         self._fill_from_headers(dataset)
         self._load_fields_asked_for()
+        self._take_words()
+
+    def _put_over(self, files: Callable[[str], list[Path]]) -> dict[str, Any]:
+        """Put files over the defaults, those of each model in the chain; the base comes first: MyRec inherits what
+        ContRec wants.
+
+        Args:
+            files: of a model, by its name.
+
+        Returns:
+            dict: what they changed.
+        """
+        changed: dict[str, Any] = {}
+        for name in [path.stem for path in self.entry.chain]:
+            for path in files(name):
+                changes = overlay(self.settings, path)
+                self._tuned.append(path)
+                own = self._changed_later(name, changes)
+                changed.update({key: value for key, value in changes.items() if key not in own})
+        self.internal_config_dict.update(changed)
+        return changed
+
+    def _take_words(self):
+        """What ``MODEL_with_words.yaml`` says, where a pretrained language model reads items that have words."""
+        asked = {**self.internal_config_dict, **self.external_config_dict}
+        if not asked.get("llm") or not any(words_files(path.stem, self.folders) for path in self.entry.chain):
+            return
+        try:
+            check_words(asked, dataset_folder(self._data_path(asked), self.dataset) / f"{self.dataset}.item")
+        except UserError as error:
+            logger.warning("%s reads no words of the items: %s", self.entry.name, error)
+            return
+        self._defaults.update(deepcopy(self._put_over(lambda name: words_files(name, self.folders))))
 
     def _changed_later(self, name: str, keys: Iterable[str]) -> set[str]:
         """Those keys that a model further down the chain sets itself."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from recbole_contrec.catalogue.places import first_comment, package_properties
 from recbole_contrec.settings.groups import included, list_groups
-from recbole_contrec.settings.registry import CLASS_KEYS, ON, SPECIAL_KEYS, find_model
+from recbole_contrec.settings.registry import CLASS_KEYS, ON, SPECIAL_KEYS, WITH_WORDS, find_model, is_overlay
 from recbole_contrec.settings.renamed import RENAMED
 from recbole_contrec.settings.schema import Setting, read_settings
 from recbole_contrec.showing import show
@@ -32,6 +32,9 @@ include them as well: `include: [histories, training]`.
 
 Written by `python -m recbole_contrec.settings.document`.
 """
+
+_WORDS_HEAD = """Defaults that a model has where `llm` names a pretrained language model and the items have titles and
+categories."""
 
 _RENAMED_HEAD = """An old name is an error that gives the new one. ContRec and DeftRec, whose tokens are continuous,
 still have `item_tokens` and `user_tokens`."""
@@ -71,7 +74,8 @@ def as_markdown() -> str:
     blocks += ["## Models"]
     for model in models:
         blocks += [f"### {model.name}", first_comment(model.path), *_of_model(model)]
-    blocks += ["## Data sets", "Defaults that a model has on one data set.", _tuned(folder)]
+    blocks += ["## Data sets", "Defaults that a model has on one data set.", _overlays(folder, ON, " on ")]
+    blocks += ["## Pretrained language models", _WORDS_HEAD, _overlays(folder, WITH_WORDS, " with words")]
     blocks += ["## Renamed settings", _RENAMED_HEAD, _renamed()]
     return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
 
@@ -81,7 +85,7 @@ def read_models() -> list[Model]:
     folders = [package_properties()]
     models = []
     for path in sorted(folders[0].glob("model/*.yaml")):
-        if ON in path.stem:
+        if is_overlay(path):
             continue
         entry, lines = find_model(path.stem, folders), read_settings(path)
         own_files = [file for file in entry.chain if file.parents[1] == folders[0]]  # not those of RecBole
@@ -126,15 +130,15 @@ def _of_model(model: Model) -> Iterator[str]:
             yield ", ".join(f"`{line.key}: {show(line.default)}`" for line in changed)
 
 
-def _tuned(folder: Path) -> str:
+def _overlays(folder: Path, mark: str, shown: str) -> str:
     return _rows(
-        ("model and data set", "values"),
+        ("model and data set" if mark == ON else "model", "values"),
         (
             (
-                path.stem.replace(ON, " on "),
+                path.stem.replace(mark, shown),
                 ", ".join(f"`{key}: {show(line.default)}`" for key, line in read_settings(path).items()),
             )
-            for path in sorted(folder.glob(f"model/*{ON}*.yaml"))
+            for path in sorted(folder.glob(f"model/*{mark}*.yaml"))
         ),
     )
 

@@ -86,6 +86,7 @@ _DERIVED = (
 _SOURCE_KEY = re.compile(r"""config\[\s*["'](\w+)["']\s*\]""")
 
 ON = "_on_"  # ContRec_on_ml-1m.yaml
+WITH_WORDS = "_with_words"  # ContRec-paper_with_words.yaml
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,19 @@ def tuned_files(model: str, dataset: str, folders: Iterable[Path]) -> list[Path]
         for folder in reversed(list(folders))
         if (path := properties_file(folder, "model", f"{model}{ON}{dataset}"))
     ]
+
+
+def words_files(model: str, folders: Iterable[Path]) -> list[Path]:
+    """YAML files ``model/MODEL_with_words.yaml``: what a model wants otherwise where a pretrained language model reads
+    items that have titles and categories."""
+    return [
+        path for folder in reversed(list(folders)) if (path := properties_file(folder, "model", model + WITH_WORDS))
+    ]
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether a file beside those of the models changes one of them in some cases only."""
+    return ON in path.stem or path.stem.endswith(WITH_WORDS)
 
 
 # settings
@@ -335,7 +349,7 @@ def _yaml_models(folders: Iterable[Path]) -> list[ListedModel]:
     found: dict[str, ListedModel] = {}
     for folder in folders:
         for path in sorted(Path(folder).glob("model/*.yaml")):
-            if ON in path.stem:
+            if is_overlay(path):
                 continue
             found.setdefault(path.stem, ListedModel(path.stem, str(path), first_comment(path)))
     return sorted(found.values())

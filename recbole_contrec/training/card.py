@@ -8,6 +8,8 @@ from typing import Any
 
 from recbole_contrec.environment import device_name, git_commit, package_versions, peak_gpu_memory, peak_memory
 from recbole_contrec.interface import GeneratesSemanticIds
+from recbole_contrec.settings.method import method_of
+from recbole_contrec.settings.recipe import recipe_of
 
 
 def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
@@ -25,6 +27,7 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
     parameters = list(model.parameters())
     return {
         "model": config["model"],
+        **what_ran(config),
         "dataset": config["dataset"],
         "users": dataset.user_num - 1,
         "items": dataset.item_num - 1,
@@ -57,6 +60,19 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
         "sampling_steps": config["sampling_steps"],
         "num_samples": config["num_samples"],
         "test_users_per_second": round(trainer.evaluation_speed, 1),
+    }
+
+
+def what_ran(config: Any) -> dict[str, Any]:
+    """The method of a run, and in which parts it differs from the paper: what it has, and what the paper has."""
+    method, recipe = method_of(config.to_record()), recipe_of(config)
+    return {
+        "method": str(method) if method else None,
+        "method_in_short": method.short if method else None,
+        "recipe_of_the_paper": recipe.name if recipe else None,
+        "differs_from_the_paper": {part: " / ".join(pair) for part, pair in recipe.differences.items()}
+        if recipe
+        else None,
     }
 
 

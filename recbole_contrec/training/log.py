@@ -13,6 +13,8 @@ from recbole.utils import set_color
 from torch import nn
 
 from recbole_contrec.environment import peak_memory
+from recbole_contrec.settings.method import method_of
+from recbole_contrec.settings.recipe import recipe_of
 from recbole_contrec.training.card import card_lines, interactions
 
 if TYPE_CHECKING:
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("recbole_contrec")
 
-_LOGGED_BEFORE = ("data_notes",)  # parts of the card that are further up in the log
+_LOGGED_BEFORE = (
+    "data_notes",
+    "method_in_short",
+    "differs_from_the_paper",
+)  # parts of the card that are further up in the log
 
 
 def log_start(config: "Config", data: "RunData", model: nn.Module) -> None:
@@ -33,6 +39,10 @@ def log_start(config: "Config", data: "RunData", model: nn.Module) -> None:
         model: untrained, on its device.
     """
     logger.info(config.describe())
+    if method := method_of(config.to_record()):
+        logger.info("%s (%s): %s", config["model"], method.short, method)
+    if recipe := recipe_of(config):
+        logger.info("%s", recipe)
     logger.info(data_line(data))
     parameters = list(model.parameters())
     logger.info(

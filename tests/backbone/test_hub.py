@@ -70,7 +70,7 @@ def test_folders_without_a_model(tmp_path, left_out):
 
 
 def test_a_file_is_no_folder():
-    with pytest.raises(UserError, match="it is a file; name the folder that it lies in"):
+    with pytest.raises(UserError, match="it is a file and no .gguf; name the folder that it lies in"):
         find_model(str(STORIES / "model.safetensors"))
 
 
@@ -83,7 +83,7 @@ def test_a_language_model_in_the_cache_needs_no_network_and_keeps_its_name(empty
     (snapshot.parents[1] / "refs" / "main").write_text(snapshot.name)
     asked = []
     monkeypatch.setattr("socket.getaddrinfo", lambda *address, **_: asked.append(address) or no_address())
-    assert find_model("owner/model") == ("owner/model", snapshot, "c" * 40)
+    assert find_model("owner/model") == ("owner/model", snapshot, "c" * 40, None)
     asked.clear()  # once a process huggingface_hub looks for something of its own
     decoder = PretrainedDecoder("owner/model", lora_rank=2)
     assert not asked

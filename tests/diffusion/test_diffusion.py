@@ -17,6 +17,7 @@ from recbole_contrec.diffusion import (
     dispersive_loss,
 )
 from recbole_contrec.diffusion import head as head_module
+from recbole_contrec.diffusion.denoiser import Prepared
 
 
 @pytest.fixture(autouse=True)
@@ -371,7 +372,9 @@ def test_samples_are_independent_and_follow_the_generator():
     class Echo(torch.nn.Module):
         """Answers with its input: samples are then as independent as their noise."""
 
-        def forward(self, x_t, t, signal, condition):
+        prepare = staticmethod(lambda condition: Prepared(condition, condition))
+
+        def denoise(self, x_t, t, signal, condition):
             return Denoised(x_t, x_t)
 
     head = make_head().eval()
@@ -423,8 +426,11 @@ class Perfect(torch.nn.Module):
         super().__init__()
         self.schedule, self.std = schedule, std
 
-    def forward(self, x_t, t, signal, condition):
-        noise = self.schedule.noise(t)
+    def prepare(self, condition):
+        return Prepared(condition, condition)
+
+    def denoise(self, x_t, t, signal, condition):
+        condition, noise = condition.direct, self.schedule.noise(t)
         gain = signal * self.std**2 / (signal**2 * self.std**2 + noise**2)
         x0 = condition + gain * (x_t - signal * condition)
         return Denoised((signal * x_t - x0) / noise, x_t)

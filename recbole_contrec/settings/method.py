@@ -1,0 +1,301 @@
+"""
+recbole_contrec.settings.method
+###############################
+Which parts of a paper's method a run has, read from its settings: a short standard description for logs, cards and
+tables, so that a tuned variant and the recipe of a paper cannot be mistaken for one another.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_contrec.showing import show
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """The parts of a method, each in a few words; empty where a model has no such part.
+
+    Attributes:
+        language_model: compact or pretrained, its size or name, and what of it is trained.
+        vectors: where the vectors of items come from, and whether they train.
+        tokens: what the language model reads of an item.
+        generation: how the next item is generated.
+        loss: what the ranking is learned by.
+        words: what is said in words, and where it counts.
+        history: items that are read.
+        repeats: whether items of the history get a learned bias.
+        short: the few words that tell variants apart in a table.
+    """
+
+    language_model: str = ""
+    vectors: str = ""
+    tokens: str = ""
+    generation: str = ""
+    loss: str = ""
+    words: str = ""
+    history: str = ""
+    repeats: str = ""
+    short: str = ""
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The parts by name, as a reader knows them."""
+        return {name.replace("_", " "): text for name, text in vars(self).items() if text and name != "short"}
+
+    def __str__(self) -> str:
+        return " | ".join(self.parts.values())
+
+
+def method_of(settings: Settings) -> Method | None:
+    """The method that settings stand for; None for a model that has none of these parts, such as those of RecBole.
+
+    What a model has is told by the settings that it reads, so presets and heirs are described like their base, and
+    records of earlier versions by what they say: a setting that came later had no effect then.
+
+    Args:
+        settings: of a run, by key.
+    """
+    if "sampling_steps" in settings:
+        return _continuous(settings)
+    if "pairwise_weight" in settings:
+        return _one_pass(settings)
+    if "beam_size" in settings and "num_codebooks" in settings:
+        return _codes(settings)
+    if "repeat_bias" in settings and "hidden_dropout_prob" in settings:
+        return _sasrec(settings)
+    return None
+
+
+def differences(method: Method, other: Method) -> dict[str, tuple[str, str]]:
+    """The parts in which a method differs from another one: what it has there, and what the other one has."""
+    ours, theirs = method.parts, other.parts
+    return {
+        name: (ours.get(name, "none"), theirs.get(name, "none"))
+        for name in dict.fromkeys([*ours, *theirs])
+        if ours.get(name) != theirs.get(name)
+    }
+
+
+# models
+
+
+def _continuous(settings: Settings) -> Method:
+    """ContRec and DeftRec."""
+    backbone, words = _language_model(settings), _words(settings)
+    ranks = bool(settings["ranking_weight"])
+    steps, samples = settings["sampling_steps"], settings["num_samples"]
+    regression = settings.get("objective") == "regression"
+    counted = f"{steps} step{'s' * (steps > 1)}"
+    if regression:
+        generation = "regression, no diffusion"
+    else:
+        drawn = f"{samples} sample{'s' * (samples > 1)}"
+        drawn = "mean" if steps == samples == 1 else drawn
+        guidance = f", guidance {settings['guidance']:g}" if settings.get("guidance") else ""
+        generation = f"diffusion of {settings['noise_levels']} levels, {counted}, {drawn}{guidance}"
+    if negatives := settings.get("contrastive_weight") and settings.get("negatives_per_target"):
+        generation += f", {negatives} negatives"
+    losses = ["ranking loss"] * ranks + ["denoising"] * bool(settings.get("regression_weight", 1) and not regression)
+    loss = " + ".join(losses) if ranks else "denoising only" if not regression else "regression only"
+    users = settings["user_tokens"]
+    counts = f"K={settings['item_tokens']}{f', users {users}' if users else ', no user tokens'}"
+    kinds = {"sigma": "sigma-VAE", "plain": "VAE", "deterministic": "masked K-way encoder", "none": "whole vector"}
+    return Method(
+        language_model=backbone.long,
+        vectors=_vectors(settings),
+        tokens=f"{kinds[settings['tokenizer']]} {counts}" + _layout(settings, settings["item_tokens"]),
+        generation=generation,
+        loss=loss,
+        words=words.long,
+        history=_history(settings),
+        repeats=_repeats(settings),
+        short=_joined(
+            backbone.short,
+            words.short,
+            "regression" if regression else counted + (f" x {samples}" if samples > 1 else ""),
+            "ranking loss" if ranks else "no ranking loss",
+        ),
+    )
+
+
+def _one_pass(settings: Settings) -> Method:
+    """TokenRec."""
+    backbone = _language_model(settings)
+    losses = ["ranking loss"] * bool(settings["ranking_weight"]) + ["pairwise loss"] * bool(settings["pairwise_weight"])
+    return Method(
+        language_model=backbone.long,
+        vectors=_vectors(settings),
+        tokens=f"masked vector quantiser {_counts_of_codes(settings)}" + _layout(settings, settings["num_codebooks"]),
+        generation="one pass",
+        loss=" + ".join(losses),
+        words=_joined(_instructions(settings), _alike(settings)),
+        history=_history(settings) + (", shuffled" if settings.get("shuffle_history") else ""),
+        repeats=_repeats(settings),
+        short=_joined(backbone.short, "one pass", " + ".join(losses)),
+    )
+
+
+def _codes(settings: Settings) -> Method:
+    """TIGER, SIIT and TokenRec-beam."""
+    backbone = _language_model(settings)
+    kinds = {"rqvae": "RQ-VAE", "rkmeans": "residual k-means", "pq": "product quantisation"}
+    kind = settings.get("semantic_ids", "masked vector quantiser")
+    kind = kinds.get(kind, Path(str(kind)).name)
+    refined = _refined(settings)
+    return Method(
+        language_model=backbone.long,
+        vectors=_vectors(settings),
+        tokens=_joined(
+            f"{kind} {_counts_of_codes(settings)}" + " in sums" * (settings.get("code_reading") == "sum"), refined
+        ),
+        generation=f"beam search, {settings['beam_size']} beams",
+        loss="cross entropy of the codes",
+        words=_described(settings),
+        history=_history(settings),
+        short=_joined(backbone.short, "beam search", refined),
+    )
+
+
+def _sasrec(settings: Settings) -> Method:
+    """SASRec under the training of this package."""
+    started = "vectors" in (settings.get("item_vectors_init"), settings.get("item_embedding_init"))
+    old = settings.get("item_embedding_init") == "svd"  # as records of earlier versions have it
+    source = _source(settings) or "svd" if started or old else "random"
+    return Method(
+        words=_alike(settings),
+        language_model="SASRec's network",
+        vectors=f"{source} at the start, trained",
+        loss="ranking loss at every position",
+        history=_history(settings),
+        repeats=_repeats(settings),
+        short=_joined(
+            "SASRec on windows",
+            f"{source} start" if source != "random" else "",
+            "repeat bias" if settings.get("repeat_bias") else "",
+        ),
+    )
+
+
+# parts
+
+
+@dataclass(frozen=True)
+class _Told:
+    long: str
+    short: str
+
+
+def _language_model(settings: Settings) -> _Told:
+    name = settings.get("llm")
+    if not name:
+        kind = "compact T5" if settings.get("backbone") == "t5" else "compact"
+        return _Told(f"{kind} {settings['n_layers']}x{settings['hidden_size']}", kind)
+    rank = settings.get("lora_rank", 0)
+    trained = f"LoRA of rank {rank}" if rank else "all weights trained"
+    layers, adapted = settings.get("llm_layers"), settings.get("lora_layers")
+    shown = _name(name) + (f", its first {layers} layers" if layers else "")
+    trained += f" in {adapted} layers" if rank and adapted else ""
+    if settings.get("random_weights") in ("llm", "both"):
+        return _Told(f"{shown} with random weights, {trained}", f"{shown} with random weights")
+    return _Told(f"{shown}, {trained}", f"{shown}{' LoRA' if rank else ''}")
+
+
+def _vectors(settings: Settings) -> str:
+    source = _source(settings)
+    trained = ", trained" if settings.get("train_item_vectors") else ""
+    if trained and settings.get("item_vectors_init") == "random":
+        trained += " from random ones in the ranking"
+    return f"{source} of {settings['vector_size']}{trained}" if source else ""
+
+
+def _source(settings: Settings) -> str:
+    """Where item vectors come from."""
+    source = str(settings.get("item_vectors") or "")
+    source = _name(source) if source.endswith(".npy") else source
+    if "text" in source and (encoder := settings.get("text_encoder")):
+        untrained = " with random weights" if settings.get("random_weights") in ("text_encoder", "both") else ""
+        whitened = ", whitened" if settings.get("text_whitening") else ""
+        source += f" ({_name(encoder)}{untrained}{whitened})"
+    return source
+
+
+def _layout(settings: Settings, count: int) -> str:
+    """Whether tokens share a position, and whether an item has a vector of its own: no paper has that."""
+    shared = ", added up" if count > 1 and settings.get("item_positions") == "one" else ""
+    return shared + (" + item vector" if settings.get("id_embedding") else "")
+
+
+def _counts_of_codes(settings: Settings) -> str:
+    size = settings["codebook_size"]
+    return f"K={settings['num_codebooks']}{f' of {size}' if size else ''}"
+
+
+def _words(settings: Settings) -> _Told:
+    """Words of ContRec and DeftRec; a record without these settings was made without words."""
+    read = {"words": "titles in the prompt", "bag": "titles as one vector"}.get(settings.get("prompt_text", "none"))
+    answers = bool(settings.get("answer_weight"))
+    condition = answers and settings.get("condition_on") == "answer"
+    scored = answers and (settings.get("text_bonus") or settings.get("text_weight"))
+    long = [
+        *(["instructions"] if settings.get("instructions") else []),
+        *([read] if read else []),
+        *(["answers"] if answers else []),
+        *(["condition: the answer"] if condition else []),
+        *(["in the score"] if scored else []),
+        *(["texts alike in the score"] if settings.get("text_similarity") else []),
+    ]
+    short = "words" if read or answers else ""
+    return _Told(", ".join(long) or "no words", short)
+
+
+def _refined(settings: Settings) -> str:
+    """How a model of SIIT makes its codes anew; records without ``refine_from`` know descriptions alone."""
+    if not settings.get("self_improve"):
+        return ""
+    if not settings.get("refine_rounds"):
+        return "aligned"
+    if settings.get("refinement") == "random":
+        return "moved at random"
+    return f"self-improved from {settings.get('refine_from', 'descriptions')}"
+
+
+def _instructions(settings: Settings) -> str:
+    return "instructions" if settings.get("instructions") else "no words"
+
+
+def _alike(settings: Settings) -> str:
+    return "texts alike in the score" if settings.get("text_similarity") else ""
+
+
+def _described(settings: Settings) -> str:
+    """What describes an item to SIIT in words."""
+    if not settings.get("self_improve") or settings.get("refine_from", "descriptions") != "descriptions":
+        return _instructions(settings)
+    described = str(settings.get("item_descriptions") or settings.get("item_vectors"))
+    return f"items described by {described}"
+
+
+def _history(settings: Settings) -> str:
+    first = f" of the first {settings['first_n']}" if settings.get("first_n") else ""
+    return f"{settings['MAX_ITEM_LIST_LENGTH']} items{first}"
+
+
+def _repeats(settings: Settings) -> str:
+    return "repeat bias" if settings.get("repeat_bias") else ""
+
+
+def _name(path: Any) -> str:
+    """A name of the Hub without its owner, or the last part of a path."""
+    return Path(str(path)).name or show(path)
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(_kept(parts))
+
+
+def _kept(parts: Iterable[str]) -> list[str]:
+    return [part for part in parts if part]

@@ -1,0 +1,106 @@
+"""Settings and recorded runs say which parts of a paper's method they are, and presets take their words along."""
+
+import json
+
+import pytest
+
+from recbole_contrec.catalogue.places import properties_folders
+from recbole_contrec.settings.config import Config
+from recbole_contrec.settings.method import differences, method_of
+from recbole_contrec.settings.recipe import paper_method, recipe_of
+from tests.helpers.files import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def configured(tiny, model, *arguments):
+    return Config(model, "tiny", arguments=[f"--data_path={tiny}", *arguments])
+
+
+def method(tiny, model, *arguments):
+    return method_of(configured(tiny, model, *arguments).to_record())
+
+
+def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
+    for model in ("ContRec", "DeftRec", "TokenRec", "TIGER", "SIIT"):
+        ours, paper = method(tiny, model), method(tiny, f"{model}-paper")
+        assert differences(ours, paper) and ours != paper and str(ours) != str(paper)
+    ours, paper = method(tiny, "ContRec"), method(tiny, "ContRec-paper")
+    assert (ours.short, paper.short) == ("compact, 1 step, ranking loss", "compact, 200 steps, no ranking loss")
+    assert ours.language_model == "compact 2x64" and ours.words == "no words" and ours.history == "200 items"
+    assert ours.tokens == "sigma-VAE K=2, users 2, added up + item vector" and ours.repeats == "repeat bias"
+    assert paper.generation == "diffusion of 200 levels, 200 steps, 1 sample, guidance 2"
+    assert "10 negatives" in method(tiny, "DeftRec").generation
+    assert method(tiny, "SASRec") is None
+
+
+@pytest.mark.parametrize(
+    "arguments, part, text",
+    [
+        (["--llm=some/Model-1B", "--lora_rank=4"], "language_model", "Model-1B, LoRA of rank 4"),
+        (["--llm=/somewhere/model", "--lora_rank=0"], "language_model", "model, all weights trained"),
+        (["--num_samples=8", "--sampling_steps=50"], "generation", "diffusion of 200 levels, 50 steps, 8 samples"),
+        (["--objective=regression"], "generation", "regression, no diffusion"),
+        (["--prompt_text=words", "--answer_weight=0.1"], "words", "titles in the prompt, answers"),
+        (["--item_vectors=svd+text", "--text_encoder=a/MiniLM"], "vectors", "svd+text (MiniLM) of 64, trained"),
+        (["--user_tokens=0"], "tokens", "sigma-VAE K=2, no user tokens, added up + item vector"),
+    ],
+)
+def test_every_part_shows_in_the_description(tiny, arguments, part, text):
+    assert getattr(method(tiny, "ContRec", *arguments), part) == text
+
+
+def test_a_preset_of_ones_own_is_measured_against_the_paper_of_its_base(tiny, workplace):
+    folder = workplace / "properties" / "model"
+    folder.mkdir(parents=True)
+    (folder / "MyRec.yaml").write_text("extends: ContRec\nitem_tokens: 4\n")
+    (folder / "MyPaper.yaml").write_text("extends: ContRec-paper\nguidance: 1.0\n")
+    mine = recipe_of(configured(tiny, "MyRec"))
+    assert mine.name == "ContRec-paper" and not mine.followed and "tokens" in mine.differences
+    assert "this is not the recipe of the paper, which is --model=ContRec-paper" in str(mine)
+    near = recipe_of(configured(tiny, "MyPaper"))
+    assert near.followed and "guidance 1 (paper: " in str(near) and "tokens" not in near.differences
+
+
+def test_the_paper_is_described_with_its_own_language_model_and_words(tiny):
+    folders = properties_folders()
+    assert paper_method("ContRec-paper", folders).language_model == "Llama-3.2-1B-Instruct, LoRA of rank 16"
+    assert "condition: the answer" in paper_method("DeftRec-paper", folders).words
+    assert paper_method("TokenRec-paper", folders).language_model == "t5-small, all weights trained"
+    assert "sentence-t5" in paper_method("TIGER-paper", folders).vectors
+    compact = recipe_of(configured(tiny, "ContRec-paper"))
+    assert compact.followed and set(compact.differences) == {"language model", "words"}
+    with_model = recipe_of(configured(tiny, "ContRec-paper", "--llm=some/Model"))
+    assert set(with_model.differences) == {"language model"}
+    assert recipe_of(configured(tiny, "SASRecAll")) is None
+
+
+@pytest.mark.parametrize("model, bonus", [("ContRec-paper", 0.05), ("DeftRec-paper", 0.1)])
+def test_words_come_with_a_language_model_that_reads_titles(tiny, model, bonus, caplog):
+    compact, pretrained = configured(tiny, model), configured(tiny, model, "--llm=some/Model")
+    assert (compact["prompt_text"], compact["answer_weight"], compact["condition_on"]) == ("none", 0.0, "history")
+    assert (pretrained["prompt_text"], pretrained["answer_weight"]) == ("words", 0.1)
+    assert (pretrained["condition_on"], pretrained["text_bonus"]) == ("answer", bonus)
+    assert f"{model}_with_words.yaml" in pretrained.describe() and "prompt_text" not in pretrained.describe()
+    asked = configured(tiny, model, "--llm=some/Model", "--answer_weight=0.5", "--prompt_text=none")
+    assert (asked["prompt_text"], asked["answer_weight"]) == ("none", 0.5)
+    assert configured(tiny, "ContRec", "--llm=some/Model")["answer_weight"] == 0.0  # of the presets alone
+
+
+def test_without_titles_there_are_no_words_and_the_log_says_so(tiny, caplog):
+    (tiny / "tiny" / "tiny.item").write_text("item_id:token\tprice:float\ni1\t3\n")
+    config = configured(tiny, "ContRec-paper", "--llm=some/Model")
+    assert config["prompt_text"] == "none"
+    assert "ContRec-paper reads no words of the items: no text field looks like a title" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("*/*/seed2020.json")), ids=lambda path: "/".join(path.parts[-3:-1])
+)
+def test_recorded_runs_are_described_by_their_settings(path):
+    content = json.loads(path.read_text())
+    found = method_of(content["settings"])
+    recbole = content["card"]["model"] in ("SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "Pop")
+    assert (found is None) == recbole
+    if found:
+        assert found.short and f"{content['settings']['MAX_ITEM_LIST_LENGTH']} items" == found.history
