@@ -18,7 +18,7 @@ def arguments_in_comments():
     for file in PROPERTIES.glob("*.yaml"):
         text = re.sub(r"\n# *", " ", file.read_text(encoding="utf-8"))
         for arguments in re.findall(r"(?:--\w+=[^\s,;.]+(?:\.[^\s,;.]+)* ?)+", text):
-            yield file.stem.partition("_on_")[0], arguments
+            yield file.stem.partition("_on_")[0].removesuffix("_with_words"), arguments
 
 
 def test_python_examples_on_the_bundled_data(workplace):

@@ -7,6 +7,7 @@ import torch
 from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_model, recommend
 from recbole_contrec.backbone.answers import _gumbel
 from recbole_contrec.catalogue.places import properties_folders
+from recbole_contrec.settings.registry import is_overlay
 from tests.helpers.files import STORIES
 from tests.helpers.options import TINY, TINY_OF, TINY_TIGER, changed
 
@@ -24,12 +25,7 @@ LLM = (f"--llm={STORIES}", "--lora_rank=2", "--user_tokens=0")
 SAMPLED = ("--noise_levels=20", "--sampling_steps=5", "--num_samples=3", "--ddim_eta=1.0")
 SIZES = {"TIGER-paper": TINY_TIGER, "TokenRec-paper": (*TINY_OF["TokenRec-paper"], "--codebook_size=8", "--n_heads=2")}
 PRESETS = sorted(
-    {
-        path.stem
-        for folder in properties_folders()
-        for path in (folder / "model").glob("*.yaml")
-        if "_on_" not in path.stem
-    }
+    {path.stem for folder in properties_folders() for path in (folder / "model").glob("*.yaml") if not is_overlay(path)}
 )
 FORMS = [
     *((name, ()) for name in PRESETS),

@@ -31,10 +31,12 @@ def test_a_language_model_knows_what_comes_next(model):
 
     decoder = PretrainedDecoder(str(model), lora_rank=0).eval()
     numbers = decoder.vocabulary.encode("The capital of France is", add_special_tokens=False).ids
-    paris, berlin = (decoder.vocabulary.encode(f" {word}", add_special_tokens=False).ids[0] for word in ("Paris", "Oslo"))
+    right, wrong = (
+        decoder.vocabulary.encode(f" {name}", add_special_tokens=False).ids[0] for name in ("Paris", "Oslo")
+    )
     with torch.no_grad():
         scores = decoder.word_logits(decoder(decoder.read(torch.tensor(numbers))[None]))[0, -1]
-    assert scores[paris] > scores[berlin] + 1
+    assert scores[right] > scores[wrong] + 1
 
 
 @pytest.mark.parametrize("preset", ["ContRec-paper", "DeftRec-paper"])

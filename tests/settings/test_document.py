@@ -6,7 +6,7 @@ import pytest
 
 from recbole_contrec.catalogue.places import package_properties
 from recbole_contrec.settings import document
-from recbole_contrec.settings.registry import ON, find_model
+from recbole_contrec.settings.registry import find_model, is_overlay
 from recbole_contrec.settings.renamed import RENAMED
 from tests.helpers.files import ROOT
 
@@ -30,7 +30,7 @@ def test_the_page_is_up_to_date(page):
 
 def test_every_setting_of_every_model_is_on_the_page(page):
     text = sections(page)
-    names = {path.stem for path in package_properties().glob("model/*.yaml") if ON not in path.stem}
+    names = {path.stem for path in package_properties().glob("model/*.yaml") if not is_overlay(path)}
     models = {model.name: model for model in document.read_models()}
     assert set(models) == names <= set(text)
     for name, model in models.items():

@@ -9,11 +9,10 @@ from recbole_contrec.catalogue.places import package_properties, properties_fold
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.groups import included, list_groups
-from recbole_contrec.settings.registry import SPECIAL_KEYS, find_model
+from recbole_contrec.settings.registry import SPECIAL_KEYS, find_model, is_overlay
 from recbole_contrec.settings.schema import read_settings
 
 OWN = package_properties()
-TUNED = "_on_"
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def error_of(text):
 
 
 def own_files():
-    return [path for path in sorted(OWN.glob("model/*.yaml")) if TUNED not in path.stem]
+    return [path for path in sorted(OWN.glob("model/*.yaml")) if not is_overlay(path)]
 
 
 def test_a_setting_is_declared_in_one_file():

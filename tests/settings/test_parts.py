@@ -7,7 +7,7 @@ from recbole_contrec.catalogue.places import package_properties
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.parts import check_interval, check_interval_and_type, check_parts, check_size
-from recbole_contrec.settings.registry import find_model
+from recbole_contrec.settings.registry import find_model, is_overlay
 from recbole_contrec.settings.schema import is_finite
 from tests.helpers.files import write_atomic_files
 
@@ -273,7 +273,7 @@ def test_numbers_of_numpy_are_numbers(config_of, tiny):
 
 
 @pytest.mark.parametrize(
-    "model", [path.stem for path in sorted((package_properties() / "model").glob("*.yaml")) if "_on_" not in path.stem]
+    "model", [path.stem for path in sorted((package_properties() / "model").glob("*.yaml")) if not is_overlay(path)]
 )
 def test_defaults_may_be_given_as_they_are(tiny, model):
     """As a checkpoint does."""
