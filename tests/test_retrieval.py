@@ -204,3 +204,14 @@ def test_what_is_said_enters_every_kind_of_score(similarity):
     torch.testing.assert_close(said_only, wanted - 0.7 * text.log_probs[:, text.text_of])
     with pytest.raises(ValueError, match="text_bonus=-0.1"):
         Retrieval(text_bonus=-0.1)
+
+
+def test_similarities_of_samples_may_be_averaged():
+    preference, items = torch.randn(3, 2, 4), torch.randn(6, 4)
+    for similarity in ("inner", "cosine"):
+        mean = Retrieval(similarity, pooling="mean")
+        expected = torch.stack([mean.scores(one, items) for one in preference]).mean(0)
+        torch.testing.assert_close(mean.scores(preference, items), expected)
+        torch.testing.assert_close(mean.paired_scores(preference, items[:2]), expected[:, :2].diagonal())
+    with pytest.raises(ValueError, match="choose one of likelihood, mean"):
+        Retrieval(pooling="median")

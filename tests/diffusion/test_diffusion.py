@@ -475,6 +475,55 @@ def test_draws_of_a_trained_head_spread_as_the_truth(kind, prediction):
         assert (drawn.mean(0) - condition @ weight).abs().mean() < 0.06
 
 
+def test_conditions_of_one_path_share_their_draws_whatever_stands_beside_them():
+    head, condition = make_head().eval(), torch.randn(1, 7).expand(5, 7)
+
+    def drawn(paths):
+        rows = torch.tensor(paths)
+        generator = torch.Generator().manual_seed(3)
+        return head.sample(condition[: len(rows)], 5, 2, eta=1.0, generator=generator, common_noise=True, paths=rows)
+
+    first = drawn([1, 2, 1 + head_module.PATHS, 3, 2])
+    torch.testing.assert_close(first[:, 0], first[:, 2])
+    torch.testing.assert_close(first[:, 1], first[:, 4])
+    assert (first[:, 0] - first[:, 1]).abs().mean() > 0.05 < (first[:, 3] - first[:, 1]).abs().mean()
+    torch.testing.assert_close(drawn([2])[:, 0], first[:, 1], atol=1e-5, rtol=1e-5)
+
+
+def test_draws_of_the_recipe_spread_as_the_truth():
+    """With the settings of ContRec-paper: dispersive loss, dropped conditions, all levels visited with fresh noise."""
+    from recbole_contrec.catalogue.places import package_properties
+    from recbole_contrec.settings.registry import find_model
+
+    paper = find_model("ContRec-paper", [package_properties()]).values
+    weight = torch.randn(4, 4) / 2
+    head = DiffusionHead(
+        d=4,
+        condition_size=4,
+        width=paper["denoiser_width"],
+        depth=paper["denoiser_depth"],
+        schedule=paper["noise_schedule"],
+        levels=paper["noise_levels"],
+        prediction=paper["prediction"],
+        condition_dropout=paper["condition_dropout"],
+        dispersive=paper["dispersive_loss"],
+        dispersive_temperature=paper["dispersive_temperature"],
+    )
+    optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
+    for _ in range(400):
+        condition = torch.randn(256, 4)
+        loss = head.loss(condition, condition @ weight + 0.5 * torch.randn(256, 4))
+        optimizer.zero_grad()
+        (paper["regression_weight"] * loss.regression + paper["dispersive_weight"] * loss.dispersive).backward()
+        optimizer.step()
+        decay.step()
+    condition = torch.randn(50, 4)
+    drawn = head.eval().sample(condition, paper["sampling_steps"], 50, eta=paper["ddim_eta"])
+    assert drawn.std(0).mean().item() == pytest.approx(0.5, rel=0.2)
+    assert (drawn.mean(0) - condition @ weight).abs().mean() < 0.15
+
+
 def test_a_head_computes_as_it_was_trained():
     old, new = make_head(noisy_skip=False), make_head()
     assert (old.space, new.space) == ("x0", "v")
