@@ -11,7 +11,7 @@ Axes: B batch, N items, d width of an item vector, E excluded items, W beams.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -90,6 +90,19 @@ class NamesParametersWithoutDecay(Protocol):
 
     def no_weight_decay(self) -> set[str]:
         """Names of these parameters within the module."""
+
+
+@runtime_checkable
+class ChosenOnValidation(Protocol):
+    """A part of a model with a setting that no loss trains: where it is left open, the trainer tries its values with
+    the weights that validated best, and keeps the best one."""
+
+    @property
+    def candidates(self) -> tuple[str, Sequence[float]]:
+        """The setting, and the values to choose from; none where the setting is given."""
+
+    def choose(self, value: float) -> None:
+        """Take one of them."""
 
 
 @runtime_checkable

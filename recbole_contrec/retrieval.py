@@ -153,7 +153,8 @@ class Retrieval(nn.Module):
             loses by agreeing.
         text_weight: of the log-probability of an item's text, which is added to its score.
         text_similarity: what the texts of a history add to scores, never to the loss; called with histories [n, L], the
-            first item and the number of items, and its ``paired`` with histories and one item each.
+            first item and the number of items, and its ``paired`` with histories and one item each. Its ``weight`` is
+            0 where it adds nothing.
         pooling: how the similarities of several samples become one: ``"likelihood"``, the log of their mean
             exponential, or ``"mean"``.
 
@@ -215,7 +216,7 @@ class Retrieval(nn.Module):
             Tensor: a fresh writable [n, N].
         """
         scores = self._scores(preference, items, history, first, text)
-        if self.text_similarity is not None and history is not None:
+        if self.text_similarity is not None and self.text_similarity.weight and history is not None:
             scores += self.text_similarity(history, first, len(items))
         if self.score_penalty is not None:
             scores -= self.score_penalty[first : first + len(items)]

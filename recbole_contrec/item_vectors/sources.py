@@ -77,7 +77,8 @@ def vector_stages(
 def _readers(config: Mapping[str, Any]) -> list[str]:
     """The settings by which item texts are read."""
     found = [name for name in SOURCES if config[name] and "text" in methods_of(config[name])]
-    return found + ["text_similarity"] * bool(config["text_similarity"])
+    compared = "text_similarity" in config and config["text_similarity"] != 0  # not all models have the setting
+    return found + ["text_similarity"] * compared
 
 
 def text_similarity_stage(

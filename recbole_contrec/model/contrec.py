@@ -170,7 +170,7 @@ class ContRec(SequentialRecommender):
             repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
             text_bonus=config["text_bonus"],
             text_weight=config["text_weight"],
-            text_similarity=TextSimilarity.of(config, self.n_items),
+            text_similarity=TextSimilarity.of(config, dataset, self.n_items),
             pooling=config["sample_pooling"],
         )
         self.common_noise = config["common_noise"]

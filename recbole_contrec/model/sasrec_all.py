@@ -53,7 +53,7 @@ class SASRecAll(SASRec):
         self.catalogue = Retrieval(
             "inner",
             repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
-            text_similarity=TextSimilarity.of(config, self.n_items),
+            text_similarity=TextSimilarity.of(config, dataset, self.n_items),
         )
         size = self.item_embedding.embedding_dim
         self.vector_config: Any = ChainMap({"vector_size": size}, cast(Any, config))  # for the stages before training
@@ -134,7 +134,7 @@ def _check_settings(config: Any) -> None:
     if config["item_vectors_init"] == "vectors":
         return
     of_vectors = ("item_vectors", "text_encoder", "text_whitening", "random_weights")
-    if config["train_text_columns"] and not config["text_similarity"] and (unread := changed(config, *of_vectors)):
+    if config["train_text_columns"] and config["text_similarity"] == 0 and (unread := changed(config, *of_vectors)):
         raise ValueError(f"{', '.join(unread)}: item embeddings start at random numbers, set item_vectors_init=vectors")
     if not config["train_item_vectors"]:
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")

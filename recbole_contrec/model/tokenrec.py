@@ -148,7 +148,7 @@ class TokenRec(SequentialRecommender):
         self.retrieval = Retrieval(
             **vars(retrieval),
             repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
-            text_similarity=TextSimilarity.of(config, self.n_items),
+            text_similarity=TextSimilarity.of(config, dataset, self.n_items),
         )
 
         # parameters initialization

@@ -246,7 +246,7 @@ def _words(settings: Settings) -> _Told:
         *(["answers"] if answers else []),
         *(["condition: the answer"] if condition else []),
         *(["in the score"] if scored else []),
-        *(["texts alike in the score"] if settings.get("text_similarity") else []),
+        *([_alike(settings)] if _alike(settings) else []),
     ]
     short = "words" if read or answers else ""
     return _Told(", ".join(long) or "no words", short)
@@ -268,7 +268,8 @@ def _instructions(settings: Settings) -> str:
 
 
 def _alike(settings: Settings) -> str:
-    return "texts alike in the score" if settings.get("text_similarity") else ""
+    weight = settings.get("text_similarity", 0)
+    return "" if weight == 0 else "texts alike in the score" + (", weight by validation" if weight is None else "")
 
 
 def _described(settings: Settings) -> str:

@@ -67,6 +67,7 @@ class KeptRun(HasProgress, FullRanking):
         self.data: str | None = None  # fingerprint of what is read
         self.trained = False  # by an earlier run
         self.settings: dict[str, Any] = {}
+        self.chosen: dict[str, dict[str, Any]] = {}  # settings left to validation, and what it chose
         self._valid_score = math.nan  # of the last validation
         self.best_is_saved = False  # by this run
         self.best_in_memory: dict[str, torch.Tensor] | None = None  # its weights

@@ -32,6 +32,7 @@ def outcome(trainer: Any, best: Any, tested: Any, fit_seconds: float, test_secon
         "best_valid_result": _floats(metrics),
         "test_result": _floats(tested),
         "best_epoch": progress.best_epoch,
+        "chosen_on_validation": trainer.chosen,
         "epochs": epochs,
         "curve": [point._asdict() for point in progress.curve],
         "refinements": progress.refinements,

@@ -18,13 +18,13 @@ from recbole.trainer import Trainer
 from recbole.utils import dict2str, early_stopping, set_color
 
 from recbole_contrec.compat import quiet_recbole
-from recbole_contrec.interface import HasStages
+from recbole_contrec.interface import ChosenOnValidation, HasStages
 from recbole_contrec.settings.checks import refuse_untrainable
 from recbole_contrec.storage import checkpoint, folders
 from recbole_contrec.storage.progress import CurvePoint
 from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.training.identity import load_weights
-from recbole_contrec.training.keeping import KeptRun
+from recbole_contrec.training.keeping import BEFORE, KeptRun
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -88,6 +88,8 @@ class RunTrainer(KeptRun):
                 break
         if self.average is not None:
             self.average.keep()
+        if validates:
+            self._choose_open_settings(valid_data, saved, show_progress)
         self._add_hparam_to_tensorboard(self.best_valid_score)
         return self.best_valid_score, self.best_valid_result
 
@@ -197,6 +199,29 @@ class RunTrainer(KeptRun):
         if callback_fn:
             callback_fn(epoch, score)
         return stop
+
+    def _choose_open_settings(self, valid_data: Any, saved: bool, show_progress: bool) -> None:
+        """Choose what the parts of the model leave to validation, and keep it with the best model."""
+        parts = [part for part in self.model.modules() if isinstance(part, ChosenOnValidation) and part.candidates[1]]
+        if parts and saved:
+            self.load_best()
+        for part in parts:
+            name, values = part.candidates
+            found = {}
+            for value in values:
+                part.choose(value)
+                found[value] = self._valid_epoch(valid_data, show_progress=show_progress)  # score, metrics
+            sign = 1 if self.valid_metric_bigger else -1
+            best = max(values, key=lambda value: sign * found[value][0])  # the first one of equal ones
+            part.choose(best)
+            self.best_valid_score, self.best_valid_result = found[best][0], dict(found[best][1])
+            self.chosen[name] = {"value": best, "valid_scores": {f"{value:g}": found[value][0] for value in values}}
+            self.settings = {**self.settings, name: best}
+            shown = ", ".join(f"{value:g}: {score:.4f}" for value, (score, _) in found.items())
+            logger.info("%s=%g, chosen on validation (%s)", name, best, shown)
+        if parts and saved:
+            self._save_checkpoint(self.progress.best_epoch, verbose=False)
+            (self.folder / BEFORE).unlink(missing_ok=True)
 
     # evaluation
 

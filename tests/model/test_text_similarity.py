@@ -77,3 +77,35 @@ def test_data_without_texts_say_so(tiny, run_tiny):
     for model, told in (("ContRec", ()), ("SASRecAll", WIDE)):
         with pytest.raises(UserError, match="has no item texts .*; set text_similarity=0"):
             run_tiny(model, "--text_similarity=4", *told)
+
+
+@pytest.mark.parametrize("model, told", [("ContRec", ()), ("TokenRec", ()), ("SASRecAll", WIDE)])
+def test_validation_chooses_the_weight_that_is_left_open(run_tiny, model, told):
+    result = run_tiny(model, "--text_similarity=~", "--epochs=2", *told)
+    chosen = result["chosen_on_validation"]["text_similarity"]
+    scores = {float(weight): score for weight, score in chosen["valid_scores"].items()}
+    assert tuple(scores) == TextSimilarity.WEIGHTS
+    assert chosen["value"] == max(scores, key=scores.get)
+    assert result["best_valid_score"] == scores[chosen["value"]]
+    assert scores[0.0] == max(point["score"] for point in result["curve"])  # epochs are chosen without it
+    assert result["settings"]["text_similarity"] is None  # what was asked for
+    loaded = load_data_and_model(result["checkpoint"])
+    part = getattr(loaded.model, "catalogue", None) or loaded.model.retrieval
+    assert loaded.config["text_similarity"] == chosen["value"]
+    assert (part.text_similarity.weight if part.text_similarity else 0) == chosen["value"]
+    again = loaded.trainer.evaluate(loaded.data.test, load_best_model=False)
+    assert {name: value for name, value in again.items()} == pytest.approx(result["test_result"])
+
+
+def test_a_weight_that_is_left_open_costs_nothing_without_texts(tiny, run_tiny):
+    (tiny / "tiny" / "tiny.item").unlink()
+    result = run_tiny("ContRec", "--text_similarity=~", "--epochs=1")
+    assert result["chosen_on_validation"] == {}
+
+
+def test_a_finished_run_that_is_resumed_chooses_the_same(run_tiny):
+    told = ("--text_similarity=~", "--epochs=2", "--run_name=open")
+    first = run_tiny("ContRec", *told)
+    again = run_tiny("ContRec", *told, resume=first["checkpoint"].replace("best.safetensors", "last.safetensors"))
+    for key in ("chosen_on_validation", "best_valid_score", "test_result"):
+        assert first[key] == again[key]

@@ -5,13 +5,14 @@ What the texts of a history say of the next item, beside what a model has learne
 like the last ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_contrec.data.text import joined
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import text_similarity_stage
 
@@ -26,23 +27,42 @@ class TextSimilarity(nn.Module):
 
     Args:
         n_items: N; row 0 is the padding.
-        weight: of the cosine in a score.
+        weight: of the cosine in a score; None leaves it to validation, see
+            :class:`~recbole_contrec.interface.ChosenOnValidation`. Until then it is 0.
     """
 
+    WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)  # that validation chooses from
     WIDTH = 256  # of the whitened texts: on amazon-beauty 256 retrieve better than 128 or 64
     ITEMS, DECAY = 5, 0.7  # the last items of a history, and what each has of the one behind it
 
     vectors: Tensor
 
-    def __init__(self, n_items: int, weight: float):
+    def __init__(self, n_items: int, weight: float | None):
         super().__init__()
-        self.weight = weight
+        self.weight = weight or 0.0
+        self.left_to_validation = weight is None
         self.register_buffer("vectors", torch.zeros(n_items, self.WIDTH))  # of unit length, or zero without a text
 
     @classmethod
-    def of(cls, config: Any, n_items: int) -> "TextSimilarity | None":
-        """What the settings ask for; None without a weight."""
-        return cls(n_items, config["text_similarity"]) if config["text_similarity"] else None
+    def of(cls, config: Any, dataset: Any, n_items: int) -> "TextSimilarity | None":
+        """What the settings ask for; None without a weight, or where it is left open and there are no texts."""
+        weight = config["text_similarity"]
+        if weight is None:
+            return cls(n_items, None) if any(text.strip() for text in joined(dataset.item_texts)) else None
+        return cls(n_items, weight) if weight else None
+
+    # chosen on validation
+
+    @property
+    def candidates(self) -> tuple[str, Sequence[float]]:
+        """The setting and the weights that validation chooses from; none where it is given."""
+        return "text_similarity", self.WEIGHTS if self.left_to_validation else ()
+
+    def choose(self, value: float) -> None:
+        """Take a weight."""
+        self.weight = value
+
+    # vectors
 
     def stages(self, config: Any, dataset: Any, found: dict[str, Tensor]) -> Iterator[Stage]:
         """The stage that makes the vectors.
