@@ -87,7 +87,7 @@ OPTIONS = {
     "debug",
     "key",
 }
-OPTIONS |= {"include", "hold", "threads"}  # of YAML files and of benchmarks
+OPTIONS |= {"include", "hold", "threads", "RECBOLE_CONTREC_MODELS"}  # of YAML files, benchmarks, the environment
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -62,6 +62,7 @@ TINY_OF = {
     "TIGER": TINY_TIGER,
     "SIIT-states": TINY_SIIT_STATES,
     "SIIT": TINY_SIIT,
+    "SIIT-paper": TINY_SIIT,
 }
 
 # Nothing drawn in the forward pass but the noise of a head, for which there is NoNoise.

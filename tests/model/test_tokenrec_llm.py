@@ -236,11 +236,6 @@ def test_what_cannot_be_is_said_in_a_line(assembled, monkeypatch, folder, change
     assert len(str(raised.value).splitlines()) <= 2
 
 
-def test_codes_are_written_by_the_compact_decoder_only(assembled):
-    with pytest.raises(UserError, match="unknown setting llm"):
-        assembled("TokenRec-beam", f"--llm={STORIES}")
-
-
 def test_tokenizers_do_not_depend_on_adapters(assembled, folder):
     """What a language model draws for its adapters leaves the start of the tokenizers as it is."""
     plain = assembled("TokenRec").model.items.quantiser.state_dict()
