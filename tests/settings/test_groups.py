@@ -48,8 +48,8 @@ def own_files():
 def test_a_setting_is_declared_in_one_file():
     files = [*own_files(), *OWN.glob("groups/*.yaml")]
     declared = Counter(key for path in files for key, line in read_settings(path).items() if line.declared)
-    # TokenRec lets transformers choose the attention of a T5, and TokenRec-beam leaves semantic ids to its tokenizer; Pop
-    # narrows two settings of all models.
+    # TokenRec lets transformers choose the attention of a T5, TokenRec-beam leaves semantic ids to its tokenizer, and
+    # Pop narrows two settings of all models.
     assert {key for key, count in declared.items() if count > 1} == {
         "llm_attention",
         "semantic_ids",
