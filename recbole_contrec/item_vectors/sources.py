@@ -212,9 +212,8 @@ def file_content(path: Path) -> str:
 
 def _check_file(source: str, key: str) -> None:
     if not Path(source).is_file():
-        raise UserError(
-            f"{key}={source}: neither a file nor one of {', '.join(METHODS)}{did_you_mean(source, METHODS)}"
-        )
+        names = (*METHODS, "words") if key == "item_descriptions" else METHODS  # words are no vectors: handled above
+        raise UserError(f"{key}={source}: neither a file nor one of {', '.join(names)}{did_you_mean(source, names)}")
 
 
 def _vectors_by(
