@@ -49,21 +49,27 @@ def _place(name: str | None) -> str:
     return str(folder.resolve()) if folder.exists() else name
 
 
+NOT_SIMILAR = "text_similarity=0.0"
 BESIDE = (
     "item_vectors=svd+text",
     "item_vectors_init=vectors",
 )  # half of the columns from interactions, half from texts
 READ = (*BESIDE, "text_encoder={text_encoder}")
-KEPT = (*READ, "text_whitening=1.0", "train_text_columns=False")
+KEPT = (*READ, NOT_SIMILAR, "text_whitening=1.0", "train_text_columns=False")
 SIMILAR, SIMILAR_RANDOM = "text_similarity=4.0", "text_similarity=6.0"  # each chosen on validation
 RANDOM = "random_weights=text_encoder"
 OF_CONTROL = ("text_encoder={text_encoder}",)  # SASRecAll-svd keeps its start and reads texts for scores alone
 
 TEXTS = (
-    Variant("ContRec-svd", "no texts", ("item_vectors=svd", BESIDE[1])),
-    Variant("ContRec-tfidf", "item texts as TF-IDF, beside the interactions", BESIDE, "ContRec-svd"),
-    Variant("ContRec-encoder-random", "item texts by the encoder, random weights", (*READ, RANDOM), "ContRec-tfidf"),
-    Variant("ContRec-encoder", "item texts by the encoder", READ, "ContRec-encoder-random"),
+    Variant("ContRec-svd", "no texts", ("item_vectors=svd", BESIDE[1], NOT_SIMILAR)),
+    Variant("ContRec-tfidf", "item texts as TF-IDF, beside the interactions", (*BESIDE, NOT_SIMILAR), "ContRec-svd"),
+    Variant(
+        "ContRec-encoder-random",
+        "item texts by the encoder, random weights",
+        (*READ, NOT_SIMILAR, RANDOM),
+        "ContRec-tfidf",
+    ),
+    Variant("ContRec-encoder", "item texts by the encoder", (*READ, NOT_SIMILAR), "ContRec-encoder-random"),
     Variant("ContRec-kept-random", "whitened and kept, random weights", (*KEPT, RANDOM), "ContRec-tfidf"),
     Variant("ContRec-kept", "whitened and kept: the other columns learn", KEPT, "ContRec-kept-random"),
     Variant("ContRec-similar-words", "similar words in the scores", (*BESIDE, SIMILAR), "ContRec-tfidf"),
@@ -99,7 +105,7 @@ TEXTS = (
 )
 
 # A language model as the backbone, cut to few layers and trained for few epochs, which a CPU can bear.
-SHORT = ("MAX_ITEM_LIST_LENGTH=50", "train_batch_size=256", "epochs=3")
+SHORT = (NOT_SIMILAR, "MAX_ITEM_LIST_LENGTH=50", "train_batch_size=256", "epochs=3")
 LLM = (*SHORT, "llm={llm}", "llm_layers=3", "learning_rate=1e-3")
 LORA = (*LLM, "lora_rank=16", "lora_alpha=32", "llm_learning_rate=1e-3")
 FULL = (*LLM, "lora_rank=0", "llm_learning_rate=2e-4")

@@ -37,7 +37,17 @@ SHARED = (
 )
 
 
-FIRST_TRIED = ("ContRec", "DeftRec", "TokenRec", "TIGER", "SIIT", "SIIT-states", "SASRecAll-svd", "SASRec")
+FIRST_TRIED = (
+    "ContRec",
+    "DeftRec",
+    "TokenRec",
+    "TIGER",
+    "SIIT",
+    "SIIT-states",
+    "SASRecAll-texts",
+    "SASRecAll-svd",
+    "SASRec",
+)
 
 
 class Row(NamedTuple):

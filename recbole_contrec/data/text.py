@@ -7,7 +7,7 @@ not rank the same items; and it would join the text columns into every batch.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -117,6 +117,12 @@ def joined(texts: dict[str, list[str]]) -> list[str]:
 def tfidf() -> TfidfVectorizer:
     """Words and pairs of words of item texts, weighted; not fitted yet."""
     return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+
+
+def has_words(texts: Sequence[str]) -> bool:
+    """Whether any text holds a word as :func:`tfidf` takes them: two letters or digits at least."""
+    words = tfidf().build_analyzer()
+    return any(words(text) for text in texts)
 
 
 def part_field(part: str, texts: Collection[str], named: str | None) -> str:

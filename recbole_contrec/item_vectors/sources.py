@@ -183,8 +183,9 @@ def check_source(config: Mapping[str, Any], dataset: WindowDataset, key: str = "
             f"text_whitening={config['text_whitening']:g} is of item texts, and item_vectors={source} reads none: set "
             "item_vectors=text or svd+text, or text_whitening=0"
         )
-    if "text" in methods or config["text_similarity"]:
-        _item_texts(config, dataset, key if "text" in methods else "text_similarity")
+    asked = [key] * ("text" in methods) + [name for name in ("text_similarity", "text_encoder") if config[name]]
+    if asked:
+        _item_texts(config, dataset, asked[0])
         if config["text_encoder"]:
             text_encoder_of(config)
 
@@ -251,7 +252,7 @@ def _item_texts(config: Mapping[str, Any], dataset: WindowDataset, key: str) -> 
     texts = joined(dataset.item_texts)
     if not any(text.strip() for text in texts):
         lack = "has item texts, but all are empty" if texts else "has no item texts (a .item file with text columns)"
-        without = "0" if key == "text_similarity" else "svd"
+        without = {"text_similarity": "0", "text_encoder": "~"}.get(key, "svd")
         raise UserError(f"{key}={config[key]}: {config['dataset']!r} {lack}; set {key}={without}")
     return texts
 
@@ -311,7 +312,7 @@ def words_of(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
         texts: N of them; an empty one gets a row of zeros.
 
     Returns:
-        [N, size] float32, rows of unit length.
+        [N, size] float32, rows of unit length; where there are fewer words, their TF-IDF itself, [N, words].
 
     Raises:
         UserError: no text holds a word.
@@ -320,6 +321,8 @@ def words_of(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
         matrix = tfidf().fit_transform(texts)  # [N, words]
     except ValueError as error:
         raise UserError("text_similarity asks for texts, and the item texts hold no words") from error
+    if matrix.shape[1] <= size:
+        return torch.from_numpy(normalize(matrix).toarray().astype(np.float32))  # [N, words]
     # A word of its own has a tenth of the columns: by default about one, which the short texts of items do not bear.
     projection = SparseRandomProjection(size, density=0.1, dense_output=True, random_state=seed)
     projected = projection.fit_transform(matrix)

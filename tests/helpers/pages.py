@@ -29,7 +29,7 @@ HEADERS = {
 MODELS = (
     *("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper", "TokenRec", "TokenRec-paper", "TokenRec-beam"),
     *("TIGER", "TIGER-paper", "SIIT", "SIIT-paper", "SIIT-states", "SASRecAll", "SASRecAll-repeat", "SASRecAll-svd"),
-    *("SASRec", "GRU4Rec", "LightGCN"),
+    *("SASRecAll-texts", "SASRec", "GRU4Rec", "LightGCN"),
 )
 # What the pages leave at its default, small enough for seconds; each model takes those that it has.
 SMALL = {

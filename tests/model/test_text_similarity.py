@@ -6,6 +6,7 @@ import torch
 from recbole_contrec import load_data_and_model
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
+from recbole_contrec.settings.config import Config
 from tests.helpers.files import STORIES
 
 WIDE = ("--hidden_size=16",)
@@ -97,10 +98,29 @@ def test_validation_chooses_the_weight_that_is_left_open(run_tiny, model, told):
     assert {name: value for name, value in again.items()} == pytest.approx(result["test_result"])
 
 
-def test_a_weight_that_is_left_open_costs_nothing_without_texts(tiny, run_tiny):
+@pytest.mark.parametrize("model, default", [("ContRec", None), ("DeftRec", None), ("TokenRec", None), ("SASRecAll", 0)])
+def test_validation_chooses_by_default_and_controls_say_when(tiny, model, default):
+    config = Config(model, "tiny", arguments=[f"--data_path={tiny}"])
+    assert config["text_similarity"] == default
+    if default is None:
+        assert Config(f"{model}-paper", "tiny", arguments=[f"--data_path={tiny}"])["text_similarity"] == 0
+
+
+@pytest.mark.parametrize("texts", [None, "", "a !"])
+def test_a_weight_that_is_left_open_costs_nothing_without_words(tiny, run_tiny, texts):
+    file = tiny / "tiny" / "tiny.item"
+    rows = [line.split("\t")[0] for line in file.read_text().splitlines()[1:]]
+    file.unlink()
+    if texts is not None:
+        file.write_text("item_id:token\ttitle:token_seq\n" + "".join(f"{item}\t{texts}\n" for item in rows))
+    result = run_tiny("ContRec", "--epochs=1")
+    assert result["chosen_on_validation"] == {} and "text similarity" not in result["stages"]
+
+
+def test_an_encoder_has_nothing_to_read_without_texts(tiny, run_tiny):
     (tiny / "tiny" / "tiny.item").unlink()
-    result = run_tiny("ContRec", "--text_similarity=~", "--epochs=1")
-    assert result["chosen_on_validation"] == {}
+    with pytest.raises(UserError, match="text_encoder=.* has no item texts .*; set text_encoder=~"):
+        run_tiny("ContRec", f"--text_encoder={STORIES}", "--epochs=1")
 
 
 def test_a_finished_run_that_is_resumed_chooses_the_same(run_tiny):

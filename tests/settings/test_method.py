@@ -27,7 +27,11 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         assert differences(ours, paper) and ours != paper and str(ours) != str(paper)
     ours, paper = method(tiny, "ContRec"), method(tiny, "ContRec-paper")
     assert (ours.short, paper.short) == ("compact, 1 step, ranking loss", "compact, 200 steps, no ranking loss")
-    assert ours.language_model == "compact 2x64" and ours.words == "no words" and ours.history == "200 items"
+    assert (
+        ours.language_model == "compact 2x64"
+        and ours.words == "texts alike in the score, weight by validation"
+        and ours.history == "200 items"
+    )
     assert ours.tokens == "sigma-VAE K=2, users 2, added up + item vector" and ours.repeats == "repeat bias"
     assert paper.generation == "diffusion of 200 levels, 200 steps, 1 sample, guidance 2"
     assert "10 negatives" in method(tiny, "DeftRec").generation
@@ -41,7 +45,11 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         (["--llm=/somewhere/model", "--lora_rank=0"], "language_model", "model, all weights trained"),
         (["--num_samples=8", "--sampling_steps=50"], "generation", "diffusion of 200 levels, 50 steps, 8 samples"),
         (["--objective=regression"], "generation", "regression, no diffusion"),
-        (["--prompt_text=words", "--answer_weight=0.1"], "words", "titles in the prompt, answers"),
+        (
+            ["--prompt_text=words", "--answer_weight=0.1", "--text_similarity=0"],
+            "words",
+            "titles in the prompt, answers",
+        ),
         (["--item_vectors=svd+text", "--text_encoder=a/MiniLM"], "vectors", "svd+text (MiniLM) of 64, trained"),
         (["--user_tokens=0"], "tokens", "sigma-VAE K=2, no user tokens, added up + item vector"),
     ],

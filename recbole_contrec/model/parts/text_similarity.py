@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.data.text import joined
+from recbole_contrec.data.text import has_words, joined
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import text_similarity_stage
 
@@ -45,10 +45,10 @@ class TextSimilarity(nn.Module):
 
     @classmethod
     def of(cls, config: Any, dataset: Any, n_items: int) -> "TextSimilarity | None":
-        """What the settings ask for; None without a weight, or where it is left open and there are no texts."""
+        """What the settings ask for; None without a weight, or where it is left open and there are no words."""
         weight = config["text_similarity"]
         if weight is None:
-            return cls(n_items, None) if any(text.strip() for text in joined(dataset.item_texts)) else None
+            return cls(n_items, None) if has_words(joined(dataset.item_texts)) else None
         return cls(n_items, weight) if weight else None
 
     # chosen on validation
