@@ -5,7 +5,7 @@ What is there against what is asked for: a result is reused, and a killed run go
 seed are the same.
 
 Results of earlier commits say what was known then. A setting that has come since counts only where it is asked for
-another value than it has by itself, and files are compared where the result holds their hashes; users, items and
+another value than it has by itself, or than what stood for it before, and files are compared where the result holds their hashes; users, items and
 interactions of its card where it holds none.
 """
 
@@ -34,6 +34,8 @@ NO_MATTER = {
     "log_wandb",
     "wandb_project",
 }
+# What a setting that has come since stood for, where its default is another one.
+BEFORE_IT_CAME = {"text_similarity": 0.0}
 DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 OF_THE_DATA = (
     "load_col",
@@ -134,7 +136,7 @@ def differences(stored: dict[str, Any], asked: Asked) -> list[str]:
     found += [
         f"a version without {key}, not {key}={show(now[key])}"
         for key in now
-        if key not in before and now[key] != asked.defaults.get(key) and key not in NO_MATTER
+        if key not in before and now[key] != BEFORE_IT_CAME.get(key, asked.defaults.get(key)) and key not in NO_MATTER
     ]
     return found + _differences_of_data(stored, asked)
 

@@ -69,6 +69,20 @@ def test_a_setting_that_has_come_since_counts_only_where_it_is_asked_for(one, ti
     assert asked.missing([plain], str(tiny)) == []
 
 
+def test_a_setting_whose_default_does_something_is_missed_where_it_was_not_there_yet(one, tiny):
+    run, change = one
+    content = change()
+    del content["settings"]["text_similarity"]  # 0 by itself, as before it came
+    change()
+    assert asked.missing([run], str(tiny)) == []
+    texts = replace(run, settings=(*SETTINGS, "--text_similarity=~"))
+    assert "a version without text_similarity, not text_similarity=~" in stops(texts, tiny)
+    by_default = Run("ContRec", "tiny", 2020, run.folder, settings=SETTINGS)
+    by_default.result.parent.mkdir(parents=True)
+    by_default.result.write_text(json.dumps(content))
+    assert "a version without text_similarity, not text_similarity=~" in stops(by_default, tiny)
+
+
 def test_other_data_are_noticed_by_their_files_or_by_what_the_card_counts(one, tiny):
     run, change = one
     inter = tiny / "tiny" / "tiny.inter"
