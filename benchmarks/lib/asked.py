@@ -5,8 +5,8 @@ What is there against what is asked for: a result is reused, and a killed run go
 seed are the same.
 
 Results of earlier commits say what was known then. A setting that has come since counts only where it is asked for
-another value than it has by itself, or than what stood for it before, and files are compared where the result holds their hashes; users, items and
-interactions of its card where it holds none.
+another value than it has by itself, or than what stood for it before. Files are compared where the result holds their
+hashes; users, items and interactions of its card where it holds none.
 """
 
 import glob
