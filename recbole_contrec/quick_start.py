@@ -180,7 +180,11 @@ def write_item_vectors(
 
     settings = python_settings(settings, model, dataset)
     given = _given(config_file_list, settings, arguments)
-    implied = {"item_vectors": "text"} if given.get("text_encoder") and "item_vectors" not in given else {}
+    implied: dict[str, Any] = (
+        {"item_vectors": "text"} if given.get("text_encoder") and "item_vectors" not in given else {}
+    )
+    if "text_similarity" in find_model(model, properties_folders(properties)).settings:
+        implied["text_similarity"] = 0.0  # of the scores, not of the vectors
     config = Config(model, dataset, list(config_file_list), None, arguments, properties, {**settings, **implied})
     if not {"item_vectors", "vector_size"} <= config.settings.keys():
         raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")

@@ -39,6 +39,8 @@ MAY_CHANGE = {
     "eval_batch_size",
     "llm",
 }  # of llm the place; other weights are refused by their mark
+# Settings that came later, where their default is not what was done before.
+BEFORE_THEY_CAME = {"text_similarity": 0.0}
 CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "llm"}  # of these, in any number
 
 
@@ -74,6 +76,7 @@ def load_data_and_model(
             properties=properties,
             settings=settings,
         )
+        _as_before(record["settings"], config)
         _tell_new_settings(path, record["settings"], config)
         init_seed(config["seed"], config["reproducibility"])
         with faults_of(config.entry):
@@ -113,6 +116,7 @@ def config_to_resume(
             properties,
             settings,
         )
+        _as_before(record["settings"], config)
         _tell_new_settings(path, record["settings"], config)
     now = settings_of(config)
     changed = [
@@ -131,6 +135,17 @@ def config_to_resume(
             "%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(other)
         )
     return config
+
+
+def _as_before(stored: dict[str, Any], config: Config) -> None:
+    """A run of an earlier version stays what it was, whatever is done by default today."""
+    config.resolve(
+        **{
+            key: value
+            for key, value in BEFORE_THEY_CAME.items()
+            if key in config.settings and key not in stored and not config.is_given(key)
+        }
+    )
 
 
 def _tell_new_settings(path: Path, stored: dict[str, Any], config: Config) -> None:

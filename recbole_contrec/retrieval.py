@@ -196,6 +196,13 @@ class Retrieval(nn.Module):
         self.register_parameter("repeat_bias", bias)
         self.register_buffer("score_penalty", None, persistent=False)
 
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # With a weight of 0, which validation may have chosen after training, nothing reads what was kept of texts.
+        if self.text_similarity is None:
+            for name in [name for name in state_dict if name.startswith(f"{prefix}text_similarity.")]:
+                del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def scores(
         self,
         preference: Tensor,

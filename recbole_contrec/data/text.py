@@ -7,6 +7,7 @@ not rank the same items; and it would join the text columns into every batch.
 """
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
@@ -114,9 +115,29 @@ def joined(texts: dict[str, list[str]]) -> list[str]:
     return [" ".join(filter(None, fields)) for fields in zip(*texts.values())]
 
 
+# Scripts without blanks between words, of which every sign counts as a word: Thai and Lao, Burmese, Khmer, kana, Han.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_UNSPACED += "\uff66-\uff9d\U00020000-\U0003ffff"
+# Vowel signs and the like, from Hebrew to Indic scripts: to Python they are no letters, and would cut words in two.
+_SIGNS = "".join(
+    chr(number)
+    for first, last in ((0x590, 0x1AFF), (0xA800, 0xABFF))
+    for number in range(first, last + 1)
+    if unicodedata.category(chr(number)) in ("Mn", "Mc")
+)
+# Two letters or digits at least, as scikit-learn has it, or one sign of a script without blanks.
+WORD = rf"(?=[{_UNSPACED}])\w[{_SIGNS}]*|[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{_SIGNS}])+"
+
+
 def tfidf() -> TfidfVectorizer:
     """Words and pairs of words of item texts, weighted; not fitted yet."""
-    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=WORD)
+
+
+def unspaced(texts: Iterable[str]) -> bool:
+    """Whether any text has signs that scikit-learn's own pattern of a word does not know what to do with."""
+    signs = re.compile(f"[{_UNSPACED}{_SIGNS}]")
+    return any(signs.search(text) for text in texts)
 
 
 def has_words(texts: Sequence[str]) -> bool:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from recbole.model.general_recommender import LightGCN
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 from sklearn.random_projection import SparseRandomProjection
 
-from recbole_contrec.data.text import joined, tfidf
+from recbole_contrec.data.text import WORD, joined, tfidf, unspaced
 from recbole_contrec.data.windows import WindowDataset
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.item_vectors.text_encoder import text_encoder_of
@@ -36,6 +37,9 @@ from recbole_contrec.tokenizer import (
 METHODS = ("svd", "lightgcn", "text")
 SOURCES = ("item_vectors", "item_descriptions")  # settings that name methods or a file
 PROJECTED = 384  # columns of words before they are whitened
+# Of whitened ones: n texts span n - 1 directions, and where all of these are whitened, every text is as far from every
+# other one, whatever they say.
+TEXTS_A_COLUMN = 4
 ROWS_A_BLOCK = 65_536  # computed in double precision at once
 
 
@@ -90,18 +94,30 @@ def text_similarity_stage(
 ) -> Stage:
     """The stage that makes ``vectors`` [N, size] by which texts are compared: whitened, zero for items without a text.
 
+    Where there are few different texts, the last columns are zero, see :data:`TEXTS_A_COLUMN`.
+
     Args:
         found: holds ``texts`` [N, D] where a ``text_encoder`` has read them; else their words count, see
             :func:`words_of`.
         accept: as that of a stage.
     """
-    settings = {"width": size, "seed": config["seed"], "content": source_content("text", dataset)}
+    different = {text for text in joined(dataset.item_texts) if text.strip()}
+    columns = max(1, min(size, len(different) // TEXTS_A_COLUMN))
+    settings = {"width": columns, "seed": config["seed"], "content": source_content("text", dataset)}
 
     def build(report: Report) -> StageResult:
         texts = found.get("texts")
         if texts is None:
             texts = words_of(_item_texts(config, dataset, "text_similarity"), PROJECTED, config["seed"])
-        return StageResult({"vectors": principal_components(texts, size, whitening=1.0)}, {})
+        vectors = principal_components(texts, columns, whitening=1.0)
+        if config["text_similarity"] and not vectors.any():
+            raise UserError(
+                f"text_similarity={config['text_similarity']:g}: the item texts of {config['dataset']!r} tell no two "
+                "items apart; set text_similarity=0"
+            )
+        return StageResult(
+            {"vectors": F.pad(vectors, (0, size - columns))}, {"texts": len(different), "columns": columns}
+        )
 
     return Stage("text similarity", settings, build, accept)
 
@@ -198,7 +214,11 @@ def source_content(source: str, dataset: WindowDataset, key: str = "item_vectors
     """
     methods = methods_of(source)
     if methods:
-        return hashlib.sha256("\0".join(joined(dataset.item_texts)).encode()).hexdigest() if "text" in methods else None
+        if "text" not in methods:
+            return None
+        texts = joined(dataset.item_texts)
+        read_as = "\0".join([*texts, WORD] if unspaced(texts) else texts)  # the same as before where all have blanks
+        return hashlib.sha256(read_as.encode()).hexdigest()
     _check_file(source, key)
     return file_content(Path(source))
 

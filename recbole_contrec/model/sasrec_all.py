@@ -15,6 +15,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
+from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, keep, kept_columns, start
@@ -49,6 +50,7 @@ class SASRecAll(SASRec):
     def __init__(self, config: Mapping[str, Any], dataset: Any):
         super().__init__(config, dataset)
         _check_settings(config)
+        self.config = config
         self.windows = TrainingWindows(self)
         self.catalogue = Retrieval(
             "inner",
@@ -74,11 +76,12 @@ class SASRecAll(SASRec):
         return not self.vector_settings.start_at_vectors and self.vector_config["train_text_columns"]
 
     def check_sources(self, dataset: Any) -> None:
-        """Stop before anything is written where the vectors cannot be had.
+        """Stop before anything is written where the vectors cannot be had, or nothing would read them.
 
         Raises:
             UserError: says what is missing.
         """
+        _refuse_unread(self.config)
         if not self._from_random or self.catalogue.text_similarity is not None:
             check_source(self.vector_config, dataset)
 
@@ -126,15 +129,25 @@ class SASRecAll(SASRec):
 
 
 def _check_settings(config: Any) -> None:
-    """Settings that would be ignored, or keep random numbers.
+    """Settings that would keep random numbers.
 
     Raises:
         ValueError: names the settings.
     """
-    if config["item_vectors_init"] == "vectors":
-        return
-    of_vectors = ("item_vectors", "text_encoder", "text_whitening", "random_weights")
-    if config["train_text_columns"] and config["text_similarity"] == 0 and (unread := changed(config, *of_vectors)):
-        raise ValueError(f"{', '.join(unread)}: item embeddings start at random numbers, set item_vectors_init=vectors")
-    if not config["train_item_vectors"]:
+    if config["item_vectors_init"] != "vectors" and not config["train_item_vectors"]:
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
+
+
+def _refuse_unread(config: Any) -> None:
+    """Settings of vectors that nothing would read. Asked before training alone: afterwards validation may have left
+    ``text_similarity`` at 0.
+
+    Raises:
+        UserError: names the settings.
+    """
+    if config["item_vectors_init"] == "vectors" or not config["train_text_columns"] or config["text_similarity"] != 0:
+        return
+    if unread := changed(config, "item_vectors", "text_encoder", "text_whitening", "random_weights"):
+        raise UserError(
+            f"SASRecAll: {', '.join(unread)}: item embeddings start at random numbers, set item_vectors_init=vectors"
+        )

@@ -216,11 +216,17 @@ def _source(settings: Settings) -> str:
     """Where item vectors come from."""
     source = str(settings.get("item_vectors") or "")
     source = _name(source) if source.endswith(".npy") else source
-    if "text" in source and (encoder := settings.get("text_encoder")):
-        untrained = " with random weights" if settings.get("random_weights") in ("text_encoder", "both") else ""
+    if "text" in source and (encoder := _encoder(settings)):
         whitened = ", whitened" if settings.get("text_whitening") else ""
-        source += f" ({_name(encoder)}{untrained}{whitened})"
+        source += f" ({encoder}{whitened})"
     return source
+
+
+def _encoder(settings: Settings) -> str:
+    """The pretrained model that reads item texts."""
+    if not (name := settings.get("text_encoder")):
+        return ""
+    return _name(name) + " with random weights" * (settings.get("random_weights") in ("text_encoder", "both"))
 
 
 def _layout(settings: Settings, count: int) -> str:
@@ -268,8 +274,11 @@ def _instructions(settings: Settings) -> str:
 
 
 def _alike(settings: Settings) -> str:
-    weight = settings.get("text_similarity", 0)
-    return "" if weight == 0 else "texts alike in the score" + (", weight by validation" if weight is None else "")
+    weight, encoder = settings.get("text_similarity", 0), _encoder(settings)
+    if weight == 0:
+        return ""
+    read = f" ({encoder})" if encoder else ""
+    return f"texts alike{read} in the score" + (", weight by validation" if weight is None else "")
 
 
 def _described(settings: Settings) -> str:

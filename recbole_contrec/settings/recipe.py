@@ -40,9 +40,13 @@ class Recipe(NamedTuple):
         return f"this is not the recipe of the paper, which is --model={self.name}; it differs in {found}"
 
 
-def recipe_of(config: "Config") -> Recipe | None:
-    """The recipe of the paper for the model of a run; None where there is none."""
-    method = method_of(config.to_record())
+def recipe_of(config: "Config", settings: dict[str, Any] | None = None) -> Recipe | None:
+    """The recipe of the paper for the model of a run; None where there is none.
+
+    Args:
+        settings: as they came out, where that is known; else those of ``config``.
+    """
+    method = method_of(settings or config.to_record())
     name = _preset([path.stem for path in config.entry.chain], config.folders)
     if method is None or name is None:
         return None

@@ -7,9 +7,11 @@ The protocol card: what must be known to compare a number with another one, on s
 from typing import Any
 
 from recbole_contrec.environment import device_name, git_commit, package_versions, peak_gpu_memory, peak_memory
-from recbole_contrec.interface import GeneratesSemanticIds
+from recbole_contrec.interface import ChosenOnValidation, GeneratesSemanticIds
 from recbole_contrec.settings.method import method_of
 from recbole_contrec.settings.recipe import recipe_of
+
+LEFT_OPEN = ("text_similarity",)  # settings that may be left to validation
 
 
 def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
     parameters = list(model.parameters())
     return {
         "model": config["model"],
-        **what_ran(config),
+        **what_ran(config, settled(config, model, trainer.chosen)),
         "dataset": config["dataset"],
         "users": dataset.user_num - 1,
         "items": dataset.item_num - 1,
@@ -63,9 +65,29 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
     }
 
 
-def what_ran(config: Any) -> dict[str, Any]:
-    """The method of a run, and in which parts it differs from the paper: what it has, and what the paper has."""
-    method, recipe = method_of(config.to_record()), recipe_of(config)
+def settled(config: Any, model: Any, chosen: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The settings of a run as they come out: what is left to validation is 0 where no part of the model has it (no
+    item texts) or nothing was validated.
+
+    Args:
+        chosen: of the trainer after training; None before it.
+    """
+    parts = [part for part in model.modules() if isinstance(part, ChosenOnValidation)]
+    still_open = {part.candidates[0] for part in parts if part.candidates[1]}
+    settings = config.to_record()
+    for name in LEFT_OPEN:
+        if name in settings and settings[name] is None and (name not in still_open or chosen is not None):
+            settings[name] = (chosen or {}).get(name, {"value": 0.0})["value"]
+    return settings
+
+
+def what_ran(config: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """The method of a run, and in which parts it differs from the paper: what it has, and what the paper has.
+
+    Args:
+        settings: of :func:`settled`.
+    """
+    method, recipe = method_of(settings), recipe_of(config, settings)
     return {
         "method": str(method) if method else None,
         "method_in_short": method.short if method else None,

@@ -15,7 +15,7 @@ from torch import nn
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.settings.method import method_of
 from recbole_contrec.settings.recipe import recipe_of
-from recbole_contrec.training.card import card_lines, interactions
+from recbole_contrec.training.card import card_lines, interactions, settled
 
 if TYPE_CHECKING:
     from recbole_contrec.data.loading import RunData
@@ -39,9 +39,10 @@ def log_start(config: "Config", data: "RunData", model: nn.Module) -> None:
         model: untrained, on its device.
     """
     logger.info(config.describe())
-    if method := method_of(config.to_record()):
+    settings = settled(config, model)
+    if method := method_of(settings):
         logger.info("%s (%s): %s", config["model"], method.short, method)
-    if recipe := recipe_of(config):
+    if recipe := recipe_of(config, settings):
         logger.info("%s", recipe)
     logger.info(data_line(data))
     parameters = list(model.parameters())

@@ -90,6 +90,11 @@ class RunTrainer(KeptRun):
             self.average.keep()
         if validates:
             self._choose_open_settings(valid_data, saved, show_progress)
+        else:
+            for part in self._open_parts():
+                logger.warning(
+                    "%s is left to validation, and nothing is validated: it adds nothing", part.candidates[0]
+                )
         self._add_hparam_to_tensorboard(self.best_valid_score)
         return self.best_valid_score, self.best_valid_result
 
@@ -194,34 +199,48 @@ class RunTrainer(KeptRun):
             self.best_valid_result, self.progress.best_epoch = dict(result), epoch
             if saved:
                 self._save_checkpoint(epoch, verbose=verbose)
-            elif self._returns_to_best:
+            elif self._returns_to_best or self._open_parts():
                 self.best_in_memory, self.best_is_saved = deepcopy(self.model.state_dict()), False
         if callback_fn:
             callback_fn(epoch, score)
         return stop
 
+    def _open_parts(self) -> list[ChosenOnValidation]:
+        """The parts of the model that leave a setting to validation."""
+        return [part for part in self.model.modules() if isinstance(part, ChosenOnValidation) and part.candidates[1]]
+
     def _choose_open_settings(self, valid_data: Any, saved: bool, show_progress: bool) -> None:
-        """Choose what the parts of the model leave to validation, and keep it with the best model."""
-        parts = [part for part in self.model.modules() if isinstance(part, ChosenOnValidation) and part.candidates[1]]
-        if parts and saved:
+        """Choose what the parts of the model leave to validation, with the best weights, and keep it with them."""
+        parts = self._open_parts()
+        if not parts:
+            return
+        last = None if saved or self.best_in_memory is None else deepcopy(self.model.state_dict())
+        if saved:
             self.load_best()
+        elif last is not None:
+            self.model.load_state_dict(self.best_in_memory)
         for part in parts:
-            name, values = part.candidates
-            found = {}
-            for value in values:
-                part.choose(value)
-                found[value] = self._valid_epoch(valid_data, show_progress=show_progress)  # score, metrics
-            sign = 1 if self.valid_metric_bigger else -1
-            best = max(values, key=lambda value: sign * found[value][0])  # the first one of equal ones
-            part.choose(best)
-            self.best_valid_score, self.best_valid_result = found[best][0], dict(found[best][1])
-            self.chosen[name] = {"value": best, "valid_scores": {f"{value:g}": found[value][0] for value in values}}
-            self.settings = {**self.settings, name: best}
-            shown = ", ".join(f"{value:g}: {score:.4f}" for value, (score, _) in found.items())
-            logger.info("%s=%g, chosen on validation (%s)", name, best, shown)
-        if parts and saved:
+            self._choose(part, valid_data, show_progress)
+        if saved:
             self._save_checkpoint(self.progress.best_epoch, verbose=False)
             (self.folder / BEFORE).unlink(missing_ok=True)
+        elif last is not None:
+            self.model.load_state_dict(last)
+
+    def _choose(self, part: ChosenOnValidation, valid_data: Any, show_progress: bool) -> None:
+        name, values = part.candidates
+        found = {}
+        for value in values:
+            part.choose(value)
+            found[value] = self._valid_epoch(valid_data, show_progress=show_progress)  # score, metrics
+        sign = 1 if self.valid_metric_bigger else -1
+        best = max(values, key=lambda value: sign * found[value][0])  # the first one of equal ones
+        part.choose(best)
+        self.best_valid_score, self.best_valid_result = found[best][0], dict(found[best][1])
+        self.chosen[name] = {"value": best, "valid_scores": {f"{value:g}": found[value][0] for value in values}}
+        self.settings = {**self.settings, name: best}
+        shown = ", ".join(f"{value:g}: {score:.4f}" for value, (score, _) in found.items())
+        logger.info("%s=%g, chosen on validation (%s)", name, best, shown)
 
     # evaluation
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbole_contrec.data.text import filled, part_field, read_item_texts
+from recbole_contrec.data.text import filled, part_field, read_item_texts, tfidf
 from recbole_contrec.errors import UserError
 
 
@@ -79,3 +79,18 @@ def test_a_named_field_counts_more_than_one_called_like_the_part():
     assert filled("{title}", texts, {"title": "name", "category": None}) == ["", "B"]
     with pytest.raises(UserError, match="title_field=nmae: no such text field.*did you mean name"):
         filled("{title}", texts, {"title": "nmae", "category": None})
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("The x1_2 a café's", ["the", "x1_2", "café"]),
+        ("红色连衣裙 iPhone手机", ["红", "色", "连", "衣", "裙", "iphone", "手", "机"]),
+        ("タワー・日", ["タ", "ワ", "ー", "日"]),
+        ("สนุก", ["ส", "นุ", "ก"]),
+        ("हिन्दी फ़िल्म", ["हिन्दी", "फ़िल्म"]),
+        ("한국 영화", ["한국", "영화"]),
+    ],
+)
+def test_words_are_found_in_every_script(text, words):
+    assert [word for word in tfidf().build_analyzer()(text) if " " not in word] == words

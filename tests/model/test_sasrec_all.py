@@ -101,7 +101,8 @@ def test_an_svd_start_is_the_one_of_the_recorded_runs(staged):
 )
 def test_settings_that_do_not_go_together_are_refused(assembled, model, told, said):
     with pytest.raises(UserError, match=said):
-        assembled(model, *told)
+        loaded = assembled(model, *told)
+        loaded.model.check_sources(loaded.data.train_dataset)
 
 
 @pytest.mark.parametrize("model, table", [("SASRecAll", "item_embedding"), ("ContRec", "item_vectors")])

@@ -1,5 +1,7 @@
 """What the texts of a history add to scores: by hand, in every way of scoring, and never in the loss."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from recbole_contrec import load_data_and_model
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.settings.config import Config
+from recbole_contrec.storage import checkpoint
 from tests.helpers.files import STORIES
 
 WIDE = ("--hidden_size=16",)
@@ -129,3 +132,81 @@ def test_a_finished_run_that_is_resumed_chooses_the_same(run_tiny):
     again = run_tiny("ContRec", *told, resume=first["checkpoint"].replace("best.safetensors", "last.safetensors"))
     for key in ("chosen_on_validation", "best_valid_score", "test_result"):
         assert first[key] == again[key]
+
+
+def part_of(loaded):
+    """What compares texts in a model."""
+    return (getattr(loaded.model, "catalogue", None) or loaded.model.retrieval).text_similarity
+
+
+@pytest.mark.parametrize(
+    "model, told", [("ContRec", ()), ("SASRecAll", ("--text_similarity=~", *WIDE, f"--text_encoder={STORIES}"))]
+)
+def test_a_run_for_which_validation_chose_nothing_comes_back(run_tiny, monkeypatch, model, told):
+    monkeypatch.setattr(TextSimilarity, "WEIGHTS", (0.0,))
+    result = run_tiny(model, "--epochs=1", *told)
+    assert result["chosen_on_validation"]["text_similarity"]["value"] == 0
+    loaded = load_data_and_model(result["checkpoint"])
+    assert loaded.config["text_similarity"] == 0 and part_of(loaded) is None
+    again = loaded.trainer.evaluate(loaded.data.test, load_best_model=False)
+    assert {name: value for name, value in again.items()} == pytest.approx(result["test_result"])
+    assert part_of(load_data_and_model(result["checkpoint"], {"text_similarity": 2.0})).vectors.any()
+
+
+def test_a_run_of_before_the_setting_comes_back_and_goes_on(run_tiny):
+    told = ("--epochs=1", "--run_name=old")
+    result = run_tiny("ContRec", "--text_similarity=0", *told)
+    folder = Path(result["checkpoint"]).parent
+    for path in (folder / "best.safetensors", folder / "last.safetensors"):
+        stored = checkpoint.load(path)
+        settings = {key: value for key, value in stored.record["settings"].items() if key != "text_similarity"}
+        checkpoint.save(path, stored.tensors, {**stored.record, "settings": settings})
+    loaded = load_data_and_model(folder)
+    assert loaded.config["text_similarity"] == 0 and part_of(loaded) is None
+    again = run_tiny("ContRec", *told, resume=str(folder))
+    assert again["test_result"] == result["test_result"] and again["chosen_on_validation"] == {}
+
+
+def test_nothing_is_chosen_where_nothing_is_validated_and_that_is_said(run_tiny, caplog):
+    result = run_tiny("ContRec", "--epochs=1", "--eval_step=0")
+    assert "text_similarity is left to validation, and nothing is validated" in caplog.text
+    assert result["chosen_on_validation"] == {} and "texts alike" not in result["card"]["method"]
+
+
+def test_a_run_that_keeps_nothing_chooses_with_the_best_weights_as_well(run_tiny):
+    told = ("--epochs=4", "--learning_rate=0.05")
+    kept, unkept = run_tiny("ContRec", *told), run_tiny("ContRec", *told, saved=False)
+    assert kept["best_epoch"] < 3  # the last weights are others
+    for name in ("best_valid_score", "best_valid_result", "chosen_on_validation"):
+        assert kept[name] == unkept[name]
+
+
+def test_the_log_tells_of_texts_where_there_are_some(tiny, run_tiny, caplog):
+    result = run_tiny("ContRec", "--epochs=1")
+    assert "texts alike in the score, weight by validation" in caplog.text
+    weight = result["chosen_on_validation"]["text_similarity"]["value"]
+    assert ("texts alike in the score" in result["card"]["method"]) == (weight > 0)
+    caplog.clear()
+    (tiny / "tiny" / "tiny.item").unlink()
+    result = run_tiny("ContRec", "--epochs=1")
+    assert "texts alike" not in caplog.text and "texts alike" not in result["card"]["method"]
+
+
+def test_few_texts_are_compared_by_what_they_say(staged):
+    """Whitening all directions of a few texts would make each as far from every other one."""
+    loaded = staged("ContRec", "--text_similarity=4")
+    ids = loaded.data.dataset.field2token_id["item_id"]
+    odd, even = ([ids[f"i{number}"] for number in range(first, 60, 2)] for first in (11, 10))
+    vectors = loaded.model.retrieval.text_similarity.vectors
+    cosines = vectors[odd] @ vectors[odd + even].T
+    same = cosines[:, : len(odd)][~torch.eye(len(odd), dtype=torch.bool)].mean()
+    assert same > cosines[:, len(odd) :].mean() + 0.1
+
+
+def test_texts_that_are_all_one_add_nothing_and_say_so(tiny, run_tiny):
+    file = tiny / "tiny" / "tiny.item"
+    rows = [line.split("\t")[0] for line in file.read_text().splitlines()[1:]]
+    file.write_text("item_id:token\ttitle:token_seq\n" + "".join(f"{item}\tone for all\n" for item in rows))
+    with pytest.raises(UserError, match="text_similarity=4: .* tell no two items apart"):
+        run_tiny("ContRec", "--text_similarity=4", "--epochs=1")
+    assert run_tiny("ContRec", "--epochs=1")["chosen_on_validation"]["text_similarity"]["value"] == 0

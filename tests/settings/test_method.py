@@ -51,6 +51,11 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
             "titles in the prompt, answers",
         ),
         (["--item_vectors=svd+text", "--text_encoder=a/MiniLM"], "vectors", "svd+text (MiniLM) of 64, trained"),
+        (
+            ["--text_encoder=a/MiniLM", "--random_weights=text_encoder", "--text_similarity=4"],
+            "words",
+            "texts alike (MiniLM with random weights) in the score",
+        ),
         (["--user_tokens=0"], "tokens", "sigma-VAE K=2, no user tokens, added up + item vector"),
     ],
 )
