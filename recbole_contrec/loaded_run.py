@@ -47,8 +47,8 @@ def settings_of(config: Config) -> dict[str, Any]:
     """The settings of a run, JSON-like, enough to build its configuration again from any working directory."""
     record = {key: value for key, value in config.to_record().items() if key not in ("output", "run_name")}
     for key in ("llm", "text_encoder"):
-        if record.get(key) and (folder := Path(record[key]).expanduser()).is_dir():
-            record[key] = str(folder.resolve())
+        if record.get(key) and (place := Path(record[key]).expanduser()).exists():  # a folder, or a GGUF file
+            record[key] = str(place.resolve())
     return {**record, "data_path": str(Path(config["data_path"]).resolve().parent)}
 
 

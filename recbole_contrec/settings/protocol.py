@@ -45,6 +45,11 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
             "another "
             "bound in every step. Leave one of them away"
         )
+    if 0 < final["epochs"] < final["eval_step"]:
+        raise UserError(
+            f"eval_step={final['eval_step']}: of epochs={final['epochs']} none would be validated, so that none "
+            f"could be called the best: set eval_step={final['epochs']} or less, or 0 to take the last epoch"
+        )
     if final.get("transform") == "mask_itemseq" and int(final["mask_ratio"] * final["MAX_ITEM_LIST_LENGTH"]) < 1:
         raise UserError(
             f"mask_ratio={final['mask_ratio']} of MAX_ITEM_LIST_LENGTH={final['MAX_ITEM_LIST_LENGTH']} items is less "

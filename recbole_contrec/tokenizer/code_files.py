@@ -44,6 +44,7 @@ class CodesOfFile(NamedTuple):
         unknown: items of the file that the data set does not have.
         shared: items of the data set whose codes another one has, too.
         notes: what was read otherwise than it stands there, a line each.
+        doubt: why its items may be others than they seem; empty where nothing says so.
     """
 
     codes: Tensor
@@ -52,6 +53,7 @@ class CodesOfFile(NamedTuple):
     unknown: list[str]
     shared: list[str]
     notes: list[str]
+    doubt: str
 
 
 def read_codes(path: str | Path, tokens: Sequence[str]) -> CodesOfFile:
@@ -90,7 +92,17 @@ def read_codes(path: str | Path, tokens: Sequence[str]) -> CodesOfFile:
     shared = [token for token, row in zip(tokens[1:], codes[1:].tolist()) if row[0] >= 0 and times[tuple(row)] > 1]
     missing = [token for token in tokens[1:] if token not in rows]
     unknown = [item for item in rows if item not in row_of]
-    return CodesOfFile(codes, int(matrix.max()), missing, unknown, shared, notes)
+    return CodesOfFile(codes, int(matrix.max()), missing, unknown, shared, notes, _doubt(path, rows, unknown))
+
+
+def _doubt(path: Path, rows: dict[str, list[int]], unknown: list[str]) -> str:
+    """Ids of a data set may be numbers as well, and then a file of places looks like one of ids."""
+    if not unknown or not all(str(place) in rows for place in range(len(rows))):
+        return ""
+    return (
+        f"its items are 0 to {len(rows) - 1}, and the data set has no item {unknown[0]}: if these are places and no "
+        f"ids, the codes go to other items; name the items beside it, one a line in {_beside(path).name}"
+    )
 
 
 def write_codes(path: str | Path, tokens: Sequence[str], codes: Tensor, n_codes: int) -> int:

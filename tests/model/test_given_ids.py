@@ -113,6 +113,7 @@ def test_arrays_are_read_as_well(staged, with_ids, workplace):
         ("TokenRec-beam", ("--num_codebooks=2",), "num_codebooks=2: .* makes 3 codes an item: .*set 3"),
         ("TIGER", ("--codebook_size=3",), "codebook_size=3: .* needs 4 codes"),
         ("TIGER", ("--num_codebooks=2", "--codebook_size=9"), None),
+        ("TIGER", ("--num_codebooks=3", "--codebook_size=9"), "num_codebooks=3: .* makes 3 codes an item"),
     ],
 )
 def test_settings_that_contradict_the_file(with_ids, model, arguments, message):
@@ -121,6 +122,24 @@ def test_settings_that_contradict_the_file(with_ids, model, arguments, message):
         return
     with pytest.raises(UserError, match=message):
         with_ids(model, distinct(), *arguments)
+
+
+def test_places_that_pass_for_ids_are_doubted(assembled, tiny, workplace, monkeypatch, caplog):
+    from tests.helpers import options
+
+    monkeypatch.setitem(options.TINY_OF, "TIGER", [a for a in options.TINY_OF["TIGER"] if not a.startswith(FREE)])
+    data = tiny / "tiny" / "tiny.inter"
+    header, *lines = data.read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    ids = "".join(f"{user}\t{int(item[1:]) + 1}\t{rating}\t{time}\n" for user, item, rating, time in rows)
+    data.write_text(f"{header}\n{ids}")
+    (tiny / "tiny" / "tiny.item").unlink()
+    for first, doubted in ((0, True), (1, False)):
+        codes = {str(item + first): row for item, row in enumerate(distinct().values())}
+        (workplace / "ids.json").write_text(json.dumps(codes))
+        caplog.clear()
+        assembled("TIGER", "--semantic_ids=ids.json")
+        assert ("no item 0: if these are places and no" in caplog.text) == doubted
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -157,6 +176,8 @@ def test_a_run_ends_resumes_and_loads_without_its_file(with_ids, workplace, mode
     first = _run(model, *arguments, "--epochs=2")
     if model == "SIIT":
         assert first["refinements"]
+    (workplace / "ids.json").write_text("whatever lies there by then")
+    load_data_and_model(first["checkpoint"])
     (workplace / "ids.json").unlink()
     loaded = load_data_and_model(first["checkpoint"])
     if model != "SIIT":

@@ -11,6 +11,7 @@ from recbole.trainer import Trainer
 from torch import optim
 
 from recbole_contrec.errors import UserError
+from recbole_contrec.loaded_run import settings_of
 
 MODELS = ["SASRec", "ContRec"]
 
@@ -136,3 +137,18 @@ def test_mixed_precision(assembled, config_of, monkeypatch, model):
     else:
         with pytest.raises(UserError, match="scaled"):
             config_of(model, "--enable_scaler=True", "--clip_grad_norm={'max_norm': 1.0}")
+
+
+def test_validations_that_would_never_come_are_refused(config_of):
+    with pytest.raises(UserError, match="eval_step=3: of epochs=2 none would be validated.* set eval_step=2 or less"):
+        config_of("SASRec", "--epochs=2", "--eval_step=3")
+    config_of("SASRec", "--epochs=0", "--eval_step=3")
+
+
+@pytest.mark.parametrize("key", ["llm", "text_encoder"])
+def test_pretrained_models_are_found_again_from_anywhere(config_of, workplace, key):
+    (workplace / "packed.gguf").touch()
+    (workplace / "folder").mkdir()
+    for name in ("packed.gguf", "folder"):
+        assert settings_of(config_of("ContRec", f"--{key}={name}"))[key] == str(workplace.resolve() / name)
+    assert settings_of(config_of("ContRec", f"--{key}=some/Model"))[key] == "some/Model"

@@ -58,22 +58,30 @@ class GivenIds:
         self._source = f"semantic_ids={self.path}"
         count, size = (config[key] if config.is_given(key) else None for key in ("num_codebooks", "codebook_size"))
         self._added = int(without_last)
-        self.num_codebooks: int
-        self.codebook_size: int
-        if not Path(self.path).is_file() and count and size:  # back from a checkpoint, which has the codes
-            self.num_codebooks, self.codebook_size = count + self._added, size
+        if count and size:  # as in a checkpoint, which has the codes: whatever lies there now is not asked
+            self.num_codebooks, self.codebook_size, self._compared = count + self._added, size, False
             return
+        self.num_codebooks, self.codebook_size = self._compare(dataset, count, size)
+        self._compared = True
+        config.resolve(num_codebooks=self.num_codebooks - self._added, codebook_size=self.codebook_size)
+
+    def _compare(self, dataset: Any, count: int | None, size: int | None) -> tuple[int, int]:
+        """Codes an item and codes of a codebook, by the file and what was set.
+
+        Raises:
+            UserError: what was set contradicts the file.
+        """
         found = self._read(dataset)
         codes = self._distinct(found)
-        self.num_codebooks = codes.shape[1]
-        self.codebook_size = self._size_for(max(found.largest, int(codes.max())) + 1, size)
-        wanted = self.num_codebooks - self._added
+        if found.doubt:
+            logger.warning("%s: %s", self._source, found.doubt)
+        wanted = codes.shape[1] - self._added
         if count not in (None, wanted):
             raise UserError(
-                f"num_codebooks={count}: {self._source} makes {self.num_codebooks} codes an "
-                f"item{', the last one included' if without_last else ''}: leave num_codebooks away, or set {wanted}"
+                f"num_codebooks={count}: {self._source} makes {codes.shape[1]} codes an "
+                f"item{', the last one included' if self._added else ''}: leave num_codebooks away, or set {wanted}"
             )
-        config.resolve(num_codebooks=wanted, codebook_size=self.codebook_size)
+        return codes.shape[1], self._size_for(max(found.largest, int(codes.max())) + 1, size)
 
     def _size_for(self, needed: int, size: int | None) -> int:
         if size is not None and size < needed:
@@ -100,14 +108,17 @@ class GivenIds:
 
     # the stage
 
-    def check(self) -> None:
-        """Stop before anything is written where the file is not there.
+    def check(self, dataset: Any) -> None:
+        """Stop before anything is written where the file is not there, or is not what was set.
 
         Raises:
-            UserError: it is not.
+            UserError: says why.
         """
         if not Path(self.path).is_file():
             raise UserError(f"{self._source}: no such file")
+        if not self._compared:
+            self._compare(dataset, self.num_codebooks - self._added, self.codebook_size)
+            self._compared = True
 
     def stage(self, dataset: Any, table: CodeTable, accept: Any) -> Stage:
         """The stage that reads the file again, and reports of it.
@@ -116,7 +127,7 @@ class GivenIds:
             table: that the codes go into.
             accept: called with the codes [N, K] when they are there.
         """
-        self.check()
+        self.check(dataset)
 
         def build(report: Report) -> StageResult:
             found = self._read(dataset)

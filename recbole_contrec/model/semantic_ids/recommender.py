@@ -85,7 +85,7 @@ class SemanticIdRecommender(SequentialRecommender):
         """
         check_source(self.config, dataset)
         if self.given_ids is not None:
-            self.given_ids.check()
+            self.given_ids.check(dataset)
         if self.improvement is not None and self.config["item_descriptions"] not in (None, WORDS):
             check_source(self.config, dataset, "item_descriptions")
 
