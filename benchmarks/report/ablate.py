@@ -83,6 +83,8 @@ def table(found: list[Row], meanings: dict[str, str]) -> str:
                 seconds(row.values(epoch_seconds)),
             )
         )
+    if shipped.method:
+        lines.append(f"\nMethod of {shipped.name}: {shipped.method}.")
     lines += [
         f"\n† {name}: another {', '.join(keys)} than {shipped.name}; not comparable" for name, keys in odd.items()
     ]

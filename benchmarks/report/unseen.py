@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.lib.runs import Result
 from benchmarks.lib.significance import compare, of_users
 from benchmarks.report.cells import four, head, line
+from benchmarks.report.tables import short_method
 
 TOP = 20
 WAYS = ("interactions, held back", "interactions", "texts, held back", "texts", "as it is")
@@ -21,6 +22,7 @@ def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]])
     with a 95 % bootstrap interval of that difference."""
     lines = head(
         "model",
+        "method",
         "seeds",
         "held-out users",
         "NDCG@10 held out",
@@ -41,6 +43,7 @@ def users_table(rows: dict[str, list[Result]], trained: dict[str, list[Result]])
         lines.append(
             line(
                 name,
+                short_method(results[0].content),
                 len(results),
                 sum(part["model"]["held out"]["targets"] for part in found),
                 f"**{four(ours)}**",
@@ -60,6 +63,7 @@ def items_table(rows: dict[str, list[Result]], _trained) -> str:
     """How often a held-out item that is a test target enters the top 20, by every way of folding in."""
     lines = head(
         "model",
+        "method",
         "seeds",
         "targets that are held-out items",
         "items from",
@@ -78,6 +82,7 @@ def items_table(rows: dict[str, list[Result]], _trained) -> str:
             lines.append(
                 line(
                     name,
+                    short_method(results[0].content),
                     len(results),
                     sum(part[way]["held out"]["targets"] for part in found),
                     way,

@@ -73,6 +73,9 @@ def test_every_seed_holds_out_others(data_of):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+OF_SASREC = {"repeat_bias": True, "hidden_dropout_prob": 0.2, "MAX_ITEM_LIST_LENGTH": 50}  # what method it was
+
+
 def test_means_weigh_seeds_by_their_targets_and_the_same_users_are_found():
     ranks = {"user": np.array(["a", "b", "c"]), "rank": np.array([1, 3, 99]), "ties": np.zeros(3, int)}
     trained = [Result("ContRec", {"card": {"seed": 1}}, ranks), Result("ContRec", {"card": {"seed": 2}}, ranks)]
@@ -84,14 +87,20 @@ def test_means_weigh_seeds_by_their_targets_and_the_same_users_are_found():
         )
         return Result(
             "ContRec",
-            {"card": {"seed": seed}, "measured": {"hold_share": share, "early": 10, "held_out": held_out, **parts}},
+            {
+                "card": {"seed": seed},
+                "settings": OF_SASREC,
+                "measured": {"hold_share": share, "early": 10, "held_out": held_out, **parts},
+            },
             {"user": np.array(["c", "a", "b"]), "rank": np.array([1, 1, 99]), "ties": np.zeros(3, int)},
         )
 
     results = [of(1, ["a", "b"], 0.4), of(2, ["c"], 0.1)]
     line = unseen_report.users_table({"ContRec": results}, {"ContRec": trained}).splitlines()[2]
     # user by user 1, 0, 1 held out and 1, 1/2, 0 in training: differences 0, -1/2, 1
-    assert line.startswith("| ContRec | 2 | 3 | **.3000** | .3000 | .5000 | +33.3% | -0.5000 to +1.0000 | .5000 |")
+    assert line.startswith(
+        "| ContRec | SASRec on windows, repeat bias | 2 | 3 | **.3000** | .3000 | .5000 | +33.3% | -0.5000 to +1.0000 | .5000 |"
+    )
     alone = unseen_report.users_table({"ContRec": results}, {"ContRec": trained[:1]}).splitlines()[2]
     assert "| .3000 |  |  |  | .5000 |" in alone  # a seed has no partner
     with pytest.raises(ValueError, match="another --output"):
