@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
@@ -112,9 +113,34 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
     given = {item: text for (item, text), can in zip(given.items(), readable) if can}
     if given:
         regression = Ridge(alpha=1.0).fit(reader.known, known.vectors.items[rows].numpy())
-        vectors = regression.predict(reader(list(given.values())))
+        read = reader(list(given.values()))
+        vectors = regression.predict(read)
         _add(loaded, known, list(given), torch.from_numpy(vectors.astype(np.float32)))
+        _compare_texts(loaded, list(given), read, rows, reader.known)
     return list(given)
+
+
+@torch.no_grad()
+def _compare_texts(loaded: LoadedRun, items: list[str], read: Any, rows: list[int], known: Any) -> None:
+    """Let ``text_similarity`` count for new items with a text as for the others: where those lie whose texts are known
+    is linear in their features, but for its length.
+
+    Args:
+        read: features of the new items [m, F].
+        rows: items of training [n], and ``known``: their features [n, F].
+    """
+    vectors = loaded.model.text_vectors
+    if vectors is None:
+        return
+    compared = vectors[rows].cpu().numpy()  # [n, w]
+    with_text = np.flatnonzero(compared.any(1))
+    if not len(with_text):
+        return
+    found = Ridge(alpha=1e-3).fit(known[with_text], compared[with_text]).predict(read)  # [m, w]
+    numbers = loaded.data.dataset.field2token_id[loaded.data.dataset.iid_field]
+    places = torch.tensor([numbers[item] for item in items], device=vectors.device)
+    vectors[places] = F.normalize(torch.from_numpy(found).to(vectors), dim=1)
+    _hold_back(loaded)
 
 
 class _Known(NamedTuple):

@@ -227,6 +227,10 @@ class FoldsUsersIn(Protocol):
 class FoldsItemsIn(FoldsUsersIn, ReadsHistoriesOnce, Protocol):
     """A model that takes items that were not in training."""
 
+    @property
+    def text_vectors(self) -> Tensor | None:
+        """By which the texts of items are compared [N, w], for writing as well; None where they are not."""
+
     def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
         """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and fit :attr:`user_fold_in`."""
 

@@ -8,6 +8,7 @@ from recbole_contrec import fold_in_interactions, fold_in_texts, load_data_and_m
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.tokenrec import TokenRec
 from recbole_contrec.tokenizer import CollaborativeVectors, FoldIn, ItemFoldIn, history_means, standardise, svd_vectors
+from tests.helpers.files import STORIES
 
 USERS, ITEMS, SIZE = 60, 40, 8
 
@@ -189,6 +190,17 @@ def test_an_item_is_folded_in_by_its_text(trained, model):
     assert torch.isfinite(vectors).all() and vectors[before].any()
     assert not torch.equal(*tokens_of(loaded, "new", "other"))
     assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False)["ndcg@10"] > 0
+
+
+@pytest.mark.parametrize("arguments", [(), (f"--text_encoder={STORIES}",)])
+def test_the_text_of_a_new_item_is_compared_as_those_of_others(trained, arguments):
+    loaded = trained("ContRec", "--text_similarity=4", "--epochs=1", *arguments)
+    numbers = loaded.data.dataset.field2token_id["item_id"]
+    fold_in_texts(loaded, {"new": "Title of 31 odd kind"})
+    cosines = loaded.model.text_vectors @ loaded.model.text_vectors[numbers["new"]]
+    assert cosines[numbers["i31"]] > 0.9 and set(cosines.topk(2).indices.tolist()) == {numbers["new"], numbers["i31"]}
+    fold_in_interactions(loaded, {"without": users_of_item(loaded, numbers["i31"])})
+    assert not loaded.model.text_vectors[numbers["without"]].any()
 
 
 @pytest.mark.parametrize("source", ["svd", "svd+text", "text", "lightgcn"])

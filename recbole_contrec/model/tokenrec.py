@@ -295,6 +295,12 @@ class TokenRec(SequentialRecommender):
         self.item_vectors.weight[items] = retrieval.to(self.device)
         self.items.set(items, vectors.to(self.device))
 
+    @property
+    def text_vectors(self) -> Tensor | None:
+        """By which the texts of items are compared [N, w], for writing as well; None where they are not."""
+        texts = self.retrieval.text_similarity
+        return None if texts is None else texts.vectors
+
     def hold_back(self, penalty: Tensor | None) -> None:
         """Take a penalty [N] off the scores of the items; None for no penalty."""
         self.retrieval.score_penalty = penalty

@@ -116,6 +116,7 @@ def _continuous(settings: Settings) -> Method:
         short=_joined(
             backbone.short,
             words.short,
+            _alike_short(settings),
             "regression" if regression else counted + (f" x {samples}" if samples > 1 else ""),
             "ranking loss" if ranks else "no ranking loss",
         ),
@@ -135,7 +136,7 @@ def _one_pass(settings: Settings) -> Method:
         words=_joined(_instructions(settings), _alike(settings)),
         history=_history(settings) + (", shuffled" if settings.get("shuffle_history") else ""),
         repeats=_repeats(settings),
-        short=_joined(backbone.short, "one pass", " + ".join(losses)),
+        short=_joined(backbone.short, _alike_short(settings), "one pass", " + ".join(losses)),
     )
 
 
@@ -175,6 +176,7 @@ def _sasrec(settings: Settings) -> Method:
         short=_joined(
             "SASRec on windows",
             f"{source} start" if source != "random" else "",
+            _alike_short(settings),
             "repeat bias" if settings.get("repeat_bias") else "",
         ),
     )
@@ -279,6 +281,10 @@ def _alike(settings: Settings) -> str:
         return ""
     read = f" ({encoder})" if encoder else ""
     return f"texts alike{read} in the score" + (", weight by validation" if weight is None else "")
+
+
+def _alike_short(settings: Settings) -> str:
+    return "similar texts" if _alike(settings) else ""
 
 
 def _described(settings: Settings) -> str:

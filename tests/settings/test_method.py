@@ -26,7 +26,12 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         ours, paper = method(tiny, model), method(tiny, f"{model}-paper")
         assert differences(ours, paper) and ours != paper and str(ours) != str(paper)
     ours, paper = method(tiny, "ContRec"), method(tiny, "ContRec-paper")
-    assert (ours.short, paper.short) == ("compact, 1 step, ranking loss", "compact, 200 steps, no ranking loss")
+    assert ours.short == "compact, similar texts, 1 step, ranking loss"
+    assert paper.short == "compact, 200 steps, no ranking loss"
+    assert method(tiny, "ContRec", "--text_similarity=0").short == "compact, 1 step, ranking loss"
+    assert method(tiny, "TokenRec").short == "compact, similar texts, one pass, ranking loss"
+    for model, texts in (("SASRecAll-svd", ""), ("SASRecAll-texts", "similar texts, ")):
+        assert method(tiny, model).short == f"SASRec on windows, svd start, {texts}repeat bias"
     assert (
         ours.language_model == "compact 2x64"
         and ours.words == "texts alike in the score, weight by validation"

@@ -95,5 +95,5 @@ class TextSimilarity(nn.Module):
 
     @torch.no_grad()
     def add_items(self, count: int) -> None:
-        """More rows, of zeros: what was not there in training has no text here."""
+        """More rows, of zeros: as those of items without a text."""
         self.vectors = torch.cat([self.vectors, self.vectors.new_zeros(count, self.WIDTH)])
