@@ -28,13 +28,14 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout the package runs from, with ``+`` for local changes; None for an installed wheel."""
+    """Commit of the checkout the package runs from, with ``+`` where code or settings differ from it; None for an
+    installed wheel."""
     folder = Path(__file__).resolve().parent
     if not (folder.parent / ".git").exists():
         return None
     try:
         return _git(folder, "rev-parse", "--short=12", "HEAD") + (
-            "+" if _git(folder, "status", "--porcelain", "-uno") else ""
+            "+" if _git(folder, "status", "--porcelain", "-uno", "--", ".", "../properties") else ""
         )
     except (OSError, subprocess.CalledProcessError):
         return None
