@@ -7,22 +7,20 @@ the items; no validation or test item of anybody has a say in them.
 
 import glob
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from recbole.model.general_recommender import LightGCN
-from sklearn.decomposition import TruncatedSVD
-from sklearn.preprocessing import normalize
-from sklearn.random_projection import SparseRandomProjection
 
-from recbole_contrec.data.text import WORD, joined, tfidf, unspaced
+from recbole_contrec.data.text import WORD, joined, unspaced
 from recbole_contrec.data.windows import WindowDataset
 from recbole_contrec.errors import UserError, did_you_mean
+from recbole_contrec.item_vectors.lightgcn import lightgcn_vectors
+from recbole_contrec.item_vectors.pca import principal_components
 from recbole_contrec.item_vectors.text_encoder import text_encoder_of
+from recbole_contrec.item_vectors.words import text_vectors, words_of
 from recbole_contrec.showing import show
 from recbole_contrec.storage.stages import Report, Stage, StageResult
 from recbole_contrec.tokenizer import (
@@ -40,33 +38,16 @@ PROJECTED = 384  # columns of words before they are whitened
 # Of whitened ones: n texts span n - 1 directions, and where all of these are whitened, every text is as far from every
 # other one, whatever they say.
 TEXTS_A_COLUMN = 4
-ROWS_A_BLOCK = 65_536  # computed in double precision at once
 
 
 def vector_stages(
     config: Mapping[str, Any], dataset: WindowDataset, found: dict[str, torch.Tensor], key: str = "item_vectors"
 ) -> Iterator[Stage]:
-    """The stages that fill ``found`` with ``users`` [U, d] and ``items`` [N, d], see :func:`user_and_item_vectors`.
-
-    Before these, where ``text_encoder`` names a model and ``found`` has no ``texts`` [N, D] yet, these are what it
-    makes of the item texts. That is a stage of its own, the first one, because it is slow, and the same for all seeds
-    and widths.
-    """
+    """The stages that fill ``found`` with ``users`` [U, d] and ``items`` [N, d], see :func:`user_and_item_vectors`;
+    before these, those of :func:`text_stages`."""
+    yield from text_stages(config, dataset, found)
     methods, keys = methods_of(config[key]), [key, "vector_size", "seed"]
     content = source_content(config[key], dataset, key)
-    reading = _readers(config)
-    if config["text_encoder"] and reading and "texts" not in found:
-        settings = {
-            "encoder": text_encoder_of(config).identity,
-            "tokens": config["text_encoder_max_tokens"],
-            "content": source_content("text", dataset),
-        }
-        yield Stage(
-            "item texts",
-            settings,
-            lambda report: _encoded_item_texts(config, dataset, report, reading[0]),
-            found.update,
-        )
     keys += ["lightgcn_epochs"] if "lightgcn" in methods else []
     keys += ["text_whitening"] if "text" in methods and config["text_whitening"] else []
 
@@ -75,6 +56,28 @@ def vector_stages(
 
     yield Stage(
         key.replace("_", " "), {**{name: config[name] for name in keys}, "content": content}, build, found.update
+    )
+
+
+def text_stages(config: Mapping[str, Any], dataset: WindowDataset, found: dict[str, torch.Tensor]) -> Iterator[Stage]:
+    """The stage that fills ``found`` with ``texts`` [N, D], the item texts as ``text_encoder`` reads them.
+
+    There is none where no encoder is named, nothing asks for texts, or ``found`` has them. It is slow, and its result
+    is the same for all seeds and widths: so it is a stage of its own, in front of all that depend on these.
+    """
+    reading = _readers(config)
+    if not config["text_encoder"] or not reading or "texts" in found:
+        return
+    settings = {
+        "encoder": text_encoder_of(config).identity,
+        "tokens": config["text_encoder_max_tokens"],
+        "content": source_content("text", dataset),
+    }
+    yield Stage(
+        "item texts",
+        settings,
+        lambda report: _encoded_item_texts(config, dataset, report, reading[0]),
+        found.update,
     )
 
 
@@ -249,7 +252,7 @@ def _vectors_by(
     if method == "svd":
         return svd_vectors(*dataset.histories.pairs(), dataset.user_num, dataset.item_num, size, seed=config["seed"])
     if method == "lightgcn":
-        return _lightgcn_vectors(size, config, dataset, report)
+        return lightgcn_vectors(size, config, dataset, report)
     whitening = config["text_whitening"]
     if encoded is not None:
         vectors = principal_components(encoded, size, whitening)
@@ -298,94 +301,6 @@ def _encoded_item_texts(config: Mapping[str, Any], dataset: WindowDataset, repor
     )
 
 
-def text_vectors(texts: Sequence[str], size: int, seed: int, key: str = "item_vectors") -> torch.Tensor:
-    """Latent semantic analysis: truncated SVD of the TF-IDF of texts, rows of unit length.
-
-    Args:
-        texts: N of them; an empty one gets a row of zeros.
-        size: d; columns beyond the rank are zero.
-        key: the setting that asks for them.
-
-    Returns:
-        [N, d] float32.
-
-    Raises:
-        UserError: no text holds a word.
-    """
-    try:
-        matrix = tfidf().fit_transform(texts)  # [N, words]
-    except ValueError as error:
-        raise UserError(f"{key} asks for texts, and the item texts hold no words") from error
-    rank = min(size, *(side - 1 for side in matrix.shape))
-    vectors = torch.zeros(len(texts), size)
-    if rank > 0:
-        reduced = TruncatedSVD(rank, random_state=seed).fit_transform(matrix)
-        vectors[:, :rank] = torch.from_numpy(normalize(reduced))
-    return vectors
-
-
-def words_of(texts: Sequence[str], size: int, seed: int) -> torch.Tensor:
-    """The TF-IDF of texts in fewer columns, by a sparse random projection: it keeps the cosine of any two texts nearly
-    as it is (Johnson and Lindenstrauss), rare words included, which a truncated SVD forgets first.
-
-    Args:
-        texts: N of them; an empty one gets a row of zeros.
-
-    Returns:
-        [N, size] float32, rows of unit length; where there are fewer words, their TF-IDF itself, [N, words].
-
-    Raises:
-        UserError: no text holds a word.
-    """
-    try:
-        matrix = tfidf().fit_transform(texts)  # [N, words]
-    except ValueError as error:
-        raise UserError("text_similarity asks for texts, and the item texts hold no words") from error
-    if matrix.shape[1] <= size:
-        return torch.from_numpy(normalize(matrix).toarray().astype(np.float32))  # [N, words]
-    # A word of its own has a tenth of the columns: by default about one, which the short texts of items do not bear.
-    projection = SparseRandomProjection(size, density=0.1, dense_output=True, random_state=seed)
-    projected = projection.fit_transform(matrix)
-    return torch.from_numpy(normalize(projected).astype(np.float32))
-
-
-def principal_components(vectors: torch.Tensor, size: int, whitening: float = 0.0) -> torch.Tensor:
-    """Truncated SVD of rows around their mean (PCA), exact and without a seed.
-
-    Language models give all texts much in common, which the mean takes away: it would fill the first column with what
-    tells no item apart. The next columns still hold most of the variance (anisotropy), which whitening evens out (Su
-    et al. 2021, https://arxiv.org/abs/2103.15316; for recommendation Zhang et al., ICDE 2024,
-    https://arxiv.org/abs/2402.10602).
-
-    Args:
-        vectors: [N, D], rows of unit length; rows of zeros stay zero and enter no statistic.
-        size: d; columns beyond the rank are zero.
-        whitening: 0 to 1; every column is divided by its standard deviation to this power.
-
-    Returns:
-        [N, d] float32.
-    """
-    rows = seen_rows(vectors)  # [N]
-    known = vectors[rows]  # [n, D]
-    mean = known.mean(0, dtype=torch.float64)
-    gram = sum(centred.T @ centred for centred in _centred(known, mean))  # [D, D]
-    values, axes = torch.linalg.eigh(gram)  # rising
-    # Below this, relative to rows of unit length, is rounding: one text in two batches differs by as much.
-    rank = min(size, int((values > 1e-10 * len(known)).sum()))
-    axes = axes.flip(1)[:, :rank]  # [D, rank]
-    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    if whitening:
-        axes = axes * (values.flip(0)[:rank] / len(known)) ** (-whitening / 2)
-    result = torch.zeros(len(vectors), size)
-    result[rows, :rank] = torch.cat([(centred @ axes).float() for centred in _centred(known, mean)])
-    return result
-
-
-def _centred(vectors: torch.Tensor, mean: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Rows [n, D] around their mean, some at a time: double precision of all of them would take twice their memory."""
-    return (block.double() - mean for block in vectors.split(ROWS_A_BLOCK))
-
-
 def _standardised(vectors: CollaborativeVectors) -> CollaborativeVectors:
     return CollaborativeVectors(standardise(vectors.users), standardise(vectors.items))
 
@@ -404,47 +319,3 @@ def _vectors_from_file(path: str, size: int, dataset: WindowDataset, key: str) -
             f"{key}={path} has vectors of width {loaded.vectors.shape[1]}: set --vector_size={loaded.vectors.shape[1]}"
         )
     return loaded.vectors
-
-
-def _lightgcn_vectors(
-    size: int, config: Mapping[str, Any], dataset: WindowDataset, report: Report
-) -> CollaborativeVectors:
-    """RecBole's LightGCN, trained with BPR on the training pairs; its propagated vectors, not its layer-0 tables."""
-    batch_size, epochs = 4096, config["lightgcn_epochs"]
-    settings = {
-        "USER_ID_FIELD": config["USER_ID_FIELD"],
-        "ITEM_ID_FIELD": config["ITEM_ID_FIELD"],
-        "NEG_PREFIX": config["NEG_PREFIX"],
-        "device": config["device"],
-        "embedding_size": size,
-        "n_layers": 2,
-        "reg_weight": 1e-5,
-        "require_pow": False,
-    }
-    users, items = (torch.from_numpy(column) for column in dataset.histories.pairs())
-    # The caller's random state stays as it is, so that a stage found on disk changes nothing later.
-    with torch.random.fork_rng():
-        torch.manual_seed(config["seed"])
-        model = LightGCN(settings, dataset).to(config["device"])
-        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-        for epoch in range(epochs):
-            total = 0.0
-            for rows in torch.randperm(len(users)).split(batch_size):
-                negatives = torch.randint(1, dataset.item_num, (len(rows),))
-                batch = {model.USER_ID: users[rows], model.ITEM_ID: items[rows], model.NEG_ITEM_ID: negatives}
-                loss = model.calculate_loss({name: ids.to(config["device"]) for name, ids in batch.items()})
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                total += loss.item() * len(rows)
-            report(epoch + 1, epochs, f"LightGCN loss {total / len(users):.4f}")
-    with torch.no_grad():
-        user_vectors, item_vectors = (vectors.cpu() for vectors in model())
-    return CollaborativeVectors(_without_unseen(user_vectors, users), _without_unseen(item_vectors, items))
-
-
-def _without_unseen(vectors: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Zero rows for whatever has no training interaction: its vector would be random."""
-    known = torch.zeros(len(vectors), dtype=torch.bool)
-    known[seen] = True
-    return vectors * known[:, None]

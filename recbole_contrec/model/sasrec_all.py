@@ -9,7 +9,7 @@ Reference:
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
@@ -17,15 +17,12 @@ from torch import Tensor
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Stage
-from recbole_contrec.item_vectors.sources import check_source, vector_stages
+from recbole_contrec.item_vectors.sources import check_source, text_stages, vector_stages
 from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, keep, kept_columns, start
 from recbole_contrec.model.parts.pretrained import changed
 from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate, targets_with_states
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.retrieval import Retrieval
-
-if TYPE_CHECKING:
-    from recbole.data.interaction import Interaction
 
 
 class SASRecAllLoss(NamedTuple):
@@ -92,8 +89,10 @@ class SASRecAll(SASRec):
         if self._from_random and texts is None:
             return
         vectors: dict[str, Tensor] = {}
-        yield from vector_stages(self.vector_config, dataset, vectors)
-        if not self._from_random:
+        if self._from_random:
+            yield from text_stages(self.vector_config, dataset, vectors)
+        else:
+            yield from vector_stages(self.vector_config, dataset, vectors)
             start(self.item_embedding.weight, vectors["items"], self.vector_settings, self.initializer_range)
         if texts is not None:
             yield from texts.stages(self.vector_config, dataset, vectors)
@@ -145,9 +144,10 @@ def _refuse_unread(config: Any) -> None:
     Raises:
         UserError: names the settings.
     """
-    if config["item_vectors_init"] == "vectors" or not config["train_text_columns"] or config["text_similarity"] != 0:
+    if config["item_vectors_init"] == "vectors" or not config["train_text_columns"]:
         return
-    if unread := changed(config, "item_vectors", "text_encoder", "text_whitening", "random_weights"):
+    of_texts = ("text_encoder", "random_weights") if config["text_similarity"] == 0 else ()
+    if unread := changed(config, "item_vectors", "text_whitening", *of_texts):
         raise UserError(
             f"SASRecAll: {', '.join(unread)}: item embeddings start at random numbers, set item_vectors_init=vectors"
         )

@@ -83,6 +83,7 @@ def test_an_svd_start_is_the_one_of_the_recorded_runs(staged):
     "model, told, said",
     [
         ("SASRecAll", ("--item_vectors=text",), "item_vectors: item embeddings start at random"),
+        ("SASRecAll", ("--item_vectors=text", "--text_similarity=4"), "item_vectors: item embeddings start at random"),
         ("SASRecAll", ("--train_item_vectors=False",), "would keep random vectors"),
         ("SASRecAll-svd", ("--train_text_columns=False",), "set item_vectors=svd.text"),
         ("ContRec", ("--item_vectors=text", "--train_text_columns=False"), "set item_vectors=svd.text"),
@@ -103,6 +104,11 @@ def test_settings_that_do_not_go_together_are_refused(assembled, model, told, sa
     with pytest.raises(UserError, match=said):
         loaded = assembled(model, *told)
         loaded.model.check_sources(loaded.data.train_dataset)
+
+
+def test_texts_in_the_scores_need_no_item_vectors(staged):
+    loaded = staged("SASRecAll", "--hidden_size=16", "--text_similarity=4", f"--text_encoder={STORIES}")
+    assert list(loaded.trainer.progress.stages) == ["item texts", "text similarity"]
 
 
 @pytest.mark.parametrize("model, table", [("SASRecAll", "item_embedding"), ("ContRec", "item_vectors")])
