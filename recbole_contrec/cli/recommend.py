@@ -5,11 +5,9 @@ recbole_contrec.cli.recommend
 """
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 
-from recbole_contrec.cli.messages import show_messages
+from recbole_contrec.cli.checkpoints import checkpoint_option, load, place_options
 from recbole_contrec.cli.options import Command, asks_for_help, names, whole_number
 from recbole_contrec.cli.tables import ENDINGS, print_tables, write_tables
 from recbole_contrec.errors import UserError
@@ -24,13 +22,11 @@ Examples:
   python run_recbole_contrec.py recommend --checkpoint=saved/RUN --all --output=top.csv
   python run_recbole_contrec.py recommend --checkpoint=saved/RUN --history=50,181,174"""
 
-CHANGES = ("data_path", "llm", "text_encoder")  # settings that may be otherwise than in training
-
 
 def parser() -> Command:
     """The options of ``recommend``."""
     command = Command("recommend", DESCRIPTION, EPILOG)
-    command.value("checkpoint", "PATH", "the folder of a run, or a checkpoint in it")
+    checkpoint_option(command)
     command.value("users", "1,2,3", "users of the data set, by their ids", names)
     command.flag("all", "every user of the data set")
     command.value("history", "ITEM,ITEM", "what somebody new has seen, in order of time", names)
@@ -38,10 +34,7 @@ def parser() -> Command:
     command.flag("include_seen", "rank items of the history as well")
     command.value("batch_size", "256", "users scored at once (default: 256)", whole_number("batch_size"), 256)
     command.value("output", "FILE", "a .csv or .parquet file to write, instead of the screen")
-    command.value("data_path", "DIR", "where the data sets lie now")
-    command.value("properties", "DIR", "where your own YAML files lie now")
-    command.value("llm", "DIR", "where the pretrained language model lies now")
-    command.value("text_encoder", "DIR", "where the text encoder lies now")
+    place_options(command)
     command.usual()
     return command
 
@@ -58,16 +51,9 @@ def recommend(arguments: Sequence[str]) -> int:
         return 0
     options = command.read_all(arguments)
     _check(options)
-    from recbole_contrec.compat import require_recbole
+    loaded = load(options)
+    from recbole_contrec.recommendation import recommend_batches  # slow
 
-    require_recbole()
-    from recbole_contrec.recommendation import recommend_batches
-    from recbole_contrec.reloading import load_data_and_model
-
-    show_messages(sys.stderr)
-    logging.getLogger("recbole_contrec").setLevel(logging.WARNING)  # the list is the output
-    changes = {key: value for key in CHANGES if (value := getattr(options, key)) is not None}
-    loaded = load_data_and_model(options.checkpoint, changes, options.properties)
     histories = [] if options.history is None else [[item for item in options.history if item]]
     tables = recommend_batches(
         loaded, options.users, histories, options.k, not options.include_seen, options.batch_size

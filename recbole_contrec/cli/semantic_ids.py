@@ -4,11 +4,9 @@ recbole_contrec.cli.semantic_ids
 ``semantic_ids``: the semantic ids of a trained model, as a file that other runs start from.
 """
 
-import logging
-import sys
 from collections.abc import Sequence
 
-from recbole_contrec.cli.messages import show_messages
+from recbole_contrec.cli.checkpoints import checkpoint_option, load, place_options
 from recbole_contrec.cli.options import Command, asks_for_help
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file
@@ -22,18 +20,13 @@ Examples:
   python run_recbole_contrec.py semantic_ids --checkpoint=saved/RUN --output=ids.json
   python run_recbole_contrec.py --model=TIGER --dataset=ml-100k --semantic_ids=ids.json"""
 
-CHANGES = ("data_path", "llm", "text_encoder")  # settings that may be otherwise than in training
-
 
 def parser() -> Command:
     """The options of ``semantic_ids``."""
     command = Command("semantic_ids", DESCRIPTION, EPILOG)
-    command.value("checkpoint", "PATH", "the folder of a run, or a checkpoint in it")
+    checkpoint_option(command)
     command.value("output", "FILE.json", "the file to write")
-    command.value("data_path", "DIR", "where the data sets lie now")
-    command.value("properties", "DIR", "where your own YAML files lie now")
-    command.value("llm", "DIR", "where the pretrained language model lies now")
-    command.value("text_encoder", "DIR", "where the text encoder lies now")
+    place_options(command)
     command.usual()
     return command
 
@@ -54,15 +47,9 @@ def semantic_ids(arguments: Sequence[str]) -> int:
     if not options.output.endswith(".json"):
         raise UserError(f"--output={options.output}: the name must end in .json")
     check_file(options.output, "--output")
-    from recbole_contrec.compat import require_recbole
+    loaded = load(options)
+    from recbole_contrec.quick_start import write_semantic_ids  # slow
 
-    require_recbole()
-    from recbole_contrec.quick_start import write_semantic_ids
-    from recbole_contrec.reloading import load_data_and_model
-
-    show_messages(sys.stderr)
-    logging.getLogger("recbole_contrec").setLevel(logging.WARNING)
-    changes = {key: value for key in CHANGES if (value := getattr(options, key)) is not None}
-    items = write_semantic_ids(load_data_and_model(options.checkpoint, changes, options.properties), options.output)
+    items = write_semantic_ids(loaded, options.output)
     print(f"written: {options.output}, {items:,} items; train with --semantic_ids={options.output}")
     return 0

@@ -22,6 +22,8 @@ Commands:
       download a public data set, or convert a table of your own
   python run_recbole_contrec.py vectors --dataset=NAME --output=FILE.npy
       item vectors from interactions or texts, as a file
+  python run_recbole_contrec.py semantic_ids --checkpoint=PATH --output=FILE.json
+      semantic ids of a trained model, as a file
 Each of them has a page of its own: python run_recbole_contrec.py recommend --help"""
 
 EPILOG = """\
