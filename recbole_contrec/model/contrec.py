@@ -10,7 +10,7 @@ Reference:
 import logging
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,7 @@ from recbole_contrec.model.parts.continuous_tokens import (
     ItemTokens,
     ItemTokenSettings,
     TokenizerSettings,
-    UserTokens,
-    UserTokenSettings,
+    user_tokens_of,
 )
 from recbole_contrec.model.parts.contrec_checks import check_settings, warn_of_narrow_draws
 from recbole_contrec.model.parts.history import (
@@ -52,9 +51,6 @@ from recbole_contrec.model.parts.targets import Targets, TrainingWindows, repeat
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.retrieval import Retrieval, TextEvidence
 from recbole_contrec.tokenizer import FoldIn
-
-if TYPE_CHECKING:
-    from recbole.data.interaction import Interaction
 
 logger = logging.getLogger("recbole_contrec")
 warn_once = lru_cache(maxsize=None)(logger.warning)
@@ -116,29 +112,13 @@ class ContRec(SequentialRecommender):
 
         # what the language model reads; the tokenizers are fitted by the stages, and frozen
         item_tokenizer = self.tokenizer_settings.new(config["item_tokens"])
-        self.users = None
-        if config["user_tokens"]:
-            tokenizer = self.tokenizer_settings.new(config["user_tokens"])
-            fold_in = FoldIn(self.n_items, config["vector_size"]) if config["fold_in"] else None
-            self.users = UserTokens(
-                tokenizer, self.n_users, hidden_size, UserTokenSettings.from_config(config), fold_in
-            )
+        self.users = user_tokens_of(config, self.tokenizer_settings, self.n_users, self.n_items, hidden_size)
         self.items = ItemTokens(item_tokenizer, self.n_items, hidden_size, ItemTokenSettings.from_config(config))
         self.item_vectors = ItemVectors(self.n_items, hidden_size, ItemVectorSettings.from_config(config))
         self.language = language_of(config, dataset, hidden_size, pretrained)
 
         # prompt and language model
-        self.prompt = Prompt(
-            hidden_size,
-            soft_prompt_length=config["soft_prompt_length"],
-            n_user_tokens=config["user_tokens"],
-            n_item_tokens=config["item_tokens"],
-            item_positions=config["item_positions"],
-            max_items=self.max_seq_length,
-            instructions=self._instructions(config, hidden_size),
-            words_per_item=self.language.words_per_item if self.language else 0,
-            token_scale=pretrained.word_size / TOKEN_RMS if pretrained else 1.0,
-        )
+        self.prompt = self._prompt(config, hidden_size, pretrained)
         answer = self.language.longest_answer if self.language else 0
         limit = positions_of_prompt(self.prompt, answer, pretrained, config["max_prompt_length"])
         self.backbone: Any = pretrained or CausalDecoder(
@@ -165,14 +145,7 @@ class ContRec(SequentialRecommender):
         self.sampling = SamplingSettings.from_config(config)
         if config["objective"] == "denoising" and config["sampling_steps"] > 1:
             warn_of_narrow_draws(config)
-        self.retrieval = Retrieval(
-            **vars(retrieval),
-            repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
-            text_bonus=config["text_bonus"],
-            text_weight=config["text_weight"],
-            text_similarity=TextSimilarity.of(config, dataset, self.n_items),
-            pooling=config["sample_pooling"],
-        )
+        self.retrieval = self._retrieval(config, dataset, retrieval)
         self.common_noise = config["common_noise"]
         self.ranking_negatives = config["ranking_negatives"]
         if not self.ranking_weight:
@@ -180,6 +153,29 @@ class ContRec(SequentialRecommender):
 
         # parameters initialization
         nn.init.normal_(self.item_vectors.weight, std=0.02)
+
+    def _prompt(self, config: Any, hidden_size: int, pretrained: PretrainedDecoder | None) -> Prompt:
+        return Prompt(
+            hidden_size,
+            soft_prompt_length=config["soft_prompt_length"],
+            n_user_tokens=config["user_tokens"],
+            n_item_tokens=config["item_tokens"],
+            item_positions=config["item_positions"],
+            max_items=self.max_seq_length,
+            instructions=self._instructions(config, hidden_size),
+            words_per_item=self.language.words_per_item if self.language else 0,
+            token_scale=pretrained.word_size / TOKEN_RMS if pretrained else 1.0,
+        )
+
+    def _retrieval(self, config: Any, dataset: Any, settings: RetrievalSettings) -> Retrieval:
+        return Retrieval(
+            **vars(settings),
+            repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
+            text_bonus=config["text_bonus"],
+            text_weight=config["text_weight"],
+            text_similarity=TextSimilarity.of(config, dataset, self.n_items),
+            pooling=config["sample_pooling"],
+        )
 
     def _instructions(self, config: Any, hidden_size: int) -> VocabularyInstructions | None:
         if not config["instructions"]:

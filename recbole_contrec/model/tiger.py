@@ -18,6 +18,7 @@ from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import vector_stages
 from recbole_contrec.model.parts.code_table import CODE_RMS, CodeTable
 from recbole_contrec.model.parts.history import HistoryEncoder
+from recbole_contrec.model.parts.instructions import instructions_of
 from recbole_contrec.model.parts.pretrained import check_language_model, pretrained_model
 from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings
 from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
@@ -29,7 +30,6 @@ from recbole_contrec.model.semantic_ids import (
     SemanticIdRecommender,
     UserBuckets,
     code_heads,
-    instructions_of,
     names_file,
     positions_of,
     self_improvement_of,

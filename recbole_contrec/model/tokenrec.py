@@ -8,7 +8,7 @@ Reference:
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from recbole.data.interaction import Interaction
@@ -18,18 +18,15 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import (
     CausalDecoder,
     EncoderDecoder,
-    Instructions,
     PretrainedDecoder,
     PretrainedModel,
     PretrainedT5,
     Prompt,
-    Vocabulary,
-    VocabularyInstructions,
 )
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.parts.code_table import CODE_RMS
-from recbole_contrec.model.parts.code_tokens import ItemCodes, QuantiserSettings, UserCodes
+from recbole_contrec.model.parts.code_tokens import ItemCodes, QuantiserSettings, user_codes_of
 from recbole_contrec.model.parts.history import (
     EncoderDecoderHistory,
     HistoryEncoder,
@@ -37,6 +34,7 @@ from recbole_contrec.model.parts.history import (
     distinct_histories,
     room_for_history,
 )
+from recbole_contrec.model.parts.instructions import instructions_of
 from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
 from recbole_contrec.model.parts.pretrained import changed, check_language_model, pretrained_model
 from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings, RetrievalSettings
@@ -44,9 +42,6 @@ from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.tokenizer import FoldIn
-
-if TYPE_CHECKING:
-    from recbole.data.interaction import Interaction
 
 
 class TokenRecLoss(NamedTuple):
@@ -97,36 +92,24 @@ class TokenRec(SequentialRecommender):
         self.ranking_weight, self.ranking_negatives = config["ranking_weight"], config["ranking_negatives"]
         self.pairwise_weight, self.pairwise_margin = config["pairwise_weight"], config["pairwise_margin"]
         retrieval = RetrievalSettings.from_config(config)
-        size, num_codebooks, num_user_codebooks = (
-            config["vector_size"],
-            config["num_codebooks"],
-            config["num_user_codebooks"],
-        )
+        size, num_codebooks = config["vector_size"], config["num_codebooks"]
         pretrained = self._pretrained(config)
         hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
 
         # what the language model reads; the quantisers are fitted by the stages, and frozen
         self.items = ItemCodes(self.quantiser_settings.new(num_codebooks, self.n_items - 1), self.n_items, hidden_size)
-        self.users = None
-        if num_user_codebooks:
-            self.users = UserCodes(
-                self.quantiser_settings.new(num_user_codebooks, self.n_users - 1),
-                self.n_users,
-                hidden_size,
-                dropout=config["user_token_dropout"],
-                fold_in=FoldIn(self.n_items, size) if config["fold_in"] else None,
-            )
+        self.users = user_codes_of(config, self.quantiser_settings, self.n_users, self.n_items, hidden_size)
         self.item_vectors = ItemVectors(self.n_items, hidden_size, ItemVectorSettings.from_config(config))
 
         # prompt and language model
         self.prompt = Prompt(
             hidden_size,
             soft_prompt_length=0,
-            n_user_tokens=num_user_codebooks,
+            n_user_tokens=config["num_user_codebooks"],
             n_item_tokens=num_codebooks,
             item_positions=config["item_positions"],
             max_items=self.max_seq_length,
-            instructions=self._instructions(config, hidden_size, pretrained),
+            instructions=instructions_of(config, hidden_size, pretrained),
             token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0,
         )
         sizes = vars(DecoderSettings.from_config(config))
@@ -160,22 +143,6 @@ class TokenRec(SequentialRecommender):
         if self.causal:
             return pretrained_model(settings, PretrainedDecoder)
         return pretrained_model(settings, PretrainedT5, answer_prefix=config["answer_prefix"])
-
-    def _instructions(
-        self, config: Any, hidden_size: int, pretrained: PretrainedModel | None
-    ) -> Instructions | VocabularyInstructions | None:
-        """The instruction in words: a pretrained model's own, or learned ones."""
-        if not config["instructions"]:
-            return None
-        if pretrained is None:
-            return Instructions(config["instructions"], config["held_out_instruction"], hidden_size)
-        return VocabularyInstructions(
-            config["instructions"],
-            config["held_out_instruction"],
-            Vocabulary(pretrained.vocabulary, pretrained.end_id),
-            lambda numbers: self.backbone.read(numbers),
-            hidden_size,
-        )
 
     # stages before training
 

@@ -20,8 +20,9 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import vector_stages
 from recbole_contrec.model.parts.code_table import CODE_RMS
-from recbole_contrec.model.parts.code_tokens import GivenItemCodes, ItemCodes, QuantiserSettings, UserCodes
+from recbole_contrec.model.parts.code_tokens import GivenItemCodes, ItemCodes, QuantiserSettings, user_codes_of
 from recbole_contrec.model.parts.history import HistoryEncoder
+from recbole_contrec.model.parts.instructions import instructions_of
 from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
 from recbole_contrec.model.parts.pretrained import changed, check_language_model, pretrained_model
 from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings
@@ -32,7 +33,6 @@ from recbole_contrec.model.semantic_ids import (
     GivenIds,
     SemanticIdRecommender,
     code_heads,
-    instructions_of,
     names_file,
     positions_of,
     self_improvement_of,
@@ -73,7 +73,6 @@ class TokenRecBeam(SemanticIdRecommender):
         self.quantiser_settings = replace(QuantiserSettings.from_config(config), distinct=True)
         pretrained = pretrained_model(PretrainedSettings.from_config(config), PretrainedDecoder)
         hidden_size = pretrained.hidden_size if pretrained else config["hidden_size"]
-        num_user_codebooks = config["num_user_codebooks"]
 
         # what the language model reads; the quantisers are fitted by the stages, and frozen
         self.items: ItemCodes | GivenItemCodes
@@ -88,23 +87,15 @@ class TokenRecBeam(SemanticIdRecommender):
             quantiser = self.quantiser_settings.new(config["num_codebooks"], self.n_items - 1)
             self.items = ItemCodes(quantiser, self.n_items, hidden_size)
         num_codebooks = self.items.table.num_codebooks
-        self.users = None
-        if num_user_codebooks:
-            n_users = dataset.num(self.USER_ID)
-            self.users = UserCodes(
-                self.quantiser_settings.new(num_user_codebooks, n_users - 1),
-                n_users,
-                hidden_size,
-                dropout=config["user_token_dropout"],
-                fold_in=FoldIn(self.n_items, config["vector_size"]) if config["fold_in"] else None,
-            )
+        n_users = dataset.num(self.USER_ID)
+        self.users = user_codes_of(config, self.quantiser_settings, n_users, self.n_items, hidden_size)
         self.item_vectors = ItemVectors(self.n_items, hidden_size, ItemVectorSettings.from_config(config), place=-1)
 
         # prompt and language model
         self.prompt = Prompt(
             hidden_size,
             0,
-            num_user_codebooks,
+            config["num_user_codebooks"],
             num_codebooks,
             "each",
             self.max_seq_length + 1,  # the prompt holds the item that is generated as well

@@ -1,5 +1,6 @@
 """ContRec: what its losses teach, what it reads of users and items, and what comes of its settings."""
 
+import math
 from functools import partial
 
 import pytest
@@ -145,3 +146,29 @@ def test_settings_of_a_model_on_one_data_set(config_of, workplace):
     (folder / "ContRec_on_tiny.yaml").write_text("weight_decai: 0.5\n")
     with pytest.raises(UserError, match="did you mean weight_decay"):
         config_of("ContRec")
+
+
+def test_histories_have_noise_of_their_own_whatever_stands_beside_them(assembled):
+    told = ("--sampling_steps=4", "--num_samples=2", "--ddim_eta=1", "--noisy_skip=True")
+    own, shared = (assembled("ContRec", *told, f"--common_noise={value}").model.eval() for value in (False, True))
+    condition = torch.randn(1, own.config["hidden_size"]).expand(3, -1)
+    histories = torch.tensor([[1, 2, 0], [3, 4, 0], [1, 2, 0]])
+    drawn = own.preferences(condition, histories)  # [2, 3, d]
+    torch.testing.assert_close(drawn[:, 0], drawn[:, 2])
+    assert (drawn[:, 0] - drawn[:, 1]).abs().mean() > 0.05
+    alone = own.preferences(condition[:1], torch.tensor([[3, 4, 0, 0, 0]]))  # longer by its padding
+    torch.testing.assert_close(alone[:, 0], drawn[:, 1])
+    together = shared.preferences(condition, histories)
+    torch.testing.assert_close(together[:, 0], together[:, 1])
+
+
+@pytest.mark.parametrize("pooling", ["likelihood", "mean"])
+def test_scores_pool_the_samples_as_the_settings_say(assembled, pooling):
+    loaded = assembled("ContRec", "--num_samples=3", "--sampling_steps=3", f"--sample_pooling={pooling}")
+    model, rows = loaded.model.eval(), next(iter(loaded.data.test))[0]
+    with torch.no_grad():
+        drawn = model.generate_preferences(rows)  # [3, B, d]
+        each = torch.stack([model.retrieval.scores(one, model.item_vectors.weight) for one in drawn])  # [3, B, N]
+        expected = each.mean(0) if pooling == "mean" else each.logsumexp(0) - math.log(3)
+        found = model.retrieval.scores(drawn, model.item_vectors.weight)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -213,3 +213,25 @@ class UserCodes(nn.Module):
             some = (vectors != 0).any(1)
             codes[new[some]] = self.quantiser.encode(vectors[some])
         return self.table.read(codes)
+
+
+def user_codes_of(
+    config: Any, quantisers: QuantiserSettings, n_users: int, n_items: int, hidden_size: int
+) -> UserCodes | None:
+    """The codes of users that the settings ask for; None for none.
+
+    Args:
+        n_users: rows of the table, the padding included.
+        n_items: N.
+        hidden_size: D.
+    """
+    count = config["num_user_codebooks"]
+    if not count:
+        return None
+    return UserCodes(
+        quantisers.new(count, n_users - 1),
+        n_users,
+        hidden_size,
+        dropout=config["user_token_dropout"],
+        fold_in=FoldIn(n_items, config["vector_size"]) if config["fold_in"] else None,
+    )

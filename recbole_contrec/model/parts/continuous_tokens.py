@@ -242,3 +242,20 @@ def noisy(tokens: Tensor, sigma: float) -> Tensor:
     """The noise of the sigma-VAE on tokens [..., K, token_size], one level for the K tokens of an entity."""
     level = sigma * torch.randn(*tokens.shape[:-2], 1, 1, device=tokens.device)
     return tokens + level * torch.randn_like(tokens)
+
+
+def user_tokens_of(
+    config: Any, tokenizers: TokenizerSettings, n_users: int, n_items: int, hidden_size: int
+) -> UserTokens | None:
+    """The tokens of users that the settings ask for; None for none.
+
+    Args:
+        n_users: rows of the table, the padding included.
+        n_items: N.
+        hidden_size: D.
+    """
+    if not config["user_tokens"]:
+        return None
+    tokenizer = tokenizers.new(config["user_tokens"])
+    fold_in = FoldIn(n_items, config["vector_size"]) if config["fold_in"] else None
+    return UserTokens(tokenizer, n_users, hidden_size, UserTokenSettings.from_config(config), fold_in)

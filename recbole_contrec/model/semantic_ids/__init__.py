@@ -11,7 +11,7 @@ from recbole_contrec.model.semantic_ids.descriptions import self_improvement_of
 from recbole_contrec.model.semantic_ids.given_ids import GivenIds, names_file
 from recbole_contrec.model.semantic_ids.item_tokenizer import ItemTokenizer
 from recbole_contrec.model.semantic_ids.recommender import SemanticIdRecommender
-from recbole_contrec.model.semantic_ids.room import instructions_of, positions_of
+from recbole_contrec.model.semantic_ids.room import positions_of
 from recbole_contrec.model.semantic_ids.self_improvement import SelfImprovement
 from recbole_contrec.model.semantic_ids.user_buckets import UserBuckets
 
@@ -24,7 +24,6 @@ __all__ = [
     "SemanticIdRecommender",
     "UserBuckets",
     "code_heads",
-    "instructions_of",
     "names_file",
     "positions_of",
     "self_improvement_of",

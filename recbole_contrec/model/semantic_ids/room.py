@@ -1,31 +1,14 @@
 """
 recbole_contrec.model.semantic_ids.room
 #######################################
-What stands in front of a history whose items are read code by code, and how many positions all of it takes.
+How many positions a history takes whose items are read code by code.
 """
 
 from typing import Any
 
-from recbole_contrec.backbone import Instructions, PretrainedDecoder, Prompt, Vocabulary, VocabularyInstructions
+from recbole_contrec.backbone import PretrainedDecoder, Prompt
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.semantic_ids.self_improvement_settings import WORDS
-
-
-def instructions_of(
-    config: Any, hidden_size: int, pretrained: PretrainedDecoder | None
-) -> Instructions | VocabularyInstructions | None:
-    """The instructions in words: a pretrained model's own, or learned ones; None where the settings have none."""
-    if not config["instructions"]:
-        return None
-    if pretrained is None:
-        return Instructions(config["instructions"], config["held_out_instruction"], hidden_size)
-    return VocabularyInstructions(
-        config["instructions"],
-        config["held_out_instruction"],
-        Vocabulary(pretrained.vocabulary, pretrained.end_id),
-        pretrained.read,
-        hidden_size,
-    )
 
 
 def positions_of(config: Any, prompt: Prompt, pretrained: PretrainedDecoder | None) -> int:
