@@ -24,13 +24,12 @@ from typing import Any
 from recbole_contrec import compat
 from recbole_contrec.catalogue.datasets import check_name, dataset_files, dataset_folder, list_datasets
 from recbole_contrec.catalogue.places import properties_folders, recbole_properties
-from recbole_contrec.data.atomic import is_there, read_header
 from recbole_contrec.data.columns import check_columns
-from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers, inter_file
+from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers
 from recbole_contrec.data.text import check_words
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.groups import included
-from recbole_contrec.settings.python_values import python_settings, without_numpy
+from recbole_contrec.settings.python_values import plain, python_settings, without_numpy
 from recbole_contrec.settings.registry import (
     ModelEntry,
     find_model,
@@ -51,11 +50,8 @@ from recbole.utils import InputType, ModelType, get_trainer  # noqa: E402
 
 from recbole_contrec.settings.checks import recbole_checks, refuse_untrainable  # noqa: E402
 from recbole_contrec.settings.devices import choose_device  # noqa: E402
-from recbole_contrec.settings.named_columns import (  # noqa: E402
-    ITEM_COLUMNS,
-    check_named_columns,
-    item_columns_asked_for,
-)
+from recbole_contrec.settings.loaded_columns import fields_asked_for, load_columns  # noqa: E402
+from recbole_contrec.settings.named_columns import ITEM_COLUMNS, check_named_columns  # noqa: E402
 from recbole_contrec.settings.parts import CHECKED, FORMS, check_form, check_parts, check_size  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
 from recbole_contrec.settings.readers import check_keys, lacks_negatives  # noqa: E402
@@ -267,7 +263,7 @@ class Config(RecBoleConfig):
             self._data_path(asked),
             dataset,
             named,
-            wanted=_fields_asked_for(asked),
+            wanted=fields_asked_for(asked),
             need_time=not asked.get("benchmark_filename")
             and (sequential or (asked["eval_args"] or {}).get("order") != "RO"),  # what comes split is not sorted
             separator=asked["field_separator"],
@@ -284,34 +280,12 @@ class Config(RecBoleConfig):
         """A threshold, a filter or a model of item columns needs its columns loaded, whatever the data set's YAML
         lists."""
         load_col = self.internal_config_dict["load_col"]
-        asked = {**self.internal_config_dict, **self.external_config_dict}
         if not load_col or "load_col" in self.external_config_dict:
             return
-        if load_col.get("inter") and load_col["inter"] != "*":
-            load_col["inter"] = list(dict.fromkeys([*load_col["inter"], *_fields_asked_for(asked)]))
-        folder = dataset_folder(self._data_path(asked), self.dataset)
-        if (
-            asked.get("benchmark_filename")
-            and asked["MODEL_TYPE"] == ModelType.SEQUENTIAL
-            and load_col.get("inter") != "*"
-        ):
-            self._load_histories(load_col, asked, folder)
-        items = folder / f"{self.dataset}.item"
-        if load_col.get("item") != "*" and any(asked.get(key) for key in ITEM_COLUMNS) and is_there(items):
-            header = read_header(items, asked["field_separator"], asked.get("encoding"))
-            columns = item_columns_asked_for(asked, header, items)
-            load_col["item"] = list(dict.fromkeys([asked["ITEM_ID_FIELD"], *(load_col.get("item") or ()), *columns]))
-        for suffix in asked.get("unload_col") or ():  # all but these
-            load_col[suffix] = "*"
-
-    def _load_histories(self, load_col, asked, folder):
-        """Rows that come split bring the history of their target, in ids of items."""
-        history = asked["ITEM_ID_FIELD"] + asked["LIST_SUFFIX"]
-        file = inter_file(folder, self.dataset, asked["benchmark_filename"], self.folders)
-        if history in read_header(file, asked["field_separator"], asked.get("encoding")):
-            load_col["inter"] = list(dict.fromkeys([*load_col["inter"], history]))
-            if not asked.get("alias_of_item_id"):
-                self.internal_config_dict["alias_of_item_id"] = [history]
+        asked = {**self.internal_config_dict, **self.external_config_dict}
+        histories = load_columns(load_col, asked, self._data_path(asked), self.dataset, self.folders)
+        if histories and not asked.get("alias_of_item_id"):
+            self.internal_config_dict["alias_of_item_id"] = histories
 
     def _data_path(self, values):
         return self.external_config_dict.get("data_path", values.get("data_path"))
@@ -327,9 +301,8 @@ class Config(RecBoleConfig):
         self._set_default_negatives(final)
         check_keys(self, final, self.external_config_dict, self._trains_on_windows)
         given = dict(self.external_config_dict)
-        if final.get("benchmark_filename") and given.get(
-            "eval_args"
-        ):  # what is as it would be anyhow, asks for nothing
+        # what is as it would be anyhow, asks for nothing
+        if final.get("benchmark_filename") and given.get("eval_args"):
             given["eval_args"] = {
                 part: value for part, value in given["eval_args"].items() if value != protocol.get(part)
             }
@@ -431,7 +404,7 @@ class Config(RecBoleConfig):
     def to_record(self) -> dict[str, Any]:
         """Settings as plain values for a JSON file; ``config_dict`` of a Config of the same model and data set that
         comes out the same."""
-        return _plain(self._record)
+        return plain(self._record)
 
     def describe(self) -> str:
         """Model, data set, and the settings that the user changed from their defaults, by where they were set, in a
@@ -443,22 +416,3 @@ class Config(RecBoleConfig):
                 changed.setdefault(Path(self._origin[key]).name, []).append(f"{key}={show(value)}")
         changes = "; ".join(f"{', '.join(settings)} ({where})" for where, settings in changed.items())
         return f"{self.model} on {self.dataset}{f' ({tuned})' if tuned else ''}; changed settings: {changes or 'none'}"
-
-
-# small helpers
-
-
-def _fields_asked_for(values: Mapping[str, Any]) -> list[str]:
-    """Columns that filters and labels read."""
-    return list(dict.fromkeys(name for key in ("threshold", "val_interval") for name in values.get(key) or ()))
-
-
-def _plain(value):
-    """JSON-like: numpy numbers, tuples, paths and enums become plain ones."""
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return value.item() if hasattr(value, "item") else str(value)

@@ -10,7 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.settings.schema import Setting, declare, is_finite
+from recbole_contrec.settings.intervals import check_interval, check_values
+from recbole_contrec.settings.intervals import check_interval_and_type as check_interval_and_type
+from recbole_contrec.settings.numbers import check_size as check_size
+from recbole_contrec.settings.numbers import is_finite_number
+from recbole_contrec.settings.schema import Setting, declare
 from recbole_contrec.showing import show
 
 # Mappings with parts of fixed names: every part in the grammar of schema.py.
@@ -148,8 +152,7 @@ def _check_split(key, value, final):
             raise UserError(f"{key}: split LS={show(content)}: must be one of {', '.join(LEFT_OUT)}{near}")
         if content == "valid_only":
             raise UserError(
-                f"{key}: split LS=valid_only leaves nothing to test, and a run ends with a test: set "
-                "valid_and_test "
+                f"{key}: split LS=valid_only leaves nothing to test, and a run ends with a test: set valid_and_test "
                 "or test_only"
             )
         return
@@ -177,8 +180,7 @@ def _check_modes(key, value, final):
     for phase_mode in mode.values() if isinstance(mode, dict) else [mode] if mode is not None else []:
         if not (isinstance(phase_mode, str) and re.fullmatch(r"full|labeled|(uni|pop)[1-9]\d*", phase_mode)):
             raise UserError(
-                f"{key}: mode={show(phase_mode)}: must be full, labeled, or a number of sampled items "
-                "behind uni "
+                f"{key}: mode={show(phase_mode)}: must be full, labeled, or a number of sampled items behind uni "
                 "or pop: uni100, pop100"
             )
 
@@ -189,11 +191,7 @@ def _check_protocol(key, value, final):
 
 
 def _is_share(share: Any) -> bool:
-    return _is_finite_number(share) and share >= 0
-
-
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value)
+    return is_finite_number(share) and share >= 0
 
 
 # training
@@ -210,118 +208,7 @@ def _check_clipping(key, value, final):
         raise UserError(f"{key}={show(value)}: needs max_norm, and norm_type is a number or 'inf': write {FORMS[key]}")
 
 
-_REPEATED = re.compile(r"(?:^|_)(?:layers?|blocks?|heads?|depth|hops?|hop_num|layer_num|layers_num|heads_num)$")
-_SIZE = re.compile(r"(?:^|_)(?:size|dims?|heads?|heads_num|num_heads)$")
-_SHARE = re.compile(r"(?:^|_)(?:dropout|dropout_prob|dropout_ratio|dropout_rate|drop_ratio|prob|mask_ratio|ft_ratio)$")
-_SPREAD = re.compile(r"(?:^|_)(?:eps|initializer_range|std)$")
-_COUNT = ("k", "neigh_num", "num_clusters", "k_interests")
-MOST, WIDEST = 1000, 1_000_000
-
-
-def check_size(key: str, value: Any) -> None:
-    """Numbers that no file gives bounds for, as RecBole's do not: sizes are positive, shares lie between 0 and 1, and
-    what a model is built of again and again takes forever long before it fills the memory.
-
-    Raises:
-        UserError: the bound.
-    """
-    if _SIZE.search(key) and not key.endswith(("batch_size", "world_size")):
-        for width in value if isinstance(value, list) else [value]:
-            if _is_finite_number(width) and not 1 <= width <= WIDEST:
-                raise UserError(f"{key}={show(value)}: must be at {'least 1' if width < 1 else f'most {WIDEST}'}")
-    if not _is_finite_number(value):
-        return
-    if _REPEATED.search(key) and value > MOST:
-        raise UserError(f"{key}={value}: must be at most {MOST}")
-    if key in _COUNT and value < 1:
-        raise UserError(f"{key}={value}: must be at least 1")
-    if _SPREAD.search(key) and value < 0:
-        raise UserError(f"{key}={value}: must be at least 0")
-    if _SHARE.search(key) and not 0 <= value <= 1:
-        raise UserError(f"{key}={value}: must be from 0 to 1")
-
-
 # columns
-
-
-def check_interval(key: str, value: Any) -> None:
-    """An interval, or several with ``;`` between them. RecBole only logs one that it cannot read, and filters nothing.
-
-    Raises:
-        UserError: shows how the interval is written.
-    """
-    if value is None:
-        return
-    for part in str(value).split(";"):
-        match = re.fullmatch(r"\s*[\[(]([^,\[\]()]+),([^,\[\]()]+)[\])]\s*", part)
-        low, high = map(_number, match.groups()) if match else (None, None)
-        if low is None or high is None:
-            raise UserError(
-                f"{key}={show(value)}: write an interval such as {_as_interval(value) or '[5,inf) or (0,100]'}"
-            )
-        if low > high:
-            raise UserError(f"{key}={show(value)}: {low:g} is above {high:g}, so that the interval is empty")
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return None if number != number else number
-
-
-def _as_interval(value: Any) -> str | None:
-    """What was most likely meant by ``>=3``, ``3`` or ``[3, 5]``."""
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        return "[{},{}]".format(*value)
-    match = re.fullmatch(r"\s*(>=|<=|==|=|>|<|)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", str(value), re.I)
-    if not match:
-        return None
-    sign, number = match.groups()
-    return {">=": f"[{number},inf)", ">": f"({number},inf)", "<=": f"(-inf,{number}]", "<": f"(-inf,{number})"}.get(
-        sign, f"[{number},{number}]"
-    )
-
-
-def _check_values(key, value, final):
-    for column, wanted in value.items():
-        if isinstance(wanted, list) and wanted and all(isinstance(token, str) for token in wanted):
-            continue  # tokens that are kept; that the column holds tokens is checked with its header
-        if (
-            wanted is None
-            or isinstance(wanted, list)
-            and not (len(wanted) == 2 and all(map(_is_finite_number, wanted)))
-        ):
-            raise UserError(
-                f"{key}: {column}={show(wanted)}: write an interval such as '[3,inf)' for numbers, or a "
-                "list of "
-                "texts for tokens: ['a', 'b']"
-            )
-        try:
-            check_interval(column, wanted)
-        except UserError as error:
-            raise UserError(f"{key}: {error}") from None
-
-
-def check_interval_and_type(column: str, kind: str, wanted: Any) -> None:
-    """An interval for a column of numbers, a list of tokens for others.
-
-    Raises:
-        UserError: the other form.
-    """
-    if kind.startswith("float") and isinstance(wanted, list) and not all(map(_is_finite_number, wanted)):
-        raise UserError(
-            f"val_interval: {column}={show(wanted)}: {column} holds numbers ({kind}): write an interval "
-            "such as "
-            f"'{_as_interval(wanted) or '[3,inf)'}'"
-        )
-    if kind.startswith("token") and not isinstance(wanted, list):
-        raise UserError(
-            f"val_interval: {column}={show(wanted)}: {column} holds tokens ({kind}): list those to keep, "
-            "such as "
-            "['a', 'b']"
-        )
 
 
 def _check_threshold(key, value, final):
@@ -376,8 +263,7 @@ def _check_buckets(key, value, final):
             or (method == "ED") != (isinstance(bucket, int) and not isinstance(bucket, bool) and bucket >= 1)
         ):
             raise UserError(
-                f"{key}: {column}={show(how)}: must be {{'method': 'ED', 'bucket': 10}} for ten buckets of "
-                "equal "
+                f"{key}: {column}={show(how)}: must be {{'method': 'ED', 'bucket': 10}} for ten buckets of equal "
                 "width, or {'method': 'LD'} for logarithmic ones"
             )
         if column not in (final.get("numerical_features") or ()):
@@ -392,7 +278,7 @@ _CHECKS: dict[str, Callable] = {
     "eval_args": _check_protocol,
     "train_neg_sample_args": _check_negatives,
     "clip_grad_norm": _check_clipping,
-    "val_interval": _check_values,
+    "val_interval": check_values,
     "threshold": _check_threshold,
     "seq_len": _check_lengths,
     "load_col": _check_lists_of_columns,

@@ -1,7 +1,7 @@
 """
 recbole_contrec.settings.python_values
 ######################################
-Settings that are given as a dictionary of Python values, read as a YAML file would give them.
+Settings that are given as a dictionary of Python values, read as a YAML file would give them, and written for JSON.
 """
 
 from collections.abc import Mapping
@@ -57,3 +57,14 @@ def without_numpy(value: Any) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else deepcopy(value)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers of numpy, tuples, paths and enums become plain ones."""
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return value.item() if hasattr(value, "item") else str(value)

@@ -16,11 +16,8 @@ A file with neither ``model_class`` nor ``extends`` changes defaults of the mode
 folder, or RecBole, has.
 """
 
-import importlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,61 +26,23 @@ from recbole_contrec.catalogue.places import (
     first_comment,
     package_properties,
     properties_file,
-    recbole_folder,
     recbole_properties,
 )
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.packages import missing
 from recbole_contrec.settings.classes import load_class
 from recbole_contrec.settings.groups import INCLUDE, included
+from recbole_contrec.settings.recbole_models import (
+    recbole_model_class,
+    recbole_model_settings,
+    recbole_models,
+    recbole_settings,
+)
+from recbole_contrec.settings.recbole_models import recbole_source as recbole_source
 from recbole_contrec.settings.renamed import unknown_setting
-from recbole_contrec.settings.schema import Constraint, Setting, keep_bounds, read_settings
+from recbole_contrec.settings.schema import Setting, keep_bounds, read_settings
 
 CLASS_KEYS = ("model_class", "dataset_class", "trainer_class")
 SPECIAL_KEYS = ("extends", INCLUDE, *CLASS_KEYS)
-
-# Keys that RecBole or its command line reads and none of its YAML files declares.
-_UNDECLARED = {
-    "model": ("str",),
-    "dataset": ("str",),
-    "config_files": ("str",),
-    "properties": ("str",),
-    "encoding": ("str", "~"),
-    "tail_ratio": ("float",),
-    "nproc": ("int",),
-    "ip": ("str",),
-    "port": ("int", "str"),
-    "world_size": ("int",),
-    "offset": ("int",),
-    "group_offset": ("int",),
-    "local_rank": ("int",),
-    "mask_ratio": ("float",),
-    "ft_ratio": ("float",),
-    "reg_weight": ("float",),
-}
-
-# Settings that RecBole sets to nothing itself (for some models or data sets), whatever their default is.
-_MAY_BE_NOTHING = (
-    "train_neg_sample_args",
-    "load_col",
-    "TIME_FIELD",
-    "user_inter_num_interval",
-    "item_inter_num_interval",
-    "entity_kg_num_interval",
-    "relation_kg_num_interval",
-)
-
-# What RecBole computes from other settings: no key for a user, although models read it.
-_DERIVED = (
-    "device",
-    "MODEL_TYPE",
-    "MODEL_INPUT_TYPE",
-    "eval_type",
-    "single_spec",
-    "valid_neg_sample_args",
-    "test_neg_sample_args",
-)
-_SOURCE_KEY = re.compile(r"""config\[\s*["'](\w+)["']\s*\]""")
 
 ON = "_on_"  # ContRec_on_ml-1m.yaml
 WITH_WORDS = "_with_words"  # ContRec-paper_with_words.yaml
@@ -168,27 +127,6 @@ def is_overlay(path: Path) -> bool:
 # settings
 
 
-@lru_cache(maxsize=1)
-def recbole_settings() -> dict[str, Setting]:
-    """The settings that RecBole has for every model. Treat the result as read-only."""
-    from recbole.utils import argument_list
-
-    settings = {}
-    # sample.yaml comes after overall.yaml, as in RecBole.
-    for file in ("overall.yaml", "dataset/sample.yaml"):
-        settings.update(read_settings(recbole_properties() / file, tolerant=True))
-    for part in ("general", "training", "evaluation", "dataset"):
-        for key in getattr(argument_list, f"{part}_arguments"):
-            settings.setdefault(key, Setting(key))
-    for key, types in _UNDECLARED.items():
-        settings.setdefault(key, Setting(key, None, types))
-    settings["tail_ratio"] = replace(settings["tail_ratio"], types=("float", "~"), constraint=Constraint.read("> 0"))
-    for key in _MAY_BE_NOTHING:
-        setting = settings[key]
-        settings[key] = replace(setting, types=(*setting.types, "~") if setting.types else ())
-    return settings
-
-
 def general_settings(folders: Iterable[Path]) -> tuple[dict[str, Setting], dict[str, Any]]:
     """The settings of every model, and the values that ``overall.yaml`` in these folders gives some of them.
 
@@ -265,7 +203,7 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
     changes: dict[str, Any] = {}
     classes: dict[str, tuple[str, Path]] = {}
     if recbole_name:
-        settings = _recbole_model_settings(recbole_name)
+        settings = recbole_model_settings(recbole_name)
         values = {key: setting.default for key, setting in settings.items() if setting.source}
     for path in chain:
         special = {key: line.default for key, line in read_settings(path).items() if key in CLASS_KEYS}
@@ -273,7 +211,7 @@ def find_model(name: str, folders: Iterable[Path]) -> ModelEntry:
             changes.update(overlay(settings, file, bool(special), also=general, of_model=file is path))
         classes.update({key: (text, path) for key, text in special.items()})
     loaded: dict[str, Any] = {key: _load_from(path, key, text) for key, (text, path) in classes.items()}
-    loaded.setdefault("model_class", _recbole_model_class(recbole_name) if recbole_name else None)
+    loaded.setdefault("model_class", recbole_model_class(recbole_name) if recbole_name else None)
     own = properties_file(recbole_properties(), "model", recbole_name) if recbole_name else None
     base = [own] if own else []
     of_user = any(path.parents[1].resolve() != package_properties().resolve() for _, path in classes.values())
@@ -353,47 +291,6 @@ def _yaml_models(folders: Iterable[Path]) -> list[ListedModel]:
                 continue
             found.setdefault(path.stem, ListedModel(path.stem, str(path), first_comment(path)))
     return sorted(found.values())
-
-
-# RecBole's own models
-
-
-@lru_cache(maxsize=1)
-def recbole_models() -> dict[str, str]:
-    """RecBole's models: class name -> module. A module holds the class whose lower-case name it bears, which is how
-    RecBole's ``get_model`` finds it; files are read, not imported."""
-    found = {}
-    for path in sorted((recbole_folder() / "model").glob("*_recommender/*.py")):
-        names = re.findall(r"^class (\w+)\(", path.read_text(encoding="utf-8"), re.M)
-        for name in names:
-            if name.lower() == path.stem:
-                found[name] = f"recbole.model.{path.parent.name}.{path.stem}"
-    return found
-
-
-def recbole_source(name: str) -> Path:
-    """The file of a RecBole model."""
-    return recbole_folder().parent.joinpath(*recbole_models()[name].split(".")).with_suffix(".py")
-
-
-def _recbole_model_settings(name: str) -> dict[str, Setting]:
-    """The settings in a RecBole model's YAML, and the keys that only its source names."""
-    read = set(_SOURCE_KEY.findall(recbole_source(name).read_text(encoding="utf-8"))) - {*_DERIVED, *recbole_settings()}
-    settings = {key: Setting(key) for key in sorted(read)}
-    if path := properties_file(recbole_properties(), "model", name):
-        settings.update(read_settings(path, tolerant=True))
-    return settings
-
-
-def _recbole_model_class(name: str) -> type:
-    if ".exlib_recommender." in recbole_models()[name]:
-        raise UserError(
-            f"RecBole's {name} is trained outside torch and kept in pickled files; that is not supported here"
-        )
-    try:
-        return getattr(importlib.import_module(recbole_models()[name]), name)
-    except ImportError as error:
-        raise missing(error.name or "a package", f"RecBole's {name}") from error
 
 
 def _load_from(path: Path, key: str, text: Any) -> type:
