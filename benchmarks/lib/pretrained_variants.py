@@ -50,10 +50,7 @@ def _place(name: str | None) -> str:
 
 
 NOT_SIMILAR = "text_similarity=0.0"
-BESIDE = (
-    "item_vectors=svd+text",
-    "item_vectors_init=vectors",
-)  # half of the columns from interactions, half from texts
+BESIDE = ("item_vectors=svd+text", "item_vectors_init=vectors")  # half of the columns from texts
 READ = (*BESIDE, "text_encoder={text_encoder}")
 KEPT = (*READ, NOT_SIMILAR, "text_whitening=1.0", "train_text_columns=False")
 SIMILAR, SIMILAR_RANDOM = "text_similarity=4.0", "text_similarity=6.0"  # each chosen on validation

@@ -46,7 +46,7 @@ def load_pretrained(
     """Load a model; nothing that the Hub offers is executed.
 
     Args:
-        name: of a model on the Hub, or a folder.
+        name: of a model on the Hub, a folder, or a GGUF file.
         kind: one of ``KINDS``: a causal language model, or an encoder-decoder of the ``T5_FAMILY``.
         dtype: a key of ``DTYPES``.
         attention: one of ``ATTENTIONS``; None for what transformers takes for the model.
@@ -149,9 +149,8 @@ def _load_model(source: Source, config: Any, dtype: str, attention: str | None, 
         return unpacked(model) if source.file else model
 
     model = source.load("language model", load)
-    model.name_or_path = model.config._name_or_path = (
-        source.name
-    )  # what peft writes beside adapters, not a place in the cache
+    # What peft writes beside adapters: not a place in the cache.
+    model.name_or_path = model.config._name_or_path = source.name
     return model
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from recbole_contrec.item_vectors.sources import text_columns
 
 START_RMS = 0.02  # of a coordinate of an item vector that trains, before it does
-KEPT_GROWTH = 2.0  # what a coordinate that is kept has of this: to about that, those that train grow
+KEPT_GROWTH = 2.0  # a coordinate that is kept is so many times as large: those that train grow to about that
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from recbole_contrec.item_vectors.sources import text_similarity_stage
 class TextSimilarity(nn.Module):
     """Cosine between the text of an item and those of the last items of a history, times a weight.
 
-    A softmax over the catalogue learns that an item which nobody takes in training is not taken: such items are ranked
-    low whatever their vectors say, and every step of Adam moves them as far as popular ones. Their texts are left.
-    Nothing is learned here, so the term counts for cold items as for others; it is added to scores alone, and the
-    losses know nothing of it.
+    A softmax over the catalogue learns that an item which nobody takes in training is not taken. Such items are ranked
+    low whatever their vectors say, and every step of Adam moves these as far as those of popular items. Their texts
+    still tell what they are. Nothing is learned here, so cold items gain as others do. The term is added to scores,
+    never to a loss.
 
     Args:
         n_items: N; row 0 is the padding.
@@ -33,7 +33,7 @@ class TextSimilarity(nn.Module):
 
     WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)  # that validation chooses from
     WIDTH = 256  # of the whitened texts: on amazon-beauty 256 retrieve better than 128 or 64
-    ITEMS, DECAY = 5, 0.7  # the last items of a history, and what each has of the one behind it
+    ITEMS, DECAY = 5, 0.7  # how many last items of a history count, and what each counts of the one after it
 
     vectors: Tensor
 

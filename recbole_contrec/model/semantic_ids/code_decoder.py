@@ -138,9 +138,8 @@ class CodeDecoder:
             return CodeTargets(states, targets.items, targets.row)
         last = batch.next_items.gather(1, batch.length[:, None] - 1)  # [B, 1]
 
-        def states_of(
-            item_seq: Tensor, rows: Tensor
-        ) -> Tensor:  # the last target, too, is read up to its last code but one
+        def states_of(item_seq: Tensor, rows: Tensor) -> Tensor:
+            # the last target, too, is read up to its last code but one
             whole = F.pad(item_seq, (0, 1)).scatter(1, batch.length[rows, None], last[rows])  # [b, L' + 1]
             return self.states_in_windows(whole, batch.user[rows])  # [b, L', K, D]
 
