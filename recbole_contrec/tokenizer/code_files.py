@@ -142,14 +142,15 @@ def _rows_of_json(path: Path, notes: list[str]) -> dict[str, list[int]]:
     if not _beside(path).is_file():
         return rows
     names = read_tokens(_beside(path))
+    numbers = {str(number): name for number, name in enumerate(names)}
     named = {}
     for item, row in rows.items():
-        if not (item.isdecimal() and int(item) < len(names)):
+        if item not in numbers:
             raise ValueError(
                 f"{path}{_line(text, item)}: {_beside(path).name} names items 0 to {len(names) - 1}, and {item!r} is "
                 "none of these numbers"
             )
-        named[names[int(item)]] = row
+        named[numbers[item]] = row
     return named
 
 

@@ -114,6 +114,7 @@ def test_arrays_are_read_as_well(staged, with_ids, workplace):
         ("TIGER", ("--codebook_size=3",), "codebook_size=3: .* needs 4 codes"),
         ("TIGER", ("--num_codebooks=2", "--codebook_size=9"), None),
         ("TIGER", ("--num_codebooks=3", "--codebook_size=9"), "num_codebooks=3: .* makes 3 codes an item"),
+        ("TokenRec-beam", ("--num_codebooks=3", "--codebook_size=3"), "codebook_size=3: .* needs 4 codes"),
     ],
 )
 def test_settings_that_contradict_the_file(with_ids, model, arguments, message):

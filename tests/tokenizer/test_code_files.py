@@ -43,6 +43,9 @@ def test_item_numbers_are_named_beside_the_file(tmp_path):
     written(tmp_path, '{\n "0": [1, 2],\n "3": [1, 3]\n}', "Beauty.index.json")
     with pytest.raises(ValueError, match="line 3: .* names items 0 to 2, and '3' is none"):
         read_codes(path, TOKENS)
+    written(tmp_path, {"0": [1, 2], "00": [1, 3]}, "Beauty.index.json")  # both would be i4
+    with pytest.raises(ValueError, match="'00' is none"):
+        read_codes(path, TOKENS)
 
 
 def test_levels_that_count_on_from_each_other(tmp_path):
