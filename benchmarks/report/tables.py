@@ -72,7 +72,7 @@ class Row(NamedTuple):
     @property
     def method(self) -> str:
         """Which parts of its method ran, in a few words, from the recorded settings."""
-        return same(self.values(lambda content: short_method(content)))
+        return same(self.values(short_method))
 
     @property
     def shown(self) -> str:
@@ -96,7 +96,8 @@ def short_method(content: dict) -> str:
     from recbole_contrec.settings.method import method_of
     from recbole_contrec.settings.registry import recbole_models
 
-    if method := method_of(content.get("settings") or {}):
+    chosen = {name: found["value"] for name, found in (content.get("chosen_on_validation") or {}).items()}
+    if method := method_of({**(content.get("settings") or {}), **chosen}):
         return method.short
     return "as in RecBole" if content["card"].get("model") in recbole_models() else ""
 

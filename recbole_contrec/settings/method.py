@@ -5,7 +5,7 @@ Which parts of a paper's method a run has, read from its settings: a short stand
 tables, so that a tuned variant and the recipe of a paper cannot be mistaken for one another.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,18 +166,19 @@ def _sasrec(settings: Settings) -> Method:
     started = "vectors" in (settings.get("item_vectors_init"), settings.get("item_embedding_init"))
     old = settings.get("item_embedding_init") == "svd"  # as records of earlier versions have it
     source = _source(settings) or "svd" if started or old else "random"
+    texts = "" if started or settings.get("train_text_columns", True) else f", texts of {_source(settings)}"
     return Method(
-        words=_alike(settings),
         language_model="SASRec's network",
-        vectors=f"{source} at the start, trained",
+        vectors=f"{source} at the start{texts}, trained",
         loss="ranking loss at every position",
+        words=_alike(settings),
         history=_history(settings),
         repeats=_repeats(settings),
         short=_joined(
             "SASRec on windows",
             f"{source} start" if source != "random" else "",
             _alike_short(settings),
-            "repeat bias" if settings.get("repeat_bias") else "",
+            _repeats(settings),
         ),
     )
 
@@ -215,13 +216,18 @@ def _vectors(settings: Settings) -> str:
 
 
 def _source(settings: Settings) -> str:
-    """Where item vectors come from."""
+    """Where item vectors come from, and what is done with their texts."""
     source = str(settings.get("item_vectors") or "")
-    source = _name(source) if source.endswith(".npy") else source
-    if "text" in source and (encoder := _encoder(settings)):
-        whitened = ", whitened" if settings.get("text_whitening") else ""
-        source += f" ({encoder}{whitened})"
-    return source
+    if source.endswith(".npy"):
+        return _name(source)
+    if "text" not in source.split("+"):
+        return source
+    done = _joined(
+        _encoder(settings),
+        "whitened" if settings.get("text_whitening") else "",
+        "not trained" if settings.get("train_text_columns") is False else "",
+    )
+    return source + (f" ({done})" if done else "")
 
 
 def _encoder(settings: Settings) -> str:
@@ -284,6 +290,7 @@ def _alike(settings: Settings) -> str:
 
 
 def _alike_short(settings: Settings) -> str:
+    """The same in short."""
     return "similar texts" if _alike(settings) else ""
 
 
@@ -310,8 +317,5 @@ def _name(path: Any) -> str:
 
 
 def _joined(*parts: str) -> str:
-    return ", ".join(_kept(parts))
-
-
-def _kept(parts: Iterable[str]) -> list[str]:
-    return [part for part in parts if part]
+    """Those that are not empty, between commas."""
+    return ", ".join(filter(None, parts))

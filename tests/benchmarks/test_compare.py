@@ -319,3 +319,13 @@ def test_settings_without_a_value_are_refused(capsys):
     with pytest.raises(SystemExit):
         compare_script.main(["--dataset=tiny", "--epochs", "3"])
     assert "settings are --key=value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "chosen, told",
+    [({"text_similarity": {"value": 0.0}}, ""), ({"text_similarity": {"value": 4.0}}, ", similar texts")],
+)
+def test_the_method_of_a_row_is_that_which_validation_chose(chosen, told):
+    settings = {"repeat_bias": False, "hidden_dropout_prob": 0.1, "text_similarity": None, "MAX_ITEM_LIST_LENGTH": 10}
+    content = {"settings": settings, "card": {"model": "SASRecAll"}, "chosen_on_validation": chosen}
+    assert tables.short_method(content) == f"SASRec on windows{told}"

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from recbole_contrec import load_data_and_model
+from recbole_contrec.data.text import joined
 from recbole_contrec.errors import UserError
+from recbole_contrec.item_vectors.pca import principal_components
+from recbole_contrec.item_vectors.words import words_of
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.settings.config import Config
 from recbole_contrec.storage import checkpoint
@@ -55,6 +59,16 @@ def test_scores_gain_the_similarity_and_nothing_else_changes(staged, model, told
     before = plain.calculate_loss(batch)
     torch.manual_seed(0)
     assert before == ours.calculate_loss(batch)
+
+
+def test_texts_are_compared_by_their_whitened_words(staged):
+    loaded = staged("SASRecAll", *WIDE, "--text_similarity=4")
+    words = words_of(joined(loaded.data.dataset.item_texts), 384, loaded.config["seed"])
+    found = loaded.model.catalogue.text_similarity.vectors
+    columns = int(found.any(0).sum())
+    expected, plain = (F.normalize(principal_components(words, columns, share), dim=1) for share in (1.0, 0.0))
+    torch.testing.assert_close(found[:, :columns], expected)
+    assert not torch.allclose(found @ found.T, plain @ plain.T, atol=0.1)
 
 
 def test_the_best_items_are_the_same_in_bounded_memory(staged):

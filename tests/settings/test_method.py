@@ -61,11 +61,32 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
             "words",
             "texts alike (MiniLM with random weights) in the score",
         ),
+        (
+            ["--item_vectors=svd+text", "--text_whitening=1", "--train_text_columns=False"],
+            "vectors",
+            "svd+text (whitened, not trained) of 64, trained",
+        ),
+        (["--item_vectors=a/texts.npy", "--text_encoder=a/MiniLM"], "vectors", "texts.npy of 64, trained"),
         (["--user_tokens=0"], "tokens", "sigma-VAE K=2, no user tokens, added up + item vector"),
     ],
 )
 def test_every_part_shows_in_the_description(tiny, arguments, part, text):
     assert getattr(method(tiny, "ContRec", *arguments), part) == text
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ([], "random at the start, trained"),
+        (["--item_vectors=text", "--item_vectors_init=vectors"], "text at the start, trained"),
+        (
+            ["--item_vectors=svd+text", "--train_text_columns=False"],
+            "random at the start, texts of svd+text (not trained), trained",
+        ),
+    ],
+)
+def test_the_vectors_of_the_control_show_in_the_description(tiny, arguments, text):
+    assert method(tiny, "SASRecAll", *arguments).vectors == text
 
 
 def test_a_preset_of_ones_own_is_measured_against_the_paper_of_its_base(tiny, workplace):
