@@ -53,6 +53,7 @@ class SyntheticDataset:
         self.item_list_length_field = config["ITEM_LIST_LENGTH_FIELD"]
         self.list_field = self.iid_field + config["LIST_SUFFIX"]
         self.histories = histories
+        self.item_texts: dict[str, list[str]] = {}
         self._num = {self.uid_field: len(histories.users) + 1, self.iid_field: n_items + 1}
 
     def num(self, field: str) -> int:

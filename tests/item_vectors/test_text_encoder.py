@@ -208,7 +208,7 @@ def test_another_encoder_is_another_stage(run_tiny, copy):
         stages = run_tiny("ContRec", *WITH_ENCODER, *arguments)["stages"]
         return {name: stage["found_on_disk"] for name, stage in stages.items()}
 
-    assert set(found()) == {"item texts", "item vectors", "item tokenizer", "user tokenizer"}
+    assert set(found()) == {"item texts", "item vectors", "item tokenizer", "user tokenizer", "text similarity"}
     assert all(found().values()) and all(found(f"--text_encoder={copy()}").values())
     other_seed = found("--seed=7")  # and the texts are not read again
     assert other_seed.pop("item texts") and not any(other_seed.values())
@@ -522,8 +522,11 @@ def test_a_killed_download_is_finished(encoder, empty_cache, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--item_vectors=svd",), f"text_encoder='{STORIES}' reads item texts, and item_vectors=svd asks for none"),
-        (("--item_vectors=lightgcn",), "item_vectors=lightgcn asks for none"),
+        (
+            ("--item_vectors=svd", "--text_similarity=0"),
+            f"text_encoder='{STORIES}' reads item texts, and item_vectors=svd asks for none",
+        ),
+        (("--item_vectors=lightgcn", "--text_similarity=0"), "item_vectors=lightgcn asks for none"),
         (("--text_encoder=nowhere/at/all",), "there is no such folder"),
         (("--text_encoder_max_tokens=1000",), "at most 512"),
         (("--text_fields=[]",), "has no item texts"),
