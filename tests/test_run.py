@@ -212,6 +212,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplac
     best = whole["best_valid_score"]
     if chosen := whole["chosen_on_validation"].get("text_similarity"):
         best = chosen["valid_scores"]["0"]  # the epoch is chosen before what the texts add
+        assert whole["best_valid_score"] == max(chosen["valid_scores"].values())
+    assert resumed["chosen_on_validation"] == whole["chosen_on_validation"]
     assert curves[0] == curves[1] and curves[0][whole["best_epoch"]] == (whole["best_epoch"], best)
     for clock in ("seconds", "core_seconds"):
         seconds = [point[clock] for point in resumed["curve"]]

@@ -142,4 +142,6 @@ def test_recorded_runs_are_described_by_their_settings(path):
     recbole = content["card"]["model"] in ("SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "Pop")
     assert (found is None) == recbole
     if found:
-        assert found.short and found.history.startswith(f"{content['settings']['MAX_ITEM_LIST_LENGTH']} items")
+        settings = content["settings"]
+        shuffled = ", shuffled" * bool(settings.get("shuffle_history"))
+        assert found.short and f"{settings['MAX_ITEM_LIST_LENGTH']} items{shuffled}" == found.history
