@@ -117,4 +117,42 @@ BACKBONES = (
     Variant("ContRec-full", "all weights trained, from pretrained ones", FULL, "ContRec-full-random"),
 )
 
-VARIANTS: Sequence[Variant] = (*TEXTS, *BACKBONES)
+# The recipe of ContRec's paper on such a model. Words come on with the model: titles in the prompt, and an answer from
+# which the preference is generated.
+FEW = ("train_batch_size=256", "epochs=2")
+RECIPE = (*FEW, "llm={llm}", "llm_layers=3")
+SILENT = ("instructions=[]", "prompt_text=none", "answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
+
+RECIPES = (
+    Variant("paper-short", "the recipe on the compact decoder, in as many epochs", FEW, model="ContRec-paper"),
+    Variant(
+        "paper-silent-random",
+        "the recipe without words, random weights",
+        (*RECIPE, *SILENT, *NO_TRAINING),
+        "paper-short",
+        "ContRec-paper",
+    ),
+    Variant(
+        "paper-silent",
+        "the recipe without words, pretrained weights",
+        (*RECIPE, *SILENT),
+        "paper-silent-random",
+        "ContRec-paper",
+    ),
+    Variant(
+        "paper-words-random",
+        "the recipe with titles and answers, random weights",
+        (*RECIPE, *NO_TRAINING),
+        "paper-short",
+        "ContRec-paper",
+    ),
+    Variant(
+        "paper-words",
+        "the recipe with titles and answers, pretrained weights",
+        RECIPE,
+        "paper-words-random",
+        "ContRec-paper",
+    ),
+)
+
+VARIANTS: Sequence[Variant] = (*TEXTS, *BACKBONES, *RECIPES)
