@@ -119,9 +119,10 @@ BACKBONES = (
 
 # The recipe of ContRec's paper on such a model. Words come on with the model: titles in the prompt, and an answer from
 # which the preference is generated.
-FEW = ("train_batch_size=256", "epochs=2")
+FEW = ("train_batch_size=256", "epochs=1")
 RECIPE = (*FEW, "llm={llm}", "llm_layers=3")
 SILENT = ("instructions=[]", "prompt_text=none", "answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
+TITLES = ("answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
 
 RECIPES = (
     Variant("paper-short", "the recipe on the compact decoder, in as many epochs", FEW, model="ContRec-paper"),
@@ -137,6 +138,20 @@ RECIPES = (
         "the recipe without words, pretrained weights",
         (*RECIPE, *SILENT),
         "paper-silent-random",
+        "ContRec-paper",
+    ),
+    Variant(
+        "paper-titles-random",
+        "the recipe with titles in the prompt, random weights",
+        (*RECIPE, *TITLES, *NO_TRAINING),
+        "paper-silent-random",
+        "ContRec-paper",
+    ),
+    Variant(
+        "paper-titles",
+        "the recipe with titles in the prompt, pretrained weights",
+        (*RECIPE, *TITLES),
+        "paper-titles-random",
         "ContRec-paper",
     ),
     Variant(

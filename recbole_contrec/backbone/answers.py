@@ -248,14 +248,13 @@ class Answers(nn.Module):
             state, memory = backbone.step(memory, inputs, parents)  # [B, Q W, D]
             state = state.unflatten(1, (n_answers, -1))  # [B, Q, W, D]
             total, length = total + state * alive[..., None], length + alive
-            log_probs = backbone.word_logits(state).float().log_softmax(-1)  # [B, Q, W, V]
+            going_on = backbone.word_logits(state[alive]).float().log_softmax(-1)  # [alive, V]
             if temperature:
-                log_probs = log_probs / temperature + _gumbel(log_probs, generator)
-            words = log_probs.shape[-1]
-            log_probs = log_probs.masked_fill(~alive[..., None], -torch.inf)
-            log_probs[..., end] = log_probs[..., end].masked_fill(
-                ~alive, 0.0
-            )  # an answer that has ended stays as it is
+                going_on = going_on / temperature + _gumbel(going_on, generator)
+            words = going_on.shape[-1]
+            log_probs = going_on.new_full((*alive.shape, words), -torch.inf)  # [B, Q, W, V]
+            log_probs[..., end] = 0.0  # an answer that has ended stays as it is
+            log_probs[alive] = going_on
             ahead = (scores[..., None] + log_probs).flatten(2)  # [B, Q, W V]
             scores, best = ahead.topk(min(beams, ahead.shape[2]), dim=2)  # [B, Q, W']
             beam, word = best // words, best % words
