@@ -5,10 +5,12 @@ The command without a word of its own: train and test a model, or list what ther
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
+from recbole_contrec import __version__
 from recbole_contrec.cli.lists import show_lists
 from recbole_contrec.cli.options import Command, asks_for_help, paths
-from recbole_contrec.errors import UserError
+from recbole_contrec.errors import UserError, did_you_mean
 
 DESCRIPTION = """\
 Generative recommendation with language models inside RecBole.
@@ -55,6 +57,7 @@ def parser() -> Command:
     command.flag("list-models", "all models, this package's and RecBole's")
     command.flag("list-datasets", "all data sets in --data_path, and those that can be downloaded")
     command.flag("settings", "with --model: every setting of the model, its default and its meaning")
+    command.flag("version", "versions of this package and of what it stands on")
     command.usual()
     return command
 
@@ -70,16 +73,30 @@ def train(arguments: Sequence[str]) -> int:
         command.print_help()
         return 0
     options, settings = command.read(arguments)
+    if options.version:
+        below = (f"{name} {version(name)}" for name in ("recbole", "torch", "transformers"))
+        print(", ".join([f"recbole_contrec {__version__}", *below]))
+        return 0
     from recbole_contrec.compat import require_recbole
 
     require_recbole()
     if options.list_models or options.list_datasets or options.settings:
         return show_lists(options, settings)
     if options.model is None or options.dataset is None:
-        raise UserError("name both --model=NAME and --dataset=NAME; --list-models and --list-datasets show them")
+        hint = _misspelt(settings, command)
+        raise UserError(f"{hint}name both --model=NAME and --dataset=NAME; --list-models and --list-datasets show them")
     from recbole_contrec.quick_start import fetch_missing_data, run
 
     given = dict(config_file_list=options.config_files, arguments=settings, properties=options.properties)
     fetch_missing_data(options.model, options.dataset, **given)
     run(options.model, options.dataset, **given, resume=options.resume)
     return 0
+
+
+def _misspelt(arguments: Sequence[str], command: Command) -> str:
+    """The first argument that is nearly an option of the command, for the beginning of an error text."""
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if near := did_you_mean(name, [option[2:] for option in command.names()]):
+            return f"unknown option {argument}{near}; "
+    return ""

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import recbole_contrec
 from recbole_contrec.catalogue.places import package_properties
 from recbole_contrec.cli import main
 from recbole_contrec.errors import UserError
@@ -146,6 +147,8 @@ MISTAKES = [
     ("settings that do not fit", train("--n_heads=3"), ["n_heads=3", "hidden_size=16"]),
     ("no equals sign", train("--epochs", "3"), ["--epochs 3", "write --epochs=3"]),
     ("no equals sign, own option", ["--model", "ContRec", "--dataset=tiny"], ["write --model=ContRec"]),
+    ("misspelt model", ["--modle=ContRec", "--dataset=tiny"], ["unknown option --modle=ContRec", "did you mean model"]),
+    ("misspelt list", ["--list-model"], ["unknown option --list-model", "did you mean list-models"]),
     ("no dashes", train("epochs=3"), ["write --epochs=3"]),
     ("twice", train("--seed=1", "--seed=2"), ["--seed is given twice", "--seed=1 and --seed=2"]),
     ("twice, own option", train("--model=ContRec", "--model=SASRec"), ["--model is given twice"]),
@@ -286,6 +289,11 @@ def test_help(workplace, command):
     for option in ("--text_encoder=", "--item_vectors=", "--output=", "--dataset=", "--vector_size="):
         assert option in command("vectors", "--help").out
     assert not list(workplace.iterdir())
+
+
+def test_version(command):
+    done = command("--version")
+    assert done.code == 0 and done.out.startswith(f"recbole_contrec {recbole_contrec.__version__}, recbole 1.2")
 
 
 def test_list_models(workplace, command):
