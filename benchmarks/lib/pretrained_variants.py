@@ -117,57 +117,38 @@ BACKBONES = (
     Variant("ContRec-full", "all weights trained, from pretrained ones", FULL, "ContRec-full-random"),
 )
 
-# The recipe of ContRec's paper on such a model. Words come on with the model: titles in the prompt, and an answer from
-# which the preference is generated.
+# The recipes of the papers on such a model. Words come on with the model, unless they are taken away: titles in the
+# prompt, and an answer from which the preference is generated.
 FEW = ("train_batch_size=256", "epochs=1")
 RECIPE = (*FEW, "llm={llm}", "llm_layers=3")
-SILENT = ("instructions=[]", "prompt_text=none", "answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
-TITLES = ("answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
+NO_ANSWERS = ("answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
+SILENT = (*NO_ANSWERS, "instructions=[]", "prompt_text=none")
+CAUSAL = ("backbone=causal", "shuffle_history=False")
+
+
+def _pair(name: str, meaning: str, settings: tuple[str, ...] = ()) -> tuple[Variant, Variant]:
+    """The recipe of a paper on a language model with random weights, and with pretrained ones."""
+    model, random = "-".join(name.split("-")[:2]), f"{name}-random"
+    settings = (*RECIPE, *settings)
+    return (
+        Variant(random, f"{meaning}, random weights", (*settings, *NO_TRAINING), f"{model}-short", model),
+        Variant(name, f"{meaning}, pretrained weights", settings, random, model),
+    )
+
+
+def _compact(model: str) -> Variant:
+    return Variant(f"{model}-short", "the recipe on the compact model, in as many epochs", FEW, model=model)
+
 
 RECIPES = (
-    Variant("paper-short", "the recipe on the compact decoder, in as many epochs", FEW, model="ContRec-paper"),
-    Variant(
-        "paper-silent-random",
-        "the recipe without words, random weights",
-        (*RECIPE, *SILENT, *NO_TRAINING),
-        "paper-short",
-        "ContRec-paper",
-    ),
-    Variant(
-        "paper-silent",
-        "the recipe without words, pretrained weights",
-        (*RECIPE, *SILENT),
-        "paper-silent-random",
-        "ContRec-paper",
-    ),
-    Variant(
-        "paper-titles-random",
-        "the recipe with titles in the prompt, random weights",
-        (*RECIPE, *TITLES, *NO_TRAINING),
-        "paper-silent-random",
-        "ContRec-paper",
-    ),
-    Variant(
-        "paper-titles",
-        "the recipe with titles in the prompt, pretrained weights",
-        (*RECIPE, *TITLES),
-        "paper-titles-random",
-        "ContRec-paper",
-    ),
-    Variant(
-        "paper-words-random",
-        "the recipe with titles and answers, random weights",
-        (*RECIPE, *NO_TRAINING),
-        "paper-short",
-        "ContRec-paper",
-    ),
-    Variant(
-        "paper-words",
-        "the recipe with titles and answers, pretrained weights",
-        RECIPE,
-        "paper-words-random",
-        "ContRec-paper",
-    ),
+    _compact("ContRec-paper"),
+    *_pair("ContRec-paper-silent", "the recipe without words", SILENT),
+    *_pair("ContRec-paper-titles", "the recipe with titles in the prompt", NO_ANSWERS),
+    *_pair("ContRec-paper-words", "the recipe with titles and answers"),
+    _compact("DeftRec-paper"),
+    *_pair("DeftRec-paper-silent", "the recipe without words", SILENT),
+    _compact("TokenRec-paper"),
+    *_pair("TokenRec-paper-causal", "the recipe on a causal model", CAUSAL),
 )
 
 VARIANTS: Sequence[Variant] = (*TEXTS, *BACKBONES, *RECIPES)
