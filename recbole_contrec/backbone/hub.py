@@ -105,7 +105,9 @@ def unpacked(model: Any) -> Any:
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = type(model)(config).to(next(model.parameters()).dtype)
+    plain, dtype = type(model)(config), next(model.parameters()).dtype
+    for parameter in plain.parameters():  # not the buffers: in 16 bits, rotary frequencies would turn words elsewhere
+        parameter.data = parameter.data.to(dtype)
     plain.load_state_dict(model.state_dict())
     return plain.eval()
 

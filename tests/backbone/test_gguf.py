@@ -31,6 +31,14 @@ def test_a_file_is_read_as_the_folder_that_it_was_made_from(file):
     assert sum(p.requires_grad for p in packed.parameters()) == sum(p.requires_grad for p in folder.parameters()) > 0
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_positions_stay_exact_in_half_precision(file, dtype):
+    """Weights are rounded, as those of a folder are; what turns words by their position is not."""
+    packed, folder = (PretrainedDecoder(str(place), dtype=dtype) for place in (file, STORIES))
+    vectors = 0.05 * torch.randn(1, 300, packed.hidden_size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(packed(vectors), folder(vectors), atol=1e-4, rtol=1e-4)
+
+
 def test_texts_are_encoded_by_a_file_too(file):
     from recbole_contrec.item_vectors.text_encoder import TextEncoder
 
