@@ -116,41 +116,51 @@ def fold_in_texts(loaded: LoadedRun, texts: Mapping[str, str] | None = None) -> 
         read = reader(list(given.values()))
         vectors = regression.predict(read)
         _add(loaded, known, list(given), torch.from_numpy(vectors.astype(np.float32)))
-        _compare_texts(loaded, list(given), read, rows, reader.known)
+        _compare_texts(loaded, known, given, all_texts, read, reader.known)
     return list(given)
 
 
 @torch.no_grad()
-def _compare_texts(loaded: LoadedRun, items: list[str], read: Any, rows: list[int], known: Any) -> None:
-    """Let ``text_similarity`` count for new items with a text as for the others: where those lie whose texts are known
-    is linear in their features, but for its length.
+def _compare_texts(
+    loaded: LoadedRun, known: "_Known", new: Mapping[str, str], texts: list[str], read: Any, features: Any
+) -> None:
+    """Let ``text_similarity`` count for new items with a text as for the others.
+
+    Where the texts of the data set lie, training has left behind. A text that is not among these lies where the texts
+    of the items of training tell, which is linear in their features, but for its length.
 
     Args:
-        read: features of the new items [m, F].
-        rows: items of training [n], and ``known``: their features [n, F].
+        new: texts of the new items [m], and ``read``: their features [m, F].
+        texts: of the data set, by internal number.
+        features: of the items of training [n, F].
     """
-    vectors = loaded.model.text_vectors
-    if vectors is None:
+    vectors, compared = loaded.model.text_vectors, known.compared
+    if vectors is None or compared is None:
         return
-    compared = vectors[rows].cpu().numpy()  # [n, w]
-    with_text = np.flatnonzero(compared.any(1))
+    of_training = compared[: len(known.items)][known.items].numpy()  # [n, w]
+    with_text = np.flatnonzero(of_training.any(1))
     if not len(with_text):
         return
-    found = Ridge(alpha=1e-3).fit(known[with_text], compared[with_text]).predict(read)  # [m, w]
+    found = Ridge(alpha=1e-3).fit(features[with_text], of_training[with_text]).predict(read)  # [m, w]
+    found = F.normalize(torch.from_numpy(found).to(vectors), dim=1)
     numbers = loaded.data.dataset.field2token_id[loaded.data.dataset.iid_field]
-    places = torch.tensor([numbers[item] for item in items], device=vectors.device)
-    vectors[places] = F.normalize(torch.from_numpy(found).to(vectors), dim=1)
+    for (item, text), vector in zip(new.items(), found):
+        row = numbers[item]
+        left = row < len(compared) and text == texts[row] and compared[row].any()
+        vectors[row] = compared[row].to(vectors) if left else vector
     _hold_back(loaded)
 
 
 class _Known(NamedTuple):
-    """What training knew: vectors of users [U, d] and items [N, d], which items [N] had an interaction, and the
-    ``text_encoder`` with what it made of the item texts [N, D], where there is one."""
+    """What training knew: vectors of users [U, d] and items [N, d], which items [N] had an interaction, the
+    ``text_encoder`` with what it made of the item texts [N, D], where there is one, and what the texts of items are
+    compared by [N, w], where they are."""
 
     vectors: CollaborativeVectors
     items: Tensor
     encoder: TextEncoder | None
     texts: Tensor | None
+    compared: Tensor | None
 
 
 def _known(loaded: LoadedRun) -> _Known:
@@ -180,8 +190,13 @@ def _known(loaded: LoadedRun) -> _Known:
     items = torch.zeros(len(vectors["items"]), dtype=torch.bool)
     items[dataset.histories.items] = True
     encoder = text_encoder_of(loaded.config) if "texts" in vectors else None
+    compared = loaded.model.text_vectors
     loaded.known = _Known(
-        CollaborativeVectors(vectors["users"], vectors["items"]), items, encoder, vectors.get("texts")
+        CollaborativeVectors(vectors["users"], vectors["items"]),
+        items,
+        encoder,
+        vectors.get("texts"),
+        None if compared is None else compared.cpu().clone(),
     )
     return loaded.known
 

@@ -203,6 +203,21 @@ def test_the_text_of_a_new_item_is_compared_as_those_of_others(trained, argument
     assert not loaded.model.text_vectors[numbers["without"]].any()
 
 
+def test_texts_of_the_data_are_compared_as_training_left_them(tiny, trained):
+    """An item that nobody took has its text compared with all others already."""
+    with (tiny / "tiny" / "tiny.inter").open("a") as file:
+        file.write("".join(f"u{user}\ti6{user}\t3\t99\n" for user in (0, 1)))  # a test target is all they are
+    loaded = trained("ContRec", "--text_similarity=4", "--epochs=1")
+    row = loaded.data.dataset.field2token_id["item_id"]["i61"]
+    before = loaded.model.text_vectors.clone()
+    assert before[row].any() and {"i60", "i61"} <= set(fold_in_texts(loaded))
+    assert torch.equal(loaded.model.text_vectors, before)
+    fold_in_texts(loaded, {"i61": "Title of 31 odd kind"})
+    assert not torch.allclose(loaded.model.text_vectors[row], before[row], atol=0.1)
+    fold_in_texts(loaded)
+    assert torch.equal(loaded.model.text_vectors, before)
+
+
 @pytest.mark.parametrize("source", ["svd", "svd+text", "text", "lightgcn"])
 def test_items_one_after_the_other_are_folded_in_as_all_at_once(trained, source):
     arguments = ("ContRec", f"--item_vectors={source}", "--lightgcn_epochs=2")
