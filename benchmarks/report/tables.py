@@ -95,9 +95,12 @@ def short_method(content: dict) -> str:
     """Which parts of its method a run has, in a few words; empty where its settings do not tell."""
     from recbole_contrec.settings.method import method_of
     from recbole_contrec.settings.registry import recbole_models
+    from recbole_contrec.training.card import LEFT_OPEN
 
-    chosen = {name: found["value"] for name, found in (content.get("chosen_on_validation") or {}).items()}
-    if method := method_of({**(content.get("settings") or {}), **chosen}):
+    settings = dict(content.get("settings") or {})
+    settings.update({name: 0.0 for name in LEFT_OPEN if name in settings and settings[name] is None})  # nothing to hear
+    settings.update({name: found["value"] for name, found in (content.get("chosen_on_validation") or {}).items()})
+    if method := method_of(settings):
         return method.short
     return "as in RecBole" if content["card"].get("model") in recbole_models() else ""
 

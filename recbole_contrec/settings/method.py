@@ -144,8 +144,8 @@ def _codes(settings: Settings) -> Method:
     """TIGER, SIIT and TokenRec-beam."""
     backbone = _language_model(settings)
     kinds = {"rqvae": "RQ-VAE", "rkmeans": "residual k-means", "pq": "product quantisation"}
-    kind = settings.get("semantic_ids", "masked vector quantiser")
-    kind = kinds.get(kind, Path(str(kind)).name)
+    kind = settings.get("semantic_ids") or "masked vector quantiser"
+    kind = kinds.get(kind, _name(kind))
     refined = _refined(settings)
     return Method(
         language_model=backbone.long,

@@ -323,7 +323,11 @@ def test_settings_without_a_value_are_refused(capsys):
 
 @pytest.mark.parametrize(
     "chosen, told",
-    [({"text_similarity": {"value": 0.0}}, ""), ({"text_similarity": {"value": 4.0}}, ", similar texts")],
+    [
+        ({"text_similarity": {"value": 0.0}}, ""),
+        ({"text_similarity": {"value": 4.0}}, ", similar texts"),
+        ({}, ""),  # the data have no texts
+    ],
 )
 def test_the_method_of_a_row_is_that_which_validation_chose(chosen, told):
     settings = {"repeat_bias": False, "hidden_dropout_prob": 0.1, "text_similarity": None, "MAX_ITEM_LIST_LENGTH": 10}

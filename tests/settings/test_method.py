@@ -89,6 +89,11 @@ def test_the_vectors_of_the_control_show_in_the_description(tiny, arguments, tex
     assert method(tiny, "SASRecAll", *arguments).vectors == text
 
 
+@pytest.mark.parametrize("semantic_ids, kind", [("~", "masked vector quantiser"), ("a/ids.json", "ids.json")])
+def test_where_semantic_ids_come_from_shows_in_the_description(tiny, semantic_ids, kind):
+    assert method(tiny, "TokenRec-beam", f"--semantic_ids={semantic_ids}").tokens == f"{kind} K=3"
+
+
 def test_a_preset_of_ones_own_is_measured_against_the_paper_of_its_base(tiny, workplace):
     folder = workplace / "properties" / "model"
     folder.mkdir(parents=True)
