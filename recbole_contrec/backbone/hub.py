@@ -105,11 +105,17 @@ def unpacked(model: Any) -> Any:
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain, dtype = type(model)(config), next(model.parameters()).dtype
-    for parameter in plain.parameters():  # not the buffers: in 16 bits, rotary frequencies would turn words elsewhere
-        parameter.data = parameter.data.to(dtype)
+    plain = stored_in(type(model)(config), next(model.parameters()).dtype)
     plain.load_state_dict(model.state_dict())
     return plain.eval()
+
+
+def stored_in(model: Any, dtype: Any) -> Any:
+    """The model with weights of a type, as transformers loads them: what is computed from no file stays exact. Rotary
+    frequencies in 16 bits would turn words to other positions."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def _cached_folder(name: str) -> Path:

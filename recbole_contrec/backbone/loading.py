@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from recbole_contrec.backbone.hub import Source, find_model, unpacked
+from recbole_contrec.backbone.hub import Source, find_model, stored_in, unpacked
 from recbole_contrec.errors import UserError
 
 if TYPE_CHECKING:  # slow to import
@@ -77,9 +77,10 @@ def load_pretrained(
     tokenizer = _load_tokenizer(source)
     if random_seed is not None:
         options = {} if attention is None else {"attn_implementation": attention}
+        number_format = _stored(config) if dtype == "auto" else DTYPES[dtype]  # asked first: from_config writes its own
         model: Any = untrained(_auto_class(config), config, random_seed, **options)
         model.name_or_path = model.config._name_or_path = source.name
-        return Pretrained(model.to(_stored(config) if dtype == "auto" else DTYPES[dtype]), tokenizer)
+        return Pretrained(stored_in(model, number_format), tokenizer)
     return Pretrained(_load_model(source, config, dtype, attention, quantisation), tokenizer)
 
 

@@ -538,6 +538,19 @@ def test_all_weights_go_through_a_checkpoint_once(tmp_path):
         decoder.load_state_dict(adapted().state_dict())
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "auto"])
+def test_random_weights_come_in_the_format_of_pretrained_ones_and_positions_stay_exact(dtype, tmp_path):
+    folder = shutil.copytree(STORIES, tmp_path / "half")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "torch_dtype": "bfloat16", "dtype": "bfloat16"}))
+    models = [PretrainedDecoder(str(folder), lora_rank=0, dtype=dtype, random_seed=seed) for seed in (None, 1)]
+    trained, drawn = (dict(model.named_buffers()) for model in models)
+    assert drawn.keys() == trained.keys() and any("inv_freq" in name for name in drawn)
+    assert all(torch.equal(drawn[name], trained[name]) for name in drawn)
+    for model in models:
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
 def test_random_weights_keep_architecture_and_words_and_come_back_from_their_seed(stories):
     torch.manual_seed(5)
     first = PretrainedDecoder(str(STORIES), lora_rank=0, random_seed=1)
