@@ -7,9 +7,10 @@ The protocol card: what must be known to compare a number with another one, on s
 from typing import Any
 
 from recbole_contrec.environment import device_name, git_commit, package_versions, peak_gpu_memory, peak_memory
-from recbole_contrec.interface import ChosenOnValidation, GeneratesSemanticIds
+from recbole_contrec.interface import GeneratesSemanticIds
 from recbole_contrec.settings.method import method_of
 from recbole_contrec.settings.recipe import recipe_of
+from recbole_contrec.training.identity import open_parts
 
 LEFT_OPEN = ("text_similarity",)  # settings that may be left to validation
 
@@ -72,8 +73,7 @@ def settled(config: Any, model: Any, chosen: dict[str, dict[str, Any]] | None = 
     Args:
         chosen: of the trainer after training; None before it.
     """
-    parts = [part for part in model.modules() if isinstance(part, ChosenOnValidation)]
-    still_open = {part.candidates[0] for part in parts if part.candidates[1]}
+    still_open = {part.candidates[0] for part in open_parts(model)}
     settings = config.to_record()
     for name in LEFT_OPEN:
         if name in settings and settings[name] is None and (name not in still_open or chosen is not None):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from recbole_contrec.errors import UserError
+from recbole_contrec.interface import ChosenOnValidation
 from recbole_contrec.storage import checkpoint
 from recbole_contrec.storage.stages import fingerprint
 
@@ -68,7 +69,8 @@ def pack_model(model: Any, identity: Identity) -> dict[str, torch.Tensor]:
 def load_weights(
     model: Any, path: Path, name: str, identity: Identity, stored: checkpoint.Checkpoint | None = None
 ) -> checkpoint.Checkpoint:
-    """Put the weights of a checkpoint into a model.
+    """Put the weights of a checkpoint into a model, and what validation has chosen with them where its settings leave
+    that open.
 
     Args:
         name: of the model, as it must stand in the checkpoint.
@@ -88,9 +90,34 @@ def load_weights(
             raise ValueError(f"the model has no {min(unknown)}")
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
         raise checkpoint.damaged(path, error) from error
+    choices = _choices(model, stored, path)
     _load_state(model, stored.part("model"), path)
     model.load_other_parameter(other)
+    for part, value in choices:
+        part.choose(value)
     return stored
+
+
+def open_parts(model: Any) -> list[ChosenOnValidation]:
+    """The parts of a model that leave a setting to validation."""
+    return [part for part in model.modules() if isinstance(part, ChosenOnValidation) and part.candidates[1]]
+
+
+def _choices(model: Any, stored: checkpoint.Checkpoint, path: Path) -> list[tuple[ChosenOnValidation, float]]:
+    """For every setting that is open in a model, what it was with the weights; the first one to choose from before
+    anything was chosen.
+
+    Raises:
+        UserError: what stands there is no number.
+    """
+    found = []
+    for part in open_parts(model):
+        name, values = part.candidates
+        value = stored.record.get("settings", {}).get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+            raise checkpoint.damaged(path, f"{name}={value!r}")
+        found.append((part, values[0] if value is None else value))
+    return found
 
 
 def check_weights(model: Any, path: Path, stored: checkpoint.Checkpoint) -> None:

@@ -23,7 +23,7 @@ from recbole_contrec.settings.checks import refuse_untrainable
 from recbole_contrec.storage import checkpoint, folders
 from recbole_contrec.storage.progress import CurvePoint
 from recbole_contrec.storage.stages import run_stages
-from recbole_contrec.training.identity import load_weights
+from recbole_contrec.training.identity import load_weights, open_parts
 from recbole_contrec.training.keeping import BEFORE, KeptRun
 
 logger = logging.getLogger("recbole_contrec")
@@ -91,7 +91,7 @@ class RunTrainer(KeptRun):
         if validates:
             self._choose_open_settings(valid_data, saved, show_progress)
         else:
-            for part in self._open_parts():
+            for part in open_parts(self.model):
                 logger.warning(
                     "%s is left to validation, and nothing is validated: it adds nothing", part.candidates[0]
                 )
@@ -199,19 +199,15 @@ class RunTrainer(KeptRun):
             self.best_valid_result, self.progress.best_epoch = dict(result), epoch
             if saved:
                 self._save_checkpoint(epoch, verbose=verbose)
-            elif self._returns_to_best or self._open_parts():
+            elif self._returns_to_best or open_parts(self.model):
                 self.best_in_memory, self.best_is_saved = deepcopy(self.model.state_dict()), False
         if callback_fn:
             callback_fn(epoch, score)
         return stop
 
-    def _open_parts(self) -> list[ChosenOnValidation]:
-        """The parts of the model that leave a setting to validation."""
-        return [part for part in self.model.modules() if isinstance(part, ChosenOnValidation) and part.candidates[1]]
-
     def _choose_open_settings(self, valid_data: Any, saved: bool, show_progress: bool) -> None:
         """Choose what the parts of the model leave to validation, with the best weights, and keep it with them."""
-        parts = self._open_parts()
+        parts = open_parts(self.model)
         if not parts:
             return
         last = None if saved or self.best_in_memory is None else deepcopy(self.model.state_dict())

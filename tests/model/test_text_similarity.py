@@ -148,6 +148,22 @@ def test_a_finished_run_that_is_resumed_chooses_the_same(run_tiny):
         assert first[key] == again[key]
 
 
+@pytest.mark.parametrize("ways", ["a file", "a resumed run"])
+def test_weights_bring_what_was_chosen_with_them(run_tiny, assembled, monkeypatch, ways):
+    """As RecBole is used: a model of today's settings, which leave the weight open, and the weights of a run."""
+    monkeypatch.setattr(TextSimilarity, "WEIGHTS", (0.0, 8.0))
+    result = run_tiny("ContRec", "--epochs=1", "--run_name=open", "--learning_rate=1e-5")
+    assert result["chosen_on_validation"]["text_similarity"]["value"] == 8
+    loaded = assembled("ContRec", "--epochs=1", "--learning_rate=1e-5")
+    if ways == "a file":
+        tested = loaded.trainer.evaluate(loaded.data.test, model_file=result["checkpoint"])
+    else:
+        loaded.trainer.resume_checkpoint(Path(result["checkpoint"]).parent)
+        assert part_of(loaded).weight == 0  # it was chosen after the last epoch
+        tested = loaded.trainer.evaluate(loaded.data.test)
+    assert part_of(loaded).weight == 8 and tested == pytest.approx(result["test_result"])
+
+
 def part_of(loaded):
     """What compares texts in a model."""
     return (getattr(loaded.model, "catalogue", None) or loaded.model.retrieval).text_similarity
