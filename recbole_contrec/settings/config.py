@@ -178,7 +178,7 @@ class Config(RecBoleConfig):
         )
         internal.update(deepcopy(self.entry.changes))
         self._tuned: list[Path] = []
-        self._put_over(lambda name: tuned_files(name, dataset, self.folders))
+        self._tuned_values = self._put_over(lambda name: tuned_files(name, dataset, self.folders))
 
         self._data_values: dict[str, Any] = {}
         for path in dataset_files(dataset, self.folders):
@@ -215,7 +215,8 @@ class Config(RecBoleConfig):
         return changed
 
     def _take_words(self):
-        """What ``MODEL_with_words.yaml`` says, where a pretrained language model reads items that have words."""
+        """What ``MODEL_with_words.yaml`` says, where a pretrained language model reads items that have words. What is
+        set for the data set goes before it."""
         asked = {**self.internal_config_dict, **self.external_config_dict}
         if not asked.get("llm") or not any(words_files(path.stem, self.folders) for path in self.entry.chain):
             return
@@ -224,7 +225,11 @@ class Config(RecBoleConfig):
         except UserError as error:
             logger.warning("%s reads no words of the items: %s", self.entry.name, error)
             return
-        self._defaults.update(deepcopy(self._put_over(lambda name: words_files(name, self.folders))))
+        words = self._put_over(lambda name: words_files(name, self.folders))
+        of_data = {**self._tuned_values, **self._data_values}
+        words.update({key: of_data[key] for key in words if key in of_data})
+        self.internal_config_dict.update(words)
+        self._defaults.update(deepcopy(words))
 
     def _changed_later(self, name: str, keys: Iterable[str]) -> set[str]:
         """Those keys that a model further down the chain sets itself."""

@@ -131,6 +131,15 @@ def test_words_come_with_a_language_model_that_reads_titles(tiny, model, bonus, 
     assert configured(tiny, "ContRec", "--llm=some/Model")["answer_weight"] == 0.0  # of the presets alone
 
 
+@pytest.mark.parametrize("file", ["model/ContRec-paper_on_tiny.yaml", "dataset/tiny.yaml"])
+def test_what_is_set_for_the_data_set_goes_before_the_words_of_a_preset(tiny, workplace, file):
+    path = workplace / "properties" / file
+    path.parent.mkdir(parents=True)
+    path.write_text('item_template: "{genre}"\nanswer_weight: 0.5\n')
+    config = configured(tiny, "ContRec-paper", "--llm=some/Model")
+    assert (config["item_template"], config["answer_weight"], config["prompt_text"]) == ("{genre}", 0.5, "words")
+
+
 def test_without_titles_there_are_no_words_and_the_log_says_so(tiny, caplog):
     (tiny / "tiny" / "tiny.item").write_text("item_id:token\tprice:float\ni1\t3\n")
     config = configured(tiny, "ContRec-paper", "--llm=some/Model")
