@@ -14,6 +14,22 @@ from recbole_contrec.showing import show
 
 Settings = Mapping[str, Any]
 
+# Settings that tell a kind of model. Others have some of them: RecBole's DiffRec has sampling_steps.
+_READ_BY_ALL = {"MAX_ITEM_LIST_LENGTH"}
+_READ_BY_DECODERS = _READ_BY_ALL | {"n_layers", "hidden_size", "item_vectors", "vector_size"}
+_READ_BY_CONTINUOUS = _READ_BY_DECODERS | {
+    "tokenizer",
+    "item_tokens",
+    "user_tokens",
+    "noise_levels",
+    "sampling_steps",
+    "num_samples",
+    "ranking_weight",
+}
+_READ_BY_ONE_PASS = _READ_BY_DECODERS | {"num_codebooks", "codebook_size", "ranking_weight", "pairwise_weight"}
+_READ_BY_CODES = _READ_BY_DECODERS | {"num_codebooks", "codebook_size", "beam_size"}
+_READ_BY_SASREC = _READ_BY_ALL | {"repeat_bias", "hidden_dropout_prob"}
+
 
 @dataclass(frozen=True)
 class Method:
@@ -59,14 +75,14 @@ def method_of(settings: Settings) -> Method | None:
     Args:
         settings: of a run, by key.
     """
-    if "sampling_steps" in settings:
-        return _continuous(settings)
-    if "pairwise_weight" in settings:
-        return _one_pass(settings)
-    if "beam_size" in settings and "num_codebooks" in settings:
-        return _codes(settings)
-    if "repeat_bias" in settings and "hidden_dropout_prob" in settings:
-        return _sasrec(settings)
+    for read, describe in (
+        (_READ_BY_CONTINUOUS, _continuous),
+        (_READ_BY_ONE_PASS, _one_pass),
+        (_READ_BY_CODES, _codes),
+        (_READ_BY_SASREC, _sasrec),
+    ):
+        if read <= settings.keys():
+            return describe(settings)
     return None
 
 
@@ -107,7 +123,8 @@ def _continuous(settings: Settings) -> Method:
     return Method(
         language_model=backbone.long,
         vectors=_vectors(settings),
-        tokens=f"{kinds[settings['tokenizer']]} {counts}" + _layout(settings, settings["item_tokens"]),
+        tokens=f"{kinds.get(settings['tokenizer'], settings['tokenizer'])} {counts}"
+        + _layout(settings, settings["item_tokens"]),
         generation=generation,
         loss=loss,
         words=words.long,

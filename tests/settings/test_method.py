@@ -10,6 +10,7 @@ from recbole_contrec.settings.method import differences, method_of
 from recbole_contrec.settings.recipe import paper_method, recipe_of
 from tests.helpers.files import ROOT
 
+SASREC = "recbole.model.sequential_recommender.sasrec:SASRec"
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -87,6 +88,16 @@ def test_every_part_shows_in_the_description(tiny, arguments, part, text):
 )
 def test_the_vectors_of_the_control_show_in_the_description(tiny, arguments, text):
     assert method(tiny, "SASRecAll", *arguments).vectors == text
+
+
+def test_other_models_may_have_settings_of_the_same_names(tiny, workplace):
+    """RecBole's diffusion of users' histories, and a model of one's own, have no such method."""
+    assert method(tiny, "DiffRec") is None
+    folder = workplace / "properties" / "model"
+    folder.mkdir(parents=True)
+    further = "sampling_steps: 5\nbeam_size: 3\nnum_codebooks: 2\npairwise_weight: 1.0\n"
+    (folder / "Mine.yaml").write_text(f"extends: SASRec\nmodel_class: {SASREC}\n{further}")
+    assert method(tiny, "Mine") is None and recipe_of(configured(tiny, "Mine")) is None
 
 
 @pytest.mark.parametrize("semantic_ids, kind", [("~", "masked vector quantiser"), ("a/ids.json", "ids.json")])
