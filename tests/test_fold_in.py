@@ -218,9 +218,15 @@ def test_texts_of_the_data_are_compared_as_training_left_them(tiny, trained):
     assert torch.equal(loaded.model.text_vectors, before)
 
 
-@pytest.mark.parametrize("source", ["svd", "svd+text", "text", "lightgcn"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(("--item_vectors=svd",), ("--item_vectors=svd+text",), ("--item_vectors=text",)),
+        ("--item_vectors=lightgcn", "--lightgcn_epochs=2"),
+    ],
+)
 def test_items_one_after_the_other_are_folded_in_as_all_at_once(trained, source):
-    arguments = ("ContRec", f"--item_vectors={source}", "--lightgcn_epochs=2")
+    arguments = ("ContRec", *source)
     once, twice = trained(*arguments), trained(*arguments)
     users = [users_of_item(once, 7), users_of_item(once, 20)]
     fold_in_interactions(once, {"a": users[0], "b": users[1]})

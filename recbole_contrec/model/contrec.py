@@ -49,6 +49,7 @@ from recbole_contrec.model.parts.settings import (
 )
 from recbole_contrec.model.parts.targets import Targets, TrainingWindows, repeat_rate
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
+from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval, TextEvidence
 from recbole_contrec.tokenizer import FoldIn
 
@@ -192,11 +193,13 @@ class ContRec(SequentialRecommender):
     # stages before training
 
     def check_sources(self, dataset: Any) -> None:
-        """Stop before anything is written where the stages lack what they are made of.
+        """Stop before anything is written where the stages lack what they are made of, or nothing would read a
+        setting.
 
         Raises:
             UserError: says what is missing.
         """
+        check_unread(self.config)
         check_source(self.config, dataset)
 
     def stages(self, dataset: Any) -> Iterator[Stage]:

@@ -22,6 +22,7 @@ from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, keep
 from recbole_contrec.model.parts.pretrained import changed
 from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate, targets_with_states
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
+from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval
 
 
@@ -78,6 +79,7 @@ class SASRecAll(SASRec):
         Raises:
             UserError: says what is missing.
         """
+        check_unread(self.config)
         _refuse_unread(self.config)
         if not self._from_random or self.catalogue.text_similarity is not None:
             check_source(self.vector_config, dataset)

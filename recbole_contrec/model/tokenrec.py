@@ -40,6 +40,7 @@ from recbole_contrec.model.parts.pretrained import changed, check_language_model
 from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings, RetrievalSettings
 from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
+from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.tokenizer import FoldIn
 
@@ -147,11 +148,13 @@ class TokenRec(SequentialRecommender):
     # stages before training
 
     def check_sources(self, dataset: Any) -> None:
-        """Stop before anything is written where the stages lack what they are made of.
+        """Stop before anything is written where the stages lack what they are made of, or nothing would read a
+        setting.
 
         Raises:
             UserError: says what is missing.
         """
+        check_unread(self.config)
         check_source(self.config, dataset)
 
     def stages(self, dataset: Any) -> Iterator[Stage]:

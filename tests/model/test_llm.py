@@ -209,13 +209,6 @@ def test_weights_trained_in_16_bits_are_warned_of(assembled, caplog, dtype, rank
     assert ("in 16 bits small steps are rounded away" in caplog.text) == warned
 
 
-def test_sizes_of_the_compact_model_are_named_where_nothing_reads_them(assembled, caplog):
-    assembled("ContRec", "--n_layers=1")
-    assert "of the compact language model" not in caplog.text
-    assembled("ContRec", f"--llm={STORIES}", "--n_layers=1", "--hidden_size=64")  # 64 is the default anyway
-    assert "n_layers=1, inner_size=32: of the compact language model, and llm=" in caplog.text
-
-
 def test_a_run_goes_on_where_its_model_has_moved(run_tiny, workplace):
     shutil.copytree(STORIES, workplace / "models")
     arguments = ("--lora_rank=2", "--user_tokens=0", "--run_name=moved")

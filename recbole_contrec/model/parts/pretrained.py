@@ -30,9 +30,6 @@ _OF_LLM = (
     "gradient_checkpointing",
 )
 
-# What only the compact one reads.
-_OF_COMPACT = ("hidden_size", "n_layers", "n_heads", "inner_size")
-
 
 _Model = TypeVar("_Model", bound=PretrainedModel)
 
@@ -63,34 +60,17 @@ def pretrained_model(settings: PretrainedSettings, kind: type[_Model], **own: An
 
 
 def check_language_model(config: Any) -> None:
-    """Settings that nothing would read: those of a pretrained language model are refused without one, and those of the
-    compact one are named beside a pretrained one.
+    """Refuse settings of a pretrained language model where there is none, and instructions that are held out of none.
 
     Raises:
         ValueError: names them.
     """
-    _tell_unread(config)
     if config["llm"] is None and (unread := changed(config, *_OF_LLM)):
         raise ValueError(f"{', '.join(unread)}: for a pretrained language model only, set llm as well")
     if config["llm"] is None and config["random_weights"] in ("llm", "both"):
         raise ValueError(f"random_weights={config['random_weights']}: name the architecture by llm as well")
     if config["held_out_instruction"] and not config["instructions"] and changed(config, "held_out_instruction"):
         raise ValueError("held_out_instruction needs instructions to train with")
-
-
-def _tell_unread(config: Any) -> None:
-    """Sizes of the compact language model where a pretrained one is taken; no error, since presets and data sets set
-    them as well."""
-    if config["llm"] is None:
-        return
-    keys = _OF_COMPACT if config["projection_size"] else (*_OF_COMPACT, "dropout")  # the projection has dropout as well
-    if unread := [key for key in changed(config, *keys) if config.is_given(key)]:
-        logger.warning(
-            "%s: of the compact language model, and llm=%s stands in its place; llm_layers says how many layers of "
-            "it are used, lora_dropout is the dropout of what is trained",
-            ", ".join(f"{key}={config[key]}" for key in unread),
-            config["llm"],
-        )
 
 
 def changed(config: Any, *keys: str) -> list[str]:

@@ -18,6 +18,7 @@ from recbole_contrec.interface import Refined, Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.parts.history import HistoryEncoder
 from recbole_contrec.model.parts.targets import TrainingWindows
+from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.model.semantic_ids.code_decoder import CodeDecoder
 from recbole_contrec.model.semantic_ids.descriptions import DescribedByVectors
 from recbole_contrec.model.semantic_ids.given_ids import GivenIds
@@ -78,11 +79,13 @@ class SemanticIdRecommender(SequentialRecommender):
         raise NotImplementedError
 
     def check_sources(self, dataset: Any) -> None:
-        """Stop before anything is written where the stages lack what they are made of.
+        """Stop before anything is written where the stages lack what they are made of, or nothing would read a
+        setting.
 
         Raises:
             UserError: says what is missing.
         """
+        check_unread(self.config)
         check_source(self.config, dataset)
         if self.given_ids is not None:
             self.given_ids.check(dataset)
