@@ -105,17 +105,11 @@ def unpacked(model: Any) -> Any:
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = stored_in(type(model)(config), next(model.parameters()).dtype)
+    plain, formats = type(model)(config), {name: parameter.dtype for name, parameter in model.named_parameters()}
+    for name, parameter in plain.named_parameters():  # buffers are computed from no file, and stay exact
+        parameter.data = parameter.data.to(formats[name])
     plain.load_state_dict(model.state_dict())
     return plain.eval()
-
-
-def stored_in(model: Any, dtype: Any) -> Any:
-    """The model with weights of a type, as transformers loads them: what is computed from no file stays exact. Rotary
-    frequencies in 16 bits would turn words to other positions."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return model
 
 
 def _cached_folder(name: str) -> Path:

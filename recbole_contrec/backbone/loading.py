@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from recbole_contrec.backbone.hub import Source, find_model, stored_in, unpacked
+from recbole_contrec.backbone.hub import Source, find_model, unpacked
 from recbole_contrec.errors import UserError
 
 if TYPE_CHECKING:  # slow to import
@@ -78,9 +78,9 @@ def load_pretrained(
     if random_seed is not None:
         options = {} if attention is None else {"attn_implementation": attention}
         number_format = _stored(config) if dtype == "auto" else DTYPES[dtype]  # asked first: from_config writes its own
-        model: Any = untrained(_auto_class(config), config, random_seed, **options)
+        model: Any = _stored_in(untrained(_auto_class(config), config, random_seed, **options), number_format, options)
         model.name_or_path = model.config._name_or_path = source.name
-        return Pretrained(stored_in(model, number_format), tokenizer)
+        return Pretrained(model, tokenizer)
     return Pretrained(_load_model(source, config, dtype, attention, quantisation), tokenizer)
 
 
@@ -97,6 +97,16 @@ def untrained(auto_class: Any, config: Any, seed: int, **options: Any) -> nn.Mod
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return auto_class.from_config(config, **{_dtype_key(): torch.float32}, **options).eval()
+
+
+def _stored_in(model: Any, dtype: torch.dtype | str, options: dict[str, Any]) -> Any:
+    """The model as transformers would load it from files in a number format: what it keeps in single precision all the
+    same, such as the output layers of a T5's feed-forward blocks, and what it computes from no file, such as rotary
+    frequencies, stay exact."""
+    if dtype == torch.float32:
+        return model
+    form = {_dtype_key(): dtype, **options}
+    return type(model).from_pretrained(None, config=model.config, state_dict=model.state_dict(), **form).eval()
 
 
 def _stored(config: Any) -> torch.dtype:

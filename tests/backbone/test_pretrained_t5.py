@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recbole_contrec.backbone import PretrainedDecoder, PretrainedT5
+from recbole_contrec.backbone.loading import load_pretrained
 from recbole_contrec.errors import UserError
 from recbole_contrec.storage import checkpoint
 from tests.backbone.test_pretrained import Recommender
@@ -42,6 +43,19 @@ def prompts(model):
 
 def close(actual, expected, tolerance=1e-5):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_random_weights_come_in_the_formats_of_pretrained_ones(folder, dtype):
+    """transformers keeps some matrices of a T5 in single precision, which overflow in half precision."""
+    trained, drawn = (load_pretrained(str(folder), "t5", dtype, None, None, seed).model for seed in (None, 1))
+    formats = [{name: parameter.dtype for name, parameter in model.named_parameters()} for model in (trained, drawn)]
+    assert formats[1] == formats[0]
+    assert len({*formats[0].values()}) == (2 if dtype == "float16" else 1)
+    assert not drawn.training and drawn.config._attn_implementation == trained.config._attn_implementation
+    whole = load_pretrained(str(folder), "t5", "float32", None, None, 1).model.state_dict()
+    for name, weight in drawn.state_dict().items():
+        assert torch.equal(weight, whole[name].to(weight.dtype)), name
 
 
 # words and states
