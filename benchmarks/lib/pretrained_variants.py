@@ -124,14 +124,23 @@ RECIPE = (*FEW, "llm={llm}", "llm_layers=3")
 NO_ANSWERS = ("answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
 SILENT = (*NO_ANSWERS, "instructions=[]", "prompt_text=none")
 CAUSAL = ("backbone=causal", "shuffle_history=False")
+# What of the language model is trained, and how fast; the recipe trains all of it at 5e-5.
+TRAINED = (
+    ("fast", "all weights trained at 5e-4", ("llm_learning_rate=5e-4",)),
+    ("lora", "adapters alone trained, at 5e-4", ("lora_rank=16", "lora_alpha=32", "llm_learning_rate=5e-4")),
+    ("frozen", "the language model kept as it is", ("train_llm=False",)),
+)
 
 
-def _pair(name: str, meaning: str, settings: tuple[str, ...] = ()) -> tuple[Variant, Variant]:
-    """The recipe of a paper on a language model with random weights, and with pretrained ones."""
+def _pair(
+    name: str, meaning: str, settings: tuple[str, ...] = (), control: str | None = None
+) -> tuple[Variant, Variant]:
+    """The recipe of a paper on a language model with random weights, beside the compact one or what is named, and with
+    pretrained ones."""
     model, random = "-".join(name.split("-")[:2]), f"{name}-random"
     settings = (*RECIPE, *settings)
     return (
-        Variant(random, f"{meaning}, random weights", (*settings, *NO_TRAINING), f"{model}-short", model),
+        Variant(random, f"{meaning}, random weights", (*settings, *NO_TRAINING), control or f"{model}-short", model),
         Variant(name, f"{meaning}, pretrained weights", settings, random, model),
     )
 
@@ -149,6 +158,16 @@ RECIPES = (
     *_pair("DeftRec-paper-silent", "the recipe without words", SILENT),
     _compact("TokenRec-paper"),
     *_pair("TokenRec-paper-causal", "the recipe on a causal model", CAUSAL),
+    *(
+        variant
+        for name, meaning, settings in TRAINED
+        for variant in _pair(
+            f"TokenRec-paper-causal-{name}",
+            f"the same, {meaning}",
+            (*CAUSAL, *settings),
+            "TokenRec-paper-causal-random",
+        )
+    ),
 )
 
 VARIANTS: Sequence[Variant] = (*TEXTS, *BACKBONES, *RECIPES)

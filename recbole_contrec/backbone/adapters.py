@@ -93,7 +93,7 @@ def pack_mark(name: str, words: str, alpha: float | None, layers: int | None, fr
     Args:
         name: of the pretrained model, for messages only: a copy elsewhere is as good.
         words: of :func:`vocabulary_mark`.
-        alpha: of the adapters, None without these; their weights do not show it.
+        alpha: of the adapters; their weights do not show it. None where all weights are trained, 0 where none is.
         layers: how many of its layers are used; None for all.
         frozen: the weights that stay as they are. Few values of each say whether they are the same, in any dtype.
     """
@@ -120,14 +120,15 @@ def check_mark(
     if theirs["words"] != words:
         raise RuntimeError(f"it was trained on {base}, which has other words than {name}")
     if theirs["alpha"] != alpha:
-        how = ["lora_rank=0" if value is None else f"lora_alpha={value}" for value in (theirs["alpha"], alpha)]
+        named: dict[float | None, str] = {None: "lora_rank=0", 0.0: "train_llm=False"}
+        how = [named.get(value, f"lora_alpha={value}") for value in (theirs["alpha"], alpha)]
         raise RuntimeError(f"it was trained with {how[0]}, not {how[1]}")
     if (used := theirs.get("layers")) != layers:
         counts = ["all layers" if count is None else f"{count} layers" for count in (used, layers)]
         raise RuntimeError(f"it was trained on {counts[0]} of {base}, not on {counts[1]}: see llm_layers")
     ours, sampled = torch.tensor(_sample(frozen)), torch.tensor(theirs["weights"])
     if ours.shape != sampled.shape or not torch.allclose(ours, sampled, rtol=ROUNDING, atol=1e-7):
-        raise RuntimeError(f"its adapters were trained on the weights of {base}; those of {name} are others")
+        raise RuntimeError(f"it was trained on top of the weights of {base}; those of {name} are others")
 
 
 def vocabulary_mark(vocabulary: Any) -> str:

@@ -219,6 +219,8 @@ def _language_model(settings: Settings) -> _Told:
     layers, adapted = settings.get("llm_layers"), settings.get("lora_layers")
     shown = _name(name) + (f", its first {layers} layers" if layers else "")
     trained += f" in {adapted} layers" if rank and adapted else ""
+    if settings.get("train_llm") is False:
+        trained, rank = "frozen", 0
     if settings.get("random_weights") in ("llm", "both"):
         return _Told(f"{shown} with random weights, {trained}", f"{shown} with random weights")
     return _Told(f"{shown}, {trained}", f"{shown}{' LoRA' if rank else ''}")

@@ -382,6 +382,21 @@ def test_only_adapters_learn():
     assert set(WeightAverage(decoder, 0.9).average) == changed
 
 
+def test_nothing_learns_in_a_frozen_model_and_gradients_pass_through_it(stories):
+    frozen, inputs = PretrainedDecoder(str(STORIES), trained=False).train(), torch.randn(2, 5, 64, requires_grad=True)
+    states = frozen(inputs)
+    torch.testing.assert_close(states, stories(inputs))
+    states.square().sum().backward()
+    assert inputs.grad is not None and inputs.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert list(frozen.state_dict()) == ["_extra_state"] and not frozen.exports()
+    frozen.load_state_dict(PretrainedDecoder(str(STORIES), trained=False).state_dict())
+    with pytest.raises(RuntimeError, match="it was trained on top of the weights of"):
+        frozen.load_state_dict(PretrainedDecoder(str(STORIES), trained=False, random_seed=1).state_dict())
+    with pytest.raises(RuntimeError, match="it was trained with lora_rank=0, not train_llm=False"):
+        frozen.load_state_dict(stories.state_dict(), strict=False)
+
+
 @pytest.mark.parametrize("order", [(), tree([5, 3], [2, 2])], ids=["plain", "branches"])
 def test_gradient_checkpointing_changes_no_gradient(order):
     inputs, gradients = torch.randn(2, 9, 64), []
@@ -582,7 +597,9 @@ def test_adapters_of_another_model_are_refused(tmp_path):
     weights = load_file(elsewhere / "model.safetensors")
     weights["model.layers.3.mlp.up_proj.weight"] *= 1.02
     save_file(weights, elsewhere / "model.safetensors", {"format": "pt"})
-    with pytest.raises(RuntimeError, match=r"trained on the weights of .*stories260k; those of .*copy are others"):
+    with pytest.raises(
+        RuntimeError, match=r"trained on top of the weights of .*stories260k; those of .*copy are others"
+    ):
         adapted(elsewhere).load_state_dict(state)
     with pytest.raises(RuntimeError, match="lora_alpha=16.0, not lora_alpha=8.0"):
         adapted(lora_alpha=8.0).load_state_dict(state)

@@ -392,6 +392,7 @@ def test_answers_that_name_other_categories_are_told(staged, tiny, caplog):
             ("--quantisation=4bit", "--lora_rank=4"),
             "lora_rank, quantisation: for a pretrained|quantisation, lora_rank: for",
         ),
+        (("--train_llm=False",), "train_llm: for a pretrained language model only"),
         (("--held_out_instruction=what now",), "held_out_instruction needs instructions"),
         (("--item_template={nonsense}",), "item_template: the prompt says nothing of the items, set prompt_text"),
         (("--answer_max_tokens=4",), "answer_max_tokens: nothing is answered, set answer_weight"),

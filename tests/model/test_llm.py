@@ -218,6 +218,20 @@ def test_a_run_goes_on_where_its_model_has_moved(run_tiny, workplace):
     assert result["epochs"] == 2
 
 
+@pytest.mark.parametrize("model, own", [("ContRec", "--user_tokens=0"), ("TIGER", "--beam_size=2")])
+def test_a_run_on_frozen_weights_trains_what_is_around_them_and_goes_on(run_tiny, workplace, model, own):
+    from safetensors.torch import load_file
+
+    frozen = (f"--llm={STORIES}", "--train_llm=False", own)
+    whole = run_tiny(model, *frozen, "--epochs=2", "--run_name=whole")
+    run_tiny(model, *frozen, "--epochs=1", "--run_name=again")
+    again = run_tiny(model, *frozen, "--epochs=2", resume="saved/again")
+    assert again["test_result"] == whole["test_result"]
+    kept = load_file(again["checkpoint"])
+    assert [key for key in kept if "backbone." in key] == ["model.backbone._extra_state"] and len(kept) > 1
+    assert not (Path(again["checkpoint"]).parent / "adapter").exists()
+
+
 FEWER = (
     "--llm_layers=3",
     "--lora_layers=2",

@@ -57,6 +57,13 @@ def test_the_words_of_a_pretrained_model_are_its_own(of):
         check_unread(of("ContRec", LLM, WORDS, "--vocabulary_size=300"))
 
 
+@pytest.mark.parametrize("setting", ["--lora_rank=4", "--lora_layers=2", "--llm_learning_rate=0.1"])
+def test_nothing_of_a_frozen_model_is_tuned(of, setting):
+    check_unread(of("ContRec", LLM, setting))
+    with pytest.raises(UserError, match=rf"^{setting[2:].split('=')[0]}: train_llm=False trains no weight of llm"):
+        check_unread(of("ContRec", LLM, setting, "--train_llm=False"))
+
+
 @pytest.mark.parametrize(
     "model, setting, without, why",
     [

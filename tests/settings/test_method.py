@@ -49,6 +49,7 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
     [
         (["--llm=some/Model-1B", "--lora_rank=4"], "language_model", "Model-1B, LoRA of rank 4"),
         (["--llm=/somewhere/model", "--lora_rank=0"], "language_model", "model, all weights trained"),
+        (["--llm=/somewhere/model", "--train_llm=False"], "language_model", "model, frozen"),
         (["--num_samples=8", "--sampling_steps=50"], "generation", "diffusion of 200 levels, 50 steps, 8 samples"),
         (["--objective=regression"], "generation", "regression, no diffusion"),
         (

@@ -20,6 +20,7 @@ _OF_LLM = (
     "llm_dtype",
     "llm_attention",
     "llm_layers",
+    "train_llm",
     "lora_layers",
     "llm_learning_rate",
     "lora_rank",
@@ -50,7 +51,7 @@ def pretrained_model(settings: PretrainedSettings, kind: type[_Model], **own: An
     # Adapters are drawn apart: what is drawn next, tokenizers among it, must not depend on them.
     with torch.random.fork_rng():
         model = kind(**vars(settings), **own)
-    if not model.lora_rank and next(model.parameters()).itemsize < 4:
+    if settings.trained and not model.lora_rank and next(model.parameters()).itemsize < 4:
         logger.warning(
             "llm_dtype=%s: with lora_rank=0 all weights are trained, and in 16 bits small steps are rounded away; "
             "float32 learns better",

@@ -49,6 +49,7 @@ class PretrainedSettings:
     random_seed: int | None  # of random weights, None for the trained ones
     layers: int | None
     lora_layers: int | None
+    trained: bool
 
     @classmethod
     def from_config(cls, config: Any) -> "PretrainedSettings":
@@ -65,6 +66,7 @@ class PretrainedSettings:
             random_seed=config["seed"] if config["random_weights"] in ("llm", "both") else None,
             layers=config["llm_layers"],
             lora_layers=config["lora_layers"],
+            trained=config["train_llm"],
         )
 
 

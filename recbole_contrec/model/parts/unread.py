@@ -69,6 +69,11 @@ REFUSED = (
         "no text encoder reads item texts, set text_encoder as well",
     ),
     Dependent(
+        ("llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_layers"),
+        lambda config: config["llm"] is None or config["train_llm"],
+        "train_llm=False trains no weight of llm",
+    ),
+    Dependent(
         ("lora_alpha", "lora_dropout", "lora_targets"),
         lambda config: config["llm"] is None or config["lora_rank"] > 0,
         "with lora_rank=0 all weights are trained and there are no adapters, set lora_rank as well",
