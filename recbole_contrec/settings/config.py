@@ -218,12 +218,15 @@ class Config(RecBoleConfig):
         """What ``MODEL_with_words.yaml`` says, where a pretrained language model reads items that have words. What is
         set for the data set goes before it."""
         asked = {**self.internal_config_dict, **self.external_config_dict}
-        if not asked.get("llm") or not any(words_files(path.stem, self.folders) for path in self.entry.chain):
+        files = [file for path in self.entry.chain for file in words_files(path.stem, self.folders)]
+        if not asked.get("llm") or not files:
             return
         try:
             check_words(asked, dataset_folder(self._data_path(asked), self.dataset) / f"{self.dataset}.item")
         except UserError as error:
-            logger.warning("%s reads no words of the items: %s", self.entry.name, error)
+            # where all is given, as in a checkpoint, the files would change nothing
+            if {key for file in files for key in read_yaml(file)} - self.external_config_dict.keys():
+                logger.warning("%s reads no words of the items: %s", self.entry.name, error)
             return
         words = self._put_over(lambda name: words_files(name, self.folders))
         of_data = {**self._tuned_values, **self._data_values}

@@ -159,6 +159,17 @@ def test_without_titles_there_are_no_words_and_the_log_says_so(tiny, caplog):
     assert "ContRec-paper reads no words of the items: no text field looks like a title" in caplog.text
 
 
+def test_where_all_is_given_as_in_a_checkpoint_nothing_is_said_of_words(tiny, caplog):
+    before = configured(tiny, "ContRec-paper", "--llm=some/Model")
+    (tiny / "tiny" / "tiny.item").unlink()
+    again = Config("ContRec-paper", "tiny", config_dict=before.to_record())
+    of_words = ("prompt_text", "item_template", "answer_weight", "answer_template", "condition_on", "instructions")
+    assert [again[key] for key in of_words] == [before[key] for key in of_words] and again["prompt_text"] == "words"
+    assert "reads no words" not in caplog.text
+    assert configured(tiny, "ContRec-paper", "--llm=some/Model", "--prompt_text=words")["answer_weight"] == 0
+    assert "reads no words of the items: there is no tiny.item" in caplog.text
+
+
 @pytest.mark.parametrize(
     "path", sorted(RESULTS.glob("*/*/seed2020.json")), ids=lambda path: "/".join(path.parts[-3:-1])
 )
