@@ -226,7 +226,9 @@ class RunTrainer(KeptRun):
     def _choose(self, part: ChosenOnValidation, valid_data: Any, show_progress: bool) -> None:
         name, values = part.candidates
         found = {}
+        before = checkpoint.pack_random_state()
         for value in values:
+            checkpoint.unpack_random_state(*before)  # sampled items are drawn anew each time: let them be the same ones
             part.choose(value)
             found[value] = self._valid_epoch(valid_data, show_progress=show_progress)  # score, metrics
         sign = 1 if self.valid_metric_bigger else -1

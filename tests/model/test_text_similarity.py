@@ -97,6 +97,12 @@ def test_data_without_texts_say_so(tiny, run_tiny):
             run_tiny(model, "--text_similarity=4", *told)
 
 
+def test_weights_are_compared_on_the_same_sampled_items(run_tiny, monkeypatch):
+    monkeypatch.setattr(TextSimilarity, "WEIGHTS", (0.0, 1e-12, 2e-12, 3e-12))  # too small to change a ranking
+    result = run_tiny("SASRecAll-texts", *WIDE, "--epochs=1", "--eval_args={'mode': 'uni20'}")
+    assert len({*result["chosen_on_validation"]["text_similarity"]["valid_scores"].values()}) == 1
+
+
 @pytest.mark.parametrize("model, told", [("ContRec", ()), ("TokenRec", ()), ("SASRecAll", WIDE)])
 def test_validation_chooses_the_weight_that_is_left_open(run_tiny, model, told):
     result = run_tiny(model, "--text_similarity=~", "--epochs=2", *told)
