@@ -74,7 +74,7 @@ def read_codes(path: str | Path, tokens: Sequence[str]) -> CodesOfFile:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     notes: list[str] = []
-    rows = _rows_of_json(path, notes) if path.suffix == ".json" else _rows_of_array(path)
+    rows = _rows_of_json(path, notes) if path.suffix == ".json" else _counted_from_zero(_rows_of_array(path), notes)
     if not rows:
         raise ValueError(f"{path} holds no items")
     row_of = {token: row for row, token in enumerate(tokens) if row}
@@ -85,7 +85,7 @@ def read_codes(path: str | Path, tokens: Sequence[str]) -> CodesOfFile:
             f"e.g. {tokens[-1]!r}; where the file numbers its items from 0, name them beside it, one a line in "
             f"{_beside(path).name}"
         )
-    matrix = _counted_from_zero(np.array(list(rows.values()), dtype=np.int64), notes)  # [rows, K]
+    matrix = np.array(list(rows.values()), dtype=np.int64)  # [rows, K]
     codes = torch.full((len(tokens), matrix.shape[1]), -1)
     codes[[row_of[item] for item in known]] = torch.from_numpy(matrix[[item in row_of for item in rows]])
     times = Counter(tuple(row) for row in codes[1:].tolist())
@@ -138,7 +138,8 @@ def _rows_of_json(path: Path, notes: list[str]) -> dict[str, list[int]]:
     if twice := [item for item, times in Counter(item for item, _ in pairs).items() if times > 1]:
         raise ValueError(f"{path}{_line(text, twice[0], last=True)}: item {twice[0]!r} stands there twice")
     rows = {item: _codes_of(path, text, item, value) for item, value in pairs}
-    rows = _of_one_length(path, text, rows, notes)
+    # Numbered before a code is added to some: the added ones begin at 0, and would hide that levels count on.
+    rows = _of_one_length(path, text, _counted_from_zero(rows, notes), notes)
     if not _beside(path).is_file():
         return rows
     names = read_tokens(_beside(path))
@@ -255,10 +256,13 @@ def _beside(path: Path) -> Path:
 # both
 
 
-def _counted_from_zero(codes: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Codes [rows, K], each level from 0 on where it counts on from the one before."""
-    least, most = codes.min(0), codes.max(0)  # [K]
-    if codes.shape[1] < 2 or (least[1:] <= most[:-1]).any():
-        return codes
-    notes.append(f"levels count on from each other: their codes are numbered from {least.tolist()}")
-    return codes - least
+def _counted_from_zero(rows: dict[str, list[int]], notes: list[str]) -> dict[str, list[int]]:
+    """Codes of every item, each level from 0 on where it counts on from the one before. Not all need have a code on
+    the last level."""
+    longest = max(map(len, rows.values()), default=0)
+    levels = [[row[level] for row in rows.values() if level < len(row)] for level in range(longest)]
+    least, most = [*map(min, levels)], [*map(max, levels)]  # [K]
+    if longest < 2 or any(low <= high for low, high in zip(least[1:], most)):
+        return rows
+    notes.append(f"levels count on from each other: their codes are numbered from {least}")
+    return {item: [code - low for code, low in zip(row, least)] for item, row in rows.items()}

@@ -65,6 +65,21 @@ def test_a_code_that_only_some_items_need(tmp_path):
     assert not found.shared and "first that is free" in found.notes[0]
 
 
+def test_levels_that_count_on_where_only_some_items_have_the_last(tmp_path):
+    """The same codes as those of the file whose levels begin at 0."""
+    counted, plain = (
+        read_codes(
+            written(tmp_path, {"i1": [5, 256], "i2": [6, 257], "i3": [6, 257, 514], "i4": [6, 257, 512]}), TOKENS
+        ),
+        read_codes(written(tmp_path, {"i1": [0, 0], "i2": [1, 1], "i3": [1, 1, 2], "i4": [1, 1, 0]}), TOKENS),
+    )
+    assert counted.codes.tolist() == plain.codes.tolist()
+    assert counted.codes.tolist()[1:5] == [[0, 0, 0], [1, 1, 1], [1, 1, 2], [1, 1, 0]] and counted.largest == 2
+    assert "numbered from [5, 256, 512]" in counted.notes[0] and counted.notes[1:] == plain.notes
+    half = read_codes(written(tmp_path, {"i1": [5, 256], "i2": [6, 257, 3]}), TOKENS)
+    assert half.codes.tolist()[1:3] == [[5, 256, 0], [6, 257, 3]]  # the last level counts on from nothing
+
+
 def test_items_with_the_same_codes_are_named(tmp_path):
     found = read_codes(written(tmp_path, {"i1": [1, 2], "i2": [1, 2], "i3": [0, 0], "x": [0, 0]}), TOKENS)
     assert found.shared == ["i1", "i2"]  # what the data set does not have, collides with nothing
