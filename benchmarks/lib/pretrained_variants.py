@@ -123,6 +123,7 @@ FEW = ("train_batch_size=256", "epochs=1")
 RECIPE = (*FEW, "llm={llm}", "llm_layers=3")
 NO_ANSWERS = ("answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
 SILENT = (*NO_ANSWERS, "instructions=[]", "prompt_text=none")
+BAG = (*NO_ANSWERS, "prompt_text=bag")  # no more positions than without words
 CAUSAL = ("backbone=causal", "shuffle_history=False")
 # What of the language model is trained, and how fast; the recipe trains all of it at 5e-5.
 TRAINED = (
@@ -152,6 +153,7 @@ def _compact(model: str) -> Variant:
 RECIPES = (
     _compact("ContRec-paper"),
     *_pair("ContRec-paper-silent", "the recipe without words", SILENT),
+    *_pair("ContRec-paper-bag", "the recipe with the mean of the title's words at every item", BAG),
     *_pair("ContRec-paper-titles", "the recipe with titles in the prompt", NO_ANSWERS),
     *_pair("ContRec-paper-words", "the recipe with titles and answers"),
     _compact("DeftRec-paper"),
