@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -87,48 +87,65 @@ def _check_names(model: nn.Module, targets: Sequence[str]) -> None:
 # The mark of what a checkpoint was trained on.
 
 
-def pack_mark(name: str, words: str, alpha: float | None, layers: int | None, frozen: Iterable[Tensor]) -> Tensor:
-    """What must be the same where a checkpoint is loaded, as bytes.
+class Base(NamedTuple):
+    """A pretrained model as it was loaded: what must be the same where a checkpoint is loaded on top of it.
 
-    Args:
-        name: of the pretrained model, for messages only: a copy elsewhere is as good.
+    Attributes:
+        name: for messages only: a copy elsewhere is as good.
         words: of :func:`vocabulary_mark`.
         alpha: of the adapters; their weights do not show it. None where all weights are trained, 0 where none is.
         layers: how many of its layers are used; None for all.
+        word_size: of its word vectors, by which what is read beside words is scaled, also where all weights are
+            trained and come with the checkpoint.
+    """
+
+    name: str
+    words: str
+    alpha: float | None
+    layers: int | None
+    word_size: float
+
+
+def pack_mark(base: Base, frozen: Iterable[Tensor]) -> Tensor:
+    """What must be the same where a checkpoint is loaded, as bytes.
+
+    Args:
         frozen: the weights that stay as they are. Few values of each say whether they are the same, in any dtype.
     """
-    return torch.frombuffer(
-        bytearray(
-            json.dumps(
-                {"base": name, "words": words, "alpha": alpha, "layers": layers, "weights": _sample(frozen)}
-            ).encode()
-        ),
-        dtype=torch.uint8,
-    )
+    mark = {
+        "base": base.name,
+        "words": base.words,
+        "alpha": base.alpha,
+        "layers": base.layers,
+        "word_size": float(f"{base.word_size:.6g}"),
+        "weights": _sample(frozen),
+    }
+    return torch.frombuffer(bytearray(json.dumps(mark).encode()), dtype=torch.uint8)
 
 
-def check_mark(
-    packed: Tensor, name: str, words: str, alpha: float | None, layers: int | None, frozen: Iterable[Tensor]
-) -> None:
+def check_mark(packed: Tensor, ours: Base, frozen: Iterable[Tensor]) -> None:
     """Compare with the mark of :func:`pack_mark` in a checkpoint.
 
     Raises:
         RuntimeError: as PyTorch raises for weights that do not fit; says in a line what differs.
     """
-    theirs = json.loads(packed.cpu().numpy().tobytes())
+    theirs, name = json.loads(packed.cpu().numpy().tobytes()), ours.name
     base = theirs["base"]
-    if theirs["words"] != words:
+    if theirs["words"] != ours.words:
         raise RuntimeError(f"it was trained on {base}, which has other words than {name}")
-    if theirs["alpha"] != alpha:
+    if theirs["alpha"] != ours.alpha:
         named: dict[float | None, str] = {None: "lora_rank=0", 0.0: "train_llm=False"}
-        how = [named.get(value, f"lora_alpha={value}") for value in (theirs["alpha"], alpha)]
+        how = [named.get(value, f"lora_alpha={value}") for value in (theirs["alpha"], ours.alpha)]
         raise RuntimeError(f"it was trained with {how[0]}, not {how[1]}")
-    if (used := theirs.get("layers")) != layers:
-        counts = ["all layers" if count is None else f"{count} layers" for count in (used, layers)]
+    if (used := theirs.get("layers")) != ours.layers:
+        counts = ["all layers" if count is None else f"{count} layers" for count in (used, ours.layers)]
         raise RuntimeError(f"it was trained on {counts[0]} of {base}, not on {counts[1]}: see llm_layers")
-    ours, sampled = torch.tensor(_sample(frozen)), torch.tensor(theirs["weights"])
-    if ours.shape != sampled.shape or not torch.allclose(ours, sampled, rtol=ROUNDING, atol=1e-7):
+    sample, sampled = torch.tensor(_sample(frozen)), torch.tensor(theirs["weights"])
+    if sample.shape != sampled.shape or not torch.allclose(sample, sampled, rtol=ROUNDING, atol=1e-7):
         raise RuntimeError(f"it was trained on top of the weights of {base}; those of {name} are others")
+    size = theirs.get("word_size", ours.word_size)  # marks of earlier versions do not have it
+    if abs(size - ours.word_size) > ROUNDING * ours.word_size:
+        raise RuntimeError(f"its training began at the weights of {base}; those of {name} are others")
 
 
 def vocabulary_mark(vocabulary: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.adapters import add_adapters, check_mark, pack_mark, vocabulary_mark
+from recbole_contrec.backbone.adapters import Base, add_adapters, check_mark, pack_mark, vocabulary_mark
 from recbole_contrec.backbone.blocks import blocks_of, keep_first, lower_paths
 from recbole_contrec.backbone.loading import load_pretrained
 from recbole_contrec.errors import UserError
@@ -45,6 +45,7 @@ class PretrainedModel(nn.Module):
 
     Attributes:
         hidden_size: width of inputs and states (D).
+        word_size: root mean square of the coordinates of the word vectors as they were loaded, before training.
         vocabulary: the ``tokenizers.Tokenizer`` of its V words.
         end_id: number of the word that ends a text.
 
@@ -86,6 +87,7 @@ class PretrainedModel(nn.Module):
         self._layers = self._keep_first(layers)
         self._take_words(tokenizer)
         self.hidden_size = self._embeddings.weight.shape[1]
+        self.word_size = self._size_of_words()
         self._examine()
         if lora_rank:
             without = [] if lora_layers is None else self._lower_paths(lora_layers)
@@ -140,11 +142,6 @@ class PretrainedModel(nn.Module):
 
     # words
 
-    @property
-    def word_size(self) -> float:
-        """Root mean square of the coordinates of the word vectors."""
-        return self._embeddings.weight[: self.n_words].detach().float().square().mean().sqrt().item()
-
     def read(self, numbers: Tensor) -> Tensor:
         """Vectors of words: [...] -> [..., D]."""
         return self._embeddings(numbers).float()
@@ -171,7 +168,7 @@ class PretrainedModel(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """PyTorch's hook: the mark, see :mod:`recbole_contrec.backbone.adapters`."""
-        return pack_mark(self.name, self._words, self._alpha(), self._layers, self._frozen())
+        return pack_mark(self._base(), self._frozen())
 
     def set_extra_state(self, state: Tensor) -> None:
         """PyTorch's hook.
@@ -179,15 +176,19 @@ class PretrainedModel(nn.Module):
         Raises:
             RuntimeError: the state was trained on top of other weights.
         """
-        check_mark(state, self.name, self._words, self._alpha(), self._layers, self._frozen())
+        check_mark(state, self._base(), self._frozen())
 
-    def _alpha(self) -> float | None:
-        return self.lora_alpha if self.lora_rank else None if self._trained else 0.0
+    def _base(self) -> Base:
+        alpha = self.lora_alpha if self.lora_rank else None if self._trained else 0.0
+        return Base(self.name, self._words, alpha, self._layers, self.word_size)
 
     def _frozen(self) -> Iterator[Tensor]:
         return (parameter for key, parameter in self.named_parameters() if key not in self._kept)
 
     # inside
+
+    def _size_of_words(self) -> float:
+        return self._embeddings.weight[: self.n_words].detach().float().square().mean().sqrt().item()
 
     @property
     def _whole(self) -> Any:

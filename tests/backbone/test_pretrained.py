@@ -553,6 +553,24 @@ def test_all_weights_go_through_a_checkpoint_once(tmp_path):
         decoder.load_state_dict(adapted().state_dict())
 
 
+def test_all_weights_are_refused_where_training_did_not_begin_there(tmp_path):
+    """Codes and tokens are read as large as the words were before training, which no weight of the checkpoint tells."""
+    trained = PretrainedDecoder(str(STORIES), lora_rank=0)
+    before = trained.word_size
+    with torch.no_grad():
+        trained.get_parameter("model.model.embed_tokens.weight").mul_(1.5)
+    state = trained.state_dict()
+    assert trained.word_size == before
+    elsewhere = folder_of(tmp_path / "copy")
+    for same in ({}, {"dtype": "bfloat16"}):
+        PretrainedDecoder(str(elsewhere), lora_rank=0, **same).load_state_dict(state)
+    weights = load_file(elsewhere / "model.safetensors")
+    weights["model.embed_tokens.weight"] *= 1.1
+    save_file(weights, elsewhere / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RuntimeError, match=r"began at the weights of .*stories260k; those of .*copy are others"):
+        PretrainedDecoder(str(elsewhere), lora_rank=0).load_state_dict(state)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "auto"])
 def test_random_weights_come_in_the_format_of_pretrained_ones_and_positions_stay_exact(dtype, tmp_path):
     folder = shutil.copytree(STORIES, tmp_path / "half")
