@@ -172,12 +172,17 @@ NOT_FROM_CHECKPOINTS = {
 }
 
 
+# What these are where nobody asked for a device. Taken for a wish, they would go before the GPU that the shell shows
+# (CUDA_VISIBLE_DEVICES), and be missed aloud on a machine without one.
+NO_WISH = {"use_gpu": True, "gpu_id": "0"}
+
+
 def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
     """Stored settings in a form that is read as what they are: a text such as '0' would be taken for a number."""
     return {
         key: repr(value) if isinstance(value, str) and parse_value(value) != value else value
         for key, value in settings.items()
-        if key not in NOT_FROM_CHECKPOINTS
+        if key not in NOT_FROM_CHECKPOINTS and (key not in NO_WISH or value != NO_WISH[key])
     }
 
 

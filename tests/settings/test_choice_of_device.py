@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,3 +75,22 @@ def test_a_process_stays_on_its_gpu(monkeypatch):
     assert chosen({"gpu_id": "0"})["device"].type == "cuda"
     with pytest.raises(UserError, match="already computes on GPU 0"):
         chosen({"gpu_id": "1"})
+
+
+@pytest.mark.parametrize("again", ["load", "resume"])
+def test_a_checkpoint_asks_for_no_gpu_that_nobody_asked_for(again, run_tiny, monkeypatch, caplog):
+    """The shell's choice of a GPU stays, and a machine without one is nothing to complain of."""
+    from recbole_contrec import load_data_and_model
+    from recbole_contrec.reloading import config_to_resume
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    folder = Path(run_tiny("ContRec", "--use_gpu=True")["checkpoint"]).parent
+    monkeypatch.setattr(devices, "_OF_THE_SHELL", "3")
+    monkeypatch.setenv(devices.VISIBLE, "3")
+    caplog.clear()
+    if again == "load":
+        config = load_data_and_model(folder).config
+    else:
+        config = config_to_resume(str(folder), None, None, None, (), (), None)
+    assert os.environ[devices.VISIBLE] == "3"
+    assert "no such GPU" not in caplog.text and config["use_gpu"] is True
