@@ -138,21 +138,36 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
         f"--dataset={run.dataset}",
         *run.arguments(data_path),
     ]
+    code, tail = follow(command, run.work, checkout.environment(), on_epoch)
+    if code:
+        _forget_unstarted(run)
+        raise RuntimeError(f"{run} failed with exit code {code}:\n{tail}")
+    _keep(run)
+
+
+def follow(
+    command: list[str], work: Path, environment: dict[str, str], on_epoch: Callable[[int, float], None]
+) -> tuple[int, str]:
+    """Run a command in a folder, where ``output.txt`` keeps what it says.
+
+    Args:
+        on_epoch: called with epoch and validation score wherever a line of it tells them.
+
+    Returns:
+        tuple: exit code, and the last lines of the output.
+    """
     tail: list[str] = []
     with subprocess.Popen(
-        command, cwd=run.work, env=checkout.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as child:
-        with open(run.work / "output.txt", "a", buffering=1) as output:
+        with open(work / "output.txt", "a", buffering=1) as output:
             for line in child.stdout:
                 output.write(line)
                 line = _COLOR.sub("", line)
                 tail = [*tail[-19:], line]
                 if found := _EPOCH.search(line):
                     on_epoch(int(found[1]), float(found[2]))
-    if child.returncode:
-        _forget_unstarted(run)
-        raise RuntimeError(f"{run} failed with exit code {child.returncode}:\n{''.join(tail)}")
-    _keep(run)
+    return child.returncode, "".join(tail)
 
 
 def load(folder: Path) -> dict[str, list[Result]]:

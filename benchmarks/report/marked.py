@@ -15,7 +15,7 @@ from benchmarks.lib import grids
 from benchmarks.lib.checkout import ROOT
 from benchmarks.lib.runs import load
 from benchmarks.lib.variants import ABLATIONS
-from benchmarks.report import ablate, answers, beam, dial, grid, public, refine, unseen
+from benchmarks.report import ablate, answers, beam, dial, grid, peers, public, refine, unseen
 from benchmarks.report.speed import summary
 from benchmarks.report.tables import (
     Row,
@@ -95,6 +95,7 @@ TABLES = {
     "durations": _durations,
     "grid": _grid,
     "overview": _overview,
+    "peers": lambda path: peers.tables(path).rstrip(),
     "public": lambda path: public.table(path.name),
     "refinement": _refinement,
     "improvement": lambda path: refine.gains_by_dataset(_tables_of(path)),

@@ -23,14 +23,37 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
         data: :class:`~recbole_contrec.data.loading.RunData`.
         trainer: after training and testing.
     """
-    dataset, model = data.dataset, trainer.model
-    eval_args = config["eval_args"]
-    sequential = config["MODEL_TYPE"].name == "SEQUENTIAL"
-    masked = (not sequential) if config["mask_seen"] is None else config["mask_seen"]
+    model = trainer.model
     parameters = list(model.parameters())
     return {
         "model": config["model"],
         **what_ran(config, settled(config, model, trainer.chosen)),
+        **protocol_facts(config, data),
+        "seen_items_generated": model.generates_seen if isinstance(model, GeneratesSemanticIds) else None,
+        "seed": config["seed"],
+        "versions": package_versions(),
+        "commit": git_commit(),
+        "device": device_name(config["device"]),
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "peak_memory_mib": round(peak_memory() / 2**20),
+        "peak_gpu_memory_mib": peak_gpu_memory(config["device"]),
+        "sampling_steps": config["sampling_steps"],
+        "num_samples": config["num_samples"],
+        "test_users_per_second": round(trainer.evaluation_speed, 1),
+    }
+
+
+def protocol_facts(config: Any, data: Any) -> dict[str, Any]:
+    """What data, split and ranking of a run are: the part of its card that is known before a model is trained.
+
+    Args:
+        config: of the run.
+        data: :class:`~recbole_contrec.data.loading.RunData`.
+    """
+    dataset, eval_args = data.dataset, config["eval_args"]
+    sequential = config["MODEL_TYPE"].name == "SEQUENTIAL"
+    return {
         "dataset": config["dataset"],
         "users": dataset.user_num - 1,
         "items": dataset.item_num - 1,
@@ -43,8 +66,7 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
         else eval_args["order"],
         "ranking": eval_args["mode"],
         "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
-        "seen_items_masked": masked,
-        "seen_items_generated": model.generates_seen if isinstance(model, GeneratesSemanticIds) else None,
+        "seen_items_masked": (not sequential) if config["mask_seen"] is None else config["mask_seen"],
         "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
         "first_interactions_only": config["first_n"],
         "data_notes": getattr(dataset, "notes", None) or None,
@@ -52,17 +74,6 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
         "metrics": config["metrics"],
         "topk": config["topk"],
         "valid_metric": config["valid_metric"],
-        "seed": config["seed"],
-        "versions": package_versions(),
-        "commit": git_commit(),
-        "device": device_name(config["device"]),
-        "parameters": sum(p.numel() for p in parameters),
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "peak_memory_mib": round(peak_memory() / 2**20),
-        "peak_gpu_memory_mib": peak_gpu_memory(config["device"]),
-        "sampling_steps": config["sampling_steps"],
-        "num_samples": config["num_samples"],
-        "test_users_per_second": round(trainer.evaluation_speed, 1),
     }
 
 
