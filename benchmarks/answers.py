@@ -13,7 +13,8 @@ validation and on test. ``OUTPUT/DATASET-answers/ROW/seed2020.json`` is written 
 holds is not measured again, so the command can be stopped and given again; ROW is the model's name, or that of
 ``--name``. What every form gives the users of the test stands beside it in ``seed2020.npz``. The tables are written to
 ``OUTPUT/DATASET-answers/README.md``. Where ``OUTPUT/DATASET/`` holds runs of the same model and seeds (``compare.py``),
-they stand in the tables as the model without words.
+or ``OUTPUT/DATASET-pretrained/`` does (``pretrained.py``), that differ by the words alone, they stand in the tables as
+the model without words.
 """
 
 if not __package__:  # run by its path: see run_as_module

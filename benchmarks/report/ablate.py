@@ -84,7 +84,8 @@ def table(found: list[Row], meanings: dict[str, str]) -> str:
             )
         )
     if shipped.method:
-        lines.append(f"\nMethod of {shipped.name}: {shipped.method}.")
+        others = [row for row in found if row is shipped or row.method not in ("", shipped.method)]
+        lines.append(f"\nMethod of {'; of '.join(f'{row.name}: {row.method}' for row in others)}.")
     lines += [
         f"\n† {name}: another {', '.join(keys)} than {shipped.name}; not comparable" for name, keys in odd.items()
     ]

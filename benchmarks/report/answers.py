@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.lib.asked import BEFORE_IT_CAME, NO_MATTER
 from benchmarks.lib.runs import Result, load, read, read_arrays
 from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
 from benchmarks.lib.trained import circumstances
 from benchmarks.report.cells import four, head, line, same, spread
+from benchmarks.report.tables import short_method
 
 VECTORS, ALONE = "vectors alone", "text alone"
 WITHOUT = "without words"  # the same model, trained without any
@@ -76,7 +78,7 @@ class Row(NamedTuple):
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of a folder, and beside them the runs without words where ``OUTPUT/DATASET`` has them.
+    """The rows of a folder, and beside them the runs without words where there are some that are otherwise alike.
 
     Raises:
         UserError: nothing was measured yet, or a record is damaged.
@@ -95,17 +97,50 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def _without(folder: Path, records: list[dict]) -> list[Result]:
-    """Runs of the same model and seeds on all users, without words; none where one is missing."""
+    """Runs of the same model and seeds on all users, without words; none where one is missing.
+
+    They hear similar texts in their scores where the measured model does, and only there, so that the two differ by the
+    words alone: the rows of ``OUTPUT/DATASET-pretrained`` have such runs where ``OUTPUT/DATASET`` has others.
+    """
     card, seeds = records[0]["card"], [record["card"]["seed"] for record in records]
-    known = {
-        result.content["card"]["seed"]: result
-        for result in load(folder.parent / card["dataset"]).get(card["model"], ())
-    }
-    if any(record["drawn_users"] for record in records) or any(
-        seed not in known or known[seed].content["settings"].get("answer_weight") for seed in seeds
-    ):
+    if any(record["drawn_users"] for record in records):
         return []
-    return [known[seed] for seed in seeds]
+    shipped = load(folder.parent / card["dataset"]).get(card["model"], [])
+    for results in (shipped, *load(folder.parent / f"{card['dataset']}-pretrained").values()):
+        known = {result.content["card"]["seed"]: result for result in results}
+        if all(
+            record["card"]["seed"] in known and _but_for_words(record, known[record["card"]["seed"]].content)
+            for record in records
+        ):
+            return [known[seed] for seed in seeds]
+    return []
+
+
+def _but_for_words(record: dict, run: dict) -> bool:
+    """Whether a run is of the model of a record, without its words and otherwise alike."""
+    ours, theirs = record["settings"], run["settings"]
+    known = ours.keys() & theirs.keys() - _settings_of_words() - {*NO_MATTER, *BEFORE_IT_CAME}
+    return (
+        run["card"].get("model", record["card"]["model"]) == record["card"]["model"]
+        and not theirs.get("answer_weight")
+        and all(ours[key] == theirs[key] for key in known)
+        and _hears_texts(record) == _hears_texts(run)
+    )
+
+
+def _hears_texts(content: dict) -> bool:
+    """Whether similar texts are in the scores."""
+    chosen = (content.get("chosen_on_validation") or {}).get("text_similarity")
+    return bool(chosen["value"] if chosen else content["settings"].get("text_similarity"))
+
+
+def _settings_of_words() -> set[str]:
+    """The settings of texts in the prompt and of answers."""
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.groups import list_groups
+    from recbole_contrec.settings.schema import read_settings
+
+    return set(read_settings(list_groups(properties_folders())["text"]))
 
 
 def report(rows: list[Row]) -> str:
@@ -137,11 +172,12 @@ def _of_row(row: Row) -> list[str]:
 
 def _about(row: Row) -> str:
     record = row.records[0]
-    card, settings = record["card"], record["settings"]
+    card, settings, method = record["card"], record["settings"], short_method(record)
+    seeds = [each["card"]["seed"] for each in row.records]
     drawn = f", {record['drawn_users']:,} of them drawn at random" if record["drawn_users"] else ""
     measured = [part for each in row.records for part in (each["said"], *each["forms"])]
     return (
-        f"**{row.name}**: {card['model']}, seed {same([each['card']['seed'] for each in row.records])}, "
+        f"**{row.name}**: {card['model']}{f' ({method})' if method else ''}, seed {same(seeds)}, "
         f'answer_weight={settings["answer_weight"]:g}, answer_template="{settings["answer_template"]}", '
         f"answers_per_window={settings['answers_per_window']}, prompt_text={settings['prompt_text']}{drawn}; "
         f"{circumstances(card, measured)}"
@@ -205,7 +241,9 @@ def ranking_table(row: Row) -> str:
             for part in ("best_valid_result", "test_result")
             for metric in METRICS
         )
-        lines.append(line(WITHOUT, *metrics, _difference(row.against_without(), -1), ""))
+        method = same([short_method(result.content) for result in row.without])
+        shown = f"{WITHOUT} ({method})" if method else WITHOUT
+        lines.append(line(shown, *metrics, _difference(row.against_without(), -1), ""))
     for form in row.forms:
         valid, test = (
             [

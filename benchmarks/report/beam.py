@@ -27,6 +27,7 @@ def accuracy(folder: Path) -> dict[str, dict[str, Any]]:
     rows = [Row(name, found[name]) for name in (BASE, UNBIASED, BEAM) if name in found]
     return {
         row.name: {
+            "method": row.method,
             "seeds": len(row.results),
             **{part: {metric: mean(row.metric(metric, key)) for metric in METRICS} for part, key in PARTS.items()},
         }
@@ -55,6 +56,7 @@ def report(record: dict[str, Any]) -> str:
         lines.append(
             line(UNBIASED, "", "", own["seeds"], *(four(own[part][metric]) for part in PARTS for metric in METRICS))
         )
+    methods = [f"{name}: {own['method']}" for name, own in known.items() if own.get("method")]
     threads = record["machine"]["threads"]
     lines.append(
         f"\n{record['dataset']}: {record['users']:,} users, batches of {record['batch_size']}, L = "
@@ -62,6 +64,7 @@ def report(record: dict[str, Any]) -> str:
         f"{record['codebook_size']}, "
         f"beam {record['beam_size']}; {record['machine']['cpu']}, {threads} thread{'s' * (threads > 1)}, median "
         f"of {len(record['rows'][0]['seconds'])} rounds, commit {record['machine']['commit']}."
+        + (f" Methods: {'; '.join(methods)}." if methods else "")
     )
     return "\n".join(lines)
 

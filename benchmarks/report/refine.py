@@ -85,6 +85,7 @@ def accuracy(found: list[Row]) -> str:
     odd = mismatches(found)
     lines = head(
         "row",
+        "method",
         "seeds",
         "valid NDCG@10",
         "valid HR@10",
@@ -98,6 +99,7 @@ def accuracy(found: list[Row]) -> str:
         lines.append(
             line(
                 row.name + (" †" if row.name in odd else ""),
+                row.method,
                 len(row.results),
                 *(
                     spread(row.metric(metric, part), bold=metric == "ndcg@10")

@@ -333,7 +333,7 @@ def codes_table(table: list[Row]) -> str:
 
 def seconds_to_best(content: dict) -> float | None:
     """Core-seconds until the best epoch was over, the stages before training included; None for RecBole's own training
-    loops."""
+    loops. What comes later is left out: further epochs, and the validations that choose the weight of similar texts."""
     return next(
         (
             stage_seconds(content) + point["core_seconds"]

@@ -115,6 +115,17 @@ def test_the_table_in_full(folder):
     ]
 
 
+def test_the_method_of_a_variant_is_told_where_it_is_another_one(folder):
+    path = folder / "worse" / "seed1.json"
+    content = json.loads(path.read_text())
+    content["settings"]["repeat_bias"] = False
+    path.write_text(json.dumps(content))
+    meanings = {"shipped": "as it is", "worse": "without a part"}
+    assert ablate_report.table(ablate_report.ordered_rows(folder, THREE), meanings).endswith(
+        "\n\nMethod of shipped: SASRec on windows, repeat bias; of worse: SASRec on windows."
+    )
+
+
 def test_another_protocol_is_marked(folder):
     write_run(folder, "worse", 1, [1] * 6, 0.5, seen_items_masked=True)
     text = ablate_report.report(folder, THREE)

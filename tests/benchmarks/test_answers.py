@@ -300,6 +300,7 @@ def test_seeds_are_averaged_and_compared_with_the_model_without_words(row):
         return Result(
             "ContRec",
             {
+                "card": {},
                 "best_valid_result": {"ndcg@10": 0.2 + seed / 100, "hit@10": 0.3},
                 "test_result": {"ndcg@10": 0.4, "hit@10": 0.6},
             },
@@ -332,6 +333,29 @@ def test_runs_without_words_are_found_beside_the_record(row, tmp_path):
         json.dumps({"card": {"seed": 1, "dataset": "tiny"}, "settings": {"answer_weight": 0.1}})
     )
     assert answers_report.read_rows(tmp_path / "tiny-answers")[0].without == []
+
+
+@pytest.mark.parametrize("weight, expected", [(0.0, "ContRec-tfidf"), (2.0, "ContRec")])
+def test_the_run_without_words_hears_similar_texts_where_the_model_does(row, tmp_path, weight, expected):
+    """And is otherwise alike: neither the longer run nor another model will do."""
+
+    def settings(**own):
+        return {"answer_weight": 0.0, "prompt_text": "none", "epochs": 9, "text_similarity": 0.0, **own}
+
+    chosen = {"chosen_on_validation": {"text_similarity": {"value": 8.0}}}
+    for folder, name, model, content in (
+        ("tiny", "ContRec", "ContRec", {"settings": settings(text_similarity=None), **chosen}),
+        ("tiny-pretrained", "ContRec-long", "ContRec", {"settings": settings(epochs=22)}),
+        ("tiny-pretrained", "ContRec-other", "DeftRec", {"settings": settings()}),
+        ("tiny-pretrained", "ContRec-tfidf", "ContRec", {"settings": settings()}),
+    ):
+        place = tmp_path / folder / name
+        place.mkdir(parents=True)
+        card = {"seed": 1, "dataset": "tiny", "model": model}
+        (place / "seed1.json").write_text(json.dumps({"card": card, **content}))
+    row.records[0]["settings"].update(epochs=9, text_similarity=weight)
+    written(tmp_path, row)
+    assert [run.name for run in answers_report.read_rows(tmp_path / "tiny-answers")[0].without] == [expected]
 
 
 def written(folder, row):

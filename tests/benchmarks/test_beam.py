@@ -37,6 +37,7 @@ def write_run(folder, name, seed, valid, test):
         json.dumps(
             {
                 "card": {"dataset": "tiny"},
+                "settings": {"repeat_bias": "=" not in name, "hidden_dropout_prob": 0.2, "MAX_ITEM_LIST_LENGTH": 50},
                 "best_valid_result": dict.fromkeys(beam_report.METRICS, valid),
                 "test_result": dict.fromkeys(beam_report.METRICS, test),
             }
@@ -69,6 +70,10 @@ def test_accuracy_stands_beside_speed_where_both_models_have_runs(tmp_path):
     assert (
         "| other | 1,234 | 20 (19 to 21.5) |  |  |  |  |  |" in table
         and "A CPU, 2 threads, median of 2 rounds, commit abc." in table
+    )
+    assert table.endswith(
+        " Methods: TokenRec: SASRec on windows, repeat bias; TokenRec,repeat_bias=False: SASRec on windows; "
+        "TokenRec-beam: SASRec on windows, repeat bias."
     )
 
 

@@ -56,6 +56,7 @@ def write_run(folder, name, seed=1, scores=(0.1, 0.2, 0.3, 0.2), refinements=(),
         ],
         "stages": {"identifiers": {"seconds": 1.0, "report": USE}},
         "refinements": list(refinements),
+        "settings": {"repeat_bias": True, "hidden_dropout_prob": 0.2, "MAX_ITEM_LIST_LENGTH": 50},  # they tell a method
         "card": {
             **dict.fromkeys(tables.SHARED),
             "dataset": "tiny",
@@ -154,8 +155,12 @@ def test_rows_are_in_order_and_accuracy_in_full(folder):
         *(f"rqvae-{kind}" for kind in refine_report.ORDER),
     ]
     lines = refine_report.accuracy(found).splitlines()
-    assert lines[4] == "| rqvae-TIGER | 1 | **.3000** | .6000 | **.1500** | .3000 | 2 | 4 | 10.0 |"
-    assert "| rqvae-SIIT-states | 2 | **.4000** ± .0000 | .8000 ± .0000 | **.2000** ± .0000 |" in lines[6]
+    assert (
+        lines[4]
+        == "| rqvae-TIGER | SASRec on windows, repeat bias | 1 | **.3000** | .6000 | **.1500** | .3000 | 2 | 4 | 10.0 |"
+    )
+    assert "| 2 | **.4000** ± .0000 | .8000 ± .0000 | **.2000** ± .0000 |" in lines[6]
+    assert lines[6].startswith("| rqvae-SIIT-states | SASRec on windows, repeat bias |")
 
 
 def test_gains_are_over_common_seeds_and_users(folder):
