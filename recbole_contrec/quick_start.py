@@ -176,6 +176,7 @@ def write_item_vectors(
         UserError: whatever the user can mend.
     """
     from recbole_contrec.item_vectors.sources import check_source, vector_stages  # slow imports, needed here only
+    from recbole_contrec.model.parts.unread import OF_SOURCES, refuse_unread
     from recbole_contrec.tokenizer import save_vectors
 
     settings = python_settings(settings, model, dataset)
@@ -192,6 +193,7 @@ def write_item_vectors(
     check_folder(config["checkpoint_dir"], "--checkpoint_dir")
     data = load_data(config)
     training = data.train_dataset
+    refuse_unread(config, OF_SOURCES)
     check_source(config, training)
     found: dict[str, Any] = {}
     identity = Identity.of(data.dataset)

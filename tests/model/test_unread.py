@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbole_contrec import load_data_and_model
+from recbole_contrec import load_data_and_model, write_item_vectors
 from recbole_contrec.catalogue.places import properties_folders
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.parts.unread import NAMED, REFUSED, check_unread
@@ -148,6 +148,16 @@ def test_a_run_asks_before_anything_is_written(run_tiny, workplace, model):
     with pytest.raises(UserError, match="lightgcn_epochs: no vectors come from LightGCN"):
         run_tiny(model, "--lightgcn_epochs=3")
     assert set(workplace.rglob("*")) == before
+
+
+def test_vectors_that_are_written_alone_are_asked_of_their_own_settings(tiny, workplace, caplog):
+    arguments = [f"--data_path={tiny}", "--show_progress=False"]
+    for setting in ("--lightgcn_epochs=3", "--text_encoder_max_tokens=32"):
+        with pytest.raises(UserError, match="no vectors come from LightGCN|no text encoder reads item texts"):
+            write_item_vectors("v.npy", "ContRec", "tiny", arguments=[*arguments, setting])
+    assert not (workplace / "v.npy").exists()
+    write_item_vectors("v.npy", "ContRec", "tiny", arguments=[*arguments, "--sample_pooling=mean"])
+    assert "has no effect" not in caplog.text
 
 
 def test_a_checkpoint_holds_all_settings_and_is_loaded_without_a_word(run_tiny, caplog):

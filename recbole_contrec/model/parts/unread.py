@@ -61,13 +61,18 @@ def _fits_a_tokenizer(config: Any) -> bool:
     return quantised_anew and method not in _OF_VECTORS
 
 
-REFUSED = (
+# Of the vectors that are computed before training.
+OF_SOURCES = (
     Dependent(("lightgcn_epochs",), _from_lightgcn, "no vectors come from LightGCN, set item_vectors=lightgcn as well"),
     Dependent(
         ("text_encoder_max_tokens",),
         lambda config: config["text_encoder"] is not None,
         "no text encoder reads item texts, set text_encoder as well",
     ),
+)
+
+REFUSED = (
+    *OF_SOURCES,
     Dependent(
         ("llm_learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_layers"),
         lambda config: config["llm"] is None or config["train_llm"],
@@ -201,10 +206,19 @@ def check_unread(config: Any) -> None:
     Raises:
         UserError: names the settings and what they need.
     """
-    for keys, why in _unread(config, REFUSED):
-        raise UserError(f"{', '.join(keys)}: {why}")
+    refuse_unread(config)
     for keys, why in _unread(config, NAMED):
         logger.warning("%s has no effect: %s", ", ".join(f"{key}={show(config[key])}" for key in keys), why)
+
+
+def refuse_unread(config: Any, rules: Iterable[Dependent] = REFUSED) -> None:
+    """The same for what is refused, by some of the rules.
+
+    Raises:
+        UserError: names the settings and what they need.
+    """
+    for keys, why in _unread(config, rules):
+        raise UserError(f"{', '.join(keys)}: {why}")
 
 
 def _unread(config: Any, rules: Iterable[Dependent]) -> list[tuple[list[str], str]]:
