@@ -18,7 +18,11 @@ import argparse
 from benchmarks.lib.checkout import ROOT
 from benchmarks.report.marked import with_tables
 
-TEXTS = ROOT / "README.md", *(ROOT / "docs" / name for name in ("index.md", "results.md"))
+TEXTS = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("index.md", "results.md")),
+    *sorted((ROOT / "docs" / "results").glob("*.md")),
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import runpy
 import pytest
 import yaml
 
+from benchmarks import readme
 from tests.helpers.files import ROOT
 from tests.helpers.pages import MODELS, PAGES, blocks
 
@@ -111,13 +112,12 @@ def test_what_comments_of_settings_recommend_is_accepted(model, arguments, tiny)
     Config(model, "tiny", arguments=[f"--data_path={tiny}", *arguments.split()])
 
 
-@pytest.mark.parametrize("name", ["README.md", "index.md", "results.md"])
-def test_tables_are_those_of_the_result_files(name):
-    from benchmarks import readme
+@pytest.mark.parametrize("page", readme.TEXTS, ids=lambda page: page.name)
+def test_tables_are_those_of_the_result_files(page):
     from benchmarks.report import marked
 
-    (text,) = (path.read_text(encoding="utf-8") for path in readme.TEXTS if path.name == name)
-    assert marked.BLOCK.search(text), f"{name} quotes no results"
+    text = page.read_text(encoding="utf-8")
+    assert marked.BLOCK.search(text), f"{page.name} quotes no results"
     assert marked.with_tables(text) == text, "python benchmarks/readme.py writes them anew"
 
 
