@@ -150,7 +150,11 @@ def _as_before(stored: dict[str, Any], config: Config) -> None:
 
 def _tell_new_settings(path: Path, stored: dict[str, Any], config: Config) -> None:
     """Weights of an earlier version may fit and yet mean something else, where a setting has come since."""
-    new = [f"{key}={show(value)}" for key, value in settings_of(config).items() if key not in stored]
+    new = [
+        f"{key}={show(value)}"
+        for key, value in settings_of(config).items()
+        if key not in stored and not key.startswith("paper_")  # these are never read
+    ]
     if new:
         logger.warning(
             "%s was written by a version without %s: give other values where it was trained otherwise",

@@ -10,6 +10,9 @@ vector stands where, :class:`~recbole_contrec.backbone.instructions.Instructions
 :class:`~recbole_contrec.backbone.t5_writer.T5Writer` writes on behind them, and
 :class:`~recbole_contrec.backbone.answers.Answers` has them answer in the words of a
 :class:`~recbole_contrec.backbone.vocabulary.Vocabulary`.
+
+A language model of one's own takes their place if it has the methods of ``CausalDecoder``;
+:class:`~recbole_contrec.backbone.language_model.LanguageModel` names those that answers need.
 """
 
 from recbole_contrec.backbone.answers import Answers, Branches, Generated

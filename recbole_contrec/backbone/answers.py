@@ -182,9 +182,8 @@ class Answers(nn.Module):
             branch: the one behind which the texts are read [B].
 
         Returns:
-            Tensor: [B, 1 + texts] by :attr:`text_of`. In front stands what no text gets: what one that is drawn by
-                these
-            probabilities gets on average, so that an item without a text neither gains nor loses.
+            Tensor: [B, 1 + texts] by :attr:`text_of`. In front stands what an item without a text gets: what a text
+                drawn by these probabilities gets on average, so that the item neither gains nor loses.
         """
         batch, (n_texts, _, parts) = len(branch), self._texts()
         found = self.begin.new_zeros(batch, 1 + n_texts)

@@ -74,7 +74,7 @@ def load_pretrained(
     # The small files first: a mistake shows before gigabytes are downloaded.
     config = source.config()
     _check_kind(name, kind, config)
-    tokenizer = _load_tokenizer(source)
+    tokenizer = _load_tokenizer(source, config)
     if random_seed is not None:
         options = {} if attention is None else {"attn_implementation": attention}
         number_format = _stored(config) if dtype == "auto" else DTYPES[dtype]  # asked first: from_config writes its own
@@ -126,6 +126,14 @@ def _check_kind(name: str, kind: str, config: Any) -> None:
         raise not_causal(name, config)
 
 
+def _fills_gaps(config: Any) -> bool:
+    """Whether it is of an architecture that reads both ways, such as BERT. transformers makes causal models of these
+    too, so that their weights alone tell them apart; a tokenizer without an end of text says as much."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+
+
 def not_causal(name: str, config: Any) -> UserError:
     """The error of a model of another kind."""
     instead = "; TokenRec takes a T5 with backbone=t5" if config.model_type in T5_FAMILY else ""
@@ -135,11 +143,13 @@ def not_causal(name: str, config: Any) -> UserError:
     )
 
 
-def _load_tokenizer(source: Source) -> Any:
+def _load_tokenizer(source: Source, config: Any) -> Any:
     tokenizer = source.tokenizer()
     if not tokenizer.is_fast:
         raise source.error("its tokenizer is not a fast one: its folder needs a tokenizer.json")
     if tokenizer.eos_token_id is None:
+        if _fills_gaps(config):
+            raise not_causal(source.name, config)
         raise source.error("it has no end of text: its tokenizer_config.json needs an eos_token")
     return tokenizer
 

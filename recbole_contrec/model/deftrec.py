@@ -11,7 +11,7 @@ Reference:
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,6 @@ from recbole_contrec.model.contrec import ContRec
 from recbole_contrec.model.parts.history import LastState
 from recbole_contrec.model.parts.targets import Targets
 from recbole_contrec.negatives import NegativeSampler
-
-if TYPE_CHECKING:
-    from recbole.data.interaction import Interaction
 
 
 class DeftRecLoss(NamedTuple):

@@ -296,7 +296,10 @@ def _check_settings(config: Any) -> None:
     if config["repeat_bias"] and not config["ranking_weight"]:
         raise ValueError("repeat_bias is learned by the ranking loss: it needs ranking_weight above 0")
     if config["shuffle_history"] and config["backbone"] == "causal":
-        raise ValueError("shuffle_history needs backbone=t5: in one causal pass every item is also the next target")
+        raise ValueError(
+            "shuffle_history needs backbone=t5, since in one causal pass every item is also the next target: set "
+            "shuffle_history=False as well"
+        )
     if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
     check_language_model(config)

@@ -115,8 +115,14 @@ def _continuous(settings: Settings) -> Method:
         generation = f"diffusion of {settings['noise_levels']} levels, {counted}, {drawn}{guidance}"
     if negatives := settings.get("contrastive_weight") and settings.get("negatives_per_target"):
         generation += f", {negatives} negatives"
-    losses = ["ranking loss"] * ranks + ["denoising"] * bool(settings.get("regression_weight", 1) and not regression)
-    loss = " + ".join(losses) if ranks else "denoising only" if not regression else "regression only"
+    denoises = bool(settings.get("regression_weight", 1))
+    losses = [
+        *(["ranking loss"] if ranks else []),
+        *(["denoising"] if denoises and not regression else []),
+        *(["regression"] if denoises and regression else []),
+        *(["dispersive loss"] if settings.get("dispersive_weight") else []),
+    ]
+    loss = " + ".join(losses) + " only" * (len(losses) == 1)
     users = settings["user_tokens"]
     counts = f"K={settings['item_tokens']}{f', users {users}' if users else ', no user tokens'}"
     kinds = {"sigma": "sigma-VAE", "plain": "VAE", "deterministic": "masked K-way encoder", "none": "whole vector"}
@@ -217,7 +223,8 @@ def _language_model(settings: Settings) -> _Told:
     rank = settings.get("lora_rank", 0)
     trained = f"LoRA of rank {rank}" if rank else "all weights trained"
     layers, adapted = settings.get("llm_layers"), settings.get("lora_layers")
-    shown = _name(name) + (f", its first {layers} layers" if layers else "")
+    counted = "layer" if layers == 1 else f"{layers} layers"
+    shown = _name(name) + (f", its first {counted}" if layers else "")
     trained += f" in {adapted} layers" if rank and adapted else ""
     if settings.get("train_llm") is False:
         trained, rank = "frozen", 0
@@ -314,11 +321,11 @@ def _alike_short(settings: Settings) -> str:
 
 
 def _described(settings: Settings) -> str:
-    """What describes an item to SIIT in words."""
+    """The words of a model that generates codes, and what describes an item to it where it improves these."""
     if not settings.get("self_improve") or settings.get("refine_from", "descriptions") != "descriptions":
         return _instructions(settings)
-    described = str(settings.get("item_descriptions") or settings.get("item_vectors"))
-    return f"items described by {described}"
+    described = f"items described by {settings.get('item_descriptions') or settings.get('item_vectors')}"
+    return _joined("instructions" if settings.get("instructions") else "", described)
 
 
 def _history(settings: Settings) -> str:

@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recbole_contrec.settings.method import Method, differences, method_of
 from recbole_contrec.settings.registry import find_model, general_settings, model_exists, words_files
 from recbole_contrec.settings.schema import read_yaml
+from recbole_contrec.showing import show
 
 if TYPE_CHECKING:
     from recbole_contrec.settings.config import Config
 
 PAPER = "-paper"  # ContRec-paper
+
+# Settings of a model by which it ranks the same, but for rounding, or that say where something is.
+_NO_DIFFERENCE = {
+    "llm",
+    "llm_dtype",
+    "llm_attention",
+    "gradient_checkpointing",
+    "title_field",
+    "category_field",
+    "text_fields",
+    "eval_batch_size",
+}
 
 
 class Recipe(NamedTuple):
@@ -25,14 +38,19 @@ class Recipe(NamedTuple):
         name: of the preset.
         followed: whether the run is of this preset, or of a model that extends it.
         differences: part -> what it is in the run, and what in the paper.
+        settings: those that the user changed and that no part tells: what they are, and what in the preset.
     """
 
     name: str
     followed: bool
     differences: dict[str, tuple[str, str]]
+    settings: dict[str, tuple[str, str]]
 
     def __str__(self) -> str:
-        found = "; ".join(f"{part}: {ours} (paper: {theirs})" for part, (ours, theirs) in self.differences.items())
+        parts = [f"{part}: {ours} (paper: {theirs})" for part, (ours, theirs) in self.differences.items()]
+        if self.followed:
+            parts += [f"{key}={ours} (preset: {theirs})" for key, (ours, theirs) in self.settings.items()]
+        found = "; ".join(parts)
         if self.followed:
             return "this is the recipe of the paper as far as it is known" + (f", but for {found}" if found else "")
         if not found:
@@ -46,13 +64,15 @@ def recipe_of(config: "Config", settings: dict[str, Any] | None = None) -> Recip
     Args:
         settings: as they came out, where that is known; else those of ``config``.
     """
-    method = method_of(settings or config.to_record())
+    settings = settings or config.to_record()
+    method = method_of(settings)
     name = _preset([path.stem for path in config.entry.chain], config.folders)
     if method is None or name is None:
         return None
     paper = paper_method(name, config.folders)
     followed = name in [path.stem for path in config.entry.chain]
-    return Recipe(name, followed, differences(method, paper) if paper else {})
+    changed = _untold(config, settings, name) if followed else {}
+    return Recipe(name, followed, differences(method, paper) if paper else {}, changed)
 
 
 def paper_method(name: str, folders: Iterable[Path]) -> Method | None:
@@ -63,16 +83,47 @@ def paper_method(name: str, folders: Iterable[Path]) -> Method | None:
         folders: of properties.
     """
     folders = list(folders)
-    entry = find_model(name, folders)
-    settings: dict[str, Any] = {**general_settings(folders)[1], **entry.values}
+    settings = preset_settings(name, folders)
     if settings.get("paper_llm"):
-        for model in [path.stem for path in entry.chain]:
-            for path in words_files(model, folders):
-                settings.update(read_yaml(path))
+        settings.update(_words(name, folders))
         settings["llm"] = settings["paper_llm"]
     if settings.get("paper_text_encoder"):
         settings["text_encoder"] = settings["paper_text_encoder"]
+    if settings.get("paper_vector_size"):
+        settings["vector_size"] = settings["paper_vector_size"]
     return method_of(settings)
+
+
+def preset_settings(name: str, folders: Iterable[Path]) -> dict[str, Any]:
+    """The settings of a preset without a pretrained language model.
+
+    Args:
+        name: of the preset.
+        folders: of properties.
+    """
+    folders = list(folders)
+    return {**general_settings(folders)[1], **find_model(name, folders).values}
+
+
+def _words(name: str, folders: list[Path]) -> dict[str, Any]:
+    """What a preset says beside that where a pretrained language model reads titles."""
+    files = [path for parent in find_model(name, folders).chain for path in words_files(parent.stem, folders)]
+    return {key: value for path in files for key, value in read_yaml(path).items()}
+
+
+def _untold(config: "Config", settings: dict[str, Any], name: str) -> dict[str, tuple[str, str]]:
+    """Settings of the model that the user changed from a preset, and that the description of the method does not
+    show."""
+    folders = list(config.folders)
+    preset, words = preset_settings(name, folders), _words(name, folders)
+    found = {}
+    for key in sorted(config.entry.settings.keys() & preset.keys() - _NO_DIFFERENCE):
+        theirs = words.get(key, preset[key]) if settings.get("llm") else preset[key]
+        if not config.is_given(key) or show(settings[key]) in (show(preset[key]), show(theirs)):
+            continue
+        if method_of({**settings, key: theirs}) == method_of(settings):
+            found[key] = show(settings[key]), show(theirs)
+    return found
 
 
 def _preset(chain: list[str], folders: Iterable[Path]) -> str | None:

@@ -103,7 +103,9 @@ def what_ran(config: Any, settings: dict[str, Any]) -> dict[str, Any]:
         "method": str(method) if method else None,
         "method_in_short": method.short if method else None,
         "recipe_of_the_paper": recipe.name if recipe else None,
-        "differs_from_the_paper": {part: " / ".join(pair) for part, pair in recipe.differences.items()}
+        "differs_from_the_paper": {
+            part: " / ".join(pair) for part, pair in {**recipe.differences, **recipe.settings}.items()
+        }
         if recipe
         else None,
     }

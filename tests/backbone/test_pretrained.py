@@ -800,6 +800,7 @@ BERT = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
         ({"without": ["tokenizer.json"]}, r"its tokenizer cannot be loaded: its files \(tokenizer.json\) are missing"),
         ({"without": ["tokenizer.json", "tokenizer_config.json"]}, r"its files \(tokenizer.json\) are missing"),
         ({"tokenizer": {"eos_token": None}}, "no end of text: its tokenizer_config.json needs an eos_token"),
+        ({"tokenizer": {"eos_token": None}, **BERT}, "is a bert model, not a causal language model"),
         ({"model_type": "t5", "architectures": ["T5Model"]}, "is a t5 model, not a causal language model"),
         ({"model_type": "something-new"}, "does not know models of its kind: pip install -U transformers"),
         ({"model_type": "something-new", "auto_map": {"AutoConfig": "x.Y"}}, "code of its own, which is not executed"),

@@ -52,6 +52,11 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         (["--llm=/somewhere/model", "--train_llm=False"], "language_model", "model, frozen"),
         (["--num_samples=8", "--sampling_steps=50"], "generation", "diffusion of 200 levels, 50 steps, 8 samples"),
         (["--objective=regression"], "generation", "regression, no diffusion"),
+        ([], "loss", "ranking loss + denoising + dispersive loss"),
+        (["--dispersive_weight=0"], "loss", "ranking loss + denoising"),
+        (["--dispersive_weight=0", "--regression_weight=0"], "loss", "ranking loss only"),
+        (["--objective=regression"], "loss", "ranking loss + regression + dispersive loss"),
+        (["--llm=a/Model", "--llm_layers=1"], "language_model", "Model, its first layer, LoRA of rank 8"),
         (
             ["--prompt_text=words", "--answer_weight=0.1", "--text_similarity=0"],
             "words",
@@ -106,6 +111,12 @@ def test_where_semantic_ids_come_from_shows_in_the_description(tiny, semantic_id
     assert method(tiny, "TokenRec-beam", f"--semantic_ids={semantic_ids}").tokens == f"{kind} K=3"
 
 
+def test_instructions_show_beside_the_descriptions_of_items(tiny):
+    arguments = ["--self_improve=True", "--item_descriptions=words", "--instructions=['Films that somebody liked:']"]
+    assert method(tiny, "TIGER", *arguments).words == "instructions, items described by words"
+    assert method(tiny, "TIGER", *arguments[:2]).words == "items described by words"
+
+
 def test_a_preset_of_ones_own_is_measured_against_the_paper_of_its_base(tiny, workplace):
     folder = workplace / "properties" / "model"
     folder.mkdir(parents=True)
@@ -123,12 +134,26 @@ def test_the_paper_is_described_with_its_own_language_model_and_words(tiny):
     assert paper_method("ContRec-paper", folders).language_model == "Llama-3.2-1B-Instruct, LoRA of rank 16"
     assert "condition: the answer" in paper_method("DeftRec-paper", folders).words
     assert paper_method("TokenRec-paper", folders).language_model == "t5-small, all weights trained"
-    assert "sentence-t5" in paper_method("TIGER-paper", folders).vectors
+    assert paper_method("TIGER-paper", folders).vectors == "text (sentence-t5-base) of 768"
+    tiger = recipe_of(configured(tiny, "TIGER-paper", "--text_encoder=a/sentence-t5-base", "--vector_size=768"))
+    assert not tiger.differences
     compact = recipe_of(configured(tiny, "ContRec-paper"))
-    assert compact.followed and set(compact.differences) == {"language model", "words"}
+    assert compact.followed and set(compact.differences) == {"language model", "words", "vectors"}
+    assert compact.differences["vectors"] == ("lightgcn of 64", "lightgcn of 512")
     with_model = recipe_of(configured(tiny, "ContRec-paper", "--llm=some/Model"))
-    assert set(with_model.differences) == {"language model"}
+    assert set(with_model.differences) == {"language model", "vectors"}
     assert recipe_of(configured(tiny, "SASRecAll")) is None
+
+
+def test_what_a_run_changes_of_a_preset_is_told_also_where_no_part_of_the_method_shows_it(tiny):
+    told = recipe_of(configured(tiny, "ContRec-paper"))
+    assert not told.settings
+    arguments = ["--similarity=cosine", "--epochs=3", "--guidance=1", "--dispersive_weight=0", "--gpu_id=", "--seed=7"]
+    changed = recipe_of(configured(tiny, "ContRec-paper", *arguments))
+    assert changed.settings == {"similarity": ("'cosine'", "'inner'"), "epochs": ("3", "30")}
+    assert {"generation", "loss"} <= changed.differences.keys()  # guidance and the dispersive loss are told there
+    assert "epochs=3 (preset: 30)" in str(changed)
+    assert not recipe_of(configured(tiny, "ContRec", "--epochs=3")).settings  # ours, no preset of a paper
 
 
 @pytest.mark.parametrize("model, bonus", [("ContRec-paper", 0.05), ("DeftRec-paper", 0.1)])

@@ -8,5 +8,9 @@ What several recommenders hold:
   what a language model reads of users and items,
 - :mod:`.instructions`, :mod:`.history`: what stands in front of a history, and what reads it,
 - :mod:`.answering`: has the language model say what comes next,
-- :mod:`.settings`, :mod:`.pretrained`, :mod:`.fitting`, :mod:`.contrec_checks`: how these parts are made and fitted.
+- :mod:`.text_similarity`: what item texts add to the scores,
+- :mod:`.settings`, :mod:`.pretrained`, :mod:`.fitting`: how these parts are made and fitted,
+- :mod:`.contrec_checks`, :mod:`.unread`: settings that contradict each other, or that nothing would read.
+
+A new part says in its constructor what it reads, and gets its settings from a small object in :mod:`.settings`.
 """

@@ -5,7 +5,7 @@ Which positions of a batch are targets, and the states before them, for every mo
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,6 @@ from torch import Tensor
 
 from recbole_contrec.backbone import length_groups
 from recbole_contrec.data.windows import NEXT_PREFIX, Histories
-
-if TYPE_CHECKING:
-    from recbole.data.interaction import Interaction
 
 
 class Targets(NamedTuple):

@@ -5,7 +5,7 @@ RecBole's methods of a model that generates the semantic id of the next item.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from recbole.data.interaction import Interaction
@@ -24,9 +24,6 @@ from recbole_contrec.model.semantic_ids.descriptions import DescribedByVectors
 from recbole_contrec.model.semantic_ids.given_ids import GivenIds
 from recbole_contrec.model.semantic_ids.self_improvement import SelfImprovement
 from recbole_contrec.model.semantic_ids.self_improvement_settings import WORDS
-
-if TYPE_CHECKING:
-    from recbole.data.interaction import Interaction
 
 
 class CodesLoss(NamedTuple):
