@@ -83,7 +83,10 @@ def _run(given: argparse.Namespace, folder: Path) -> list[str]:
         failed += _execute(todo, python, split, versions)
     if "speed" in given.parts:
         first = [run for run in ours if run.seed == FIRST_SEED]
-        record = measure(given, python, split, [peer for peer in peers if peer.run.seed == FIRST_SEED], first)
+        try:
+            record = measure(given, python, split, [peer for peer in peers if peer.run.seed == FIRST_SEED], first)
+        except RuntimeError as error:
+            return [*failed, str(error)]
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SPEED, {**record, "versions": versions})
     return failed

@@ -36,8 +36,8 @@ def measure(
     facts = machine(options)
     with TemporaryDirectory() as place:
         contenders: dict[str, Callable[[], dict[str, Any]]] = {
-            **{peer.run.model: partial(time_peer, python, split, peer.asked) for peer in peers},
-            **{run.name or run.model: partial(_time_apart, run, options, Path(place) / "saved") for run in ours},
+            **{_name(peer.run): partial(time_peer, python, split, peer.asked) for peer in peers},
+            **{_name(run): partial(_time_apart, run, options, Path(place) / "saved") for run in ours},
         }
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
         turns = [name for _ in range(options.rounds) for name in contenders]
@@ -55,7 +55,7 @@ def measure(
             "rows": [
                 {
                     "name": name,
-                    "peer": name in {peer.run.model for peer in peers},
+                    "peer": name in {_name(peer.run) for peer in peers},
                     "interactions_an_epoch": rounds[0]["interactions_an_epoch"],
                     **{what: [one[what] for one in rounds] for what in ROUND},
                 }
@@ -79,6 +79,10 @@ def time_peer(python: str, split: Split, asked: dict[str, Any]) -> dict[str, Any
         "peak_mib": outcome["peak_memory_mib"],
         "interactions_an_epoch": outcome["interactions_an_epoch"],
     }
+
+
+def _name(run: Run) -> str:
+    return run.name or run.model
 
 
 def _time_apart(run: Run, options: argparse.Namespace, saved: Path) -> dict[str, Any]:
