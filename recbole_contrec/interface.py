@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
 
 
+# before anything is loaded
+
+
+@runtime_checkable
+class ChecksUnread(Protocol):
+    """A class of models that tells which settings of a run nothing would read."""
+
+    @staticmethod
+    def check_unread(config: Any) -> None:
+        """Refuse what the user has set and nothing reads, or say so. Asked of a new run alone, before data and models
+        are loaded: checkpoints hold all settings as given ones.
+
+        Raises:
+            UserError: names the settings and what they need.
+        """
+
+
 # stages before training
 
 Report = Callable[[int, int, str], None]  # report(done, total, "reconstruction .021")

@@ -18,7 +18,7 @@ from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room, write_whole
-from recbole_contrec.interface import HasStages
+from recbole_contrec.interface import ChecksUnread, HasStages
 from recbole_contrec.loaded_run import LoadedRun, assemble, settings_of, trainer_class_of
 from recbole_contrec.reloading import config_to_resume, load_data_and_model
 from recbole_contrec.settings.classes import faults_of
@@ -102,6 +102,8 @@ def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, A
     trainer_class_of(config)  # refuses what cannot be trained here
     check_packages(config)
     _check_places(config, saved and not resume)
+    if not resume and isinstance(config.model_class, ChecksUnread):
+        config.model_class.check_unread(config)  # a language model that is loaded in vain may take minutes
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
     check_optimizer(config, loaded.model)
@@ -191,9 +193,9 @@ def write_item_vectors(
         raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")
     check_file(output, "--output")
     check_folder(config["checkpoint_dir"], "--checkpoint_dir")
+    refuse_unread(config, OF_SOURCES)
     data = load_data(config)
     training = data.train_dataset
-    refuse_unread(config, OF_SOURCES)
     check_source(config, training)
     found: dict[str, Any] = {}
     identity = Identity.of(data.dataset)

@@ -190,16 +190,16 @@ class ContRec(SequentialRecommender):
             hidden_size,
         )
 
+    check_unread = staticmethod(check_unread)  # before anything is loaded, see :mod:`recbole_contrec.interface`
+
     # stages before training
 
     def check_sources(self, dataset: Any) -> None:
-        """Stop before anything is written where the stages lack what they are made of, or nothing would read a
-        setting.
+        """Stop before anything is written where the stages lack what they are made of.
 
         Raises:
             UserError: says what is missing.
         """
-        check_unread(self.config)
         check_source(self.config, dataset)
 
     def stages(self, dataset: Any) -> Iterator[Stage]:

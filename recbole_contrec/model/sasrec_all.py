@@ -67,6 +67,16 @@ class SASRecAll(SASRec):
         self.item_embedding.weight.requires_grad_(self.vector_settings.trained)
         keep(self.item_embedding.weight, self.vector_settings.kept)
 
+    @staticmethod
+    def check_unread(config: Any) -> None:
+        """Stop before anything is loaded where nothing would read a setting.
+
+        Raises:
+            UserError: names the settings.
+        """
+        check_unread(config)
+        _refuse_unread(config)
+
     # stages before training
 
     @property
@@ -74,13 +84,11 @@ class SASRecAll(SASRec):
         return not self.vector_settings.start_at_vectors and self.vector_config["train_text_columns"]
 
     def check_sources(self, dataset: Any) -> None:
-        """Stop before anything is written where the vectors cannot be had, or nothing would read them.
+        """Stop before anything is written where the vectors cannot be had.
 
         Raises:
             UserError: says what is missing.
         """
-        check_unread(self.config)
-        _refuse_unread(self.config)
         if not self._from_random or self.catalogue.text_similarity is not None:
             check_source(self.vector_config, dataset)
 

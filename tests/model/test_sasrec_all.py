@@ -103,6 +103,7 @@ def test_an_svd_start_is_the_one_of_the_recorded_runs(staged):
 def test_settings_that_do_not_go_together_are_refused(assembled, model, told, said):
     with pytest.raises(UserError, match=said):
         loaded = assembled(model, *told)
+        loaded.model.check_unread(loaded.config)
         loaded.model.check_sources(loaded.data.train_dataset)
 
 

@@ -155,6 +155,33 @@ def test_a_run_asks_before_anything_is_written(run_tiny, workplace, model):
     assert set(workplace.rglob("*")) == before
 
 
+@pytest.mark.parametrize("model", ["ContRec", "DeftRec", "TokenRec", "TokenRec-beam", "TIGER", "SASRecAll-svd"])
+def test_a_run_asks_before_data_and_models_are_loaded(run_tiny, workplace, monkeypatch, model):
+    def load(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("recbole_contrec.quick_start.load_data", load)
+    monkeypatch.setattr("recbole_contrec.backbone.pretrained_model.load_pretrained", load)
+    of_llm = () if model.startswith("SASRec") else (LLM,)
+    with pytest.raises(UserError, match="lightgcn_epochs: no vectors come from LightGCN"):
+        run_tiny(model, *of_llm, "--lightgcn_epochs=3")
+
+
+def test_vectors_are_asked_of_before_data_are_loaded(tiny, workplace, monkeypatch):
+    monkeypatch.setattr("recbole_contrec.quick_start.load_data", lambda config: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="no vectors come from LightGCN"):
+        write_item_vectors("v.npy", "ContRec", "tiny", arguments=[f"--data_path={tiny}", "--lightgcn_epochs=3"])
+
+
+def test_a_run_that_goes_on_is_not_asked_again(run_tiny, caplog):
+    """Its checkpoint holds all settings as given ones."""
+    arguments = ("--user_tokens=0", LLM, "--run_name=cut")
+    run_tiny("ContRec", *arguments, "--epochs=1")
+    caplog.clear()
+    run_tiny("ContRec", *arguments, "--epochs=2", resume="saved/cut")
+    assert "has no effect" not in caplog.text
+
+
 def test_vectors_that_are_written_alone_are_asked_of_their_own_settings(tiny, workplace, caplog):
     arguments = [f"--data_path={tiny}", "--show_progress=False"]
     for setting in ("--lightgcn_epochs=3", "--text_encoder_max_tokens=32"):

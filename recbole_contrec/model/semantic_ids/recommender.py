@@ -69,6 +69,8 @@ class SemanticIdRecommender(SequentialRecommender):
         self.decoder.forget_trie()  # other weights, with other codes, may have been loaded since
         return super().train(mode)
 
+    check_unread = staticmethod(check_unread)  # before anything is loaded, see :mod:`recbole_contrec.interface`
+
     # stages before training
 
     def stages(self, dataset: Any) -> Iterator[Stage]:
@@ -76,13 +78,11 @@ class SemanticIdRecommender(SequentialRecommender):
         raise NotImplementedError
 
     def check_sources(self, dataset: Any) -> None:
-        """Stop before anything is written where the stages lack what they are made of, or nothing would read a
-        setting.
+        """Stop before anything is written where the stages lack what they are made of.
 
         Raises:
             UserError: says what is missing.
         """
-        check_unread(self.config)
         check_source(self.config, dataset)
         if self.given_ids is not None:
             self.given_ids.check(dataset)
