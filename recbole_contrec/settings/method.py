@@ -104,9 +104,14 @@ def _continuous(settings: Settings) -> Method:
     backbone, words = _language_model(settings), _words(settings)
     ranks = bool(settings["ranking_weight"])
     steps, samples = settings["sampling_steps"], settings["num_samples"]
-    regression = settings.get("objective") == "regression"
+    denoises = bool(settings.get("regression_weight", 1))
+    # with one step the head answers as in the ranking loss, and no other loss has shown it a noisy vector
+    ranking_head = steps == samples == 1 and not denoises and not settings.get("contrastive_weight")
+    regression = settings.get("objective") == "regression" and not ranking_head
     counted = f"{steps} step{'s' * (steps > 1)}"
-    if regression:
+    if ranking_head:
+        generation = "one pass of the head, no denoising"
+    elif regression:
         generation = "regression, no diffusion"
     else:
         drawn = f"{samples} sample{'s' * (samples > 1)}"
@@ -115,7 +120,6 @@ def _continuous(settings: Settings) -> Method:
         generation = f"diffusion of {settings['noise_levels']} levels, {counted}, {drawn}{guidance}"
     if negatives := settings.get("contrastive_weight") and settings.get("negatives_per_target"):
         generation += f", {negatives} negatives"
-    denoises = bool(settings.get("regression_weight", 1))
     losses = [
         *(["ranking loss"] if ranks else []),
         *(["denoising"] if denoises and not regression else []),
@@ -123,6 +127,7 @@ def _continuous(settings: Settings) -> Method:
         *(["dispersive loss"] if settings.get("dispersive_weight") else []),
     ]
     loss = " + ".join(losses) + " only" * (len(losses) == 1)
+    drawn_in = counted + (f" x {samples}" if samples > 1 else "")
     users = settings["user_tokens"]
     counts = f"K={settings['item_tokens']}{f', users {users}' if users else ', no user tokens'}"
     kinds = {"sigma": "sigma-VAE", "plain": "VAE", "deterministic": "masked K-way encoder", "none": "whole vector"}
@@ -140,7 +145,7 @@ def _continuous(settings: Settings) -> Method:
             backbone.short,
             words.short,
             _alike_short(settings),
-            "regression" if regression else counted + (f" x {samples}" if samples > 1 else ""),
+            "no denoising" if ranking_head else "regression" if regression else drawn_in,
             "ranking loss" if ranks else "no ranking loss",
         ),
     )

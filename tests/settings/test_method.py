@@ -55,6 +55,13 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         ([], "loss", "ranking loss + denoising + dispersive loss"),
         (["--dispersive_weight=0"], "loss", "ranking loss + denoising"),
         (["--dispersive_weight=0", "--regression_weight=0"], "loss", "ranking loss only"),
+        (["--dispersive_weight=0", "--regression_weight=0"], "generation", "one pass of the head, no denoising"),
+        (
+            ["--dispersive_weight=0", "--regression_weight=0"],
+            "short",
+            "compact, similar texts, no denoising, ranking loss",
+        ),
+        (["--regression_weight=0", "--sampling_steps=2"], "generation", "diffusion of 200 levels, 2 steps, 1 sample"),
         (["--objective=regression"], "loss", "ranking loss + regression + dispersive loss"),
         (["--llm=a/Model", "--llm_layers=1"], "language_model", "Model, its first layer, LoRA of rank 8"),
         (
