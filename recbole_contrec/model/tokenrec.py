@@ -7,6 +7,7 @@ Reference:
     https://arxiv.org/abs/2406.10450
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
 from recbole_contrec.tokenizer import FoldIn
+
+logger = logging.getLogger("recbole_contrec")
 
 
 class TokenRecLoss(NamedTuple):
@@ -84,6 +87,7 @@ class TokenRec(SequentialRecommender):
         super().__init__(config, dataset)
 
         # load parameters info
+        _keep_order(config)
         _check_settings(config)
         self.config = config  # also read by the stages before training
         self.n_users = dataset.num(self.USER_ID)
@@ -281,6 +285,16 @@ def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Modu
     if not width:
         return nn.Linear(inputs, outputs)
     return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, outputs))
+
+
+def _keep_order(config: Any) -> None:
+    """Leave out the shuffling that a preset asks for with its T5, where a causal backbone takes the place of that."""
+    if config["backbone"] == "causal" and config["shuffle_history"] and not config.is_given("shuffle_history"):
+        config.resolve(shuffle_history=False)
+        logger.warning(
+            "shuffle_history=False, not True as in %s: in one causal pass every item is also the next target",
+            config["model"],
+        )
 
 
 def _check_settings(config: Any) -> None:

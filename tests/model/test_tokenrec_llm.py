@@ -194,6 +194,22 @@ def test_all_weights_train_without_adapters(ready):
     assert all(p.grad is not None for p in loaded.model.backbone.parameters())
 
 
+def test_a_causal_model_takes_the_place_of_the_t5_in_the_recipe_of_the_paper(run_tiny, caplog):
+    """One word of the user is enough: what shuffles the histories of a T5 goes with it, and the log says so."""
+    from recbole_contrec.quick_start import load_data_and_model
+
+    llama = (f"--llm={STORIES}", "--instructions=['what comes next']", "--held_out_instruction=~", "--epochs=1")
+    llama += ("--lightgcn_epochs=2",)
+    with pytest.raises(UserError, match="is a llama model, not a T5.*backbone=causal takes a causal"):
+        run_tiny("TokenRec-paper", *llama)
+    result = run_tiny("TokenRec-paper", "--backbone=causal", *llama)
+    assert result["settings"]["shuffle_history"] is False and load_data_and_model(result["checkpoint"])
+    assert "shuffle_history=False, not True as in TokenRec-paper: " in caplog.text
+    assert "history: 10 items (paper: 50 items, shuffled)" in " ".join(caplog.text.split())
+    with pytest.raises(UserError, match="shuffle_history needs backbone=t5"):
+        run_tiny("TokenRec-paper", "--backbone=causal", "--shuffle_history=True", *llama)
+
+
 def test_the_recipe_of_the_paper_runs_on_it(run_tiny, folder):
     result = run_tiny(
         "TokenRec-paper",
