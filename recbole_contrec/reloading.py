@@ -20,6 +20,7 @@ from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.schema import parse_value
 from recbole_contrec.showing import show
 from recbole_contrec.storage import checkpoint
+from recbole_contrec.storage.progress import Progress
 from recbole_contrec.training.identity import Identity, load_weights
 from recbole_contrec.training.keeping import BEST, last_checkpoint
 
@@ -38,10 +39,12 @@ MAY_CHANGE = {
     "state",
     "eval_batch_size",
     "llm",
-}  # of llm the place; other weights are refused by their mark
+    "text_encoder",
+}  # of llm and text_encoder the place: other weights are refused, by their mark or by their files
 # Settings that came later, where their default is not what was done before.
 BEFORE_THEY_CAME = {"text_similarity": 0.0}
-CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "llm"}  # of these, in any number
+# Of these, those that are in no number.
+CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "llm", "text_encoder"}
 
 
 def load_data_and_model(
@@ -126,6 +129,8 @@ def config_to_resume(
     ]
     if changed:
         raise UserError(f"{path} was trained with {', '.join(changed)}: resume with the same settings")
+    if now.get("text_encoder") != record["settings"].get("text_encoder"):
+        _check_moved_encoder(path, record, config)
     if other := [
         f"{key}={show(now.get(key))} (it was {show(record['settings'][key])})"
         for key in record["settings"]
@@ -135,6 +140,30 @@ def config_to_resume(
             "%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(other)
         )
     return config
+
+
+def _check_moved_encoder(path: Path, record: dict[str, Any], config: Config) -> None:
+    """A ``text_encoder`` may lie elsewhere than when it read the texts of a run, where its files tell that it is the
+    same.
+
+    Raises:
+        UserError: it is another one, or nothing tells.
+    """
+    from recbole_contrec.item_vectors.sources import ITEM_TEXTS  # slow imports, needed here only
+    from recbole_contrec.item_vectors.text_encoder import text_encoder_of
+
+    old, new, stages = (
+        record["settings"].get("text_encoder"),
+        config["text_encoder"],
+        Progress.from_record(record).stages,
+    )
+    read_by = stages[ITEM_TEXTS].settings.get("encoder") if ITEM_TEXTS in stages else None
+    if not (old and new and read_by):
+        raise UserError(f"{path} was trained with text_encoder={old}: resume with the same settings")
+    if text_encoder_of(config).identity != read_by:
+        raise UserError(
+            f"{path} was trained with text_encoder={old}, and the files of {new} are others: resume with the same model"
+        )
 
 
 def _as_before(stored: dict[str, Any], config: Config) -> None:

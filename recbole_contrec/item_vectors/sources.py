@@ -34,6 +34,7 @@ from recbole_contrec.tokenizer import (
 
 METHODS = ("svd", "lightgcn", "text")
 SOURCES = ("item_vectors", "item_descriptions")  # settings that name methods or a file
+ITEM_TEXTS = "item texts"  # the stage in which the text_encoder reads them
 PROJECTED = 384  # columns of words before they are whitened
 # Of whitened ones: n texts span n - 1 directions, and where all of these are whitened, every text is as far from every
 # other one, whatever they say.
@@ -74,7 +75,7 @@ def text_stages(config: Mapping[str, Any], dataset: WindowDataset, found: dict[s
         "content": source_content("text", dataset),
     }
     yield Stage(
-        "item texts",
+        ITEM_TEXTS,
         settings,
         lambda report: _encoded_item_texts(config, dataset, report, reading[0]),
         found.update,

@@ -21,11 +21,12 @@ class CurvePoint(NamedTuple):
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """How a stage before training went."""
+    """How a stage before training went, and the settings that its result depends on."""
 
     seconds: float
     found_on_disk: bool
     report: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict, metadata=LATER)
 
 
 @dataclass

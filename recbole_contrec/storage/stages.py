@@ -80,7 +80,7 @@ def run_stages(
                 path, result.tensors, {"stage": stage.name, "settings": stage.settings, "report": result.report}
             )
             stage.accept(result.tensors)
-        finished[stage.name] = FinishedStage(perf_counter() - start, found, result.report)
+        finished[stage.name] = FinishedStage(perf_counter() - start, found, result.report, stage.settings)
         logger.info("%s: %.1f s%s", stage.name, finished[stage.name].seconds, _figures(result.report))
     return finished
 

@@ -6,7 +6,6 @@ What a finished run says in its JSON file.
 
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,10 @@ def outcome(trainer: Any, best: Any, tested: Any, fit_seconds: float, test_secon
             "epoch": round(sum(progress.epoch_seconds) / max(epochs, 1), 3),
             "test": round(test_seconds, 2),
         },
-        "stages": {name: asdict(stage) for name, stage in progress.stages.items()},
+        "stages": {
+            name: {"seconds": stage.seconds, "found_on_disk": stage.found_on_disk, "report": stage.report}
+            for name, stage in progress.stages.items()
+        },
     }
 
 

@@ -23,6 +23,7 @@ from recbole_contrec.item_vectors.sources import (
     vector_stages,
 )
 from recbole_contrec.item_vectors.text_encoder import TextEncoder
+from recbole_contrec.storage import checkpoint
 from tests.helpers.files import STORIES
 
 TEXTS = [
@@ -554,6 +555,36 @@ def test_a_trained_model_needs_no_encoder(run_tiny, copy):
     checkpoint = run_tiny("ContRec", *WITH_ENCODER, f"--text_encoder={folder}")["checkpoint"]
     shutil.rmtree(folder)
     assert len(recommend(load_data_and_model(checkpoint), users=["u1"], k=3)) == 3
+
+
+def test_a_run_goes_on_where_its_encoder_has_moved(run_tiny, copy, workplace, caplog):
+    first, arguments = copy(), (*WITH_ENCODER, "--run_name=moved")
+    run_tiny("ContRec", *arguments, f"--text_encoder={first}")
+    first.rename(workplace / "elsewhere")
+    result = run_tiny("ContRec", *arguments, "--text_encoder=elsewhere", "--epochs=2", resume="saved/moved")
+    assert result["epochs"] == 2 and result["settings"]["text_encoder"] == str(workplace / "elsewhere")
+    (said,) = (record.message for record in caplog.records if "goes on with" in record.message)
+    assert "text_encoder" not in said
+
+    other = copy("other")
+    (other / "generation_config.json").unlink()  # another encoder, as far as its files tell
+    with pytest.raises(UserError, match=r"trained with text_encoder=.*elsewhere, and the files of .*other are others"):
+        run_tiny("ContRec", *arguments, f"--text_encoder={other}", "--epochs=3", resume="saved/moved")
+    with pytest.raises(UserError, match="trained with random_weights=None"):
+        run_tiny("ContRec", *arguments, "--random_weights=text_encoder", "--epochs=3", resume="saved/moved")
+
+
+def test_a_moved_encoder_of_a_run_that_did_not_note_its_files_is_refused(run_tiny, copy, workplace):
+    first, arguments = copy(), (*WITH_ENCODER, "--run_name=moved")
+    run_tiny("ContRec", *arguments, f"--text_encoder={first}")
+    last = workplace / "saved" / "moved" / "last.safetensors"
+    stored = checkpoint.load(last)
+    for stage in stored.record["stages"].values():  # as an earlier version has written it
+        stage.pop("settings", None)
+    kept = {key: value for key, value in stored.record.items() if key not in ("format", "checksum")}
+    checkpoint.save(last, stored.tensors, kept)
+    with pytest.raises(UserError, match="trained with text_encoder=.*: resume with the same settings"):
+        run_tiny("ContRec", *arguments, f"--text_encoder={copy('moved')}", "--epochs=2", resume="saved/moved")
 
 
 # a process of its own, offline, with a model in Hugging Face's cache

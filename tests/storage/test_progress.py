@@ -18,7 +18,7 @@ AFTER_TWO_EPOCHS = Progress(
     core_seconds=7.0,
     curve=[CurvePoint(0, 1.75, 3.5, 0.25), CurvePoint(1, 3.5, 7.0, 0.2)],
     train_loss={0: 4.5, 1: [4.0, 0.5]},
-    stages={"item vectors": FinishedStage(0.5, True, {"method": "svd"})},
+    stages={"item vectors": FinishedStage(0.5, True, {"method": "svd"}, {"seed": 1})},
     refinements=[{"epoch": 1, "kept": False}],
 )
 
