@@ -96,12 +96,26 @@ def test_nothing_of_a_frozen_model_is_tuned(of, setting):
         ("SIIT", "--alignment_items=9", "--alignment_weight=0", "alignment_weight is 0"),
         ("SIIT", "--refine_candidates=8", "--refine_rounds=0", "refine_rounds is 0"),
         ("SASRecAll", "--adam_beta2=0.9", "--learner=sgd", "of the Adam optimizers alone"),
+        ("ContRec", "--text_fields=['title']", "--text_similarity=0", "nothing that is trained or scored reads item"),
+        ("SASRecAll-texts", "--text_fields=['title']", "--text_similarity=0", "reads item texts"),
+        ("TIGER", "--token_size=16", "--semantic_ids=rkmeans", "no network is trained"),
+        ("ContRec", "--noisy_skip=True", "--prediction=v", "of prediction=x0 alone"),
+        ("ContRec", "--barlow_twins_weight=0.1", "--item_tokens=1 --user_tokens=1", "one token has no other"),
+        (
+            "ContRec",
+            "--noise_draws=2",
+            "--regression_weight=0 --dispersive_weight=0",
+            "nothing is denoised in training",
+        ),
+        ("DeftRec", "--condition_dropout=0.1", "--regression_weight=0 --contrastive_weight=0", "nothing is denoised"),
+        ("DeftRec", "--condition_pooling=mean", "--answer_weight=0.1 --condition_on=answer", "from the answer"),
+        ("TIGER", "--item_vectors=lightgcn", "--semantic_ids=clusters --code_vectors_init=random", "is made of item"),
     ],
 )
 def test_numbers_of_what_is_off_are_named(of, caplog, model, setting, without, why):
     check_unread(of(model, setting))
     assert not named(caplog)
-    check_unread(of(model, setting, without))
+    check_unread(of(model, setting, *without.split()))
     (record,) = named(caplog)
     key = setting[2:].split("=")[0]
     assert record.message.startswith(f"{key}=") and "has no effect" in record.message and why in record.message
@@ -118,6 +132,47 @@ def test_two_settings_that_need_more_than_the_default(of, caplog):
     check_unread(of("DeftRec", "--contrastive_margin=2", "--contrastive_loss=hinge"))
     check_unread(of("TokenRec", LLM, "--dropout=0.1", "--projection_size=32"))  # the projection has dropout as well
     assert len(named(caplog)) == 2
+
+
+@pytest.mark.parametrize(
+    "model, reader",
+    [
+        ("ContRec", "--item_vectors=svd+text"),
+        ("ContRec", "--text_similarity=~"),
+        ("ContRec", WORDS),
+        ("DeftRec", "--answer_weight=0.1"),
+        ("SIIT", "--item_descriptions=words"),
+        ("TIGER", "--item_vectors=text"),
+    ],
+)
+def test_text_fields_are_asked_for_by_whatever_reads_texts(of, caplog, model, reader):
+    off = () if model in ("TIGER", "SIIT") else ("--text_similarity=0",)
+    check_unread(of(model, "--text_fields=['title']", reader, *(off if reader != "--text_similarity=~" else ())))
+    check_unread(of(model, "--text_fields=[]", *off))  # reads none, as was asked for
+    assert not named(caplog)
+    check_unread(of(model, "--text_fields=['title']", *off))
+    assert len(named(caplog)) == 1
+
+
+def test_vectors_that_nothing_is_made_of(of, caplog):
+    alone = ("--item_vectors=lightgcn", "--semantic_ids=ids.json")
+    check_unread(of("TIGER", *alone))  # its code vectors start at them
+    check_unread(of("SIIT", *alone, "--code_vectors_init=random"))  # they describe the items
+    check_unread(of("TokenRec-beam", *alone))
+    check_unread(of("TokenRec-beam", *alone, "--num_user_codebooks=0"))  # with id_embedding
+    assert not named(caplog)
+    check_unread(of("TokenRec-beam", *alone, "--num_user_codebooks=0", "--id_embedding=False"))
+    check_unread(of("TokenRec-beam", "--code_gradient=rotation", "--semantic_ids=ids.json", "--num_user_codebooks=0"))
+    assert [record.message.split(" has no effect: ")[0] for record in named(caplog)] == [
+        "item_vectors='lightgcn'",
+        "code_gradient='rotation'",
+    ]
+
+
+def test_random_weights_of_a_language_model_that_a_model_has_not(of):
+    with pytest.raises(UserError, match="random_weights: this model has no language model"):
+        check_unread(of("SASRecAll-svd", "--random_weights=llm"))
+    check_unread(of("ContRec", LLM, "--random_weights=llm"))
 
 
 def test_codes_that_are_quantised_anew_need_a_network(of, caplog):

@@ -61,6 +61,27 @@ def _fits_a_tokenizer(config: Any) -> bool:
     return quantised_anew and method not in _OF_VECTORS
 
 
+def _reads_texts(config: Any) -> bool:
+    """Whether anything that is trained or scored reads item texts."""
+    named = [config[key] for key in SOURCES if config[key]]
+    compared = "text_similarity" in config.settings and config["text_similarity"] != 0  # None: validation may want them
+    said = "prompt_text" in config.settings and _reads_items(config)
+    return compared or said or "words" in named or any("text" in methods_of(name) for name in named)
+
+
+def _reads_vectors(config: Any) -> bool:
+    """Whether item vectors become anything: tokens or codes, what is learned of items, or what describes them."""
+    if "semantic_ids" not in config.settings or config["self_improve"] or _fits_a_tokenizer(config):
+        return True
+    begun = config["code_vectors_init"] == "vectors" or bool(config["id_embedding"])
+    return begun or config["semantic_ids"] in (*_OF_VECTORS, "random")  # random ones tell which items are known
+
+
+def _denoises(config: Any) -> bool:
+    """Whether the head answers to noisy vectors in training."""
+    return any(config[key] for key in ("regression_weight", "dispersive_weight", "contrastive_weight"))
+
+
 # Of the vectors that are computed before training.
 OF_SOURCES = (
     Dependent(("lightgcn_epochs",), _from_lightgcn, "no vectors come from LightGCN, set item_vectors=lightgcn as well"),
@@ -104,6 +125,11 @@ REFUSED = (
         lambda config: config["backbone"] == "t5",
         "of a T5, set backbone=t5 as well",
     ),
+    Dependent(
+        ("random_weights",),
+        lambda config: config["random_weights"] != "llm" or "llm" in config.settings,
+        "this model has no language model",
+    ),
 )
 
 NAMED = (
@@ -121,10 +147,30 @@ NAMED = (
         (
             *("tokenizer_hidden_size", "tokenizer_dropout", "tokenizer_epochs", "tokenizer_batch_size"),
             *("tokenizer_learning_rate", "token_mask_ratio", "kl_weight", "barlow_twins_weight"),
-            *("codebook_weight", "commitment_weight", "dead_code_threshold"),
+            *("codebook_weight", "commitment_weight", "dead_code_threshold", "code_gradient"),
         ),
         _fits_a_tokenizer,
         "no network is trained to make tokens or codes",
+    ),
+    Dependent(
+        ("token_size",),
+        lambda config: config["tokenizer"] is not None or _fits_a_tokenizer(config),  # whole vectors have a size too
+        "no network is trained to make codes",
+    ),
+    Dependent(
+        ("barlow_twins_weight",),
+        lambda config: max(config["item_tokens"], config["user_tokens"]) > 1,
+        "one token has no other beside it",
+    ),
+    Dependent(
+        ("item_vectors", "vector_size"),
+        _reads_vectors,
+        "nothing is made of item vectors: semantic ids come from elsewhere, and nothing starts at vectors",
+    ),
+    Dependent(
+        ("text_fields",),
+        lambda config: not config["text_fields"] or _reads_texts(config),
+        "nothing that is trained or scored reads item texts; lists show them, and new items may be folded in by them",
     ),
     Dependent(
         ("token_sigma", "token_noise"), lambda config: config["tokenizer"] == "sigma", "of tokenizer=sigma alone"
@@ -155,6 +201,21 @@ NAMED = (
         ("noisy_skip",),
         lambda config: config["objective"] == "denoising",
         "with objective=regression there is no noisy vector",
+    ),
+    Dependent(
+        ("noisy_skip",),
+        lambda config: config["objective"] == "regression" or config["prediction"] == "x0",
+        "of prediction=x0 alone; noise and v always do so",
+    ),
+    Dependent(
+        ("noise_draws", "condition_dropout"),
+        _denoises,
+        "nothing is denoised in training: regression_weight and dispersive_weight (and contrastive_weight) are 0",
+    ),
+    Dependent(
+        ("condition_pooling",),
+        lambda config: config["condition_on"] == "history",
+        "with condition_on=answer preferences are generated from the answer",
     ),
     Dependent(("ddim_eta",), lambda config: config["sampling_steps"] > 1, "of more than one of sampling_steps"),
     Dependent(
