@@ -4,7 +4,7 @@ recbole_contrec.backbone.decoder
 A causal transformer fed with vectors instead of words, built from a transformers configuration.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -73,6 +73,10 @@ class PromptDropout(nn.Dropout):
         if self._prompt is None or not self.training:
             return super().forward(states)
         return torch.cat([super().forward(states[:, : self._prompt]), states[:, self._prompt :]], dim=1)
+
+    def mask(self, like: Tensor) -> Tensor | None:
+        """What the dropout of such states would multiply them by, the same random numbers; None for nothing."""
+        return super().forward(torch.ones_like(like)) if self.training and self.p else None
 
 
 class CausalDecoder(nn.Module):
@@ -177,8 +181,7 @@ class CausalDecoder(nn.Module):
             Tensor: final states [B, S, D]; without ``visible``, row ``s`` has seen places ``0..s``.
         """
         if positions is None and visible is None:
-            positions = self._positions(inputs)[None]  # [1, S]
-            return self.transformer(inputs_embeds=inputs, position_ids=positions).last_hidden_state
+            return self.states_of_each([inputs])[0]
         positions, mask = branch_masks(inputs, positions, visible)  # [B, S], [B, 1, S, S]
         check_length(int(positions.max()) + 1, self.max_positions)
         with self.dropout.up_to(prompt):
@@ -187,6 +190,33 @@ class CausalDecoder(nn.Module):
             for block in self.transformer.h:
                 hidden = self._block_from(block, hidden, *self._keys_and_values(block, hidden), mask)
         return self.transformer.ln_f(hidden)
+
+    def states_of_each(self, prompts: Iterable[Tensor]) -> list[Tensor]:
+        """States of prompts of several lengths, as :meth:`forward` gives them one by one.
+
+        All positions go through the same products; attention alone takes the prompts apart. What is dropped of a prompt
+        is drawn when the prompt comes, before the next one is asked for, so that it does not depend on this.
+
+        Args:
+            prompts: vectors [b, S, D] each, padded at the end.
+
+        Returns:
+            list: [b, S, D] each.
+        """
+        inputs, dropped = [], []
+        for prompt in prompts:
+            inputs.append(prompt + self.transformer.wpe(self._positions(prompt)))
+            dropped.append([self.dropout.mask(prompt) for _ in range(1 + 2 * len(self.transformer.h))])
+        sizes = [one.shape[:2] for one in inputs]
+        on_input, *on_blocks = (
+            None if masks[0] is None else torch.cat([mask.flatten(0, 1) for mask in masks]) for masks in zip(*dropped)
+        )  # [P, D], P positions of all prompts
+        hidden = torch.cat([one.flatten(0, 1) for one in inputs])  # [P, D]
+        hidden = hidden if on_input is None else hidden * on_input
+        for number, block in enumerate(self.transformer.h):
+            hidden = self._block_of_each(block, hidden, sizes, *on_blocks[2 * number : 2 * number + 2])
+        states = self.transformer.ln_f(hidden).split([rows * length for rows, length in sizes])
+        return [part.unflatten(0, size) for part, size in zip(states, sizes)]
 
     def states_behind(self, prompts: Tensor, written: Tensor, length: Tensor | None = None) -> Tensor:
         """States before and after each of some vectors written behind prompts.
@@ -288,11 +318,28 @@ class CausalDecoder(nn.Module):
         return self.transformer.ln_f(hidden)
 
     @staticmethod
+    def _block_of_each(
+        block: Any, hidden: Tensor, sizes: list[torch.Size], on_attention: Tensor | None, on_mlp: Tensor | None
+    ) -> Tensor:
+        """A block at all positions of prompts [P, D] of some sizes (b, S), where each sees its past; the masks [P, D]
+        are those of the dropout."""
+        attention, mlp = block.attn, block.mlp
+        parts = attention.c_attn(block.ln_1(hidden)).split([rows * length for rows, length in sizes])  # [b S, 3 D] each
+        found = []
+        for part, size in zip(parts, sizes):
+            heads = part.view(*size, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)  # [3, b, heads, S, D / heads]
+            seen = F.scaled_dot_product_attention(*heads.unbind(0), is_causal=True)
+            found.append(seen.transpose(1, 2).reshape(part.shape[0], -1))  # [b S, D]
+        hidden = _add(hidden, attention.c_proj(torch.cat(found)), on_attention)
+        return _add(hidden, mlp.c_proj(mlp.act(mlp.c_fc(block.ln_2(hidden)))), on_mlp)
+
+    @staticmethod
     def _keys_and_values(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """What a block's attention sees of ``hidden`` [B, S, D]: [B, heads, S, D / heads] each."""
         attention, width = block.attn, hidden.shape[-1]
         weight, bias = attention.c_attn.weight[:, width:], attention.c_attn.bias[width:]  # of query, key, value
-        both = (block.ln_1(hidden) @ weight + bias).chunk(2, dim=-1)  # [B, S, D] each
+        both = torch.addmm(bias, block.ln_1(hidden).flatten(0, 1), weight)  # [B S, 2 D]
+        both = both.view(*hidden.shape[:-1], -1).chunk(2, dim=-1)  # [B, S, D] each
         keys, values = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both)
         return keys, values
 
@@ -313,6 +360,11 @@ class CausalDecoder(nn.Module):
         """0..S-1, [S]."""
         check_length(inputs.shape[1], self.max_positions)
         return torch.arange(inputs.shape[1], device=inputs.device)
+
+
+def _add(hidden: Tensor, update: Tensor, mask: Tensor | None) -> Tensor:
+    """Add what is left of an update by the mask of its dropout."""
+    return hidden + update if mask is None else torch.addcmul(hidden, update, mask)
 
 
 def worth_sharing(inputs: Tensor, shared: int) -> int:

@@ -7,7 +7,7 @@ states, and able to read and score words. LoRA trains it at the cost of its adap
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from inspect import signature
@@ -127,6 +127,11 @@ class PretrainedDecoder(PretrainedModel):
             return self._body(
                 inputs_embeds=inputs, position_ids=positions, attention_mask=mask, use_cache=False
             ).last_hidden_state.float()
+
+    def states_of_each(self, prompts: Iterable[Tensor]) -> list[Tensor]:
+        """States of prompts of several lengths, [b, S, D] each; see
+        :meth:`~recbole_contrec.backbone.decoder.CausalDecoder.states_of_each`."""
+        return [self(prompt) for prompt in prompts]
 
     def states_behind(self, prompts: Tensor, written: Tensor, length: Tensor | None = None) -> Tensor:
         """``CausalDecoder.states_behind``: prompts [B, S, D], written [B, Q, D], length [B] -> states [B, 1 + Q, D]."""

@@ -93,6 +93,32 @@ def test_padding_at_the_end_changes_nothing(decoder):
     torch.testing.assert_close(decoder(inputs)[:, :7], decoder(inputs[:, :7]))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_prompts_of_several_lengths_at_once_equal_transformers_one_by_one(dropout):
+    """The states, the gradients, and the random numbers of dropout, drawn between those of the prompts themselves."""
+    torch.manual_seed(0)
+    decoder = CausalDecoder(8, n_layers=2, n_heads=2, max_positions=12, dropout=dropout).double().train()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+
+    def prompts():
+        for size in ((3, 12, 8), (1, 1, 8), (4, 5, 8)):
+            yield torch.randn(size, dtype=torch.float64)
+
+    def by_transformers(prompt):
+        positions = torch.arange(prompt.shape[1])[None]
+        return decoder.transformer(inputs_embeds=prompt, position_ids=positions).last_hidden_state
+
+    found = []
+    for read in (lambda: [by_transformers(one) for one in prompts()], lambda: decoder.states_of_each(prompts())):
+        torch.manual_seed(1)
+        states = read()
+        loss = sum(part.sin().sum() for part in states)
+        found.append([*states, *torch.autograd.grad(loss, list(decoder.parameters()))])
+    for wanted, ours in zip(*found):
+        torch.testing.assert_close(ours, wanted)
+
+
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
 def test_one_state_a_row_equals_the_whole_pass(n_layers):
     torch.manual_seed(0)

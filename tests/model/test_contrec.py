@@ -172,3 +172,17 @@ def test_scores_pool_the_samples_as_the_settings_say(assembled, pooling):
         expected = each.mean(0) if pooling == "mean" else each.logsumexp(0) - math.log(3)
         found = model.retrieval.scores(drawn, model.item_vectors.weight)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("told", [(), ("--item_positions=each",)])
+def test_items_read_once_for_a_batch_are_what_each_history_reads(assembled, told):
+    """A batch whose histories name more items than there are, and its rows in small batches, which name fewer."""
+    loaded = assembled("ContRec", *told)
+    model, rows = loaded.model.eval(), next(iter(loaded.data.test))[0]
+    for table in (model.items.table, model.item_vectors):
+        torch.nn.init.normal_(table.weight)
+    named = (rows["item_id_list"] > 0).sum(1)
+    assert named.sum() > model.n_items > named[:2].sum()
+    together = model.encode_histories(rows).conditions
+    apart = torch.cat([model.encode_histories(rows[start : start + 2]).conditions for start in range(0, len(rows), 2)])
+    torch.testing.assert_close(together, apart)

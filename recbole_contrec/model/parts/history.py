@@ -5,17 +5,18 @@ What reads a history: tokens of users and items laid out in a prompt, and the la
 states.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_contrec.backbone import Layout, PretrainedDecoder, Prompt, length_groups, rows_at_once
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.parts.language import Language
 from recbole_contrec.model.parts.learned_vectors import ItemVectors
-from recbole_contrec.model.parts.targets import Targets, WindowBatch, targets_with_states
+from recbole_contrec.model.parts.targets import Targets, WindowBatch, groups_of, targets_of
 
 
 class HistoryEncoding(NamedTuple):
@@ -82,12 +83,22 @@ class HistoryEncoder:
         self.items, self.users, self.item_vectors, self.language = items, users, item_vectors, language
         self.condition, self.room = condition or LastState(), room
 
-    def layout(self, item_seq: Tensor, user: Tensor) -> Layout:
-        """The prompts of histories [B, L] and users [B]."""
+    def read_items(self, item_seq: Tensor) -> Tensor:
+        """What is read for items, words apart: [B, L] -> [B, L, K, D]."""
+        items = self.items(item_seq)
+        return items if self.item_vectors is None else self.item_vectors.add_to(items, item_seq)
+
+    def layout(self, item_seq: Tensor, user: Tensor, known: Tensor | None = None) -> Layout:
+        """The prompts of histories [B, L] and users [B].
+
+        Args:
+            known: what is read for every item of the catalogue [N, K or 1, D], where that has been computed.
+        """
         users = None if self.users is None else self.users(user, item_seq)  # [B, K, D]
-        items = self.items(item_seq)  # [B, L, K, D]
-        if self.item_vectors is not None:
-            items = self.item_vectors.add_to(items, item_seq)
+        if known is None:
+            items = self.read_items(item_seq)  # [B, L, K, D]
+        else:
+            items = F.embedding(item_seq, known.flatten(1)).unflatten(-1, known.shape[1:])
         if self.language is None:
             return self.prompt(users, items)
         items = self.language.with_bag(self.backbone, items, item_seq)
@@ -103,11 +114,16 @@ class HistoryEncoder:
     def targets(self, batch: WindowBatch) -> Targets:
         """The targets of a batch with the conditions before them: one pass trains every position of a window."""
         batch = self.fitted(batch)
-        return targets_with_states(
-            batch,
-            lambda item_seq, rows: self.states(item_seq, batch.user[rows]),
-            self.positions(batch.item_seq),
-        )
+        groups, layouts = groups_of(batch, self.positions(batch.item_seq)), []
+
+        def prompts() -> Iterator[Tensor]:
+            for item_seq, rows in groups:
+                layouts.append(self.layout(item_seq, batch.user[rows]))
+                yield layouts[-1].vectors
+
+        states = self.backbone.states_of_each(prompts())
+        conditions = (self.condition.after_items(one.after_items(part)) for one, part in zip(layouts, states))
+        return targets_of(batch, groups, conditions)
 
     # in use
 
@@ -132,14 +148,26 @@ class HistoryEncoder:
         """
         item_seq, length = self.fitting(item_seq, length)
         positions = self.positions(item_seq)
-        found, order = [], []
+        found, order, known = [], [], self._read_catalogue(item_seq)
         for rows in length_groups(positions):
             order += rows.split(self._rows_at_once(int(positions[rows].max()), at_once, item_seq.device))
         for rows in order:
             longest = int(length[rows].max())
-            found.append(read(self.layout(item_seq[rows, :longest], user[rows]), length[rows]))
+            found.append(read(self.layout(item_seq[rows, :longest], user[rows], known), length[rows]))
         back = torch.cat(order).argsort()
         return HistoryEncoding._make(None if parts[0] is None else torch.cat(parts)[back] for parts in zip(*found))
+
+    def _read_catalogue(self, item_seq: Tensor) -> Tensor | None:
+        """What is read for every item [N, K, D], or the sum of its tokens [N, 1, D] where a prompt holds no more of
+        them; None where histories [B, L] name fewer items than there are, or something is drawn at each."""
+        if self.item_vectors is None or self.item_vectors.training:
+            return None
+        n_items = self.item_vectors.num_embeddings
+        if n_items > int((item_seq > 0).sum()):
+            return None
+        read = self.read_items(torch.arange(n_items, device=item_seq.device)[None])[0]
+        summed = self.language is None and self.prompt.positions_per_item == 1
+        return read.sum(1, keepdim=True) if summed else read
 
     def state_after(self, prompt: Layout, length: Tensor) -> Tensor:
         """The condition after the last item: prompts of ``length`` items [b] -> [b, D]."""

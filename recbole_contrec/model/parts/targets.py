@@ -4,7 +4,7 @@ recbole_contrec.model.parts.targets
 Which positions of a batch are targets, and the states before them, for every model that trains on whole windows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +80,39 @@ class TrainingWindows:
         return torch.zeros_like(item_seq).scatter_(1, last[:, None], interaction[self.positive_item][:, None])
 
 
+class Group(NamedTuple):
+    """Rows of a batch that are computed together."""
+
+    item_seq: Tensor  # [b, L']   their histories
+    rows: Tensor  # [b]       their numbers
+
+
+def groups_of(batch: WindowBatch, positions: Tensor | None = None, waste: float = 0.1) -> list[Group]:
+    """The rows of a batch by similar length.
+
+    Args:
+        positions: what rows cost to read, by which they are grouped [B]; their lengths if not given.
+        waste: padding is at most this share of all positions computed.
+    """
+    groups = length_groups(batch.length if positions is None else positions, waste)
+    return [Group(batch.item_seq[rows, : int(batch.length[rows].max())], rows) for rows in groups]
+
+
+def targets_of(batch: WindowBatch, groups: list[Group], states: Iterable[Tensor]) -> Targets:
+    """All targets of a batch and the states before them.
+
+    Args:
+        states: of every group, [b, L', ...].
+    """
+    found, places = [], []
+    for (item_seq, rows), states_of_group in zip(groups, states):
+        row, place = (batch.next_items[rows, : item_seq.shape[1]] > 0).nonzero(as_tuple=True)
+        found.append(states_of_group[row, place])
+        places.append(torch.stack([rows[row], place]))
+    row, place = torch.cat(places, dim=1)
+    return Targets(torch.cat(found), batch.next_items[row, place], batch.item_seq, row, place)
+
+
 def targets_with_states(
     batch: WindowBatch,
     states_of: Callable[[Tensor, Tensor], Tensor],
@@ -90,18 +123,10 @@ def targets_with_states(
 
     Args:
         states_of: from histories [b, L'] and the numbers of their rows [b] to states [b, L', ...].
-        positions: what rows cost to read, by which they are grouped [B]; their lengths if not given.
-        waste: padding is at most this share of all positions computed.
+        positions, waste: of :func:`groups_of`.
     """
-    item_seq, length, next_items, _ = batch
-    states, places = [], []
-    for rows in length_groups(length if positions is None else positions, waste):
-        longest = int(length[rows].max())
-        row, place = (next_items[rows, :longest] > 0).nonzero(as_tuple=True)
-        states.append(states_of(item_seq[rows, :longest], rows)[row, place])  # of [b, L', ...]
-        places.append(torch.stack([rows[row], place]))
-    row, place = torch.cat(places, dim=1)
-    return Targets(torch.cat(states), next_items[row, place], item_seq, row, place)
+    groups = groups_of(batch, positions, waste)
+    return targets_of(batch, groups, (states_of(*group) for group in groups))
 
 
 def some_targets(next_items: Tensor, sampled: int) -> Tensor:
