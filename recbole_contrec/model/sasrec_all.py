@@ -11,10 +11,12 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
+import torch
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
 from torch import Tensor
 
+from recbole_contrec.backbone import length_groups, rows_at_once
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, text_stages, vector_stages
@@ -24,6 +26,8 @@ from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate, ta
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval
+
+POSITIONS = 2**18  # of histories that are read at once where nothing is learned: what bounds the memory
 
 
 class SASRecAllLoss(NamedTuple):
@@ -116,6 +120,17 @@ class SASRecAll(SASRec):
         inputs = self.dropout(self.LayerNorm(self.item_embedding(item_seq) + positions))
         return self.trm_encoder(inputs, self.get_attention_mask(item_seq), output_all_encoded_layers=False)[-1]
 
+    def last_states(self, item_seq: Tensor, length: Tensor) -> Tensor:
+        """What SASRec's ``forward`` gives for histories [B, L] of some length [B], without their padding: [B, D]. Rows
+        of similar length are computed together, no more at once than the processor's cache holds."""
+        states, order = [], []
+        for group in length_groups(length):
+            longest = int(length[group].max())
+            for rows in group.split(rows_at_once(longest, POSITIONS, item_seq.device)):
+                states.append(self.forward(item_seq[rows, :longest], length[rows]))
+                order.append(rows)
+        return torch.cat(states)[torch.cat(order).argsort()]
+
     def calculate_loss(self, interaction: Interaction) -> SASRecAllLoss:
         """Mean cross entropy of the next item over the targets of a batch, as SASRec computes it for its one."""
         targets = targets_with_states(self.windows(interaction), lambda item_seq, rows: self.states(item_seq))
@@ -127,13 +142,13 @@ class SASRecAll(SASRec):
     def predict(self, interaction: Interaction) -> Tensor:
         """Score of one item a row [B]."""
         item, history = interaction[self.ITEM_ID], interaction[self.ITEM_SEQ]
-        state = self.forward(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
+        state = self.last_states(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
         return self.catalogue.paired_scores(state, self.item_embedding(item), item, history)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of the whole catalogue [B, N]."""
         history = interaction[self.ITEM_SEQ]
-        state = self.forward(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
+        state = self.last_states(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
         return self.catalogue.scores(state, self.item_embedding.weight, history)
 
 
