@@ -328,7 +328,8 @@ class CausalDecoder(nn.Module):
         found = []
         for part, size in zip(parts, sizes):
             heads = part.view(*size, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)  # [3, b, heads, S, D / heads]
-            seen = F.scaled_dot_product_attention(*heads.unbind(0), is_causal=True)
+            query, keys, values = heads.unbind(0)
+            seen = F.scaled_dot_product_attention(query, keys, values, is_causal=True)
             found.append(seen.transpose(1, 2).reshape(part.shape[0], -1))  # [b S, D]
         hidden = _add(hidden, attention.c_proj(torch.cat(found)), on_attention)
         return _add(hidden, mlp.c_proj(mlp.act(mlp.c_fc(block.ln_2(hidden)))), on_mlp)
@@ -338,9 +339,10 @@ class CausalDecoder(nn.Module):
         """What a block's attention sees of ``hidden`` [B, S, D]: [B, heads, S, D / heads] each."""
         attention, width = block.attn, hidden.shape[-1]
         weight, bias = attention.c_attn.weight[:, width:], attention.c_attn.bias[width:]  # of query, key, value
-        both = torch.addmm(bias, block.ln_1(hidden).flatten(0, 1), weight)  # [B S, 2 D]
-        both = both.view(*hidden.shape[:-1], -1).chunk(2, dim=-1)  # [B, S, D] each
-        keys, values = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both)
+        both = torch.addmm(bias, block.ln_1(hidden).flatten(0, 1), weight).unflatten(
+            0, hidden.shape[:-1]
+        )  # [B, S, 2 D]
+        keys, values = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in both.chunk(2, dim=-1))
         return keys, values
 
     @staticmethod
