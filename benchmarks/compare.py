@@ -27,7 +27,8 @@ from benchmarks.lib.command_line import (
 from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
 from benchmarks.lib.runs import Run
 from benchmarks.report.plots import draw
-from benchmarks.report.tables import report, rows
+from benchmarks.report.rows import rows
+from benchmarks.report.tables import report
 
 
 @told

@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
-from benchmarks.report.tables import Row, epoch_seconds, mismatches, rows
+from benchmarks.report.rows import Row, mismatches, rows
+from benchmarks.report.tables import epoch_seconds
 
 NOTES = """Differences are to the first row, over the seeds that both have. The interval is a paired bootstrap over
 test users, each with the mean over the seeds: it does not hold what other seeds would have given, nor is it

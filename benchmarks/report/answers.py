@@ -16,7 +16,7 @@ from benchmarks.lib.runs import Result, load, read, read_arrays
 from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
 from benchmarks.lib.trained import circumstances
 from benchmarks.report.cells import four, head, line, same, spread
-from benchmarks.report.tables import short_method
+from benchmarks.report.rows import short_method
 
 VECTORS, ALONE = "vectors alone", "text alone"
 WITHOUT = "without words"  # the same model, trained without any

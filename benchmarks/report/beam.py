@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.lib.runs import load
 from benchmarks.report.cells import four, head, line
-from benchmarks.report.tables import Row
+from benchmarks.report.rows import Row
 
 RECORD = "beam.json"
 BASE, BEAM = "TokenRec", "TokenRec-beam"

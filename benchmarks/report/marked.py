@@ -16,16 +16,14 @@ from benchmarks.lib.checkout import ROOT
 from benchmarks.lib.runs import load
 from benchmarks.lib.variants import ABLATIONS
 from benchmarks.report import ablate, answers, beam, dial, grid, peers, public, refine, unseen
+from benchmarks.report.rows import Row, is_recbole, rows
 from benchmarks.report.speed import summary
 from benchmarks.report.tables import (
-    Row,
     accuracy_table,
     codes_table,
     cost_table,
     durations_table,
-    is_recbole,
     overview_table,
-    rows,
     test_table,
 )
 

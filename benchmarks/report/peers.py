@@ -10,7 +10,8 @@ from statistics import mean, median
 from typing import Any
 
 from benchmarks.report.cells import four, head, line, same, seconds, spread
-from benchmarks.report.tables import Row, mismatches, rows, seconds_to_best, test_table
+from benchmarks.report.rows import Row, mismatches, rows
+from benchmarks.report.tables import seconds_to_best, test_table
 
 SPEED = "speed.json"
 PEERS = ("RecTools-SASRec", "RecTools-BERT4Rec")

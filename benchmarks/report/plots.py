@@ -6,11 +6,13 @@ Pictures of a results folder: accuracy against time, and accuracy against evalua
 
 from pathlib import Path
 
-from benchmarks.report.tables import Row, is_baseline, seconds_to_best, stage_seconds
+from benchmarks.report.rows import Row, is_baseline, masked_alone
+from benchmarks.report.tables import seconds_to_best, stage_seconds
 
 
 def draw(table: list[Row], folder: Path) -> list[Path]:
-    """Write ``training.png`` and ``evaluation.png`` into the folder.
+    """Write ``training.png`` and ``evaluation.png`` into the folder. Rows that leave seen items out, alone among
+    others, are not in them: neither axis compares them.
 
     Returns:
         list: their paths.
@@ -20,6 +22,8 @@ def draw(table: list[Row], folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    alone = masked_alone(table)
+    table = [row for row in table if row.name not in alone]
     written = []
     for name, draw_into in (("training.png", _training), ("evaluation.png", _evaluation)):
         figure, axes = pyplot.subplots(figsize=(8.5, 4.5), layout="constrained")

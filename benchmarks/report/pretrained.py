@@ -15,7 +15,8 @@ from benchmarks.lib.pretrained_variants import Variant
 from benchmarks.lib.runs import read_arrays
 from benchmarks.lib.significance import Comparison, compare, of_users
 from benchmarks.report.cells import head, line, seconds, spread
-from benchmarks.report.tables import Row, epoch_seconds, mismatches, rows
+from benchmarks.report.rows import Row, mismatches, rows
+from benchmarks.report.tables import epoch_seconds
 
 GROUPS_FILE = "groups.npz"
 COLD, SHORT = 5, 5  # most training interactions of a cold target, most items of a short history

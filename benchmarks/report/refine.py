@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.lib.runs import Result
 from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
-from benchmarks.report.tables import Row, epoch_seconds, mismatches, rows
+from benchmarks.report.rows import Row, mismatches, rows
+from benchmarks.report.tables import epoch_seconds
 
 OWN_START, REFINED = "TIGER", "SIIT-states"
 ORDER = (OWN_START, "aligned", REFINED, "written", "random")

@@ -7,35 +7,22 @@ From result files to Markdown: the table of one folder, its paired tests, and wh
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.lib.runs import Result, load
 from benchmarks.lib.significance import compare, holm, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
+from benchmarks.report.rows import Row, is_baseline, is_recbole, masked_alone, mismatches, odd_beside_masking, rows
 
 METRICS = ("ndcg@10", "hit@10", "mrr@10", "ndcg@5", "hit@5", "mrr@5", "ndcg@20", "hit@20", "mrr@20")
 
-GOAL = "SASRec"  # the model whose best validation score, of its worst seed, every other one has to reach
-
-# Facts of the card that every row of a table must share. The length of history is each model's own choice and has a
-# column; versions, commit and device do not change what is measured, only how fast.
-SHARED = (
-    "dataset",
-    "users",
-    "items",
-    "interactions",
-    "core_filter",
-    "split",
-    "order",
-    "ranking",
-    "seen_items_masked",
-    "first_interactions_only",
-    "targets",
-    "valid_metric",
+MASKED_ALONE = "‡"
+MASKED_NOTE = (
+    f"\n{MASKED_ALONE} ranks no item of the history, as RecBole has it for general models: compare with "
+    "others where seen items are masked"
 )
 
+GOAL = "SASRec"  # the model whose best validation score, of its worst seed, every other one has to reach
 
 FIRST_TRIED = (
     "ContRec",
@@ -50,93 +37,6 @@ FIRST_TRIED = (
 )
 
 
-class Row(NamedTuple):
-    """One model over its seeds."""
-
-    name: str
-    results: list[Result]
-
-    def values(self, value: Callable[[dict], Any]) -> list:
-        """Something of every seed's result."""
-        return [value(result.content) for result in self.results]
-
-    def metric(self, name: str, part: str = "test_result") -> list[float]:
-        """A metric of every seed."""
-        return self.values(lambda content: content[part][name])
-
-    @property
-    def validation(self) -> float:
-        """Mean of the best validation score over seeds: rows are ordered and chosen by this, never by the test."""
-        return mean(self.values(lambda content: content["best_valid_score"]))
-
-    @property
-    def method(self) -> str:
-        """Which parts of its method ran, in a few words, from the recorded settings."""
-        return same(self.values(short_method))
-
-    @property
-    def shown(self) -> str:
-        """The name with the method."""
-        return f"{self.name} ({self.method})" if self.method else self.name
-
-    @property
-    def timed(self) -> "Row":
-        """The runs on the device of the first one: seconds of two devices have no mean."""
-        devices = self.values(lambda content: content["card"]["device"])
-        return self._replace(results=[result for result, device in zip(self.results, devices) if device == devices[0]])
-
-    @property
-    def clock(self) -> str:
-        """What stands behind times that are not those of a CPU: there, core-seconds say little."""
-        return "" if self.results[0].content["card"]["device"].startswith("cpu") else " (GPU)"
-
-
-def short_method(content: dict) -> str:
-    """Which parts of its method a run has, in a few words; empty where its settings do not tell."""
-    from recbole_contrec.settings.method import method_of
-    from recbole_contrec.settings.registry import recbole_models
-    from recbole_contrec.training.card import LEFT_OPEN
-
-    settings = dict(content.get("settings") or {})
-    settings.update({name: 0.0 for name in LEFT_OPEN if name in settings and settings[name] is None})  # nothing to hear
-    settings.update({name: found["value"] for name, found in (content.get("chosen_on_validation") or {}).items()})
-    if method := method_of(settings):
-        return method.short
-    return "as in RecBole" if content["card"].get("model") in recbole_models() else ""
-
-
-def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:
-    """The rows of a table, the best on validation first.
-
-    Raises:
-        ValueError: there is no finished run.
-    """
-    found = [Row(name, results) for name, results in load(folder).items() if names is None or name in names]
-    if not found:
-        raise ValueError(f"{folder} holds no finished run")
-    return sorted(found, key=lambda row: -row.validation)
-
-
-def is_baseline(row: Row) -> bool:
-    """Whether a model is one of RecBole's, or the network of one under our training."""
-    return any(
-        base.__module__.startswith("recbole.model.") and "abstract" not in base.__module__
-        for base in _model_class(row).__mro__
-    )
-
-
-def is_recbole(row: Row) -> bool:
-    """Whether a model is one of RecBole's, trained as RecBole trains it."""
-    return _model_class(row).__module__.startswith("recbole.model.")
-
-
-def _model_class(row: Row) -> type:
-    from recbole_contrec.catalogue.places import properties_folders
-    from recbole_contrec.settings.registry import find_model
-
-    return find_model(row.results[0].content["card"]["model"], properties_folders()).model_class
-
-
 def best_baseline(table: list[Row], counts: Callable[[Row], bool] = is_baseline) -> Row | None:
     """The baseline with the highest validation score, among those measured like the first row.
 
@@ -147,37 +47,21 @@ def best_baseline(table: list[Row], counts: Callable[[Row], bool] = is_baseline)
     return next((row for row in table if counts(row) and row.name not in odd), None)
 
 
-def mismatches(table: list[Row]) -> dict[str, list[str]]:
-    """By row: the shared facts in which its card differs from that of the first row."""
-    wanted = table[0].results[0].content["card"]
-    return {
-        row.name: different
-        for row in table
-        if (
-            different := [
-                key
-                for key in SHARED
-                if any(result.content["card"].get(key) != wanted.get(key) for result in row.results)
-            ]
-        )
-    }
-
-
 def accuracy_table(table: list[Row]) -> str:
-    """Accuracy of every row: mean and deviation over seeds."""
-    odd, others = mismatches(table), [metric for metric in METRICS if metric != "ndcg@10"]
+    """Accuracy of every row: mean and deviation over seeds. A row that leaves seen items out, alone among others, has
+    the last column only."""
+    odd, alone = odd_beside_masking(table), masked_alone(table)
+    others = [metric for metric in METRICS if metric != "ndcg@10"]
     titles = [metric.upper().replace("HIT", "HR") for metric in others]
     lines = head("model", "method", "seeds", "L", "valid NDCG@10", "NDCG@10", *titles, "NDCG@10 / HR@10, seen masked")
     for row in table:
         lines.append(
             line(
-                row.name + (" †" if row.name in odd else ""),
+                row.name + (" †" if row.name in odd else "") + (f" {MASKED_ALONE}" if row.name in alone else ""),
                 row.method,
                 len(row.results),
                 same(row.values(_history)),
-                four(row.validation),
-                spread(row.metric("ndcg@10"), bold=True),
-                *(spread(row.metric(metric)) for metric in others),
+                *([""] * (2 + len(others)) if row.name in alone else _ranked_cells(row, others)),
                 " / ".join(
                     four(mean(row.metric(metric, "test_result_seen_masked"))) for metric in ("ndcg@10", "hit@10")
                 ),
@@ -186,29 +70,27 @@ def accuracy_table(table: list[Row]) -> str:
     lines += [
         f"\n† {name}: another {', '.join(keys)} than {table[0].name}; not comparable" for name, keys in odd.items()
     ]
-    return "\n".join(lines)
+    return "\n".join(lines + [MASKED_NOTE] * bool(alone))
 
 
 def overview_table(tables: dict[str, list[Row]]) -> str:
     """Accuracy and training time of every model on several data sets, one line a model; tables by name of the data set,
     in their order. The models are in the order of the first data set that has them; rows with further settings are left
-    out.
+    out. A row that leaves seen items out, alone among others, is marked.
 
     Raises:
         ValueError: the rows of a data set were not measured alike.
     """
-    if odd := {dataset: found for dataset, table in tables.items() if (found := mismatches(table))}:
+    if odd := {dataset: found for dataset, table in tables.items() if (found := odd_beside_masking(table))}:
         raise ValueError(f"not comparable: {odd}")
     titles = (title for dataset in tables for title in (f"{dataset} NDCG@10", "HR@10", "core-min"))
     lines = head("model", "method", *titles)
     found = [{row.name: row for row in table} for table in tables.values()]
+    alone = [masked_alone(table) for table in tables.values()]
     for name in dict.fromkeys(name for rows_of in found for name in rows_of if "," not in name):
-        lines.append(
-            line(
-                name, _method(name, found), *(cell for rows_of in found for cell in _overview_cells(rows_of.get(name)))
-            )
-        )
-    return "\n".join(lines)
+        cells = (_overview_cells(rows_of.get(name), name in masked) for rows_of, masked in zip(found, alone))
+        lines.append(line(name, _method(name, found), *(cell for of_dataset in cells for cell in of_dataset)))
+    return "\n".join(lines + [MASKED_NOTE] * any(alone))
 
 
 def durations_table(tables: dict[str, list[Row]]) -> str:
@@ -229,6 +111,7 @@ def cost_table(table: list[Row]) -> str:
         (result.content["best_valid_score"] for row in table if row.name == GOAL for result in row.results),
         default=None,
     )
+    alone = masked_alone(table)
     reaching = [f"core-s to {GOAL}'s best, {four(goal)}"] if goal else []
     lines = head(
         "model",
@@ -247,7 +130,7 @@ def cost_table(table: list[Row]) -> str:
     for whole in table:
         row = whole.timed
         card, part = row.values(lambda content: content["card"]), len(row.results) < len(whole.results)
-        reached = [seconds(row.values(lambda content: seconds_to_reach(content, goal)))] if goal else []
+        reached = [_reached(row, None if row.name in alone else goal)] if goal else []
         lines.append(
             line(
                 row.name,
@@ -269,8 +152,8 @@ def cost_table(table: list[Row]) -> str:
 
 def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is_baseline) -> str:
     """Every other row against the best baseline, user by user; ``counts`` says which rows are baselines."""
-    baseline = best_baseline(table, counts)
-    others = [row for row in table if row is not baseline]
+    baseline, alone = best_baseline(table, counts), masked_alone(table)
+    others = [row for row in table if row is not baseline and row.name not in alone]
     if baseline is None or not others:
         return ""
     users = np.sort(baseline.results[0].ranks["user"])
@@ -381,12 +264,24 @@ def _method(name: str, found: list[dict[str, Row]]) -> str:
     return "; ".join(dict.fromkeys(filter(None, (rows_of[name].method for rows_of in found if name in rows_of))))
 
 
-def _overview_cells(row):
+def _ranked_cells(row, others):
+    validation, best = four(row.validation), spread(row.metric("ndcg@10"), bold=True)
+    return [validation, best, *(spread(row.metric(metric)) for metric in others)]
+
+
+def _overview_cells(row, masked):
     if row is None:
         return "", "", ""
     found = row.timed.values(seconds_to_best)
     minutes = "" if None in found else f"{mean(found) / 60:.1f}{row.clock}"
-    return spread(row.metric("ndcg@10"), bold=True), spread(row.metric("hit@10")), minutes
+    mark = f" {MASKED_ALONE}" if masked else ""
+    accuracy = spread(row.metric("ndcg@10"), bold=not masked) + mark, spread(row.metric("hit@10")) + mark
+    return *accuracy, minutes
+
+
+def _reached(row, goal):
+    """Core-seconds until a validation score; nothing where there is none to compare with."""
+    return "" if goal is None else seconds(row.values(lambda content: seconds_to_reach(content, goal)))
 
 
 def _minutes(row):

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.lib.runs import Result
 from benchmarks.lib.significance import compare, of_users
 from benchmarks.report.cells import four, head, line
-from benchmarks.report.tables import short_method
+from benchmarks.report.rows import short_method
 
 TOP = 20
 WAYS = ("interactions, held back", "interactions", "texts, held back", "texts", "as it is")

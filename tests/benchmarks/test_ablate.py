@@ -10,7 +10,7 @@ from benchmarks import ablate
 from benchmarks.lib import significance
 from benchmarks.lib.variants import ABLATIONS, SHIPPED, Variant
 from benchmarks.report import ablate as ablate_report
-from benchmarks.report import tables
+from benchmarks.report import rows as report_rows
 from tests.helpers.options import TINY_CONTREC
 
 THREE = (Variant("shipped", "as it is"), Variant("worse", "without a part"), Variant("absent", "never run"))
@@ -24,7 +24,7 @@ def write_run(folder, name, seed, ranks, valid, **card):
         "test_result": {"ndcg@10": valid / 2},
         "settings": {"repeat_bias": True, "hidden_dropout_prob": 0.2, "MAX_ITEM_LIST_LENGTH": 50},
         "curve": [{"epoch": epoch, "core_seconds": 10.0 * (epoch + 1), "score": valid} for epoch in range(2)],
-        "card": {**dict.fromkeys(tables.SHARED), "dataset": "tiny", "seed": seed, **card},
+        "card": {**dict.fromkeys(report_rows.SHARED), "dataset": "tiny", "seed": seed, **card},
     }
     path = folder / name / f"seed{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

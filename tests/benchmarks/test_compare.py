@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import compare as compare_script
 from benchmarks.lib import asked, runs, significance
+from benchmarks.report import rows as report_rows
 from benchmarks.report import tables
 from recbole_contrec.errors import UserError
 from tests.helpers.options import TINY_CONTREC
@@ -64,7 +65,7 @@ def write_result(folder, name, seed, ranks, model="ContRec", score=0.1, masked=F
         "seconds": {"training": 111.0},
         "stages": {"item vectors": {"seconds": 2.0}},
         "card": {
-            **dict.fromkeys(tables.SHARED),
+            **dict.fromkeys(report_rows.SHARED),
             "model": model,
             "dataset": "tiny",
             "max_history": 50,
@@ -95,9 +96,9 @@ def folder(tmp_path):
 
 
 def test_rows_are_ordered_by_validation_and_their_means_are_right(folder):
-    table = tables.rows(folder, ["ContRec", "SASRec"])
+    table = report_rows.rows(folder, ["ContRec", "SASRec"])
     assert [row.name for row in table] == ["ContRec", "SASRec"]
-    assert [row.name for row in tables.rows(folder)][0] == "BPR"
+    assert [row.name for row in report_rows.rows(folder)][-1] == "BPR"  # its validation leaves seen items out
     line = tables.accuracy_table(table).splitlines()[2]
     assert line.startswith("| ContRec |  | 2 | 50 | .2000 | **.2150** ± .0071 | .2150 ± .0071 |")
     costs = tables.cost_table(table).splitlines()
@@ -111,7 +112,7 @@ def test_rows_are_ordered_by_validation_and_their_means_are_right(folder):
 
 def test_seconds_of_two_devices_have_no_mean(folder):
     write_result(folder, "ContRec", 3, [1] * 6, score=0.2, device="NVIDIA H100")
-    row = tables.rows(folder, ["ContRec"])[0]
+    row = report_rows.rows(folder, ["ContRec"])[0]
     row.results[2].content["curve"][-1]["core_seconds"] = 9999
     line = tables.cost_table([row]).splitlines()[2]
     assert (
@@ -123,20 +124,42 @@ def test_seconds_of_two_devices_have_no_mean(folder):
 
 
 def test_another_card_is_marked_and_never_the_baseline(folder):
-    table = tables.rows(folder)[::-1]
-    assert table[-1].name == "BPR" and tables.mismatches(table) == {"BPR": ["seen_items_masked"]}
-    assert "BPR †" in tables.accuracy_table(table) and "another seen_items_masked" in tables.accuracy_table(table)
+    write_result(folder, "GRU4Rec", 1, [1] * 6, model="GRU4Rec", score=0.15, users=7)
+    table = report_rows.rows(folder, ["ContRec", "SASRec", "GRU4Rec"])
+    assert report_rows.mismatches(table) == {"GRU4Rec": ["users"]}
+    assert "GRU4Rec †" in tables.accuracy_table(table) and "another users than ContRec" in tables.accuracy_table(table)
     assert tables.best_baseline(table).name == "SASRec"
+
+
+def test_a_row_that_masks_has_its_masked_test_alone(folder):
+    """BPR validates best of all, on a ranking that nobody else has."""
+    table = report_rows.rows(folder)
+    assert report_rows.mismatches(table) == {"BPR": ["seen_items_masked"]} and report_rows.masked_alone(table) == {
+        "BPR"
+    }
+    text = tables.accuracy_table(table)
+    assert f"| BPR ‡ | as in RecBole | 1 | 50 |{'  |' * 10} .3100 / .3100 |" in text and "†" not in text
+    assert text.endswith(tables.MASKED_NOTE) and "‡" not in tables.accuracy_table(table[:2])
+    assert tables.best_baseline(table).name == "SASRec" and "BPR" not in tables.test_table(table)
+    costs = tables.cost_table(table).splitlines()
+    assert costs[-1].startswith("| BPR | as in RecBole | 10.0 | 22.0 |  | 3 |")
+    assert report_rows.masked_alone(table[2:]) == set()  # alone, it is compared with nobody
+    assert "| **.3100** |" in tables.accuracy_table(table[2:])
+    write_result(folder, "BPR", 2, [30] * 6, model="BPR", score=0.3, masked=True, users=7)
+    assert "BPR † ‡" in tables.accuracy_table(report_rows.rows(folder))
+    write_result(folder, "BPR", 2, [30] * 6, model="BPR", score=0.3)  # one seed of two
+    table = report_rows.rows(folder)
+    assert report_rows.masked_alone(table) == set() and "another seen_items_masked" in tables.accuracy_table(table)
 
 
 def test_shortened_histories_are_marked(folder):
     write_result(folder, "TokenRec", 1, [1] * 6, score=0.05, first_interactions_only=100)
-    odd = tables.mismatches(tables.rows(folder, ["ContRec", "TokenRec"]))
+    odd = report_rows.mismatches(report_rows.rows(folder, ["ContRec", "TokenRec"]))
     assert odd == {"TokenRec": ["first_interactions_only"]}
 
 
 def test_the_paired_test_is_against_the_best_baseline(folder):
-    text = tables.test_table(tables.rows(folder, ["ContRec", "SASRec"]))
+    text = tables.test_table(report_rows.rows(folder, ["ContRec", "SASRec"]))
     contrec = significance.ndcg(np.array([1, 1, 2, 1, 3, 1]), 0).mean()
     sasrec = significance.ndcg(np.array([9, 2, 20, 2, 5, 1]), 0).mean()
     assert "against SASRec" in text and f"| ContRec | {contrec - sasrec:+.4f} |" in text
@@ -145,16 +168,16 @@ def test_the_paired_test_is_against_the_best_baseline(folder):
 
 def test_controls_and_recbole_s_own_models_are_told_apart(folder):
     write_result(folder, "SASRecAll", 1, [2] * 6, model="SASRecAll", score=0.15)
-    table = tables.rows(folder, ["ContRec", "SASRec", "SASRecAll"])
+    table = report_rows.rows(folder, ["ContRec", "SASRec", "SASRecAll"])
     assert tables.best_baseline(table).name == "SASRecAll"
-    assert tables.best_baseline(table, tables.is_recbole).name == "SASRec"
+    assert tables.best_baseline(table, report_rows.is_recbole).name == "SASRec"
     report = tables.report(folder, ["ContRec", "SASRec", "SASRecAll"])
     assert "against SASRecAll |" in report and "against SASRec |" in report
     assert tables.report(folder, ["ContRec", "SASRec"]).count("against SASRec |") == 1
 
 
 def test_seconds_until_a_score_is_reached(folder):
-    content = tables.rows(folder, ["ContRec"])[0].results[0].content
+    content = report_rows.rows(folder, ["ContRec"])[0].results[0].content
     assert tables.seconds_to_reach(content, 0.15) == 2 + 20 and tables.seconds_to_reach(content, 0.5) is None
     assert tables.seconds_to_best(content) == 22
 
@@ -197,7 +220,7 @@ def test_health_of_codes_is_the_worst_of_seeds_and_codebooks(tmp_path):
             content = json.loads(path.read_text())
             content["stages"]["item tokenizer"] = {"seconds": 1.0, "report": found}
             path.write_text(json.dumps(content))
-    lines = tables.codes_table(tables.rows(tmp_path)).splitlines()[2:]
+    lines = tables.codes_table(report_rows.rows(tmp_path)).splitlines()[2:]
     assert [
         line.split(" | ") for line in lines
     ] == [  # TokenRec-beam has the tokenizers of TokenRec, ContRec has no codes
@@ -332,4 +355,4 @@ def test_settings_without_a_value_are_refused(capsys):
 def test_the_method_of_a_row_is_that_which_validation_chose(chosen, told):
     settings = {"repeat_bias": False, "hidden_dropout_prob": 0.1, "text_similarity": None, "MAX_ITEM_LIST_LENGTH": 10}
     content = {"settings": settings, "card": {"model": "SASRecAll"}, "chosen_on_validation": chosen}
-    assert tables.short_method(content) == f"SASRec on windows{told}"
+    assert report_rows.short_method(content) == f"SASRec on windows{told}"

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import refine
 from benchmarks.lib import significance
 from benchmarks.report import refine as refine_report
-from benchmarks.report import tables
+from benchmarks.report import rows as report_rows
 from tests.helpers.options import TINY
 
 USE = {"collisions": 0.0, "codes_in_use": [1.0, 0.5], "beginnings": [0.25, 1.0]}
@@ -58,7 +58,7 @@ def write_run(folder, name, seed=1, scores=(0.1, 0.2, 0.3, 0.2), refinements=(),
         "refinements": list(refinements),
         "settings": {"repeat_bias": True, "hidden_dropout_prob": 0.2, "MAX_ITEM_LIST_LENGTH": 50},  # they tell a method
         "card": {
-            **dict.fromkeys(tables.SHARED),
+            **dict.fromkeys(report_rows.SHARED),
             "dataset": "tiny",
             "valid_metric": "NDCG@10",
             "seed": seed,
@@ -299,7 +299,7 @@ def test_gains_in_the_tables_of_accuracy(tmp_path):
         for seed in seeds:
             write_run(tmp_path, name, seed, (0.1, 0.2 + 0.1 * seed))
     write_run(tmp_path, "SIIT-states", 2, (0.1, 0.5))
-    alone = [row for row in tables.rows(tmp_path) if row.name == "TIGER"]
-    _, _, line = refine_report.gains_by_dataset({"tiny": tables.rows(tmp_path), "other": alone}).splitlines()
+    alone = [row for row in report_rows.rows(tmp_path) if row.name == "TIGER"]
+    _, _, line = refine_report.gains_by_dataset({"tiny": report_rows.rows(tmp_path), "other": alone}).splitlines()
     ours, theirs = (significance.ndcg(np.array(RANKS[name]), 0).mean() for name in ("SIIT-states", "TIGER"))
     assert line.startswith(f"| tiny | TIGER | 1 | +25.0% | **{ours / theirs - 1:+.1%}** | {ours - theirs:+.4f} |")

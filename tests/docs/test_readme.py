@@ -193,6 +193,11 @@ def test_tables_follow_the_results(tmp_path):
     )
     assert " (GPU) |" in tiger and "GPU" not in "".join(overview)  # its core-seconds are not those of a CPU
     write_result(tmp_path / "ml-1m", "SASRec", 1, [1, 1, 2, 1, 3, 1], masked=True)
+    overview = marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path)
+    assert (
+        "| SASRec |  | .1100 ‡ | .1100 ‡ | 0.4 | **.1100** | .1100 | 0.4 |" in overview and "\n‡ ranks no" in overview
+    )
+    write_result(tmp_path / "ml-1m", "SASRec", 2, [1, 1, 2, 1, 3, 1])
     with pytest.raises(ValueError, match="not comparable.*seen_items_masked"):
         marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path)
     with pytest.raises(ValueError, match="choose one of"):

@@ -1,0 +1,163 @@
+"""
+benchmarks.report.rows
+######################
+The rows of a table: models over their seeds, and whether they were measured alike.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+from benchmarks.lib.runs import Result, load
+from benchmarks.report.cells import same
+
+# Facts of the card that every row of a table must share. The length of history is each model's own choice and has a
+# column; versions, commit and device do not change what is measured, only how fast.
+SHARED = (
+    "dataset",
+    "users",
+    "items",
+    "interactions",
+    "core_filter",
+    "split",
+    "order",
+    "ranking",
+    "seen_items_masked",
+    "first_interactions_only",
+    "targets",
+    "valid_metric",
+)
+
+
+class Row(NamedTuple):
+    """One model over its seeds."""
+
+    name: str
+    results: list[Result]
+
+    def values(self, value: Callable[[dict], Any]) -> list:
+        """Something of every seed's result."""
+        return [value(result.content) for result in self.results]
+
+    def metric(self, name: str, part: str = "test_result") -> list[float]:
+        """A metric of every seed."""
+        return self.values(lambda content: content[part][name])
+
+    @property
+    def validation(self) -> float:
+        """Mean of the best validation score over seeds: rows are ordered and chosen by this, never by the test."""
+        return mean(self.values(lambda content: content["best_valid_score"]))
+
+    @property
+    def method(self) -> str:
+        """Which parts of its method ran, in a few words, from the recorded settings."""
+        return same(self.values(short_method))
+
+    @property
+    def shown(self) -> str:
+        """The name with the method."""
+        return f"{self.name} ({self.method})" if self.method else self.name
+
+    @property
+    def timed(self) -> "Row":
+        """The runs on the device of the first one: seconds of two devices have no mean."""
+        devices = self.values(lambda content: content["card"]["device"])
+        return self._replace(results=[result for result, device in zip(self.results, devices) if device == devices[0]])
+
+    @property
+    def masked(self) -> bool:
+        """Whether its runs leave seen items out of their ranking, in validation too, as RecBole's general models do."""
+        return all(self.values(lambda content: content["card"].get("seen_items_masked")))
+
+    @property
+    def clock(self) -> str:
+        """What stands behind times that are not those of a CPU: there, core-seconds say little."""
+        return "" if self.results[0].content["card"]["device"].startswith("cpu") else " (GPU)"
+
+
+def short_method(content: dict) -> str:
+    """Which parts of its method a run has, in a few words; empty where its settings do not tell."""
+    from recbole_contrec.settings.method import method_of
+    from recbole_contrec.training.card import LEFT_OPEN
+
+    settings = dict(content.get("settings") or {})
+    settings.update({name: 0.0 for name in LEFT_OPEN if name in settings and settings[name] is None})  # nothing to hear
+    settings.update({name: found["value"] for name, found in (content.get("chosen_on_validation") or {}).items()})
+    if method := method_of(settings):
+        return method.short
+    return "as in RecBole" if _is_recbole(content["card"].get("model")) else ""
+
+
+def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:
+    """The rows of a table, the best on validation first; behind them those that leave seen items out of it.
+
+    Raises:
+        ValueError: there is no finished run.
+    """
+    found = [Row(name, results) for name, results in load(folder).items() if names is None or name in names]
+    if not found:
+        raise ValueError(f"{folder} holds no finished run")
+    return sorted(found, key=lambda row: (row.masked, -row.validation))
+
+
+def is_baseline(row: Row) -> bool:
+    """Whether a model is one of RecBole's, or the network of one under our training."""
+    return any(
+        base.__module__.startswith("recbole.model.") and "abstract" not in base.__module__
+        for base in _model_class(row).__mro__
+    )
+
+
+def is_recbole(row: Row) -> bool:
+    """Whether a model is one of RecBole's, trained as RecBole trains it."""
+    return _is_recbole(row.results[0].content["card"]["model"])
+
+
+def _is_recbole(model: str | None) -> bool:
+    """Presets of its models, too; not what is no model here, such as one of another package."""
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.registry import find_model, model_exists
+
+    folders = properties_folders()
+    return bool(model) and model_exists(model, folders) and find_model(model, folders).is_recbole
+
+
+def _model_class(row: Row) -> type:
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.registry import find_model
+
+    return find_model(row.results[0].content["card"]["model"], properties_folders()).model_class
+
+
+def mismatches(table: list[Row]) -> dict[str, list[str]]:
+    """By row: the shared facts in which its card differs from that of the first row."""
+    wanted = table[0].results[0].content["card"]
+    return {
+        row.name: different
+        for row in table
+        if (
+            different := [
+                key
+                for key in SHARED
+                if any(result.content["card"].get(key) != wanted.get(key) for result in row.results)
+            ]
+        )
+    }
+
+
+def masked_alone(table: list[Row]) -> set[str]:
+    """The rows that leave seen items out of their ranking while others of the table rank them. What these have in
+    common is the test without seen items; validation and paired tests do not compare them."""
+    found = {row.name for row in table if row.masked}
+    return found if len(found) < len(table) else set()
+
+
+def odd_beside_masking(table: list[Row]) -> dict[str, list[str]]:
+    """:func:`mismatches` without what a row of :func:`masked_alone` is known for: not even its masked test compares."""
+    alone = masked_alone(table)
+    found: dict[str, list[str]] = {}
+    for name, keys in mismatches(table).items():
+        if keys := [key for key in keys if name not in alone or key != "seen_items_masked"]:
+            found[name] = keys
+    return found
