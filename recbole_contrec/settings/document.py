@@ -68,7 +68,9 @@ def as_markdown() -> str:
         _table(read_settings(folder / "overall.yaml").values()),
     ]
     blocks += ["## Groups"]
-    for name, path in list_groups([folder]).items():
+    groups = _in_order_of_use(list_groups([folder]), models)
+    blocks += [_index(groups)]
+    for name, path in groups.items():
         users = ", ".join(model.name for model in models if name in model.groups and not model.is_preset)
         blocks += [f"### `{name}`", f"{first_comment(path)} Included by {users}.", _table(read_settings(path).values())]
     blocks += ["## Models"]
@@ -108,10 +110,27 @@ def _overview(models: list[Model]) -> Iterator[str]:
     )
 
 
+def _in_order_of_use(groups: dict[str, Path], models: list[Model]) -> dict[str, Path]:
+    """As the files of the models include them: from histories and vectors to training."""
+    names: list[str] = [name for model in models for name in _named(model, "include")]
+    before_last = [name for name in names if name != "training"]
+    return {name: groups[name] for name in dict.fromkeys([*before_last, *groups])}
+
+
+def _index(groups: dict[str, Path]) -> str:
+    return _rows(
+        ("group", "what it sets"), ((f"[`{name}`](#{name})", first_comment(path)) for name, path in groups.items())
+    )
+
+
 def _name(model: Model, key: str) -> str:
     """What the file says behind ``extends`` or ``include``."""
+    return ", ".join(f"`{name}`" for name in _named(model, key))
+
+
+def _named(model: Model, key: str) -> list[str]:
     value = model.lines[key].default if key in model.lines else []
-    return ", ".join(f"`{name}`" for name in ([value] if isinstance(value, str) else value))
+    return [value] if isinstance(value, str) else value
 
 
 def _of_model(model: Model) -> Iterator[str]:

@@ -53,3 +53,10 @@ def test_tables_are_whole(page):
     for table in re.findall(r"(?:^\|.*\n)+", page, re.M):
         rows = [len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()]
         assert len(set(rows)) == 1, table[:200]
+
+
+def test_groups_stand_in_the_order_of_a_run_behind_an_index(page):
+    groups = page.split("\n## Groups\n")[1].split("\n## Models\n")[0]
+    shown = re.findall(r"^### `(\w+)`", groups, re.M)
+    assert shown[:2] == ["histories", "vectors"] and shown[-1] == "training"
+    assert re.findall(r"^\| \[`(\w+)`\]\(#\1\)", groups, re.M) == shown
