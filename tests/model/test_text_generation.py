@@ -174,8 +174,8 @@ def test_long_prompts_are_read_a_few_at_a_time(speaking, monkeypatch, backbone, 
     model, batch = speaking("ContRec", backbone, *arguments)
     whole, read, layout = model.full_sort_predict(batch), [], model.history.layout
 
-    def counted(item_seq, user):
-        prompt = layout(item_seq, user)
+    def counted(*histories):
+        prompt = layout(*histories)
         read.append(prompt.vectors.shape[:2])
         return prompt
 
@@ -272,7 +272,7 @@ def test_likelihoods_of_many_texts_are_computed_for_few_rows_at_once(speaking, m
     scores, answers = model.full_sort_predict(batch), model.language.answers
     rows, layout = [], model.history.layout
     monkeypatch.setattr(
-        model.history, "layout", lambda item_seq, user: (rows.append(len(user)), layout(item_seq, user))[1]
+        model.history, "layout", lambda item_seq, *rest: (rows.append(len(item_seq)), layout(item_seq, *rest))[1]
     )
     monkeypatch.setattr(answers, "PLACES", 1)
     torch.testing.assert_close(model.full_sort_predict(batch), scores)
