@@ -111,7 +111,7 @@ def write_workplace(folder: Path) -> None:
         small = {key: value for key, value in SMALL.items() if key in known}
         if model.startswith("SIIT") or model in ("TIGER", "TokenRec-beam"):
             small["epochs"] = 2  # the first refinement comes before the second epoch
-        small["data_path"] = str(folder / "dataset")  # not the ml-100k that comes with RecBole
+        small["data_path"] = "dataset"  # of the folder one is in, not the ml-100k that comes with RecBole
         for name in HEADERS:
             (properties / f"{model}_on_{name}.yaml").write_text(yaml.safe_dump(small))
 
