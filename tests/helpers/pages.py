@@ -111,8 +111,9 @@ def write_workplace(folder: Path) -> None:
         small = {key: value for key, value in SMALL.items() if key in known}
         if model.startswith("SIIT") or model in ("TIGER", "TokenRec-beam"):
             small["epochs"] = 2  # the first refinement comes before the second epoch
-        small["data_path"] = "dataset"  # of the folder one is in, not the ml-100k that comes with RecBole
         for name in HEADERS:
+            # Not the ml-100k that comes with RecBole; what a page prepares lies in the folder one is in.
+            small["data_path"] = "dataset" if name == "shop" else str(folder / "dataset")
             (properties / f"{model}_on_{name}.yaml").write_text(yaml.safe_dump(small))
 
 
