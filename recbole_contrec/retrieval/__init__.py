@@ -1,0 +1,16 @@
+"""Retrieval: scores of a catalogue for generated preferences, and the losses that train them.
+
+It needs torch alone. Axes: `n` preferences, `N` items, `d` width of an item vector, `L` items of a history.
+"""
+
+from .losses import CatalogueCrossEntropy, pairwise_cosine_loss
+from .scores import POOLINGS, SIMILARITIES, Retrieval, TextEvidence
+
+__all__ = [
+    "POOLINGS",
+    "SIMILARITIES",
+    "CatalogueCrossEntropy",
+    "Retrieval",
+    "TextEvidence",
+    "pairwise_cosine_loss",
+]
