@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.decoder import KeyValueCache, states_of
+from recbole_contrec.backbone.decoder import KeyValueCache
 from recbole_contrec.backbone.language_model import LanguageModel
+from recbole_contrec.backbone.positions import states_of
 from recbole_contrec.backbone.vocabulary import Encoded
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_contrec.backbone.decoder import (
-    KeyValueCache,
+from recbole_contrec.backbone.decoder import KeyValueCache
+from recbole_contrec.backbone.loading import not_causal
+from recbole_contrec.backbone.positions import (
     additive_mask,
     branch_masks,
     check_length,
@@ -25,7 +26,6 @@ from recbole_contrec.backbone.decoder import (
     states_of,
     worth_sharing,
 )
-from recbole_contrec.backbone.loading import not_causal
 from recbole_contrec.backbone.pretrained_model import PretrainedModel
 from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_right, scores_words
 from recbole_contrec.errors import UserError

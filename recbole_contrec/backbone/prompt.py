@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.decoder import states_of
 from recbole_contrec.backbone.instructions import Instructions, VocabularyInstructions
+from recbole_contrec.backbone.positions import states_of
 
 
 class Words(NamedTuple):

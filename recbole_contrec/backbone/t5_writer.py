@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.backbone.decoder import additive_mask
 from recbole_contrec.backbone.encoder_decoder import compact_t5
+from recbole_contrec.backbone.positions import additive_mask
 
 
 class WrittenBranches(NamedTuple):
