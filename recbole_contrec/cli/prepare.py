@@ -26,7 +26,8 @@ Data sets that can be downloaded:
 Examples:
   python run_recbole_contrec.py prepare --dataset=ml-1m
   python run_recbole_contrec.py prepare --dataset=ml-1m --from=Downloads/ml-1m.zip
-  python run_recbole_contrec.py prepare --dataset=shop --from=buys.csv --user=uid --item=sku --time=ts"""
+  python run_recbole_contrec.py prepare --dataset=shop --from=buys.csv --user=uid --item=sku --time=ts
+  python run_recbole_contrec.py prepare --dataset=lastfm --from=LastFM.txt --sequences"""
 
 
 def parser() -> Command:
@@ -40,6 +41,7 @@ def parser() -> Command:
     command.value("from", "FILE_OR_URL", "a file or an http(s) address to take instead")
     command.value("md5", "CHECKSUM", "the checksum of that file")
     command.flag("force", "replace a data set of that name")
+    command.flag("sequences", "every line of the file is a user and then items in order of time, with blanks between")
     command.value("user", "COLUMN", "column of the user ids (default: user_id)")
     command.value("item", "COLUMN", "column of the item ids (default: item_id)")
     command.value("time", "COLUMN", "column of the times, numbers or ISO 8601 (default: timestamp)")
@@ -69,6 +71,7 @@ def prepare(arguments: Sequence[str]) -> int:
         options.data_path,
         getattr(options, "from"),
         columns={option: getattr(options, option) for option in preparing.COLUMN_OPTIONS},
+        sequences=options.sequences,
         force=options.force,
         md5=options.md5,
     )

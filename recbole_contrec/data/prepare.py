@@ -22,6 +22,7 @@ from typing import Any
 from recbole_contrec.data import convert
 from recbole_contrec.data.convert import Tables, write
 from recbole_contrec.data.download import PrepareError, disk_errors, is_url, source_files
+from recbole_contrec.data.sequences import sequences as read_sequences
 from recbole_contrec.data.tables import table
 from recbole_contrec.errors import did_you_mean
 
@@ -32,6 +33,7 @@ HETREC = "https://files.grouplens.org/datasets/hetrec2011/"
 AMAZON = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
 ATOMIC = (".inter", ".item", ".user")
 COLUMN_OPTIONS = ("user", "item", "time", "rating", "items", "item_id", "text")
+HISTORY_COLUMNS = ("user", "item", "time", "rating")  # of COLUMN_OPTIONS, those of the interactions
 DEFAULT_COLUMNS = {"user": "user_id", "item": "item_id", "time": "timestamp"}
 
 
@@ -131,6 +133,7 @@ def prepare(
     source: str | Path | None = None,
     *,
     columns: dict[str, object] | None = None,
+    sequences: bool = False,
     force: bool = False,
     md5: str | None = None,
     progress: bool = True,
@@ -143,6 +146,7 @@ def prepare(
         source (path or str): a file or an http(s) address to take instead of the known one.
         columns (dict): for a table of one's own, the columns ``user``, ``item``, ``time`` and optionally ``rating``;
             ``items`` is a second file, ``item_id`` its key, ``text`` a list of its text columns.
+        sequences (bool): ``source`` has no columns: every line is a user and then items in order of time.
         force (bool): replace a data set of that name.
         md5 (str): the checksum of ``source`` (of the reviews for Amazon).
         progress (bool): show progress bars.
@@ -151,7 +155,7 @@ def prepare(
         PreparedDataset: the folder, its files, and what they hold.
     """
     columns = {option: value for option, value in (columns or {}).items() if value}
-    recipe = _recipe(dataset, source, columns)
+    recipe = _recipe(dataset, source, columns, sequences)
     if md5 is not None and not re.fullmatch("[0-9a-fA-F]{32}", md5):
         raise PrepareError(f"--md5={md5} is not an MD5 checksum of 32 hexadecimal digits")
     root = Path(data_path)
@@ -170,8 +174,8 @@ def prepare(
     return PreparedDataset(target, written.users, written.items, written.interactions, files, tables.notes)
 
 
-def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object]) -> Recipe:
-    """The known recipe, or one for a table with named columns."""
+def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object], sequences: bool) -> Recipe:
+    """The known recipe, or one for a table with named columns or for histories."""
     if not re.fullmatch(r"[A-Za-z0-9_][\w.+-]*", dataset):
         raise PrepareError(f"{dataset!r} cannot be the name of a data set: use letters, digits, - _ . +")
     if dataset == "ml-100k":
@@ -181,12 +185,17 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object])
             raise PrepareError(f"unknown column option {option!r}{did_you_mean(option, COLUMN_OPTIONS)}")
     if source is None and columns:
         raise PrepareError("name the file that holds these columns: --from=FILE_OR_URL")
-    if dataset in CATALOGUE and not columns:
+    if source is None and sequences:
+        raise PrepareError("name the file of the histories: --from=FILE_OR_URL")
+    if named := [f"--{option}" for option in HISTORY_COLUMNS if sequences and option in columns]:
+        raise PrepareError(f"with --sequences the file has no columns: leave out {', '.join(named)}")
+    if dataset in CATALOGUE and not columns and not sequences:
         return CATALOGUE[dataset]
     if source is None:
         raise PrepareError(
             f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}; known: {known_names()}.\n"
-            "For a table of your own pass --from=FILE --user= --item= --time="
+            "For a table of your own pass --from=FILE --user= --item= --time=, for a user's history on every line "
+            "--from=FILE --sequences"
         )
     columns = {**DEFAULT_COLUMNS, **columns}
     texts: Any = columns.get("text") or []
@@ -195,6 +204,9 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object])
     urls = (str(source), str(columns["items"])) if columns.get("items") else (str(source),)
     if len(urls) > 1 and not columns["text"]:
         raise PrepareError(f"--items={columns['items']} needs --text=COLUMN,COLUMN: which of its columns are texts?")
+    if sequences:
+        columns.setdefault("item_id", DEFAULT_COLUMNS["item"])
+        return Recipe("histories", urls, partial(read_sequences, columns=columns))
     return Recipe("a table", urls, partial(table, columns=columns))
 
 

@@ -7,8 +7,9 @@ A table of one's own, CSV, TSV or Parquet with named columns -> RecBole's atomic
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,17 +67,30 @@ def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = Tr
     if not complete.all():
         lacking = np.flatnonzero(~complete)
         notes.insert(0, left_out(len(lacking), _where(source, lacking)))
-    if not texts:
-        return Tables(inter[complete], notes=tuple(notes))
-
-    key = columns.get("item_id") or options["item"]
+    item = None
     if len(paths) > 1:
-        source = Path(paths[1])
-        rows = _read_table(source, {"item_id": key}, texts)
-    item = pd.DataFrame({ITEM: _ids(rows[key], source)})
+        item = item_texts(Path(paths[1]), columns.get("item_id") or options["item"], texts)
+    elif texts:
+        item = _item_texts(rows, source, columns.get("item_id") or options["item"], texts)
+    return Tables(inter[complete], item, notes=tuple(notes))
+
+
+def item_texts(path: Path, key: str, texts: Sequence[str]) -> pd.DataFrame:
+    """The table of the items: ids, and texts as RecBole's columns.
+
+    Args:
+        path (path): CSV, TSV or Parquet.
+        key (str): its column of item ids.
+        texts (sequence): its columns of texts.
+    """
+    return _item_texts(_read_table(path, {"item_id": key}, texts), path, key, texts)
+
+
+def _item_texts(rows: pd.DataFrame, path: Path, key: str, texts: Sequence[str]) -> pd.DataFrame:
+    item = pd.DataFrame({ITEM: _ids(rows[key], path)})
     for text in texts:
         item[re.sub(r"\W+", "_", text) + ":token_seq"] = rows[text].astype(object)
-    return Tables(inter[complete], item[item[ITEM].notna()], notes=tuple(notes))
+    return item[item[ITEM].notna()]
 
 
 def _read_table(path: Path, options: dict[str, str], texts: Sequence[str]) -> pd.DataFrame:
@@ -85,8 +99,12 @@ def _read_table(path: Path, options: dict[str, str], texts: Sequence[str]) -> pd
     hints = {**{text: "--text" for text in texts}, **{column: f"--{option}" for option, column in options.items()}}
     with reading(path):
         names = _parquet_columns(path) if _is_parquet(path) else _csv_header(path)[1]
+        histories = len(names) == 1 and len(names[0].split()) > 1 and "user" in options
         for column in wanted:
-            require_column(column, names, path.name, f", name it with {hints[column]}=COLUMN")
+            hint = f", name it with {hints[column]}=COLUMN"
+            if histories:
+                hint += " (a file of histories, a user and then items on every line, is read with --sequences)"
+            require_column(column, names, path.name, hint)
             if names.count(column) > 1:
                 raise PrepareError(f"{path.name} has {names.count(column)} columns {shown(column)}: rename all but one")
         if _is_parquet(path):
@@ -101,7 +119,7 @@ def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Seque
     types = {**{text: str for text in texts}, **{column: str for column in tokens}}  # ids verbatim: 007
     pieces = []
     style: dict[str, Any] = dict(sep=_csv_header(path)[0], dtype=types, encoding="utf-8-sig", low_memory=False)
-    with _opened(path) as file, pd.read_csv(file, chunksize=ROWS_AT_ONCE, **style) as reader:
+    with opened(path) as file, pd.read_csv(file, chunksize=ROWS_AT_ONCE, **style) as reader:
         for piece in reader:
             if not isinstance(piece.index, pd.RangeIndex):  # pandas' guess when all rows are too long
                 raise PrepareError(f"{path.name}: the rows have more fields than the header")
@@ -111,7 +129,12 @@ def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Seque
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a text file, packed or not.
+
+    Raises:
+        PrepareError: at a NUL character.
+    """
     with open(path, "rb") as raw, unpacked(raw, path.name) as file:
         yield io.BufferedReader(_WithoutNul(file, path.name), 1 << 20)
 
@@ -142,7 +165,7 @@ class _WithoutNul(io.RawIOBase):
 
 def _csv_header(path: Path) -> tuple[str, list[str]]:
     """The separator, which is the most frequent in the first line, and the names of the columns."""
-    with _opened(path) as file:
+    with opened(path) as file:
         line = io.TextIOWrapper(file, encoding="utf-8-sig", newline="").readline(_LONGEST_HEADER)
     if not line.strip():
         raise PrepareError(
@@ -166,7 +189,7 @@ def _where(path: Path, rows: Sequence[int] | np.ndarray) -> str:
         return listed([row + 1 for row in rows], "row")
     separator, _ = _csv_header(path)
     wanted, lines, number, before = set(rows[:3]), [], -1, 0
-    with _opened(path) as file:
+    with opened(path) as file:
         reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=separator)
         with suppress(csv.Error):  # a field beyond the limit of that module
             for record in reader:
@@ -189,7 +212,20 @@ def _parquet_columns(path: Path) -> list[str]:
 
 
 def _ids(column: pd.Series, path: Path) -> pd.Series:
-    """Ids as texts; a float column of whole numbers (integers with gaps, in Parquet) as integers."""
+    return ids(column, path, partial(_where, path))
+
+
+def ids(column: pd.Series, path: Path, where: Callable[[Sequence[int] | np.ndarray], str]) -> pd.Series:
+    """Ids as texts; a float column of whole numbers (integers with gaps, in Parquet) as integers.
+
+    Args:
+        column (Series): of a file.
+        path (path): that file, for error texts.
+        where (callable): rows, from 0 -> where they stand in the file, in words.
+
+    Raises:
+        PrepareError: an id that RecBole keeps for padding.
+    """
     if pd.api.types.is_float_dtype(column) and (column.dropna() == np.floor(column.dropna())).all():
         column = column.astype("Int64")
     if pd.api.types.is_numeric_dtype(column):
@@ -198,7 +234,7 @@ def _ids(column: pd.Series, path: Path) -> pd.Series:
     plain = {name: clean_text(name) for name in column.cat.categories}
     if padding := [name for name in plain if plain[name] == PADDING]:
         raise PrepareError(
-            f"{path.name} holds the id {PADDING} in {_where(path, np.flatnonzero(column == padding[0]))}, "
+            f"{path.name} holds the id {PADDING} in {where(np.flatnonzero(column == padding[0]))}, "
             "RecBole's name for padding: rename it"
         )
     bad = [name for name in plain if plain[name] in MISSING]
