@@ -16,6 +16,7 @@ from benchmarks.lib.checkout import ROOT
 from benchmarks.lib.runs import load
 from benchmarks.lib.variants import ABLATIONS
 from benchmarks.report import ablate, answers, beam, dial, grid, peers, public, refine, unseen
+from benchmarks.report.overview import overview_table
 from benchmarks.report.rows import Row, is_recbole, rows
 from benchmarks.report.speed import summary
 from benchmarks.report.tables import (
@@ -23,7 +24,6 @@ from benchmarks.report.tables import (
     codes_table,
     cost_table,
     durations_table,
-    overview_table,
     test_table,
 )
 

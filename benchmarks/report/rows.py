@@ -114,6 +114,13 @@ def is_recbole(row: Row) -> bool:
     return _is_recbole(row.results[0].content["card"]["model"])
 
 
+def is_control(row: Row) -> bool:
+    """Whether a model is the network of one of RecBole's sequential models under our training."""
+    from recbole.model.abstract_recommender import SequentialRecommender
+
+    return is_baseline(row) and not is_recbole(row) and issubclass(_model_class(row), SequentialRecommender)
+
+
 def _is_recbole(model: str | None) -> bool:
     """Presets of its models, too; not what is no model here, such as one of another package."""
     from recbole_contrec.catalogue.places import properties_folders

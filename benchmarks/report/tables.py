@@ -73,34 +73,14 @@ def accuracy_table(table: list[Row]) -> str:
     return "\n".join(lines + [MASKED_NOTE] * bool(alone))
 
 
-def overview_table(tables: dict[str, list[Row]]) -> str:
-    """Accuracy and training time of every model on several data sets, one line a model; tables by name of the data set,
-    in their order. The models are in the order of the first data set that has them; rows with further settings are left
-    out. A row that leaves seen items out, alone among others, is marked.
-
-    Raises:
-        ValueError: the rows of a data set were not measured alike.
-    """
-    if odd := {dataset: found for dataset, table in tables.items() if (found := odd_beside_masking(table))}:
-        raise ValueError(f"not comparable: {odd}")
-    titles = (title for dataset in tables for title in (f"{dataset} NDCG@10", "HR@10", "core-min"))
-    lines = head("model", "method", *titles)
-    found = [{row.name: row for row in table} for table in tables.values()]
-    alone = [masked_alone(table) for table in tables.values()]
-    for name in dict.fromkeys(name for rows_of in found for name in rows_of if "," not in name):
-        cells = (_overview_cells(rows_of.get(name), name in masked) for rows_of, masked in zip(found, alone))
-        lines.append(line(name, _method(name, found), *(cell for of_dataset in cells for cell in of_dataset)))
-    return "\n".join(lines + [MASKED_NOTE] * any(alone))
-
-
 def durations_table(tables: dict[str, list[Row]]) -> str:
     """Minutes of a whole run, training and test, of the models that people try first; tables by name of the data set.
 
     Means over the seeds that ran on the device of the first one. SASRec stands for RecBole's own models."""
-    lines = head("model", "method", *tables)
+    lines = head("model", *tables)
     found = [{row.name: row.timed for row in table} for table in tables.values()]
     for name in FIRST_TRIED:
-        lines.append(line(name, _method(name, found), *(_minutes(rows_of.get(name)) for rows_of in found)))
+        lines.append(line(name, *(_minutes(rows_of.get(name)) for rows_of in found)))
     return "\n".join(lines)
 
 
@@ -259,24 +239,9 @@ def epoch_seconds(content: dict) -> float | None:
     return curve[-1]["core_seconds"] / (curve[-1]["epoch"] + 1) if curve else None  # not every epoch need be validated
 
 
-def _method(name: str, found: list[dict[str, Row]]) -> str:
-    """The method of a line, which every data set shares or that says how they differ."""
-    return "; ".join(dict.fromkeys(filter(None, (rows_of[name].method for rows_of in found if name in rows_of))))
-
-
 def _ranked_cells(row, others):
     validation, best = four(row.validation), spread(row.metric("ndcg@10"), bold=True)
     return [validation, best, *(spread(row.metric(metric)) for metric in others)]
-
-
-def _overview_cells(row, masked):
-    if row is None:
-        return "", "", ""
-    found = row.timed.values(seconds_to_best)
-    minutes = "" if None in found else f"{mean(found) / 60:.1f}{row.clock}"
-    mark = f" {MASKED_ALONE}" if masked else ""
-    accuracy = spread(row.metric("ndcg@10"), bold=not masked) + mark, spread(row.metric("hit@10")) + mark
-    return *accuracy, minutes
 
 
 def _reached(row, goal):

@@ -127,7 +127,7 @@ def _continuous(settings: Settings) -> Method:
         *(["dispersive loss"] if settings.get("dispersive_weight") else []),
     ]
     loss = " + ".join(losses) + " only" * (len(losses) == 1)
-    drawn_in = counted + (f" x {samples}" if samples > 1 else "")
+    drawn_in = f"{steps} diffusion step{'s' * (steps > 1)}" + (f", {samples} samples" if samples > 1 else "")
     users = settings["user_tokens"]
     counts = f"K={settings['item_tokens']}{f', users {users}' if users else ', no user tokens'}"
     kinds = {"sigma": "sigma-VAE", "plain": "VAE", "deterministic": "masked K-way encoder", "none": "whole vector"}
@@ -203,8 +203,8 @@ def _sasrec(settings: Settings) -> Method:
         history=_history(settings),
         repeats=_repeats(settings),
         short=_joined(
-            "SASRec on windows",
-            f"{source} start" if source != "random" else "",
+            "SASRec, loss at every position",
+            f"{source} initialisation" if source != "random" else "",
             _alike_short(settings),
             _repeats(settings),
         ),
@@ -304,7 +304,7 @@ def _refined(settings: Settings) -> str:
     if not settings.get("refine_rounds"):
         return "aligned"
     if settings.get("refinement") == "random":
-        return "moved at random"
+        return "new ids at random"
     return f"self-improved from {settings.get('refine_from', 'descriptions')}"
 
 
@@ -317,12 +317,12 @@ def _alike(settings: Settings) -> str:
     if weight == 0:
         return ""
     read = f" ({encoder})" if encoder else ""
-    return f"texts alike{read} in the score" + (", weight by validation" if weight is None else "")
+    return f"text similarity{read} in the score" + (", weight by validation" if weight is None else "")
 
 
 def _alike_short(settings: Settings) -> str:
     """The same in short."""
-    return "similar texts" if _alike(settings) else ""
+    return "text similarity" if _alike(settings) else ""
 
 
 def _described(settings: Settings) -> str:

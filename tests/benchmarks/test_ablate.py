@@ -111,7 +111,7 @@ def test_the_table_in_full(folder):
         f"| worse | without a part | 1 | **.2800** | -0.0200 | .1400 | {change.difference:+.4f} | "
         f"{change.low:+.4f} to {change.high:+.4f} | 10.0 |",
         "",
-        "Method of shipped: SASRec on windows, repeat bias.",
+        "Method of shipped: SASRec, loss at every position, repeat bias.",
     ]
 
 
@@ -122,7 +122,7 @@ def test_the_method_of_a_variant_is_told_where_it_is_another_one(folder):
     path.write_text(json.dumps(content))
     meanings = {"shipped": "as it is", "worse": "without a part"}
     assert ablate_report.table(ablate_report.ordered_rows(folder, THREE), meanings).endswith(
-        "\n\nMethod of shipped: SASRec on windows, repeat bias; of worse: SASRec on windows."
+        "\n\nMethod of shipped: SASRec, loss at every position, repeat bias; of worse: SASRec, loss at every position."
     )
 
 

@@ -72,8 +72,9 @@ def test_accuracy_stands_beside_speed_where_both_models_have_runs(tmp_path):
         and "A CPU, 2 threads, median of 2 rounds, commit abc." in table
     )
     assert table.endswith(
-        " Methods: TokenRec: SASRec on windows, repeat bias; TokenRec,repeat_bias=False: SASRec on windows; "
-        "TokenRec-beam: SASRec on windows, repeat bias."
+        " Methods: TokenRec: SASRec, loss at every position, repeat bias; "
+        "TokenRec,repeat_bias=False: SASRec, loss at every position; "
+        "TokenRec-beam: SASRec, loss at every position, repeat bias."
     )
 
 

@@ -156,11 +156,11 @@ def test_rows_are_in_order_and_accuracy_in_full(folder):
     ]
     lines = refine_report.accuracy(found).splitlines()
     assert (
-        lines[4]
-        == "| rqvae-TIGER | SASRec on windows, repeat bias | 1 | **.3000** | .6000 | **.1500** | .3000 | 2 | 4 | 10.0 |"
+        lines[4] == "| rqvae-TIGER | SASRec, loss at every position, repeat bias "
+        "| 1 | **.3000** | .6000 | **.1500** | .3000 | 2 | 4 | 10.0 |"
     )
     assert "| 2 | **.4000** ± .0000 | .8000 ± .0000 | **.2000** ± .0000 |" in lines[6]
-    assert lines[6].startswith("| rqvae-SIIT-states | SASRec on windows, repeat bias |")
+    assert lines[6].startswith("| rqvae-SIIT-states | SASRec, loss at every position, repeat bias |")
 
 
 def test_gains_are_over_common_seeds_and_users(folder):

@@ -99,7 +99,7 @@ def test_means_weigh_seeds_by_their_targets_and_the_same_users_are_found():
     line = unseen_report.users_table({"ContRec": results}, {"ContRec": trained}).splitlines()[2]
     # user by user 1, 0, 1 held out and 1, 1/2, 0 in training: differences 0, -1/2, 1
     assert line.startswith(
-        "| ContRec | SASRec on windows, repeat bias | 2 | 3 | **.3000** | .3000 | .5000 | +33.3% | "
+        "| ContRec | SASRec, loss at every position, repeat bias | 2 | 3 | **.3000** | .3000 | .5000 | +33.3% | "
         "-0.5000 to +1.0000 | .5000 |"
     )
     alone = unseen_report.users_table({"ContRec": results}, {"ContRec": trained[:1]}).splitlines()[2]

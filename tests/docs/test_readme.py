@@ -178,28 +178,11 @@ def test_tables_follow_the_results(tmp_path):
     write_result(tmp_path / "ml-1m", "ContRec", 1, [1, 1, 2, 1, 3, 1])
     write_result(tmp_path / "amazon-beauty", "SASRec", 1, [1, 1, 2, 1, 3, 1])
     overview = marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
-    assert (
-        overview[1].count("NDCG@10") == 2
-        and overview[3].startswith("| ContRec |  | **")
-        and overview[3].endswith("|  |  |  |")
-    )
-    assert overview[4].startswith("| SASRec |  |  |  |  | **")
-    write_result(tmp_path / "ml-1m", "TIGER", 1, [1, 1, 2, 1, 3, 1], device="NVIDIA H100")
-    write_result(tmp_path / "ml-1m", "TIGER,n_layers=2", 1, [1, 1, 2, 1, 3, 1])  # a variant: not one of the lines
-    (tiger,) = (
-        line
-        for line in marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
-        if "TIGER" in line
-    )
-    assert " (GPU) |" in tiger and "GPU" not in "".join(overview)  # its core-seconds are not those of a CPU
-    write_result(tmp_path / "ml-1m", "SASRec", 1, [1, 1, 2, 1, 3, 1], masked=True)
-    overview = marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path)
-    assert (
-        "| SASRec |  | .1100 ‡ | .1100 ‡ | 0.4 | **.1100** | .1100 | 0.4 |" in overview and "\n‡ ranks no" in overview
-    )
-    write_result(tmp_path / "ml-1m", "SASRec", 2, [1, 1, 2, 1, 3, 1])
-    with pytest.raises(ValueError, match="not comparable.*seen_items_masked"):
-        marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path)
+    assert overview[1].count("NDCG@10") == 2 and overview[3:-1] == [
+        "| **ours** | *our variants* |  |  |",
+        "| ContRec |  | .1100 |  |",
+        "| SASRec |  |  | .1100 |",
+    ]
     with pytest.raises(ValueError, match="choose one of"):
         marked.with_tables("<!-- beauty: tiny -->\n<!-- end -->", tmp_path)
 

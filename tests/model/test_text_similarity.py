@@ -206,7 +206,7 @@ def test_a_run_of_before_the_setting_comes_back_and_goes_on(run_tiny):
 def test_nothing_is_chosen_where_nothing_is_validated_and_that_is_said(run_tiny, caplog):
     result = run_tiny("ContRec", "--epochs=1", "--eval_step=0")
     assert "text_similarity is left to validation, and nothing is validated" in caplog.text
-    assert result["chosen_on_validation"] == {} and "texts alike" not in result["card"]["method"]
+    assert result["chosen_on_validation"] == {} and "text similarity" not in result["card"]["method"]
 
 
 def test_a_run_that_keeps_nothing_chooses_with_the_best_weights_as_well(run_tiny):
@@ -219,13 +219,13 @@ def test_a_run_that_keeps_nothing_chooses_with_the_best_weights_as_well(run_tiny
 
 def test_the_log_tells_of_texts_where_there_are_some(tiny, run_tiny, caplog):
     result = run_tiny("ContRec", "--epochs=1")
-    assert "texts alike in the score, weight by validation" in caplog.text
+    assert "text similarity in the score, weight by validation" in caplog.text
     weight = result["chosen_on_validation"]["text_similarity"]["value"]
-    assert ("texts alike in the score" in result["card"]["method"]) == (weight > 0)
+    assert ("text similarity in the score" in result["card"]["method"]) == (weight > 0)
     caplog.clear()
     (tiny / "tiny" / "tiny.item").unlink()
     result = run_tiny("ContRec", "--epochs=1")
-    assert "texts alike" not in caplog.text and "texts alike" not in result["card"]["method"]
+    assert "text similarity" not in caplog.text and "text similarity" not in result["card"]["method"]
 
 
 def test_few_texts_are_compared_by_what_they_say(staged):

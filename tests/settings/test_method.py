@@ -27,15 +27,15 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         ours, paper = method(tiny, model), method(tiny, f"{model}-paper")
         assert differences(ours, paper) and ours != paper and str(ours) != str(paper)
     ours, paper = method(tiny, "ContRec"), method(tiny, "ContRec-paper")
-    assert ours.short == "compact, similar texts, 1 step, ranking loss"
-    assert paper.short == "compact, 200 steps, no ranking loss"
-    assert method(tiny, "ContRec", "--text_similarity=0").short == "compact, 1 step, ranking loss"
-    assert method(tiny, "TokenRec").short == "compact, similar texts, one pass, ranking loss"
-    for model, texts in (("SASRecAll-svd", ""), ("SASRecAll-texts", "similar texts, ")):
-        assert method(tiny, model).short == f"SASRec on windows, svd start, {texts}repeat bias"
+    assert ours.short == "compact, text similarity, 1 diffusion step, ranking loss"
+    assert paper.short == "compact, 200 diffusion steps, no ranking loss"
+    assert method(tiny, "ContRec", "--text_similarity=0").short == "compact, 1 diffusion step, ranking loss"
+    assert method(tiny, "TokenRec").short == "compact, text similarity, one pass, ranking loss"
+    for model, texts in (("SASRecAll-svd", ""), ("SASRecAll-texts", "text similarity, ")):
+        assert method(tiny, model).short == f"SASRec, loss at every position, svd initialisation, {texts}repeat bias"
     assert (
         ours.language_model == "compact 2x64"
-        and ours.words == "texts alike in the score, weight by validation"
+        and ours.words == "text similarity in the score, weight by validation"
         and ours.history == "200 items"
     )
     assert ours.tokens == "sigma-VAE K=2, users 2, added up + item vector" and ours.repeats == "repeat bias"
@@ -59,7 +59,7 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         (
             ["--dispersive_weight=0", "--regression_weight=0"],
             "short",
-            "compact, similar texts, no denoising, ranking loss",
+            "compact, text similarity, no denoising, ranking loss",
         ),
         (["--regression_weight=0", "--sampling_steps=2"], "generation", "diffusion of 200 levels, 2 steps, 1 sample"),
         (["--objective=regression"], "loss", "ranking loss + regression + dispersive loss"),
@@ -73,7 +73,7 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         (
             ["--text_encoder=a/MiniLM", "--random_weights=text_encoder", "--text_similarity=4"],
             "words",
-            "texts alike (MiniLM with random weights) in the score",
+            "text similarity (MiniLM with random weights) in the score",
         ),
         (
             ["--item_vectors=svd+text", "--text_whitening=1", "--train_text_columns=False"],
