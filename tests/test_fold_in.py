@@ -263,10 +263,11 @@ def test_new_items_get_their_share_of_the_lists_and_no_more(trained, model):
 
 
 def test_the_places_of_new_items_are_counted_as_they_fall(trained):
-    """On the lists that are counted the share is exact, also where most items are new and displace each other."""
+    """On the lists that are counted the share is exact, also where most items are new and displace each other. Half of
+    their share is less than they take by themselves, whatever the rounding of a processor has made of the model."""
     from recbole_contrec import fold_in as module
 
-    loaded = trained("ContRec", "--epochs=3", "--learning_rate=0.01")
+    loaded = trained("ContRec", "--epochs=3", "--learning_rate=0.01", "--new_item_exposure=0.5")
     names = loaded.data.dataset.field2id_token["item_id"]
     twins = {
         f"twin {copy} of {names[item]}": users_of_item(loaded, item)
@@ -279,7 +280,7 @@ def test_the_places_of_new_items_are_counted_as_they_fall(trained):
     for batch in (people[:20], people[20:]):
         _, items = loaded.model.top_k(module.as_interaction(loaded.config, batch), 10, module.seen_items(batch))
         held += int(torch.isin(items, torch.tensor(sorted(loaded.new_items))).sum())
-    assert held == pytest.approx(10 * len(people) * len(twins) / (loaded.model.n_items - 1), abs=1)
+    assert held == pytest.approx(0.5 * 10 * len(people) * len(twins) / (loaded.model.n_items - 1), abs=1)
 
 
 def test_the_loss_knows_nothing_of_the_handicap(trained):
