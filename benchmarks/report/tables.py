@@ -14,7 +14,9 @@ from benchmarks.lib.significance import compare, holm, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
 from benchmarks.report.rows import Row, is_baseline, is_recbole, masked_alone, mismatches, odd_beside_masking, rows
 
-METRICS = ("ndcg@10", "hit@10", "mrr@10", "ndcg@5", "hit@5", "mrr@5", "ndcg@20", "hit@20", "mrr@20")
+FIRST_METRICS = ("ndcg@10", "hit@10", "mrr@10")
+FURTHER_METRICS = ("ndcg@5", "hit@5", "mrr@5", "ndcg@20", "hit@20", "mrr@20")
+METRICS = FIRST_METRICS + FURTHER_METRICS
 
 MASKED_ALONE = "‡"
 MASKED_NOTE = (
@@ -48,25 +50,32 @@ def best_baseline(table: list[Row], counts: Callable[[Row], bool] = is_baseline)
 
 
 def accuracy_table(table: list[Row]) -> str:
-    """Accuracy of every row: mean and deviation over seeds. A row that leaves seen items out, alone among others, has
-    the last column only."""
+    """Accuracy of every row: mean and deviation over seeds, metrics at 10 first, those at 5 and 20 in a table of their
+    own. A row that leaves seen items out, alone among others, has the last column of the first table only."""
     odd, alone = odd_beside_masking(table), masked_alone(table)
-    others = [metric for metric in METRICS if metric != "ndcg@10"]
-    titles = [metric.upper().replace("HIT", "HR") for metric in others]
-    lines = head("model", "method", "seeds", "L", "valid NDCG@10", "NDCG@10", *titles, "NDCG@10 / HR@10, seen masked")
+    names = {
+        row.name: row.name + (" †" if row.name in odd else "") + (f" {MASKED_ALONE}" if row.name in alone else "")
+        for row in table
+    }
+    titles = ("model", "method", "seeds", "L", "valid NDCG@10", *map(_title, FIRST_METRICS))
+    lines = head(*titles, "NDCG@10 / HR@10, seen masked")
     for row in table:
         lines.append(
             line(
-                row.name + (" †" if row.name in odd else "") + (f" {MASKED_ALONE}" if row.name in alone else ""),
+                names[row.name],
                 row.method,
                 len(row.results),
                 same(row.values(_history)),
-                *([""] * (2 + len(others)) if row.name in alone else _ranked_cells(row, others)),
+                *([""] * (1 + len(FIRST_METRICS)) if row.name in alone else _ranked_cells(row)),
                 " / ".join(
                     four(mean(row.metric(metric, "test_result_seen_masked"))) for metric in ("ndcg@10", "hit@10")
                 ),
             )
         )
+    lines += ["", *head("model", *map(_title, FURTHER_METRICS))]
+    for row in table:
+        if row.name not in alone:
+            lines.append(line(names[row.name], *(spread(row.metric(metric)) for metric in FURTHER_METRICS)))
     lines += [
         f"\n† {name}: another {', '.join(keys)} than {table[0].name}; not comparable" for name, keys in odd.items()
     ]
@@ -239,9 +248,13 @@ def epoch_seconds(content: dict) -> float | None:
     return curve[-1]["core_seconds"] / (curve[-1]["epoch"] + 1) if curve else None  # not every epoch need be validated
 
 
-def _ranked_cells(row, others):
-    validation, best = four(row.validation), spread(row.metric("ndcg@10"), bold=True)
-    return [validation, best, *(spread(row.metric(metric)) for metric in others)]
+def _title(metric):
+    return metric.upper().replace("HIT", "HR")
+
+
+def _ranked_cells(row):
+    best, *others = FIRST_METRICS
+    return four(row.validation), spread(row.metric(best), bold=True), *(spread(row.metric(m)) for m in others)
 
 
 def _reached(row, goal):

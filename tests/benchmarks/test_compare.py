@@ -101,6 +101,9 @@ def test_rows_are_ordered_by_validation_and_their_means_are_right(folder):
     assert [row.name for row in report_rows.rows(folder)][-1] == "BPR"  # its validation leaves seen items out
     line = tables.accuracy_table(table).splitlines()[2]
     assert line.startswith("| ContRec |  | 2 | 50 | .2000 | **.2150** ± .0071 | .2150 ± .0071 |")
+    further = tables.accuracy_table(table).splitlines()[4:]
+    assert further[:2] == ["", "| model | NDCG@5 | HR@5 | MRR@5 | NDCG@20 | HR@20 | MRR@20 |"]
+    assert further[3] == "| ContRec |" + " .2150 ± .0071 |" * 6 and len(further) == 5
     costs = tables.cost_table(table).splitlines()
     assert "core-s to SASRec's best, .1000" in costs[0]
     assert costs[2].startswith(
@@ -137,7 +140,7 @@ def test_a_row_that_masks_has_its_masked_test_alone(folder):
         "BPR"
     }
     text = tables.accuracy_table(table)
-    assert f"| BPR ‡ | as in RecBole | 1 | 50 |{'  |' * 10} .3100 / .3100 |" in text and "†" not in text
+    assert f"| BPR ‡ | as in RecBole | 1 | 50 |{'  |' * 4} .3100 / .3100 |" in text and "†" not in text
     assert text.endswith(tables.MASKED_NOTE) and "‡" not in tables.accuracy_table(table[:2])
     assert tables.best_baseline(table).name == "SASRec" and "BPR" not in tables.test_table(table)
     costs = tables.cost_table(table).splitlines()
