@@ -81,6 +81,7 @@ class Config(RecBoleConfig):
         entry (ModelEntry): the model's YAML files and classes.
         settings (dict): every known :class:`~recbole_contrec.settings.schema.Setting` by key.
         folders (list): where YAML files were looked for.
+        takes_words (bool): whether ``MODEL_with_words.yaml`` says something for this run.
 
     Raises:
         UserError: an unknown model, data set, key or column, a value of another type or out of bounds, a file
@@ -103,6 +104,7 @@ class Config(RecBoleConfig):
         files = [config_file_list] if isinstance(config_file_list, (str, Path)) else list(config_file_list or ())
         files += self._arguments.pop("config_files", "").replace(",", " ").split()
         self._origin: dict[str, str] = {}  # key -> where the user set it
+        self.takes_words = False
         super().__init__(model, dataset, files, config_dict)
         check_columns(self, self.dataset, self.folders)
         check_named_columns(self, self.dataset, self.folders)
@@ -228,6 +230,7 @@ class Config(RecBoleConfig):
             if {key for file in files for key in read_yaml(file)} - self.external_config_dict.keys():
                 logger.warning("%s reads no words of the items: %s", self.entry.name, error)
             return
+        self.takes_words = True
         words = self._put_over(lambda name: words_files(name, self.folders))
         of_data = {**self._tuned_values, **self._data_values}
         words.update({key: of_data[key] for key in words if key in of_data})
@@ -420,7 +423,7 @@ class Config(RecBoleConfig):
         tuned = ", ".join(path.name for path in self._tuned)
         changed: dict[str, list[str]] = {}
         for key, value in self.external_config_dict.items():
-            if key not in self._defaults or show(value) != show(self._defaults[key]):
+            if key not in self._defaults or value != self._defaults[key]:
                 changed.setdefault(Path(self._origin[key]).name, []).append(f"{key}={show(value)}")
         changes = "; ".join(f"{', '.join(settings)} ({where})" for where, settings in changed.items())
         return f"{self.model} on {self.dataset}{f' ({tuned})' if tuned else ''}; changed settings: {changes or 'none'}"

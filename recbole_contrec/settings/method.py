@@ -231,10 +231,10 @@ def _language_model(settings: Settings) -> _Told:
     counted = "layer" if layers == 1 else f"{layers} layers"
     shown = _name(name) + (f", its first {counted}" if layers else "")
     trained += f" in {adapted} layers" if rank and adapted else ""
-    if settings.get("train_llm") is False:
-        trained, rank = "frozen", 0
     if settings.get("random_weights") in ("llm", "both"):
-        return _Told(f"{shown} with random weights, {trained}", f"{shown} with random weights")
+        shown += " with random weights"
+    if settings.get("train_llm") is False:
+        return _Told(f"{shown}, frozen", f"{shown}, frozen")
     return _Told(f"{shown}, {trained}", f"{shown}{' LoRA' if rank else ''}")
 
 

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 PAPER = "-paper"  # ContRec-paper
 
-# Settings of a model by which it ranks the same, but for rounding, or that say where something is.
+# Settings of a model by which it ranks the same, but for rounding, or that say where something is, or what the paper
+# has.
 _NO_DIFFERENCE = {
     "llm",
+    "paper_llm",
+    "paper_text_encoder",
+    "paper_vector_size",
     "llm_dtype",
     "llm_attention",
     "gradient_checkpointing",
@@ -37,7 +41,8 @@ class Recipe(NamedTuple):
     Attributes:
         name: of the preset.
         followed: whether the run is of this preset, or of a model that extends it.
-        differences: part -> what it is in the run, and what in the paper.
+        differences: part -> what it is in the run, and what in the recipe: the paper's, or where that says nothing, the
+            preset's.
         settings: those that the user changed and that no part tells: what they are, and what in the preset.
     """
 
@@ -47,7 +52,7 @@ class Recipe(NamedTuple):
     settings: dict[str, tuple[str, str]]
 
     def __str__(self) -> str:
-        parts = [f"{part}: {ours} (paper: {theirs})" for part, (ours, theirs) in self.differences.items()]
+        parts = [f"{part}: {ours} (recipe: {theirs})" for part, (ours, theirs) in self.differences.items()]
         if self.followed:
             parts += [f"{key}={ours} (preset: {theirs})" for key, (ours, theirs) in self.settings.items()]
         found = "; ".join(parts)
@@ -115,15 +120,21 @@ def _untold(config: "Config", settings: dict[str, Any], name: str) -> dict[str, 
     """Settings of the model that the user changed from a preset, and that the description of the method does not
     show."""
     folders = list(config.folders)
-    preset, words = preset_settings(name, folders), _words(name, folders)
+    preset = preset_settings(name, folders)
+    if config.takes_words:
+        preset.update(_words(name, folders))
     found = {}
-    for key in sorted(config.entry.settings.keys() & preset.keys() - _NO_DIFFERENCE):
-        theirs = words.get(key, preset[key]) if settings.get("llm") else preset[key]
-        if not config.is_given(key) or show(settings[key]) in (show(preset[key]), show(theirs)):
-            continue
-        if method_of({**settings, key: theirs}) == method_of(settings):
-            found[key] = show(settings[key]), show(theirs)
+    for key in sorted(config.entry.settings.keys() & preset.keys() - _without_effect(settings)):
+        ours, theirs = settings[key], preset[key]
+        if config.is_given(key) and ours != theirs and method_of({**settings, key: theirs}) == method_of(settings):
+            found[key] = show(ours), show(theirs)
     return found
+
+
+def _without_effect(settings: dict[str, Any]) -> set[str]:
+    """What ranks the same. Where all weights of a language model are trained, 16 bits do not: they lose small steps."""
+    trains_all = settings.get("llm") and settings.get("train_llm", True) and not settings.get("lora_rank")
+    return _NO_DIFFERENCE - {"llm_dtype"} if trains_all else _NO_DIFFERENCE
 
 
 def _preset(chain: list[str], folders: Iterable[Path]) -> str | None:

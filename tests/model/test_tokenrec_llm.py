@@ -205,7 +205,7 @@ def test_a_causal_model_takes_the_place_of_the_t5_in_the_recipe_of_the_paper(run
     result = run_tiny("TokenRec-paper", "--backbone=causal", *llama)
     assert result["settings"]["shuffle_history"] is False and load_data_and_model(result["checkpoint"])
     assert "shuffle_history=False, not True as in TokenRec-paper: " in caplog.text
-    assert "history: 10 items (paper: 50 items, shuffled)" in " ".join(caplog.text.split())
+    assert "history: 10 items (recipe: 50 items, shuffled)" in " ".join(caplog.text.split())
     with pytest.raises(UserError, match="shuffle_history needs backbone=t5"):
         run_tiny("TokenRec-paper", "--backbone=causal", "--shuffle_history=True", *llama)
 

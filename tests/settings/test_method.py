@@ -50,6 +50,18 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         (["--llm=some/Model-1B", "--lora_rank=4"], "language_model", "Model-1B, LoRA of rank 4"),
         (["--llm=/somewhere/model", "--lora_rank=0"], "language_model", "model, all weights trained"),
         (["--llm=/somewhere/model", "--train_llm=False"], "language_model", "model, frozen"),
+        (
+            ["--llm=a/model", "--train_llm=False", "--random_weights=llm"],
+            "short",
+            "model with random weights, frozen, similar texts, 1 step, ranking loss",
+        ),
+        (["--llm=a/model"], "short", "model LoRA, similar texts, 1 step, ranking loss"),
+        (["--llm=a/model", "--lora_rank=0"], "short", "model, similar texts, 1 step, ranking loss"),
+        (
+            ["--llm=a/model", "--random_weights=llm"],
+            "short",
+            "model with random weights LoRA, similar texts, 1 step, ranking loss",
+        ),
         (["--num_samples=8", "--sampling_steps=50"], "generation", "diffusion of 200 levels, 50 steps, 8 samples"),
         (["--objective=regression"], "generation", "regression, no diffusion"),
         ([], "loss", "ranking loss + denoising + dispersive loss"),
@@ -133,7 +145,7 @@ def test_a_preset_of_ones_own_is_measured_against_the_paper_of_its_base(tiny, wo
     assert mine.name == "ContRec-paper" and not mine.followed and "tokens" in mine.differences
     assert "this is not the recipe of the paper, which is --model=ContRec-paper" in str(mine)
     near = recipe_of(configured(tiny, "MyPaper"))
-    assert near.followed and "guidance 1 (paper: " in str(near) and "tokens" not in near.differences
+    assert near.followed and "guidance 1 (recipe: " in str(near) and "tokens" not in near.differences
 
 
 def test_the_paper_is_described_with_its_own_language_model_and_words(tiny):
@@ -150,6 +162,10 @@ def test_the_paper_is_described_with_its_own_language_model_and_words(tiny):
     with_model = recipe_of(configured(tiny, "ContRec-paper", "--llm=some/Model"))
     assert set(with_model.differences) == {"language model", "vectors"}
     assert recipe_of(configured(tiny, "SASRecAll")) is None
+    # a paper that names no language model
+    assert "language model: Model, LoRA of rank 8 (recipe: compact" in str(
+        recipe_of(configured(tiny, "SIIT-paper", "--llm=some/Model"))
+    )
 
 
 def test_what_a_run_changes_of_a_preset_is_told_also_where_no_part_of_the_method_shows_it(tiny):
@@ -161,6 +177,47 @@ def test_what_a_run_changes_of_a_preset_is_told_also_where_no_part_of_the_method
     assert {"generation", "loss"} <= changed.differences.keys()  # guidance and the dispersive loss are told there
     assert "epochs=3 (preset: 30)" in str(changed)
     assert not recipe_of(configured(tiny, "ContRec", "--epochs=3")).settings  # ours, no preset of a paper
+
+
+def test_what_a_run_changes_of_the_words_of_a_preset_is_told(tiny):
+    """Also where it goes back to what the model has without words."""
+    arguments = ["--answers_per_window=16", "--answer_beams=4", "--answer_template={category}", "--text_bonus=0.2"]
+    preset = "'The user might lean towards {category} products'"
+    assert recipe_of(configured(tiny, "ContRec-paper", "--llm=some/Model", *arguments)).settings == {
+        "answers_per_window": ("16", "2"),
+        "answer_beams": ("4", "1"),
+        "answer_template": ("'{category}'", preset),
+        "text_bonus": ("0.2", "0.05"),
+    }
+    (tiny / "tiny" / "tiny.item").unlink()  # then the preset has no words
+    assert not recipe_of(configured(tiny, "ContRec-paper", "--llm=some/Model", "--answer_beams=4")).settings
+
+
+def test_a_setting_is_changed_by_its_value_and_not_by_how_it_is_written(tiny):
+    same = configured(tiny, "ContRec-paper", "--ranking_weight=0", "--guidance=2", "--weight_decay=.001")
+    assert not recipe_of(same).settings and same.describe().endswith(
+        "changed settings: data_path='" + f"{tiny}' (command line)"
+    )
+    long = [f"number {number} of the instructions" for number in range(40)]
+    other = [*long[:20], "another one of these instructions", *long[21:]]
+    preset = configured(tiny, "TokenRec-paper", f"--instructions={other}")
+    preset._defaults["instructions"] = long
+    assert "instructions=" in preset.describe()  # they differ in the middle, which is not shown
+
+
+@pytest.mark.parametrize(
+    "model, arguments, told",
+    [
+        ("TokenRec-paper", [], True),
+        ("TokenRec-paper", ["--lora_rank=4"], False),
+        ("TokenRec-paper", ["--train_llm=False"], False),
+        ("ContRec-paper", [], False),
+        ("ContRec-paper", ["--lora_rank=0"], True),
+    ],
+)
+def test_weights_in_sixteen_bits_are_told_where_they_are_trained(tiny, model, arguments, told):
+    changed = recipe_of(configured(tiny, model, "--llm=some/Model", "--llm_dtype=bfloat16", *arguments)).settings
+    assert changed == ({"llm_dtype": ("'bfloat16'", "'float32'")} if told else {})
 
 
 @pytest.mark.parametrize("model, bonus", [("ContRec-paper", 0.05), ("DeftRec-paper", 0.1)])
