@@ -57,6 +57,13 @@ def test_settings_of_what_is_not_there_are_refused(of, model, setting, needs, me
     check_unread(of(model, setting, needs, *common))
 
 
+@pytest.mark.parametrize("setting", ["--paper_llm=a/model", "--paper_text_encoder=a/model", "--paper_vector_size=64"])
+def test_what_the_paper_has_is_not_taken_for_what_is_loaded(of, setting):
+    with pytest.raises(UserError, match=rf"^{setting[2:].split('=')[0]}: .* nothing is loaded by it: set llm"):
+        check_unread(of("ContRec-paper", setting))
+    check_unread(of("ContRec-paper"))
+
+
 def test_the_words_of_a_pretrained_model_are_its_own(of):
     with pytest.raises(UserError, match="vocabulary_size: no vocabulary is trained: an llm brings its own"):
         check_unread(of("ContRec", LLM, WORDS, "--vocabulary_size=300"))

@@ -130,6 +130,11 @@ REFUSED = (
         lambda config: config["random_weights"] != "llm" or "llm" in config.settings,
         "this model has no language model",
     ),
+    Dependent(
+        ("paper_llm", "paper_text_encoder", "paper_vector_size"),
+        lambda config: False,
+        "this tells what the paper has, and nothing is loaded by it: set llm, text_encoder or vector_size",
+    ),
 )
 
 NAMED = (
