@@ -31,7 +31,8 @@ from .collaborative import read_rows, read_tokens
 ENDINGS = (".json", ".npy")
 MOST_CODES = 64  # of an item
 LARGEST = 65_535  # code of a codebook
-_WORD = re.compile(r"<?(?:[^\W\d]+[_-])?(\d+)>?")  # <a_12>, a_12, 12
+# <a_12>, a_12, 12: what stands before the number names the level
+_WORD = re.compile(r"<(?:([^\W\d]+)[_-])?(\d+)>|(?:([^\W\d]+)[_-])?(\d+)")
 
 
 class CodesOfFile(NamedTuple):
@@ -138,6 +139,7 @@ def _rows_of_json(path: Path, notes: list[str]) -> dict[str, list[int]]:
     if twice := [item for item, times in Counter(item for item, _ in pairs).items() if times > 1]:
         raise ValueError(f"{path}{_line(text, twice[0], last=True)}: item {twice[0]!r} stands there twice")
     rows = {item: _codes_of(path, text, item, value) for item, value in pairs}
+    _check_levels(path, text, pairs)
     # Numbered before a code is added to some: the added ones begin at 0, and would hide that levels count on.
     rows = _of_one_length(path, text, _counted_from_zero(rows, notes), notes)
     if not _beside(path).is_file():
@@ -163,6 +165,8 @@ def _pairs(path: Path, text: str) -> list[tuple[str, Any]]:
         raise ValueError(f"{path}, line {error.lineno}: no JSON ({error.msg})") from None
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply to be a file of semantic ids") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{path}: no JSON ({error})") from None
     if not isinstance(read, _Pairs):
         raise ValueError(f'{path} must be an object, item -> list of codes, such as {{"i1": [3, 0, 7], ...}}')
     return read
@@ -183,13 +187,42 @@ def _codes_of(path: Path, text: str, item: str, value: Any) -> list[int]:
 
 def _code(where: str, value: Any) -> int:
     """A whole number, or that at the end of a word such as ``<a_12>``."""
-    found = _WORD.fullmatch(value.strip()) if isinstance(value, str) else None
-    number = int(found[1]) if found else value
+    found = _word(value)
+    number = (int(found.digits) if len(found.digits) < 20 else LARGEST + 1) if found else value
     if isinstance(number, bool) or not isinstance(number, int):
         raise ValueError(f"{where}: {_shown(value)} is no code; codes are whole numbers, or words such as <a_12>")
     if not 0 <= number <= LARGEST:
         raise ValueError(f"{where}: code {_shown(value)} is out of range, which is 0 to {LARGEST}")
     return number
+
+
+class _Word(NamedTuple):
+    """A code as a word: ``a`` and ``12`` of ``<a_12>``."""
+
+    level: str
+    digits: str
+
+
+def _word(value: Any) -> _Word | None:
+    found = _WORD.fullmatch(value.strip()) if isinstance(value, str) else None
+    return _Word(found[1] or found[3] or "", found[2] or found[4]) if found else None
+
+
+def _check_levels(path: Path, text: str, pairs: list[tuple[str, Any]]) -> None:
+    """Words say which level they are of, so ``["<b_1>", "<a_0>"]`` among ``["<a_0>", "<b_1>"]`` is no order of codes.
+
+    Raises:
+        ValueError: names the first item whose words are of other levels than those before.
+    """
+    levels: dict[int, str] = {}
+    for item, value in pairs:
+        for place, code in enumerate(value):
+            word = _word(code)
+            if word and word.level and levels.setdefault(place, word.level) != word.level:
+                raise ValueError(
+                    f"{path}{_line(text, item)}: item {item!r} has {_shown(code)} at place {place + 1}, where "
+                    f"the others have words of {levels[place]!r}"
+                )
 
 
 def _of_one_length(path: Path, text: str, rows: dict[str, list[int]], notes: list[str]) -> dict[str, list[int]]:
@@ -232,7 +265,7 @@ def _line(text: str, item: str, last: bool = False) -> str:
 
 
 def _shown(value: Any) -> str:
-    shown = json.dumps(value)
+    shown = json.dumps(dict(value) if isinstance(value, _Pairs) else value)
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 

@@ -31,6 +31,8 @@ def test_words_of_the_field_are_codes(tmp_path):
     assert read_codes(path, TOKENS).codes[1:3].tolist() == [[183, 70, 2], [183, 122, 0]]
     path = written(tmp_path, {"i1": ["a_4", "7"], "i2": [2, " <b_3> "]})
     assert read_codes(path, TOKENS).codes[1:3].tolist() == [[4, 7], [2, 3]]
+    path = written(tmp_path, {"i1": ["<c_4>", "<c_7>"], "i2": ["<c_2>", "<c_3>"]})  # levels of one name are no mistake
+    assert read_codes(path, TOKENS).codes[1:3].tolist() == [[4, 7], [2, 3]]
 
 
 def test_item_numbers_are_named_beside_the_file(tmp_path):
@@ -106,9 +108,17 @@ def test_items_with_the_same_codes_are_named(tmp_path):
         ('{"i1": [1, 70000]}', "item 'i1': code 70000 is out of range"),
         ('{"i1": [1, "<b_70000>"]}', "out of range"),
         ('{"i1": []}', "item 'i1' must have a list of codes"),
-        ('{"i1": {"a": 1}}', "item 'i1' must have a list of codes"),
+        ('{"i1": {"a": 1}}', r"item 'i1' must have a list of codes, not \{\"a\": 1\}"),
         ('{"i1": "<a_1><b_2>"}', "item 'i1' must have a list of codes"),
         ('{"i1": ' + str([1] * 65) + "}", "item 'i1' has 65 codes: at most 64"),
+        ('{"i1": ["<a_1", "b_1>"]}', '"<a_1" is no code'),
+        (
+            '{\n"i1": ["<a_0>", "<b_1>"],\n"i2": [2, 3],\n"i3": ["<b_1>", "<a_0>"]\n}',
+            "line 4: item 'i3' has \"<b_1>\" at place 1, where the others have words of 'a'",
+        ),
+        ('{"i1": ["a_0", "b_1"], "i2": ["a_0", "c_1"]}', "item 'i2' has \"c_1\" at place 2"),
+        ('{"i1": [1, ' + "9" * 5000 + "]}", "no JSON"),
+        ('{"i1": [1, "<b_' + "9" * 5000 + '>"]}', "item 'i1': code .* is out of range"),
         ('{"film": [1, 2]}', "no item in common"),
         ("[" * 100_000, "no JSON|nested too deeply"),
     ],
