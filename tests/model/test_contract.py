@@ -184,7 +184,11 @@ REFUSED = {
         (("--item_vectors=svd+svd",), "different parts"),
         (("--text_weight=1",), "needs answers"),
         (("--label_smoothing=0.1", "--ranking_negatives=5"), "ranking_negatives=0"),
-        (("--condition_on=answer",), "needs answers"),
+        (("--condition_on=answer",), "needs answers: set --answer_weight=0.1, or --condition_on=history"),
+        (
+            ("--condition_on=answer", "--text_bonus=0.1"),
+            "condition_on=answer, text_bonus=0.1 need answers: .* or --condition_on=history --text_bonus=0",
+        ),
         (("--prompt_text=bag", "--item_template={titel}"), "did you mean title"),
         (("--answer_weight=1", "--answer_template=film"), "names no part of an item"),
         (("--answer_weight=1", "--answer_template={category"), "is no template"),

@@ -212,11 +212,7 @@ def language_of(config: Any, dataset: Any, hidden_size: int, pretrained: Pretrai
         UserError: they ask for words of the items, and the data set has no texts; or they use answers that are not
         learned.
     """
-    for key in ("text_weight", "text_bonus"):
-        if config[key] and not config["answer_weight"]:
-            raise UserError(f"{key}={config[key]} needs answers: set --answer_weight=0.1")
-    if config["condition_on"] == "answer" and not config["answer_weight"]:
-        raise UserError("condition_on=answer needs answers: set --answer_weight=0.1")
+    _check_answered(config)
     about_items = config["prompt_text"] != "none" or config["answer_weight"]
     if not about_items and not config["instructions"]:
         return None
@@ -227,6 +223,20 @@ def language_of(config: Any, dataset: Any, hidden_size: int, pretrained: Pretrai
         )
     vocabulary = Vocabulary(pretrained.vocabulary, pretrained.end_id) if pretrained else None
     return Language(LanguageSettings.from_config(config), dataset.item_texts, hidden_size, vocabulary)
+
+
+def _check_answered(config: Any) -> None:
+    """Stop where answers are used and none are learned. A preset may ask for the use, and the user not want answers.
+
+    Raises:
+        UserError: names all uses, and how to leave them away.
+    """
+    off = {"condition_on": "history", "text_weight": 0, "text_bonus": 0}
+    used = [key for key in off if config[key] and config[key] != off[key]]
+    if used and not config["answer_weight"]:
+        named = ", ".join(f"{key}={config[key]}" for key in used)
+        without = " ".join(f"--{key}={off[key]}" for key in used)
+        raise UserError(f"{named} need{'s' * (len(used) == 1)} answers: set --answer_weight=0.1, or {without}")
 
 
 class Categories(nn.Module):
