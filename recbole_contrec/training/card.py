@@ -8,6 +8,7 @@ from typing import Any
 
 from recbole_contrec.environment import device_name, git_commit, package_versions, peak_gpu_memory, peak_memory
 from recbole_contrec.interface import GeneratesSemanticIds
+from recbole_contrec.model.parts.history import HistoryEncoder
 from recbole_contrec.settings.method import method_of
 from recbole_contrec.settings.recipe import recipe_of
 from recbole_contrec.training.identity import open_parts
@@ -29,6 +30,7 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
         "model": config["model"],
         **what_ran(config, settled(config, model, trainer.chosen)),
         **protocol_facts(config, data),
+        "histories_cut_to": cut_of(model),
         "seen_items_generated": model.generates_seen if isinstance(model, GeneratesSemanticIds) else None,
         "seed": config["seed"],
         "versions": package_versions(),
@@ -75,6 +77,12 @@ def protocol_facts(config: Any, data: Any) -> dict[str, Any]:
         "topk": config["topk"],
         "valid_metric": config["valid_metric"],
     }
+
+
+def cut_of(model: Any) -> str | None:
+    """What a model reads of histories that do not fit into its prompt; None where all up to ``max_history`` do."""
+    history = getattr(model, "history", None)
+    return history.cut if isinstance(history, HistoryEncoder) else None
 
 
 def settled(config: Any, model: Any, chosen: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:

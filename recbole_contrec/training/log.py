@@ -15,7 +15,7 @@ from torch import nn
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.settings.method import method_of
 from recbole_contrec.settings.recipe import recipe_of
-from recbole_contrec.training.card import card_lines, interactions, settled
+from recbole_contrec.training.card import card_lines, cut_of, interactions, settled
 
 if TYPE_CHECKING:
     from recbole_contrec.data.loading import RunData
@@ -45,6 +45,14 @@ def log_start(config: "Config", data: "RunData", model: nn.Module) -> None:
     if recipe := recipe_of(config, settings):
         logger.info("%s", recipe)
     logger.info(data_line(data))
+    if cut := cut_of(model):
+        logger.warning(
+            "MAX_ITEM_LIST_LENGTH=%s is more than a prompt has room for: of longer histories %s are read, and training "
+            "leaves out the others as well; lower it, item_text_max_tokens or answer_max_tokens, or let a prompt be "
+            "longer (max_prompt_length, another llm)",
+            config["MAX_ITEM_LIST_LENGTH"],
+            cut,
+        )
     parameters = list(model.parameters())
     logger.info(
         "%s: %s of %s parameters are trained",

@@ -475,6 +475,17 @@ def test_training_on_histories_that_do_not_fit_predicts_from_what_is_left(staged
     assert 0 < len(targets.items) < model.windows.count_targets(batch)
 
 
+def test_a_run_says_what_of_long_histories_is_read(run_tiny, caplog):
+    """The card has the longest history that is asked for, and a prompt may have no room for it."""
+    card = run_tiny("ContRec", *NARROW)["card"]
+    assert card["histories_cut_to"] is None and "are read" not in caplog.text
+    card = run_tiny("ContRec", *NARROW, "--max_prompt_length=50")["card"]
+    assert "items that fit into" in card["histories_cut_to"] and card["histories_cut_to"] in " ".join(
+        caplog.text.split()
+    )
+    assert run_tiny("SASRec")["card"]["histories_cut_to"] is None
+
+
 def test_a_prompt_without_room_for_an_item_is_refused(assembled):
     with pytest.raises(UserError, match="no room for one item.*max_prompt_length"):
         assembled("ContRec", *NARROW, "--max_prompt_length=10")

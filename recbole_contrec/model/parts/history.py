@@ -176,6 +176,14 @@ class HistoryEncoder:
 
     # room
 
+    @property
+    def cut(self) -> str | None:
+        """What is left of histories for which a prompt has no room; None where all fit."""
+        if self.room is None:
+            return None
+        least = self.room // self.prompt.widest_item
+        return f"the latest items that fit into {self.room} positions, {least} at least"
+
     def positions(self, item_seq: Tensor) -> Tensor:
         """Positions of the prompt that histories take [B]."""
         return self._widths(item_seq).sum(1)
