@@ -95,6 +95,7 @@ def compact_t5(
     model = T5Model(
         T5Config(
             vocab_size=1,
+            eos_token_id=None,  # transformers warns of an end of text beyond the vocabulary
             d_model=hidden_size,
             d_kv=attention_head_size or hidden_size // n_heads,
             d_ff=intermediate_size or 4 * hidden_size,

@@ -1,5 +1,7 @@
 """T5 reads vectors in one pass: all of the prompt, none of the padding."""
 
+import logging
+
 import pytest
 import torch
 
@@ -52,6 +54,13 @@ def test_every_parameter_learns_and_there_is_no_word_table(t5):
     without = [name for name, p in t5.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
     assert not any("shared" in name or "embed_tokens" in name for name in t5.state_dict())
+
+
+def test_nothing_is_said_of_words_that_it_does_not_have(caplog, monkeypatch):
+    """transformers warns of a configuration whose end of text is no word of it."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    EncoderDecoder(8, n_layers=1, n_heads=2, decoder_query_tokens=1)
+    assert not caplog.records
 
 
 def test_errors_say_what_is_allowed():
