@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
         followed: whether the run is of this preset, or of a model that extends it.
         differences: part -> what it is in the run, and what in the recipe: the paper's, or where that says nothing, the
             preset's.
-        settings: those that the user changed and that no part tells: what they are, and what in the preset.
+        settings: those that are changed and that no part tells: what they are, and what in the preset.
     """
 
     name: str
@@ -117,8 +117,8 @@ def _words(name: str, folders: list[Path]) -> dict[str, Any]:
 
 
 def _untold(config: "Config", settings: dict[str, Any], name: str) -> dict[str, tuple[str, str]]:
-    """Settings of the model that the user changed from a preset, and that the description of the method does not
-    show."""
+    """Settings of the model that differ from a preset, whether the user, a file of the data set or a model that extends
+    it has changed them, and that the description of the method does not show."""
     folders = list(config.folders)
     preset = preset_settings(name, folders)
     if config.takes_words:
@@ -126,7 +126,7 @@ def _untold(config: "Config", settings: dict[str, Any], name: str) -> dict[str, 
     found = {}
     for key in sorted(config.entry.settings.keys() & preset.keys() - _without_effect(settings)):
         ours, theirs = settings[key], preset[key]
-        if config.is_given(key) and ours != theirs and method_of({**settings, key: theirs}) == method_of(settings):
+        if ours != theirs and method_of({**settings, key: theirs}) == method_of(settings):
             found[key] = show(ours), show(theirs)
     return found
 

@@ -53,14 +53,14 @@ def test_a_variant_and_the_recipe_of_its_paper_are_told_apart(tiny):
         (
             ["--llm=a/model", "--train_llm=False", "--random_weights=llm"],
             "short",
-            "model with random weights, frozen, similar texts, 1 step, ranking loss",
+            "model with random weights, frozen, text similarity, 1 diffusion step, ranking loss",
         ),
-        (["--llm=a/model"], "short", "model LoRA, similar texts, 1 step, ranking loss"),
-        (["--llm=a/model", "--lora_rank=0"], "short", "model, similar texts, 1 step, ranking loss"),
+        (["--llm=a/model"], "short", "model LoRA, text similarity, 1 diffusion step, ranking loss"),
+        (["--llm=a/model", "--lora_rank=0"], "short", "model, text similarity, 1 diffusion step, ranking loss"),
         (
             ["--llm=a/model", "--random_weights=llm"],
             "short",
-            "model with random weights LoRA, similar texts, 1 step, ranking loss",
+            "model with random weights LoRA, text similarity, 1 diffusion step, ranking loss",
         ),
         (["--num_samples=8", "--sampling_steps=50"], "generation", "diffusion of 200 levels, 50 steps, 8 samples"),
         (["--objective=regression"], "generation", "regression, no diffusion"),
@@ -191,6 +191,20 @@ def test_what_a_run_changes_of_the_words_of_a_preset_is_told(tiny):
     }
     (tiny / "tiny" / "tiny.item").unlink()  # then the preset has no words
     assert not recipe_of(configured(tiny, "ContRec-paper", "--llm=some/Model", "--answer_beams=4")).settings
+
+
+def test_what_files_change_of_a_preset_is_told_as_well(tiny, workplace):
+    """Those of its base for a data set, and of a model that extends it."""
+    folder = workplace / "properties" / "model"
+    folder.mkdir(parents=True)
+    (folder / "TIGER_on_tiny.yaml").write_text("warmup_ratio: 0.2\nepochs: 7\n")  # a preset keeps epochs of its own
+    assert recipe_of(configured(tiny, "TIGER-paper")).settings == {"warmup_ratio": ("0.2", "0.05")}
+    (folder / "MyPaper.yaml").write_text("extends: ContRec-paper\nsimilarity: cosine\n")
+    assert recipe_of(configured(tiny, "MyPaper")).settings == {"similarity": ("'cosine'", "'inner'")}
+    for model in ("ContRec-paper", "DeftRec-paper", "TokenRec-paper", "SIIT-paper"):
+        for arguments in ([], ["--llm=some/Model"]):
+            found = recipe_of(configured(tiny, model, *arguments)).settings
+            assert found == ({"epochs": ("7", "20"), "warmup_ratio": ("0.2", "0.05")} if model == "SIIT-paper" else {})
 
 
 def test_a_setting_is_changed_by_its_value_and_not_by_how_it_is_written(tiny):
