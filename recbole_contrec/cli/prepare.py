@@ -88,9 +88,10 @@ def _read(command: Command, arguments: Sequence[str]) -> argparse.Namespace:
         name = unknown[0].split("=")[0]
         raise UserError(f"prepare: unknown option {name}{did_you_mean(name, command.names())}")
     if not options.dataset:
-        from recbole_contrec.data.prepare import known_names
-
-        raise UserError(f"prepare needs --dataset=NAME; known: {known_names()}")
+        raise UserError(
+            "prepare needs --dataset=NAME, for instance ml-1m, lastfm or amazon-beauty; prepare --help lists all that "
+            "can be downloaded, and --from=FILE takes a table of your own"
+        )
     return options
 
 
@@ -103,4 +104,5 @@ def _show(done: "PreparedDataset", options: argparse.Namespace) -> None:
     print(f"written: {', '.join(str(file) for file in done.files)}")
     for note in done.notes:
         print(f"note: {note}")
-    print(f"next: {PROGRAM} --model=ContRec --dataset={name} --data_path={options.data_path}")
+    for begins, model in (("next:", "ContRec"), ("  or:", "SASRec")):
+        print(f"{begins} {PROGRAM} --model={model} --dataset={name} --data_path={options.data_path}")

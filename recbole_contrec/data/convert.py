@@ -157,6 +157,13 @@ def require_column(wanted: str, names: Sequence[str], where: str, hint: str = ""
         raise PrepareError(f"no column {wanted!r} in {where}{did_you_mean(wanted, names)}{hint}; columns: {listed}")
 
 
+def check_archives(paths: Sequence[Path | None]) -> None:
+    """Stop at once where a file is no archive; None for one that is not on this machine yet."""
+    for path in filter(None, paths):
+        with reading(path), zipfile.ZipFile(path):
+            pass
+
+
 def _file_of(archive: zipfile.ZipFile) -> str:
     return Path(archive.filename or "").name
 
@@ -266,6 +273,25 @@ def lastfm(paths: Sequence[Path], progress: bool = True) -> Tables:
 
 # Amazon 2014
 
+_REVIEW = {USER: "reviewerID", ITEM: "asin", RATING: "overall", TIME: "unixReviewTime"}
+
+
+def check_amazon(paths: Sequence[Path | None]) -> None:
+    """Stop at once where the first line of the reviews lacks a field; None for a file that is not on this machine
+    yet."""
+    reviews = paths[0]
+    if reviews is None:
+        return
+    with reading(reviews):
+        for line_number, line in _lines(reviews, progress=False):
+            _check_fields(_record(line, reviews, line_number), f"{reviews.name}, line {line_number}")
+            return
+
+
+def _check_fields(review: dict, where: str) -> None:
+    for field in _REVIEW.values():
+        require_column(field, list(review), where)
+
 
 def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
     """Amazon reviews of 2014, 5-core: ``reviews_<Category>_5.json.gz`` and ``meta_<Category>.json.gz``.
@@ -279,16 +305,14 @@ def amazon(paths: Sequence[Path], progress: bool = True) -> Tables:
         ITEM: {},
     }  # an id is kept once; a review costs 24 bytes, not four objects
     columns: dict[str, Any] = {USER: array("i"), ITEM: array("i"), RATING: array("d"), TIME: array("d")}
-    fields = {USER: "reviewerID", ITEM: "asin", RATING: "overall", TIME: "unixReviewTime"}
     lines = []  # without a user, an item or a time
     with reading(reviews):
         for line_number, line in _lines(reviews, progress):
             review, where = _record(line, reviews, line_number), f"{Path(reviews).name}, line {line_number}"
-            for field in fields.values():
-                require_column(field, list(review), where)
+            _check_fields(review, where)
             row: dict[str, Any] = {
                 column: (_text if column in numbers else _number)(review, field, where)
-                for column, field in fields.items()
+                for column, field in _REVIEW.items()
             }
             if not (row[USER] and row[ITEM] and math.isfinite(row[TIME])):
                 lines.append(line_number)

@@ -87,6 +87,15 @@ def is_url(location: str) -> bool:
     return bool(scheme)
 
 
+def local_files(locations: Sequence[str]) -> list[Path | None]:
+    """Those files of a data set that are on this machine, None for addresses.
+
+    Raises:
+        PrepareError: there is no such file.
+    """
+    return [None if is_url(location) else _local(Path(location)) for location in locations]
+
+
 def _file(location: str, folder: Path, md5: str | None, progress: bool) -> Path:
     if not is_url(location):
         path = _local(Path(location))

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +21,10 @@ from typing import Any
 
 from recbole_contrec.data import convert
 from recbole_contrec.data.convert import Tables, write
-from recbole_contrec.data.download import PrepareError, disk_errors, is_url, source_files
+from recbole_contrec.data.download import PrepareError, disk_errors, is_url, local_files, source_files
+from recbole_contrec.data.sequences import check_sequences
 from recbole_contrec.data.sequences import sequences as read_sequences
-from recbole_contrec.data.tables import table
+from recbole_contrec.data.tables import check_table, table
 from recbole_contrec.errors import did_you_mean
 
 __all__ = ["COLUMN_OPTIONS", "PrepareError", "PreparedDataset", "known_datasets", "known_names", "prepare"]
@@ -47,6 +48,7 @@ class Recipe:
     description: str
     urls: tuple[str, ...]
     convert: Callable[..., Tables]  # convert(paths, progress=True)
+    check: Callable[[Sequence[Path | None]], None]  # what a glance tells of those files that are here already
     md5: str | None = None
 
 
@@ -65,13 +67,13 @@ class PreparedDataset:
 def _movielens(
     name: str, size: str, reader: Callable[..., Any] = convert.movielens_csv, md5: str | None = None
 ) -> Recipe:
-    return Recipe(f"MovieLens, {size} ratings", (f"{MOVIELENS}{name}.zip",), reader, md5)
+    return Recipe(f"MovieLens, {size} ratings", (f"{MOVIELENS}{name}.zip",), reader, convert.check_archives, md5)
 
 
 def _amazon(category: str) -> Recipe:
     urls = (f"{AMAZON}reviews_{category}_5.json.gz", f"{AMAZON}meta_{category}.json.gz")
     name = category.replace("_", " ")
-    return Recipe(f"Amazon reviews 2014, {name}, 5-core", urls, convert.amazon)
+    return Recipe(f"Amazon reviews 2014, {name}, 5-core", urls, convert.amazon, convert.check_amazon)
 
 
 # RecBole's names (its properties/dataset/url.yaml); amazon-clothing is short for the last one of its line.
@@ -111,6 +113,7 @@ CATALOGUE: dict[str, Recipe] = {
         "Last.fm of HetRec 2011, artists in the order of their first tag",
         (f"{HETREC}hetrec2011-lastfm-2k.zip",),
         convert.lastfm,
+        convert.check_archives,
     ),
     **{name: _amazon(category) for name, category in AMAZON_CATEGORIES.items()},
 }
@@ -160,8 +163,9 @@ def prepare(
         raise PrepareError(f"--md5={md5} is not an MD5 checksum of 32 hexadecimal digits")
     root = Path(data_path)
     target = root / dataset
-    _refuse_existing(target, dataset, force)
     locations = _locations(recipe, source)
+    recipe.check(local_files(locations))  # before a wrong file is said to be in the way of an older data set
+    _refuse_existing(target, dataset, force)  # before anything is downloaded
     checksum = md5 or (recipe.md5 if locations[0] == recipe.urls[0] else None)
     with _workspace(root, dataset) as folder:
         with source_files(locations, root / ".downloads", checksum, progress) as paths:
@@ -193,21 +197,26 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object],
         return CATALOGUE[dataset]
     if source is None:
         raise PrepareError(
-            f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}; known: {known_names()}.\n"
-            "For a table of your own pass --from=FILE --user= --item= --time=, for a user's history on every line "
-            "--from=FILE --sequences"
+            f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}: prepare --help lists those that can be "
+            "downloaded.\nFor a table of your own pass --from=FILE --user= --item= --time=, for a user's history on every "
+            "line --from=FILE --sequences"
         )
     columns = {**DEFAULT_COLUMNS, **columns}
     texts: Any = columns.get("text") or []
     listed = texts.split(",") if isinstance(texts, str) else texts
     columns["text"] = [text.strip() for text in listed if text.strip()]
     urls = (str(source), str(columns["items"])) if columns.get("items") else (str(source),)
+    if len(urls) == 1 and columns.get("item_id"):
+        raise PrepareError(
+            f"--item_id={columns['item_id']} is a column of the table of the items: name it with --items="
+        )
     if len(urls) > 1 and not columns["text"]:
         raise PrepareError(f"--items={columns['items']} needs --text=COLUMN,COLUMN: which of its columns are texts?")
     if sequences:
         columns.setdefault("item_id", DEFAULT_COLUMNS["item"])
-        return Recipe("histories", urls, partial(read_sequences, columns=columns))
-    return Recipe("a table", urls, partial(table, columns=columns))
+        check = partial(check_sequences, columns=columns)
+        return Recipe("histories", urls, partial(read_sequences, columns=columns), check)
+    return Recipe("a table", urls, partial(table, columns=columns), partial(check_table, columns=columns))
 
 
 def _locations(recipe: Recipe, source: str | Path | None) -> list[str]:

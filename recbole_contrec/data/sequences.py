@@ -15,7 +15,7 @@ import pandas as pd
 
 from recbole_contrec.data.convert import ITEM, TIME, USER, Tables, left_out, listed, reading
 from recbole_contrec.data.download import PrepareError
-from recbole_contrec.data.tables import ids, item_texts, opened
+from recbole_contrec.data.tables import check_item_texts, ids, item_texts, opened
 from recbole_contrec.errors import shown
 
 NO_MOMENTS = "times are places in the history of the user (1, 2, 3, ...): times of two users cannot be compared"
@@ -68,6 +68,17 @@ def sequences(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool 
     inter[TIME] = inter.groupby(USER, observed=True, sort=False).cumcount() + 1.0
     item = item_texts(Path(paths[1]), columns["item_id"], columns["text"]) if len(paths) > 1 else None
     return Tables(inter, item, notes=tuple(notes))
+
+
+def check_sequences(paths: Sequence[Path | None], columns: Mapping[str, Any]) -> None:
+    """Stop at once where the first line is no history, or the table of the items lacks a column; None for a file that
+    is not on this machine yet."""
+    source, *of_items = paths
+    if source is not None:
+        with reading(source):
+            next(_lines(source), None)
+    for path in filter(None, of_items):
+        check_item_texts(path, columns["item_id"], columns["text"])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

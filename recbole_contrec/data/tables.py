@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,12 +47,9 @@ def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = Tr
         columns (dict): ``user``, ``item``, ``time`` -> column; optional ``rating``, ``item_id`` -> column and
             ``text`` -> list of columns (of the items where given, else of the interactions).
     """
-    options: dict[str, str] = {
-        option: str(columns[option]) for option in ("user", "item", "time", "rating") if columns.get(option)
-    }
-    texts: list[str] = list(columns.get("text") or [])
-    source = Path(paths[0])
-    rows = _read_table(source, options, texts if len(paths) == 1 else [])
+    wanted = _wanted(columns, len(paths))
+    source, options, texts = Path(paths[0]), wanted[0].options, wanted[-1].texts
+    rows = _read_table(source, wanted[0])
     inter = pd.DataFrame({USER: _ids(rows[options["user"]], source), ITEM: _ids(rows[options["item"]], source)})
     notes = []
     if "rating" in options:
@@ -69,9 +66,9 @@ def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = Tr
         notes.insert(0, left_out(len(lacking), _where(source, lacking)))
     item = None
     if len(paths) > 1:
-        item = item_texts(Path(paths[1]), columns.get("item_id") or options["item"], texts)
+        item = item_texts(Path(paths[1]), wanted[1].options["item_id"], texts)
     elif texts:
-        item = _item_texts(rows, source, columns.get("item_id") or options["item"], texts)
+        item = _item_texts(rows, source, options["item"], texts)
     return Tables(inter[complete], item, notes=tuple(notes))
 
 
@@ -83,7 +80,13 @@ def item_texts(path: Path, key: str, texts: Sequence[str]) -> pd.DataFrame:
         key (str): its column of item ids.
         texts (sequence): its columns of texts.
     """
-    return _item_texts(_read_table(path, {"item_id": key}, texts), path, key, texts)
+    return _item_texts(_read_table(path, _Wanted({"item_id": key}, list(texts))), path, key, texts)
+
+
+def check_item_texts(path: Path, key: str, texts: Sequence[str]) -> None:
+    """Stop at once where :func:`item_texts` would lack a column."""
+    with reading(path):
+        _check_header(path, _Wanted({"item_id": key}, list(texts)))
 
 
 def _item_texts(rows: pd.DataFrame, path: Path, key: str, texts: Sequence[str]) -> pd.DataFrame:
@@ -93,24 +96,57 @@ def _item_texts(rows: pd.DataFrame, path: Path, key: str, texts: Sequence[str]) 
     return item[item[ITEM].notna()]
 
 
-def _read_table(path: Path, options: dict[str, str], texts: Sequence[str]) -> pd.DataFrame:
-    """The wanted columns of one file; ``options`` names the command's option of each, for the error text."""
-    wanted = list(dict.fromkeys([*options.values(), *texts]))
-    hints = {**{text: "--text" for text in texts}, **{column: f"--{option}" for option, column in options.items()}}
+def check_table(paths: Sequence[Path | None], columns: Mapping[str, Any]) -> None:
+    """Stop at once where a file lacks a column; None for a file that is not on this machine yet."""
+    for path, wanted in zip(paths, _wanted(columns, len(paths))):
+        if path is not None:
+            with reading(path):
+                _check_header(path, wanted)
+
+
+class _Wanted(NamedTuple):
+    """Columns of one file: of ids, times and ratings by the option of the command that names them, and of texts."""
+
+    options: dict[str, str]
+    texts: list[str]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys([*self.options.values(), *self.texts]))
+
+
+def _wanted(columns: Mapping[str, Any], n_files: int) -> list[_Wanted]:
+    options = {option: str(columns[option]) for option in ("user", "item", "time", "rating") if columns.get(option)}
+    texts = list(columns.get("text") or [])
+    if n_files == 1:
+        return [_Wanted(options, texts)]
+    return [_Wanted(options, []), _Wanted({"item_id": str(columns.get("item_id") or options["item"])}, texts)]
+
+
+def _read_table(path: Path, wanted: _Wanted) -> pd.DataFrame:
     with reading(path):
-        names = _parquet_columns(path) if _is_parquet(path) else _csv_header(path)[1]
-        histories = len(names) == 1 and len(names[0].split()) > 1 and "user" in options
-        for column in wanted:
-            hint = f", name it with {hints[column]}=COLUMN"
-            if histories:
-                hint += " (a file of histories, a user and then items on every line, is read with --sequences)"
-            require_column(column, names, path.name, hint)
-            if names.count(column) > 1:
-                raise PrepareError(f"{path.name} has {names.count(column)} columns {shown(column)}: rename all but one")
+        _check_header(path, wanted)
         if _is_parquet(path):
-            return pd.read_parquet(path, columns=wanted)
-        tokens = [column for option, column in options.items() if option in ("user", "item", "item_id")]
-        return _read_csv(path, wanted, tokens, texts)
+            return pd.read_parquet(path, columns=wanted.columns)
+        tokens = [column for option, column in wanted.options.items() if option in ("user", "item", "item_id")]
+        return _read_csv(path, wanted.columns, tokens, wanted.texts)
+
+
+def _check_header(path: Path, wanted: _Wanted) -> None:
+    """Every wanted column is there, once."""
+    names = _parquet_columns(path) if _is_parquet(path) else _csv_header(path)[1]
+    hints = {
+        **{text: "--text" for text in wanted.texts},
+        **{column: f"--{option}" for option, column in wanted.options.items()},
+    }
+    histories = len(names) == 1 and len(names[0].split()) > 1 and "user" in wanted.options
+    for column in wanted.columns:
+        hint = f", name it with {hints[column]}=COLUMN"
+        if histories:
+            hint += " (a file of histories, a user and then items on every line, is read with --sequences)"
+        require_column(column, names, path.name, hint)
+        if names.count(column) > 1:
+            raise PrepareError(f"{path.name} has {names.count(column)} columns {shown(column)}: rename all but one")
 
 
 def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:

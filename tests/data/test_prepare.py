@@ -365,6 +365,7 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch):
         (CSV, {**COLUMNS, "time": "junk"}, ["'junk'", "'x'", "ISO 8601"]),
         (CSV, {**COLUMNS, "usr": "uid"}, ["'usr'", "did you mean user"]),
         (CSV, {**COLUMNS, "items": "i.csv"}, ["--text="]),
+        (CSV, {**COLUMNS, "text": "junk", "item_id": "junk"}, ["--item_id=junk", "--items="]),
         ("uid,iid,ts\nu,1,01/02/2020\n", COLUMNS, ["'01/02/2020'", "ISO 8601"]),
         ("uid,iid,ts\n", COLUMNS, ["no interaction"]),
         ("uid,iid,ts\nNA,1,2\n", COLUMNS, ["no interaction"]),
@@ -843,6 +844,39 @@ def test_refuses_to_overwrite(archive, tmp_path, site):
     assert everything_below(tmp_path / "d") == ["ml-1m", "ml-1m/ml-1m.inter", "ml-1m/ml-1m.item", "ml-1m/ml-1m.user"]
 
 
+@pytest.mark.parametrize(
+    "name, columns, files, said",
+    [
+        ("mine", COLUMNS, {}, "no file"),
+        ("mine", {**COLUMNS, "time": "tss"}, {"source": CSV}, "did you mean ts"),
+        (
+            "mine",
+            {**COLUMNS, "items": "items", "text": "name"},
+            {"source": CSV, "items": "iid,title\n"},
+            "'name' in items",
+        ),
+        ("mine", {**COLUMNS, "items": "items", "text": "name"}, {"source": CSV}, "no file"),
+        ("mine", COLUMNS, {"source": ""}, "source is empty"),
+        ("ml-1m", {}, {"source": "<html>log in</html>"}, "not the archive"),
+        ("lastfm", {}, {"source": "<html>log in</html>"}, "not the archive"),
+        ("amazon-beauty", {}, {"source": REVIEWS}, "no file"),
+        ("amazon-beauty", {}, {"source": "{}", "meta_Beauty.json.gz": META}, "'reviewerID'"),
+    ],
+)
+def test_a_wrong_file_is_named_before_a_data_set_that_stands_in_its_way(
+    tmp_path, monkeypatch, name, columns, files, said
+):
+    monkeypatch.chdir(tmp_path)
+    for file, content in files.items():
+        Path(file).write_text(content)
+    older = Path("d", name, f"{name}.inter")
+    older.parent.mkdir(parents=True)
+    older.write_text("older")
+    text = fails(name, "d", "source", columns=columns)
+    assert said in text and "exists already" not in text
+    assert older.read_text() == "older"
+
+
 def test_force_keeps_what_is_not_its_own(archive, tmp_path):
     done = prepare("ml-1m", tmp_path / "d", archive(ML_1M), progress=False)
     (done.path / "vectors.npy").write_text("days of work")
@@ -878,7 +912,8 @@ def test_the_folder_can_be_read_by_others(archive, tmp_path):
 
 def test_unknown_data_set(tmp_path):
     text = fails("ml-1n", tmp_path / "d")
-    assert "did you mean ml-1m" in text and "lastfm" in text and "--from=" in text
+    assert "did you mean ml-1m" in text and "--help" in text and "--from=" in text
+    assert max(map(len, text.splitlines())) < 160  # the list of all stands elsewhere
     assert "comes with RecBole" in fails("ml-100k", tmp_path / "d")
     assert "--from" in fails("mine", tmp_path / "d", columns=COLUMNS)
     for name in ("../x", "a/b", "", ".hidden"):
@@ -914,7 +949,9 @@ def test_command(archive, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "ml-1m: 2 users, 3 items, 4 interactions"
     assert "ml-1m.inter" in printed[2]
-    assert printed[-1].endswith(f"--dataset=ml-1m --data_path={tmp_path / 'd'}") and 3 <= len(printed) <= 5
+    for line, model in zip(printed[-2:], ("ContRec", "SASRec")):
+        assert line.endswith(f"--model={model} --dataset=ml-1m --data_path={tmp_path / 'd'}")
+    assert len(printed) == 5
     with pytest.raises(PrepareError, match="--force"):
         main(words)
     assert main([*words, "--force"]) == 0
@@ -945,7 +982,7 @@ def test_command_for_a_table(tmp_path, capsys):
 def test_bad_words(words, said):
     with pytest.raises(UserError) as caught:
         main(words)
-    assert said in str(caught.value)
+    assert said in str(caught.value) and len(str(caught.value)) < 200
 
 
 # ------------------------------------------------------------------------------ RecBole reads it
