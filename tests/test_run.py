@@ -1,25 +1,19 @@
-"""Whole runs: from files to result, checkpoint and recommendations; killed, resumed, and fed with nonsense."""
+"""Whole runs: from files to a result, of every kind of model, fetched data and nonsense among them."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from recbole_contrec.errors import UserError
-from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.recommendation import recommend, whole_histories
 from recbole_contrec.settings.config import Config
 from recbole_contrec.storage import checkpoint
 from tests.helpers.files import write_atomic_files
-from tests.helpers.options import TINY, TINY_CONTREC, changed
+from tests.helpers.options import TINY, TINY_CONTREC
 
 
 @pytest.mark.parametrize("model", ["ContRec", "SASRec", "GRU4Rec", "BERT4Rec", "LightGCN", "BPR", "Pop"])
@@ -153,267 +147,12 @@ def test_masking_removes_what_was_seen(assembled):
         assert masked == set(histories[user][:-1].tolist()) - {int(target[row])}
 
 
-# resume
-
-TRAIN = """
-import os, sys
-sys.argv = ["x"]
-import torch; torch.set_num_threads(1)
-from recbole_contrec.quick_start import run
-from recbole_contrec.training.window_trainer import WindowTrainer
-if os.environ.get("SLOW"):  # time for a kill in the middle of an epoch
-    import time
-    base = WindowTrainer.set_learning_rate
-    def slow(self, progress):
-        time.sleep(0.05 if progress > 0.5 else 0)
-        base(self, progress)
-    WindowTrainer.set_learning_rate = slow
-run("ContRec", "tiny", arguments={arguments!r}, resume=os.environ.get("RESUME"))
-"""
-
-
-ANSWERING = ("--answer_weight=0.3", "--prompt_text=bag", "--text_bonus=0.1", "--vocabulary_size=300")
-
-
-@pytest.mark.parametrize(
-    "model, arguments",
-    [
-        ("ContRec", ()),
-        ("SASRec", ()),
-        ("ContRec", ("--learning_rate=1e-12",)),
-        ("ContRec", ANSWERING),
-        ("ContRec", (*ANSWERING, "--condition_on=answer")),
-    ],
-    ids=["ContRec", "SASRec", "the first epoch stays the best", "answers", "behind answers"],
-)
-def test_a_resumed_run_equals_an_uninterrupted_one_in_process(run_tiny, workplace, model, arguments):
-    """Stopped after two of four epochs, as a kill between epochs does."""
-    whole = run_tiny(model, "--epochs=4", "--run_name=whole", *arguments)
-
-    from recbole_contrec.training.trainer import RunTrainer
-
-    save_last = RunTrainer.save_state
-
-    def save_and_die(self, epoch, train_data):
-        save_last(self, epoch, train_data)
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-    RunTrainer.save_state = save_and_die
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run_tiny(model, "--epochs=4", "--run_name=cut", *arguments)
-    finally:
-        RunTrainer.save_state = save_last
-    resumed = run_tiny(model, "--epochs=4", *arguments, resume="saved/cut")
-    assert resumed["test_result"] == whole["test_result"] and resumed["settings"] == whole["settings"]
-    assert resumed["best_valid_result"] == whole["best_valid_result"] and resumed["best_epoch"] == whole["best_epoch"]
-    curves = [[(point["epoch"], point["score"]) for point in result["curve"]] for result in (whole, resumed)]
-    best = whole["best_valid_score"]
-    if chosen := whole["chosen_on_validation"].get("text_similarity"):
-        best = chosen["valid_scores"]["0"]  # the epoch is chosen before what the texts add
-        assert whole["best_valid_score"] == max(chosen["valid_scores"].values())
-    assert resumed["chosen_on_validation"] == whole["chosen_on_validation"]
-    assert curves[0] == curves[1] and curves[0][whole["best_epoch"]] == (whole["best_epoch"], best)
-    for clock in ("seconds", "core_seconds"):
-        seconds = [point[clock] for point in resumed["curve"]]
-        assert len(seconds) == 4 and seconds == sorted(seconds) and seconds[0] > 0
-    last = [checkpoint.load(workplace / "saved" / name / "last.safetensors") for name in ("whole", "cut")]
-    for name, tensor in last[0].tensors.items():
-        assert torch.equal(tensor, last[1].tensors[name]), name
-
-
-def test_kill_9_in_an_epoch_then_resume(tiny, workplace):
-    arguments = [*changed(TINY_CONTREC, ["--epochs=6", "--train_batch_size=30"]), f"--data_path={tiny}"]
-
-    def start(name, **environment):
-        code = TRAIN.format(arguments=[*arguments, f"--run_name={name}", f"--output={name}.json"])
-        return subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=workplace,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        )
-
-    def finish(process):
-        error = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, error.decode()[-2000:]
-
-    finish(start("whole"))
-    killed = start("cut", SLOW="1")
-    last = workplace / "saved" / "cut" / "last.safetensors"
-    deadline = time.monotonic() + 90
-    while not (last.exists() and checkpoint.load(last).record["epoch"] >= 3):
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (workplace / "cut.json").exists()
-    finish(start("cut", RESUME=str(last.parent)))
-    whole, resumed = (json.loads((workplace / f"{name}.json").read_text()) for name in ("whole", "cut"))
-    assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_result"] == whole["best_valid_result"]
-    assert resumed["epochs"] == whole["epochs"] == 6
-
-
-# checkpoints of something else
-
-
-def test_foreign_checkpoints_are_refused(run_tiny, workplace):
-    result = run_tiny("ContRec", "--epochs=1")
-    folder = os.path.dirname(result["checkpoint"])
-    with pytest.raises(UserError, match="checkpoint of ContRec, not of SASRec"):
-        run_tiny("SASRec", resume=folder)
-    write_atomic_files(workplace / "elsewhere", n_users=30, seed=3)
-    with pytest.raises(UserError, match="trained on 'tiny'.*use the same data"):
-        run_tiny("ContRec", f"--data_path={workplace / 'elsewhere'}", resume=folder)
-    with pytest.raises(UserError, match="was trained with hidden_size=16: resume with the same settings"):
-        run_tiny("ContRec", "--hidden_size=32", resume=folder)
-    with pytest.raises(UserError, match="holds a model only"):
-        run_tiny("ContRec", resume=result["checkpoint"])
-    with pytest.raises(UserError, match="there is no checkpoint"):
-        run_tiny("ContRec", resume="nowhere")
-
-
-def test_checkpoints_hold_no_pickle(run_tiny, workplace):
-    run_tiny("SASRec", "--epochs=1")
-    files = [path for path in (workplace / "saved").rglob("*") if path.is_file()]
-    assert files and {path.suffix for path in files} <= {".safetensors", ".npz", ".json"}
-
-
 def test_nan_names_epoch_batch_and_term(run_tiny, monkeypatch):
     from recbole_contrec.model.contrec import ContRec
 
     monkeypatch.setattr(ContRec, "at_unit_scale", lambda self, vectors: vectors * float("nan"))
     with pytest.raises(FloatingPointError, match="not finite in epoch 0, batch 0: .*regression"):
         run_tiny("ContRec")
-
-
-# recommend
-
-
-@pytest.fixture
-def trained(run_tiny):
-    return load_data_and_model(run_tiny("ContRec", "--epochs=1")["checkpoint"])
-
-
-def test_recommend_for_known_users(trained):
-    table = recommend(trained, ["u3", "u7"], k=4)
-    assert list(table.columns) == ["user_id", "rank", "item_id", "score", "title", "genre"]
-    assert table["user_id"].tolist() == ["u3"] * 4 + ["u7"] * 4 and table["rank"].tolist() == [1, 2, 3, 4] * 2
-    assert (table.groupby("user_id")["score"].diff().dropna() <= 0).all()
-    assert (table["title"] == "Title of " + table["item_id"].str[1:]).all()
-    histories = whole_histories(trained)
-    names = {trained.data.dataset.token2id("user_id", user): user for user in ("u3", "u7")}
-    for number, user in names.items():
-        seen = set(trained.data.dataset.id2token("item_id", histories[number]))
-        assert not seen & set(table.loc[table["user_id"] == user, "item_id"])
-
-
-def test_recommend_reads_the_whole_history(trained, tiny):
-    """Also the last two items, which training never saw, and in the order of the file."""
-    lines = [line.split("\t") for line in (tiny / "tiny" / "tiny.inter").read_text().splitlines()[1:]]
-    for user in ("u0", "u11"):
-        wanted = [item for who, item, *_ in lines if who == user]
-        number = trained.data.dataset.token2id("user_id", user)
-        assert trained.data.dataset.id2token("item_id", whole_histories(trained)[number]).tolist() == wanted
-
-
-def test_histories_of_recbole_models_are_whole_as_well(run_tiny, trained):
-    for model in ("SASRec", "LightGCN"):
-        other = load_data_and_model(run_tiny(model, "--epochs=1", "--MAX_ITEM_LIST_LENGTH=5")["checkpoint"])
-        ours, theirs = whole_histories(trained), whole_histories(other)
-        assert {u: h.tolist() for u, h in ours.items()} == {u: h.tolist() for u, h in theirs.items()}
-        assert len(recommend(other, ["u1"], k=3)) == 3
-
-
-def test_batches_change_nothing(trained):
-    one, many = recommend(trained, k=5, batch_size=7), recommend(trained, k=5, batch_size=1000)
-    assert one["user_id"].nunique() == 40
-    pd.testing.assert_frame_equal(one, many, rtol=1e-4, atol=1e-4)
-
-
-def test_somebody_new(trained):
-    table = recommend(trained, histories=[["i1", "i2", "i3"], ["i9"]], k=3)
-    assert table["user_id"].tolist() == ["new-1"] * 3 + ["new-2"] * 3
-    assert not set(table["item_id"][:3]) & {"i1", "i2", "i3"}
-    again = recommend(trained, histories=[["i1", "i2", "i3"]], k=60, exclude_seen=False)
-    assert {"i1", "i2", "i3"} <= set(again["item_id"])
-
-
-def test_everything_seen_leaves_fewer_than_k(trained):
-    everything = [f"i{number}" for number in range(58)]
-    table = recommend(
-        trained,
-        histories=[[item for item in everything if item in trained.data.dataset.field2token_id["item_id"]]],
-        k=10,
-    )
-    assert 0 < len(table) < 10 and table["rank"].tolist() == list(range(1, len(table) + 1))
-
-
-def test_unknown_names_are_errors(trained):
-    with pytest.raises(UserError, match="no user 'u77'.*did you mean"):
-        recommend(trained, ["u77"])
-    with pytest.raises(UserError, match="no item 'j1'"):
-        recommend(trained, histories=[["j1"]])
-    with pytest.raises(UserError, match="k=0"):
-        recommend(trained, ["u1"], k=0)
-    with pytest.raises(UserError, match="history is empty"):
-        recommend(trained, histories=[[]])
-    with pytest.raises(UserError, match="batch_size=-1"):
-        recommend(trained, ["u1"], batch_size=-1)
-
-
-@pytest.mark.parametrize("asked", [dict(users="12"), dict(histories="12"), dict(histories=["12", "i1"])])
-def test_a_text_is_no_list_of_names(trained, asked):
-    with pytest.raises(UserError, match="'12' is one text; give a list"):
-        recommend(trained, **asked)
-
-
-def test_histories_may_be_an_array(trained):
-    histories = [["i1", "i2"], ["i9", "i3"]]
-    pd.testing.assert_frame_equal(
-        recommend(trained, histories=np.array(histories), k=3), recommend(trained, histories=histories, k=3)
-    )
-
-
-def test_a_list_is_no_longer_than_the_catalogue(trained):
-    assert (
-        len(recommend(trained, histories=[["i1"]], k=10**12, exclude_seen=False)) == trained.data.dataset.item_num - 1
-    )
-
-
-def test_a_model_left_in_training_mode_recommends_the_same(trained):
-    wanted = recommend(trained, ["u1", "u2"], k=5)
-    trained.model.train()
-    pd.testing.assert_frame_equal(recommend(trained, ["u1", "u2"], k=5), wanted)
-
-
-@pytest.mark.parametrize("model", ["FPMC", "TransRec"])
-def test_somebody_new_reads_no_row_that_was_never_trained(run_tiny, model):
-    loaded, lists = load_data_and_model(run_tiny(model, "--epochs=1")["checkpoint"]), []
-    tables = [
-        part
-        for part in loaded.model.modules()
-        if isinstance(part, torch.nn.Embedding) and part.num_embeddings == loaded.data.dataset.user_num
-    ]
-    for number in (-9.0, 9.0):
-        for table in tables:
-            torch.nn.init.constant_(table.weight[0], number)
-        lists.append(recommend(loaded, histories=[["i1", "i2"]], k=5))
-    assert tables
-    pd.testing.assert_frame_equal(*lists)
-
-
-def test_a_column_named_like_the_answers_is_kept(trained, monkeypatch):
-    trained.data.dataset.item_texts["answer"] = trained.data.dataset.item_texts["title"]
-    assert "answer" in recommend(trained, ["u1"], k=3)
-    monkeypatch.setattr(type(trained.model), "can_answer", True)
-    monkeypatch.setattr(trained.model, "answers", lambda rows, encoding: ["said"] * len(rows))
-    encode = trained.model.encode_histories
-    monkeypatch.setattr(trained.model, "encode_histories", lambda rows, answer: encode(rows))
-    table = recommend(trained, ["u1"], k=3)
-    assert (table["answer"] == "said").all() and (table["item_answer"] == table["title"]).all()
 
 
 @pytest.mark.parametrize("model", ["ContRec", "SIIT-states"])
@@ -425,12 +164,6 @@ def test_a_loaded_run_is_trained_on_from_where_it_was(run_tiny, model):
     loaded.trainer.fit(loaded.data.train, loaded.data.valid, saved=False)
     for name, value in loaded.model.state_dict().items():
         assert torch.equal(value, before[name]), name
-
-
-def test_a_general_model_has_nothing_to_say_about_new_users(run_tiny):
-    loaded = load_data_and_model(run_tiny("LightGCN", "--epochs=1")["checkpoint"])
-    with pytest.raises(UserError, match="reads user ids, not histories"):
-        recommend(loaded, histories=[["i1"]])
 
 
 def test_settings_are_a_dictionary_in_python(run_tiny, tiny):
@@ -527,86 +260,11 @@ def test_other_kinds_of_recbole_models(run_tiny, model):
     assert len(recommend(loaded, ["u1"], k=3)) == 3
 
 
-def test_a_model_that_reads_more_than_histories_says_so(run_tiny, monkeypatch):
-    loaded = load_data_and_model(run_tiny("SASRec", "--epochs=1")["checkpoint"])
-    monkeypatch.setattr(loaded.model, "full_sort_predict", lambda rows: rows["rating_list"])
-    with pytest.raises(UserError, match="reads .*rating_list.* which histories of items do not have"):
-        recommend(loaded, ["u1"], k=3)
-
-
-def test_a_model_of_contexts_is_asked_item_by_item_if_it_knows_enough(run_tiny, monkeypatch):
-    loaded = load_data_and_model(run_tiny("FM", "--epochs=1", "--threshold={'rating': 3}")["checkpoint"])
-    assert len(recommend(loaded, ["u1", "u2"], k=3)) == 6
-    monkeypatch.setattr(loaded.model, "predict", lambda rows: rows["rating_list"])
-    with pytest.raises(UserError, match="FM reads .* which histories of items do not have"):
-        recommend(loaded, ["u1"], k=3)
-
-
-def test_a_stage_is_no_checkpoint(trained, workplace):
-    with pytest.raises(UserError, match="holds no model"):
-        load_data_and_model(str(next((workplace / "saved" / "stages").glob("*.safetensors"))))
-
-
-def write_vectors(folder, seed, width=16):
-    (folder / "v.tokens.txt").write_text("\n".join(f"i{number}" for number in range(60)) + "\n")
-    np.save(folder / "v.npy", np.random.default_rng(seed).normal(size=(60, width)).astype(np.float32))
-
-
-def test_the_vector_file_of_a_run_is_not_needed_afterwards(run_tiny, workplace):
-    write_vectors(workplace, 0)
-    checkpoint = run_tiny("ContRec", "--item_vectors=v.npy", "--epochs=1")["checkpoint"]
-    known = recommend(checkpoint, ["u1"], k=3)
-    write_vectors(workplace, 1)
-    with pytest.raises(UserError, match="trained with other vectors than item_vectors=v.npy gives now"):
-        fold_in_interactions(load_data_and_model(checkpoint), {"new": ["u1", "u2"]})
-    (workplace / "v.npy").unlink()
-    pd.testing.assert_frame_equal(recommend(checkpoint, ["u1"], k=3), known)
-    with pytest.raises(UserError, match="item_vectors=v.npy: neither a file"):
-        fold_in_interactions(load_data_and_model(checkpoint), {"new": ["u1", "u2"]})
-
-
-@pytest.mark.parametrize("model", ["ContRec", "TokenRec", "TIGER"])
-def test_vectors_that_do_not_fit_are_refused_before_anything_is_written(run_tiny, workplace, model):
-    write_vectors(workplace, 0, width=7)
-    with pytest.raises(UserError, match="item_vectors=v.npy has vectors of width 7: set --vector_size=7"):
-        run_tiny(model, "--item_vectors=v.npy")
-    assert {path.name for path in workplace.iterdir()} == {"data", "v.npy", "v.tokens.txt"}
-
-
-def test_vectors_that_tell_no_items_apart_are_refused(run_tiny, workplace):
-    write_vectors(workplace, 0)
-    np.save(workplace / "v.npy", np.ones((60, 16), dtype=np.float32))
-    with pytest.raises(UserError, match="item_vectors=v.npy gives all items of 'tiny' the same vector"):
-        run_tiny("ContRec", "--item_vectors=v.npy")
-    with pytest.raises(UserError, match="item_descriptions=v.npy gives all items of 'tiny' the same vector"):
-        run_tiny("SIIT-states", "--item_descriptions=v.npy")
-
-
 @pytest.mark.parametrize("model", ["S3Rec", "RaCT"])
 def test_models_that_need_pickles_are_refused(run_tiny, workplace, model):
     with pytest.raises(UserError, match="not supported here"):
         run_tiny(model)
     assert not (workplace / "saved").exists()
-
-
-def test_a_resumed_run_keeps_the_settings_of_the_first(run_tiny, workplace):
-    run_tiny("ContRec", "--epochs=1", "--seed=5", "--learning_rate=0.01", "--run_name=first")
-    from recbole_contrec.quick_start import run as plain_run
-
-    result = plain_run("ContRec", "tiny", arguments=["--epochs=2"], resume="saved/first")
-    assert result["settings"]["seed"] == 5 and result["settings"]["learning_rate"] == 0.01
-    assert result["epochs"] == 2 and result["seconds"]["training"] > 0
-    with pytest.raises(UserError, match="seed=5"):
-        plain_run("ContRec", "tiny", arguments=["--seed=6"], resume="saved/first")
-
-
-def test_changed_vector_files_are_read_again(run_tiny, workplace):
-    found = []
-    for seed in (0, 1, 1):
-        write_vectors(workplace, seed)
-        stages = run_tiny("ContRec", "--item_vectors=v.npy", "--epochs=1")["stages"]
-        found.append(stages["item vectors"]["found_on_disk"])
-    assert found == [False, False, True]
 
 
 def test_no_epochs_and_no_validation(run_tiny):
@@ -629,49 +287,3 @@ def test_nan_of_a_recbole_model_names_epoch_and_batch(run_tiny, monkeypatch):
     monkeypatch.setattr(SASRec, "calculate_loss", lambda self, batch: self.item_embedding.weight.sum() * float("nan"))
     with pytest.raises(FloatingPointError, match="epoch 0, batch 0"):
         run_tiny("SASRec")
-
-
-def test_learning_rate_rises_and_falls_over_the_run(assembled):
-    loaded = assembled(
-        "ContRec",
-        "--epochs=10",
-        "--warmup_ratio=0.2",
-        "--learning_rate=0.01",
-        "--final_learning_rate_ratio=0.1",
-        "--train_batch_size=64",
-    )
-    trainer, rates = loaded.trainer, []
-    trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
-    for epoch in range(10):
-        trainer._train_epoch(loaded.data.train, epoch)
-    top = rates.index(max(rates))
-    assert rates[top] == pytest.approx(0.01, rel=0.05) and 0.15 < top / len(rates) < 0.25
-    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
-    assert rates[-1] == pytest.approx(0.001, rel=0.1)
-
-
-def test_the_average_is_what_is_validated_and_kept(run_tiny, workplace):
-    run_tiny("ContRec", "--epochs=1", "--ema_decay=0.9", "--run_name=run")
-    last, best = (checkpoint.load(workplace / "saved" / "run" / f"{name}.safetensors") for name in ("last", "best"))
-    average = last.part("average")
-    for name, tensor in average.items():
-        assert torch.equal(best.part("model")[name], tensor), name
-    assert any(not torch.equal(last.part("model")[name], tensor) for name, tensor in average.items())
-
-
-def test_the_average_works_under_any_trainer(run_tiny, workplace):
-    (workplace / "properties" / "model").mkdir(parents=True)
-    (workplace / "properties" / "model" / "Mine.yaml").write_text(
-        "extends: SASRec\naverage_decay: 0.9  # (float; 0..<1) Moving average.\nmodel_class: "
-        "recbole.model.sequential_recommender.sasrec:SASRec\n"
-    )
-    trained = run_tiny(
-        "Mine",
-        "--epochs=30",
-        "--eval_step=30",
-        "--learning_rate=0.01",
-        "--train_batch_size=64",
-        "--hidden_dropout_prob=0",
-        "--attn_dropout_prob=0",
-    )
-    assert trained["test_result"]["hit@5"] > 0.6

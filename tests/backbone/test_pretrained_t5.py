@@ -9,8 +9,8 @@ from recbole_contrec.backbone import PretrainedDecoder, PretrainedT5
 from recbole_contrec.backbone.loading import load_pretrained
 from recbole_contrec.errors import UserError
 from recbole_contrec.storage import checkpoint
-from tests.backbone.test_pretrained import Recommender
 from tests.helpers.files import STORIES, write_t5
+from tests.helpers.stories import Recommender
 
 PREFIX = "the interaction history shows that the user preference could be".split()
 
