@@ -197,7 +197,7 @@ def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | No
         if part not in PARTS and part not in texts:
             raise UserError(
                 f"the template {template!r}: no text field {part!r}{did_you_mean(str(part), [*PARTS, *texts])}; "
-                f"there are {', '.join([*PARTS, *texts])}"
+                f"there are {', '.join(dict.fromkeys([*PARTS, *texts]))}"
             )
         literal = part in texts and named.get(part) is None
         try:

@@ -128,6 +128,29 @@ def test_numbers_of_what_is_off_are_named(of, caplog, model, setting, without, w
     assert record.message.startswith(f"{key}=") and "has no effect" in record.message and why in record.message
 
 
+ANSWERS = "--answer_weight=0.1"
+TITLES = "--answer_template={title}"
+
+
+@pytest.mark.parametrize(
+    "model, setting, common, reader, why",
+    [
+        ("ContRec", "--category_template={title}", [ANSWERS], "--text_bonus=0.1", "text_bonus is 0"),
+        ("DeftRec", "--category_template={title}", [ANSWERS], "--text_bonus=1", "text_bonus is 0"),
+        ("ContRec", "--title_field=title", [ANSWERS], TITLES, "holds {title}"),
+        ("DeftRec", "--title_field=title", [ANSWERS], WORDS, "holds {title}"),
+        ("ContRec", "--category_field=genre", [WORDS, "--item_template={title}"], ANSWERS, "holds {category}"),
+        ("DeftRec", "--category_field=genre", [ANSWERS, TITLES], "--text_bonus=0.1", "holds {category}"),
+    ],
+)
+def test_what_no_template_holds_is_named(of, caplog, model, setting, common, reader, why):
+    check_unread(of(model, setting, *common, reader))
+    assert not named(caplog)
+    check_unread(of(model, setting, *common))
+    (record,) = named(caplog)
+    assert record.message.startswith(setting[2:].split("=")[0]) and why in record.message
+
+
 def test_two_settings_that_need_more_than_the_default(of, caplog):
     check_unread(of("ContRec", "--sample_pooling=mean"))
     check_unread(of("DeftRec", "--contrastive_margin=2"))

@@ -44,6 +44,21 @@ def _reads_items(config: Any) -> bool:
     return config["prompt_text"] != "none" or config["answer_weight"] > 0
 
 
+def _names(part: str) -> Callable[[Any], bool]:
+    """Whether a template that is filled in a run holds this part of an item."""
+
+    def is_read(config: Any) -> bool:
+        answers = config["answer_weight"] > 0
+        filled = {
+            "item_template": config["prompt_text"] != "none",
+            "answer_template": answers,
+            "category_template": answers and config["text_bonus"] > 0,
+        }
+        return any(f"{{{part}}}" in config[template] for template, read in filled.items() if read)
+
+    return is_read
+
+
 def _has_own_words(config: Any) -> bool:
     return config["llm"] is None and (_reads_items(config) or bool(config["instructions"]))
 
@@ -172,6 +187,13 @@ NAMED = (
         _reads_vectors,
         "nothing is made of item vectors: semantic ids come from elsewhere, and nothing starts at vectors",
     ),
+    Dependent(
+        ("category_template",),
+        lambda config: config["text_bonus"] > 0,
+        "text_bonus is 0, and no score asks which category an answer names",
+    ),
+    Dependent(("title_field",), _names("title"), "no template that is filled here holds {title}"),
+    Dependent(("category_field",), _names("category"), "no template that is filled here holds {category}"),
     Dependent(
         ("text_fields",),
         lambda config: not config["text_fields"] or _reads_texts(config),
