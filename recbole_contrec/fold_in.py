@@ -181,11 +181,15 @@ def _known(loaded: LoadedRun) -> _Known:
     fold_in = loaded.model.user_fold_in
     trained = copy.deepcopy(fold_in)
     run_stages(stages, data, Path(loaded.config["checkpoint_dir"]) / "stages")
-    if fold_in is not None and not torch.allclose(trained.features, fold_in.features, atol=1e-3):
+    same = loaded.model.reads_items_as(vectors["items"])
+    if fold_in is not None and not (same and torch.allclose(trained.features, fold_in.features, atol=1e-3)):
         fold_in.load_state_dict(trained.state_dict())
+        same = False
+    if not same:
         raise UserError(
             f"{loaded.config['model']} was trained with other vectors than item_vectors="
             f"{loaded.config['item_vectors']} gives now: bring back the files or texts of that time"
+            + (f", or the weights of text_encoder={loaded.config['text_encoder']}" if "texts" in vectors else "")
         )
     items = torch.zeros(len(vectors["items"]), dtype=torch.bool)
     items[dataset.histories.items] = True

@@ -251,6 +251,9 @@ class FoldsItemsIn(FoldsUsersIn, ReadsHistoriesOnce, Protocol):
     def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
         """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and fit :attr:`user_fold_in`."""
 
+    def reads_items_as(self, vectors: Tensor) -> bool:
+        """Whether the tokens of the items are those that collaborative vectors [N, d] give; else training had others."""
+
     def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
         """Vectors [m, d] in the retrieval space of items that were not in training.
 

@@ -44,8 +44,11 @@ from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
+from recbole_contrec.tokenizer import seen_rows
 
 logger = logging.getLogger("recbole_contrec")
+
+SAME_CODES = 0.9  # of the codes of items; those of other vectors agree by chance, and rounding moves few
 
 
 class TokenRecLoss(NamedTuple):
@@ -235,6 +238,14 @@ class TokenRec(NewItems, SequentialRecommender):
         """
         preference = self.projection((encoding or self.encode_histories(interaction)).conditions)
         return self.retrieval.top_k(preference, self.item_vectors.weight, k, excluded, interaction[self.ITEM_SEQ])
+
+    # new items, see :class:`NewItems`
+
+    def reads_items_as(self, vectors: Tensor) -> bool:
+        """Whether the codes of the items are those that collaborative vectors [N, d] give."""
+        codes = self.quantiser_settings.codes(self.items.quantiser, vectors)  # [N, K]
+        same = codes == self.items.table.codes.cpu()
+        return bool(same[seen_rows(vectors)].double().mean() > SAME_CODES)
 
 
 def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Module:

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from recbole_contrec import fold_in_texts, load_data_and_model, recommend
 from recbole_contrec.errors import UserError
 from tests.helpers.encoders import WITH_ENCODER
+from tests.helpers.files import STORIES
 
 
 @pytest.mark.parametrize("model", ["ContRec", "TokenRec"])
@@ -28,6 +30,40 @@ def test_an_item_is_folded_in_by_its_text(tiny, run_tiny, model):
     for text in ("", "  ", None):
         with pytest.raises(UserError, match="the text of 'nothing' is empty"):
             fold_in_texts(loaded, {"nothing": text})
+
+
+@pytest.mark.parametrize(
+    "model, arguments",
+    [
+        ("ContRec", ()),
+        ("ContRec", ("--user_tokens=0",)),
+        ("ContRec", ("--fold_in=False", "--tokenizer=none", "--user_tokens=1", "--item_tokens=1", "--token_size=16")),
+        ("DeftRec", ("--user_tokens=0",)),
+        ("TokenRec", ("--num_user_codebooks=0",)),
+        ("TokenRec", ("--num_user_codebooks=0", "--distinct_codes=False")),
+    ],
+)
+def test_another_encoder_than_that_of_training_is_noticed(run_tiny, copy, model, arguments):
+    folder = copy("encoder")
+    run = run_tiny(model, "--item_vectors=text", f"--text_encoder={folder}", "--epochs=1", *arguments)
+    assert fold_in_texts(load_data_and_model(run["checkpoint"]), {"new": "Title of a new one"}) == ["new"]
+    weights = load_file(folder / "model.safetensors")
+    torch.manual_seed(0)
+    for tensor in weights.values():
+        if tensor.is_floating_point():
+            torch.nn.init.normal_(tensor, std=0.1)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for _ in range(2):  # nothing is kept of the first attempt
+        with pytest.raises(UserError, match=f"other vectors than item_vectors=text.*weights of text_encoder={folder}"):
+            fold_in_texts(load_data_and_model(run["checkpoint"]), {"new": "Title of a new one"})
+
+
+def test_another_encoder_than_that_of_training_does_no_harm_where_it_makes_no_tokens(run_tiny, copy):
+    """Where its texts are compared alone, the new ones are read as it reads those of training."""
+    arguments = ("--item_vectors=svd", "--text_similarity=0.1", "--user_tokens=0", "--epochs=1")
+    run = run_tiny("ContRec", *arguments, f"--text_encoder={STORIES}")
+    loaded = load_data_and_model(run["checkpoint"], {"text_encoder": str(copy("elsewhere"))})
+    assert fold_in_texts(loaded, {"new": "Title of a new one"}) == ["new"]
 
 
 def test_texts_lead_to_the_items_that_say_the_same(tiny, staged):

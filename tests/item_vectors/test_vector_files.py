@@ -9,15 +9,20 @@ from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.recommendation import recommend
 
+NO_USERS = ("--num_user_codebooks=0",)
+
 
 def write_vectors(folder, seed, width=16):
     (folder / "v.tokens.txt").write_text("\n".join(f"i{number}" for number in range(60)) + "\n")
     np.save(folder / "v.npy", np.random.default_rng(seed).normal(size=(60, width)).astype(np.float32))
 
 
-def test_the_vector_file_of_a_run_is_not_needed_afterwards(run_tiny, workplace):
+@pytest.mark.parametrize(
+    "model, arguments", [("ContRec", ()), ("ContRec", ("--user_tokens=0",)), ("TokenRec", NO_USERS)]
+)
+def test_the_vector_file_of_a_run_is_not_needed_afterwards(run_tiny, workplace, model, arguments):
     write_vectors(workplace, 0)
-    checkpoint = run_tiny("ContRec", "--item_vectors=v.npy", "--epochs=1")["checkpoint"]
+    checkpoint = run_tiny(model, "--item_vectors=v.npy", "--epochs=1", *arguments)["checkpoint"]
     known = recommend(checkpoint, ["u1"], k=3)
     write_vectors(workplace, 1)
     with pytest.raises(UserError, match="trained with other vectors than item_vectors=v.npy gives now"):

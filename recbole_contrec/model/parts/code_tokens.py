@@ -85,6 +85,10 @@ class QuantiserSettings:
         )
         return quantiser.requires_grad_(False).eval()
 
+    def codes(self, quantiser: MaskedVQ, vectors: Tensor) -> Tensor:
+        """Codes [rows, K] of vectors [rows, d], by a quantiser that is fitted."""
+        return (distinct_codes if self.distinct else encode_rows)(quantiser, vectors)
+
     def stage(self, name: str, part: "ItemCodes | UserCodes", vectors: Tensor) -> Stage:
         """The stage that fits the quantiser of items or users to their vectors [rows, d], and keeps the codes of
         these."""
@@ -94,7 +98,7 @@ class QuantiserSettings:
             device = table.codes.device
             weights = {"codebook_weight": self.codebook_weight, "commitment_weight": self.commitment_weight}
             result = fitted(self.fit, quantiser, vectors.to(device), report, code_report, **weights)
-            codes = (distinct_codes if self.distinct else encode_rows)(quantiser, vectors)
+            codes = self.codes(quantiser, vectors)
             left = collision_rate(codes[seen_rows(vectors)])
             return StageResult({**result.tensors, "codes of rows": codes}, {**result.report, "collisions_left": left})
 

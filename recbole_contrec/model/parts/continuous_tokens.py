@@ -155,8 +155,17 @@ class ItemTokens(nn.Module):
     @torch.no_grad()
     def set(self, items: Tensor, vectors: Tensor) -> None:
         """Take the tokens of items [m] from their vectors [m, d]."""
+        self.table.weight[items] = self._rows(items, vectors)
+
+    @torch.no_grad()
+    def are_of(self, vectors: Tensor) -> bool:
+        """Whether the tokens are those of some vectors [N, d]. Where they have been trained, nothing tells."""
+        rows = self._rows(torch.arange(len(vectors), device=vectors.device), vectors)
+        return self.settings.trained or torch.allclose(rows, self.table.weight, atol=1e-2)
+
+    def _rows(self, items: Tensor, vectors: Tensor) -> Tensor:
         tokens = self.tokenizer.encode(vectors)  # [m, K, token_size]
-        self.table.weight[items] = tokens.flatten(1) * (items > 0)[:, None]
+        return tokens.flatten(1) * (items > 0)[:, None]
 
     def add_items(self, count: int) -> None:
         """More items, without tokens."""

@@ -50,6 +50,10 @@ class NewItems(NewUsers):
     item_vectors: ItemVectors
     retrieval: Retrieval
 
+    def reads_items_as(self, vectors: Tensor) -> bool:
+        """Whether the tokens of the items are those that collaborative vectors [N, d] give."""
+        return self.items.are_of(vectors.to(self.device))
+
     def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
         """Where items that were not in training lie among the item vectors [m, d], see
         :meth:`ItemVectors.predicted`."""
