@@ -252,7 +252,7 @@ class FoldsItemsIn(FoldsUsersIn, ReadsHistoriesOnce, Protocol):
         """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and fit :attr:`user_fold_in`."""
 
     def reads_items_as(self, vectors: Tensor) -> bool:
-        """Whether the tokens of the items are those that collaborative vectors [N, d] give; else training had others."""
+        """Whether the tokens of the items are those of collaborative vectors [N, d]; else training had others."""
 
     def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
         """Vectors [m, d] in the retrieval space of items that were not in training.

@@ -198,8 +198,8 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object],
     if source is None:
         raise PrepareError(
             f"unknown data set {dataset!r}{did_you_mean(dataset, CATALOGUE)}: prepare --help lists those that can be "
-            "downloaded.\nFor a table of your own pass --from=FILE --user= --item= --time=, for a user's history on every "
-            "line --from=FILE --sequences"
+            "downloaded.\nFor a table of your own pass --from=FILE --user= --item= --time=, for a user's history on "
+            "every line --from=FILE --sequences"
         )
     columns = {**DEFAULT_COLUMNS, **columns}
     texts: Any = columns.get("text") or []
