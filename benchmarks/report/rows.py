@@ -86,7 +86,16 @@ def short_method(content: dict) -> str:
     settings.update({name: found["value"] for name, found in (content.get("chosen_on_validation") or {}).items()})
     if method := method_of(settings):
         return method.short
-    return "as in RecBole" if _is_recbole(content["card"].get("model")) else ""
+    return f"as in RecBole{_other_history(content['card'])}" if _is_recbole(content["card"].get("model")) else ""
+
+
+def _other_history(card: dict) -> str:
+    """The length of history of a model of RecBole, where it is not RecBole's default."""
+    from recbole_contrec.settings.recbole_models import recbole_settings
+
+    length = card.get("max_history")  # general models have none
+    default = recbole_settings()["MAX_ITEM_LIST_LENGTH"].default
+    return "" if length in (None, default) else f", histories of {length}"
 
 
 def rows(folder: Path, names: Iterable[str] | None = None) -> list[Row]:

@@ -347,6 +347,20 @@ def test_settings_without_a_value_are_refused(capsys):
 
 
 @pytest.mark.parametrize(
+    "model, length, told",
+    [
+        ("SASRec", 50, "as in RecBole"),
+        ("SASRec", 20, "as in RecBole, histories of 20"),
+        ("SASRec-200", 200, "as in RecBole, histories of 200"),
+        ("LightGCN", None, "as in RecBole"),  # a general model reads no history
+        ("ContRec", 200, ""),  # a record without settings
+    ],
+)
+def test_a_model_of_recbole_says_how_long_its_histories_are(model, length, told):
+    assert report_rows.short_method({"card": {"model": model, "max_history": length}}) == told
+
+
+@pytest.mark.parametrize(
     "chosen, told",
     [
         ({"text_similarity": {"value": 0.0}}, ""),

@@ -29,7 +29,7 @@ HEADERS = {
 MODELS = (
     *("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper", "TokenRec", "TokenRec-paper", "TokenRec-beam"),
     *("TIGER", "TIGER-paper", "SIIT", "SIIT-paper", "SIIT-states", "SASRecAll", "SASRecAll-repeat", "SASRecAll-svd"),
-    *("SASRecAll-texts", "SASRec", "GRU4Rec", "LightGCN"),
+    *("SASRecAll-texts", "SASRec", "SASRec-200", "BERT4Rec", "BERT4Rec-200", "GRU4Rec", "GRU4Rec-200", "LightGCN"),
 )
 # What the pages leave at its default, small enough for seconds; each model takes those that it has.
 SMALL = {
