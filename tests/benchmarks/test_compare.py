@@ -372,3 +372,16 @@ def test_the_method_of_a_row_is_that_which_validation_chose(chosen, told):
     settings = {"repeat_bias": False, "hidden_dropout_prob": 0.1, "text_similarity": None, "MAX_ITEM_LIST_LENGTH": 10}
     content = {"settings": settings, "card": {"model": "SASRecAll"}, "chosen_on_validation": chosen}
     assert report_rows.short_method(content) == f"SASRec, loss at every position{told}"
+
+
+def test_a_general_model_of_recbole_has_a_masked_row(tiny, workplace, executed):
+    """LightGCN trains on sampled pairs, reads no history and has loaders of its own."""
+    command = ["--dataset=tiny", f"--data_path={tiny}", f"--output={workplace / 'results'}", "--seeds=1", "--epochs=1"]
+    assert compare_script.main([*command, "--models", "LightGCN", "GRU4Rec"]) == 0
+    folder = workplace / "results" / "tiny"
+    stored = json.loads((folder / "LightGCN" / "seed2020.json").read_text())
+    assert stored["test_result_seen_masked"] == stored["test_result"] and stored["card"]["seen_items_masked"]
+    table = report_rows.rows(folder)
+    assert [row.name for row in table] == ["GRU4Rec", "LightGCN"] and report_rows.masked_alone(table) == {"LightGCN"}
+    assert "‡ | as in RecBole | 1 | all |  |  |" in tables.accuracy_table(table)
+    assert (folder / "LightGCN" / "seed2020.npz").is_file()

@@ -14,12 +14,21 @@ POINTS = [{"learning_rate": 1e-9}, {"learning_rate": 0.01}]
 
 
 @pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_grid_sets_what_its_model_knows(path):
+def test_every_grid_sets_what_its_model_knows(path, tmp_path):
     model, _, dataset = path.stem.partition("_on_")
+    (tmp_path / dataset).mkdir()
+    columns = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+    (tmp_path / dataset / f"{dataset}.inter").write_text(columns)
     points = read_points(path)
     assert len({name_of(point) for point in points}) == len(points) > 1
     for point in points:
-        Config(model, dataset, arguments=list(grid.settings_of(point)))
+        Config(model, dataset, arguments=[*grid.settings_of(point), f"--data_path={tmp_path}"])
+
+
+@pytest.mark.parametrize("dataset", ["ml-100k", "ml-1m", "amazon-beauty"])
+def test_recbole_s_sequential_models_have_a_grid(dataset):
+    for model in ("SASRec", "BERT4Rec", "GRU4Rec"):
+        assert len(read_points(GRIDS / f"{model}_on_{dataset}.yaml")) >= 3
 
 
 @pytest.mark.parametrize(
