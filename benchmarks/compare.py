@@ -8,7 +8,9 @@ Models on one data set, over seeds, in one table: accuracy, speed and cost, with
 Each model runs with its own YAML. Every run is a process of its own; finished runs are kept and not repeated, a killed
 one goes on after its last epoch, so the command can be stopped and given again. Where a run is there with other
 settings or data than those asked for, the command says which and stops; ``--again`` replaces it. Further
-``--key=value`` settings go to every run. The tables are written to ``OUTPUT/DATASET/README.md``, pictures beside it.
+``--key=value`` settings go to every run. With ``--repeat-bias`` every sequential model of RecBole has a second row,
+``SASRec,repeat``: after training, a repeat bias is fitted on training data, as ours learn one. The tables are written
+to ``OUTPUT/DATASET/README.md``, pictures beside it.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -38,10 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     require_pictures()
     folder = given.output / given.dataset
+    biased = _biased(given)
     if not given.tables_only:
         failed = run_all(
             [
-                Run(model, given.dataset, seed, folder, given.name, given.settings)
+                Run(
+                    model,
+                    given.dataset,
+                    seed,
+                    folder,
+                    given.name,
+                    given.settings,
+                    repeat_bias=model in biased,
+                )
                 for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
                 for model in given.models
             ],
@@ -63,6 +74,25 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _biased(given):
+    """The models that get a repeat bias after training.
+
+    Raises:
+        UserError: it is asked for, and none takes one.
+    """
+    if not given.repeat_bias or given.tables_only:
+        return []
+    from benchmarks.lib.repeats import takes_repeat_bias  # slow imports
+    from recbole_contrec import UserError
+
+    if found := [model for model in given.models if takes_repeat_bias(model)]:
+        return found
+    raise UserError(
+        f"--repeat-bias: {', '.join(given.models)}: not one of RecBole's own sequential models that score the whole "
+        "catalogue. Models of this package learn theirs in training (repeat_bias)"
+    )
+
+
 def _parse(arguments):
     parser = common_parser(__doc__)
     parser.add_argument(
@@ -70,6 +100,11 @@ def _parse(arguments):
     )
     parser.add_argument(
         "--name", type=name_of_a_folder, help="of the row, for one model with other settings than its own (the model's)"
+    )
+    parser.add_argument(
+        "--repeat-bias",
+        action="store_true",
+        help="test RecBole's sequential models also with a repeat bias that is fitted after training",
     )
     given = parse_with_settings(parser, arguments)
     if given.name and len(given.models) != 1:

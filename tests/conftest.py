@@ -116,6 +116,7 @@ def executed(workplace, monkeypatch):
                 [
                     "--work",
                     str(run.work),
+                    *(["--repeat-bias"] if run.repeat_bias else []),
                     "--",
                     f"--model={run.model}",
                     f"--dataset={run.dataset}",

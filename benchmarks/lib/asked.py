@@ -82,10 +82,14 @@ def missing(runs: Sequence[Run], data_path: str | None = None, again: bool = Fal
     todo, others = [], []
     for run in runs:
         asked = asked_for(run, data_path)
-        if run.finished and not (different := differences(read(run.result), asked)):
+        there = [row for row in run.rows if row.result.is_file()]
+        found = [(row.result, differences(read(row.result), asked)) for row in there]
+        if run.finished and not any(different for _, different in found):
             continue
-        if run.finished:
-            others.append((run.result, different))
+        if there and not run.finished:  # of one training, and its model is gone
+            lost = next(row for row in run.rows if row not in there)
+            found[0][1].append(f"no row {lost.name or lost.model} beside it")
+        others += [(place, different) for place, different in found if different]
         if begun := differences_of_begun(run, asked):
             others.append((run.work, begun))
         todo.append((run, bool(begun)))

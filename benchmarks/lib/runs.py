@@ -19,9 +19,10 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from benchmarks.lib import checkout
 
 RESULTS = Path("benchmarks") / "results"  # in the working directory: of a checkout, its recorded ones
 ASKED = "asked.json"  # in a working folder: what its run was started with
+RESULT = "result.json"  # in a working folder
+WITH_BIAS = "repeat"  # the row NAME,repeat of a run with a repeat bias, and what its working folder has of it
 PATHS = ("data_path", "checkpoint_dir", "dataset_save_path", "dataloaders_save_path")  # settings that are no result
 FOLDERS = ("llm", "text_encoder")  # which are known by the name of a folder, wherever that lies
 _EPOCH = re.compile(r"epoch (\d+) evaluating .*valid_score: ([\d.eE+-]+|nan)\]")
@@ -49,6 +52,8 @@ class Run:
         properties: a further folder of ``model/*.yaml``.
         measure: ``module:function``, called with the trained run (``LoadedRun``); what it returns becomes
             ``measured`` of the result.
+        repeat_bias: whether the trained model, one of RecBole, is also tested with a repeat bias. This gives a second
+            row, ``NAME,repeat``; see :mod:`benchmarks.lib.repeats`.
     """
 
     model: str
@@ -60,6 +65,13 @@ class Run:
     tested: bool = True
     properties: Path | None = None
     measure: str | None = None
+    repeat_bias: bool = False
+
+    @property
+    def rows(self) -> list["Run"]:
+        """This run, and the row with a repeat bias that the same training gives."""
+        name = f"{self.name or self.model},{WITH_BIAS}"
+        return [self, replace(self, name=name, repeat_bias=False)] if self.repeat_bias else [self]
 
     @property
     def result(self) -> Path:
@@ -73,8 +85,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the result is there; :func:`execute` writes it last."""
-        return self.result.is_file()
+        """Whether the result of every row is there; :func:`execute` writes it last."""
+        return all(row.result.is_file() for row in self.rows)
 
     @property
     def begun(self) -> Path | None:
@@ -133,6 +145,7 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
         *(["--resume", str(run.begun.resolve())] if run.begun else []),
         *(["--properties", str(run.properties.resolve())] if run.properties else []),
         *(["--measure", run.measure] if run.measure else []),
+        *(["--repeat-bias"] if run.repeat_bias else []),
         "--",
         f"--model={run.model}",
         f"--dataset={run.dataset}",
@@ -258,26 +271,33 @@ def _forget_unstarted(run: Run) -> None:
 
 
 def _keep(run: Run) -> None:
-    """Move what counts out of the working folder; the JSON file comes last."""
-    content = json.loads((run.work / "result.json").read_text())
+    """Move what counts out of the working folder."""
+    for row, folder, ranks in zip(run.rows, (run.work, run.work / WITH_BIAS), ("saved/*/", "")):
+        _keep_row(row, folder / RESULT, next(folder.glob(f"{ranks}test_ranks.npz")) if run.tested else None)
+    shutil.rmtree(run.work)
+
+
+def _keep_row(run: Run, result: Path, ranks: Path | None) -> None:
+    """What a run says, and the ranks where test results are kept; the JSON file comes last."""
+    content = json.loads(result.read_text())
     content.pop("checkpoint")
     content["settings"] = {
         key: Path(value).name if key in FOLDERS and value and Path(value).is_dir() else value
         for key, value in content["settings"].items()
         if key not in PATHS
     }
-    if run.tested:
-        _keep_ranks(run)
+    run.result.parent.mkdir(parents=True, exist_ok=True)
+    if ranks:
+        _keep_ranks(run, ranks)
     else:
         content = {key: value for key, value in content.items() if not key.startswith("test_")}
     part = run.result.with_suffix(".part")
     part.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(part, run.result)
-    shutil.rmtree(run.work)
 
 
-def _keep_ranks(run: Run) -> None:
-    with np.load(next(run.work.glob("saved/*/test_ranks.npz"))) as ranks:
+def _keep_ranks(run: Run, path: Path) -> None:
+    with np.load(path) as ranks:
         np.savez_compressed(
             run.result.with_suffix(".npz"),
             user=ranks["user"],
@@ -300,6 +320,7 @@ def _child(arguments: list[str] | None = None) -> None:
     parser.add_argument("--resume")
     parser.add_argument("--properties")
     parser.add_argument("--measure")
+    parser.add_argument("--repeat-bias", action="store_true")
     parser.add_argument("settings", nargs="*")
     given = parser.parse_args(arguments)
     values = dict(argument[2:].split("=", 1) for argument in given.settings)
@@ -310,7 +331,7 @@ def _child(arguments: list[str] | None = None) -> None:
         properties=given.properties,
         arguments=[f"--{key}={value}" for key, value in values.items()] + [f"--checkpoint_dir={given.work / 'saved'}"],
     )
-    loaded = load_data_and_model(result["checkpoint"], {"mask_seen": True}, given.properties)
+    loaded = without_seen = load_data_and_model(result["checkpoint"], {"mask_seen": True}, given.properties)
     loaded.trainer.eval_collector.data_collect(loaded.data.train)
     masked = loaded.trainer.evaluate(loaded.data.test, load_best_model=False)
     result["test_result_seen_masked"] = {name: float(value) for name, value in masked.items()}
@@ -319,7 +340,19 @@ def _child(arguments: list[str] | None = None) -> None:
         loaded = load_data_and_model(result["checkpoint"], properties=given.properties)
         result["measured"] = getattr(import_module(module), function)(loaded)
     result["data"] = file_hashes(loaded.config, given.work)
-    write_json(given.work / "result.json", result)
+    if given.repeat_bias:
+        _test_with_bias(result, without_seen, given)
+    write_json(given.work / RESULT, result)
+
+
+def _test_with_bias(result: dict, without_seen: Any, given: argparse.Namespace) -> None:
+    from benchmarks.lib.repeats import result_with_bias
+    from recbole_contrec import load_data_and_model
+    from recbole_contrec.training.results import write_json
+
+    loaded = load_data_and_model(result["checkpoint"], properties=given.properties)
+    content = result_with_bias(result, loaded, without_seen, given.work / WITH_BIAS)
+    write_json(given.work / WITH_BIAS / RESULT, content)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
 def overview_table(tables: dict[str, list[Row]]) -> str:
     """Test NDCG@10 of every model on several data sets, one line a model; tables by name of the data set, in their
     order. The models stand in groups, and within a group in the order of the first data set that has them; rows with
-    further settings are left out. The method of a line is that of its first data set; where another one has more or
-    less of it, a mark says what. A row that leaves seen items out, alone among others, is marked.
+    further settings, which have a ``=`` in their names, are left out. The method of a line is that of its first data
+    set; where another one has more or less of it, a mark says what. A row that leaves seen items out, alone among
+    others, is marked.
 
     Raises:
         ValueError: the rows of a data set were not measured alike.
@@ -34,7 +35,7 @@ def overview_table(tables: dict[str, list[Row]]) -> str:
         raise ValueError(f"not comparable: {odd}")
     found = [{row.name: row for row in table} for table in tables.values()]
     alone = [masked_alone(table) for table in tables.values()]
-    first = {row.name: row for row in reversed([*chain(*tables.values())]) if "," not in row.name}
+    first = {row.name: row for row in reversed([*chain(*tables.values())]) if "=" not in row.name}
     names = [name for name in dict.fromkeys(chain(*found)) if name in first]
     marks: dict[str, str] = {}
     lines = head("model", "method", *(f"{dataset} NDCG@10" for dataset in tables))

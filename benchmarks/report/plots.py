@@ -6,7 +6,7 @@ Pictures of a results folder: accuracy against time, and accuracy against evalua
 
 from pathlib import Path
 
-from benchmarks.report.rows import Row, is_baseline, masked_alone
+from benchmarks.report.rows import Row, has_fitted_bias, is_baseline, masked_alone
 from benchmarks.report.tables import seconds_to_best, stage_seconds
 
 
@@ -44,8 +44,8 @@ def _training(axes, table):
         color = _color(number)
         for seed, result in enumerate(row.timed.results):
             curve = result.content["curve"]
-            if not curve:
-                continue  # RecBole's own training loops leave none
+            if not curve or has_fitted_bias(result.content):
+                continue  # RecBole's own training loops leave none; that of a model without the bias is there already
             before = stage_seconds(result.content)
             axes.plot(
                 [before + point["core_seconds"] for point in curve],

@@ -86,7 +86,14 @@ def short_method(content: dict) -> str:
     settings.update({name: found["value"] for name, found in (content.get("chosen_on_validation") or {}).items()})
     if method := method_of(settings):
         return method.short
-    return f"as in RecBole{_other_history(content['card'])}" if _is_recbole(content["card"].get("model")) else ""
+    if not _is_recbole(content["card"].get("model")):
+        return ""
+    return f"as in RecBole{_other_history(content['card'])}{', repeat bias afterwards' * has_fitted_bias(content)}"
+
+
+def has_fitted_bias(content: dict) -> bool:
+    """Whether a run is that of a model of RecBole which got a repeat bias after training."""
+    return "repeat_bias" in content
 
 
 def _other_history(card: dict) -> str:
@@ -119,15 +126,17 @@ def is_baseline(row: Row) -> bool:
 
 
 def is_recbole(row: Row) -> bool:
-    """Whether a model is one of RecBole's, trained as RecBole trains it."""
-    return _is_recbole(row.results[0].content["card"]["model"])
+    """Whether a model is one of RecBole's, trained as RecBole trains it, and with nothing added."""
+    content = row.results[0].content
+    return _is_recbole(content["card"]["model"]) and not has_fitted_bias(content)
 
 
 def is_control(row: Row) -> bool:
     """Whether a model is the network of one of RecBole's sequential models under our training."""
     from recbole.model.abstract_recommender import SequentialRecommender
 
-    return is_baseline(row) and not is_recbole(row) and issubclass(_model_class(row), SequentialRecommender)
+    model = row.results[0].content["card"]["model"]
+    return is_baseline(row) and not _is_recbole(model) and issubclass(_model_class(row), SequentialRecommender)
 
 
 def _is_recbole(model: str | None) -> bool:

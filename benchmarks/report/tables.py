@@ -12,7 +12,16 @@ import numpy as np
 
 from benchmarks.lib.significance import compare, holm, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
-from benchmarks.report.rows import Row, is_baseline, is_recbole, masked_alone, mismatches, odd_beside_masking, rows
+from benchmarks.report.rows import (
+    Row,
+    has_fitted_bias,
+    is_baseline,
+    is_recbole,
+    masked_alone,
+    mismatches,
+    odd_beside_masking,
+    rows,
+)
 
 FIRST_METRICS = ("ndcg@10", "hit@10", "mrr@10")
 FURTHER_METRICS = ("ndcg@5", "hit@5", "mrr@5", "ndcg@20", "hit@20", "mrr@20")
@@ -217,7 +226,10 @@ def seconds_to_best(content: dict) -> float | None:
 
 
 def seconds_to_reach(content: dict, score: float) -> float | None:
-    """Core-seconds until validation first gave ``score``, the stages before training included; None if it never did."""
+    """Core-seconds until validation first gave ``score``, the stages before training included; None if it never did, or
+    if a repeat bias came after all these validations."""
+    if has_fitted_bias(content):
+        return None
     return next(
         (stage_seconds(content) + point["core_seconds"] for point in content["curve"] if point["score"] >= score), None
     )
