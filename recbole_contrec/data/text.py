@@ -192,12 +192,12 @@ def filled(template: str, texts: dict[str, list[str]], named: dict[str, str | No
         raise UserError(f"{template!r} is no template: write {{title}} without : and ! in the braces")
     if not parts:
         raise UserError(f"the template {template!r} names no part of an item: write for instance {{title}}")
-    columns = {}
+    columns, known = {}, list(dict.fromkeys([*PARTS, *texts]))
     for part in parts:
-        if part not in PARTS and part not in texts:
+        if part not in known:
             raise UserError(
-                f"the template {template!r}: no text field {part!r}{did_you_mean(str(part), [*PARTS, *texts])}; "
-                f"there are {', '.join(dict.fromkeys([*PARTS, *texts]))}"
+                f"the template {template!r}: no text field {part!r}{did_you_mean(str(part), known)}; "
+                f"there are {', '.join(known)}"
             )
         literal = part in texts and named.get(part) is None
         try:

@@ -79,6 +79,8 @@ def test_a_named_field_counts_more_than_one_called_like_the_part():
     assert filled("{title}", texts, {"title": "name", "category": None}) == ["", "B"]
     with pytest.raises(UserError, match="title_field=nmae: no such text field.*did you mean name"):
         filled("{title}", texts, {"title": "nmae", "category": None})
+    with pytest.raises(UserError, match=r"\(did you mean title\?\); there are title, category, name$"):
+        filled("{titel}", texts, {"title": None, "category": None})  # a field of this name is not named twice
 
 
 @pytest.mark.parametrize(
