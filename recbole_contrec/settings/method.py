@@ -275,8 +275,10 @@ def _layout(settings: Settings, count: int) -> str:
 
 
 def _counts_of_codes(settings: Settings) -> str:
-    size = settings["codebook_size"]
-    return f"K={settings['num_codebooks']}{f' of {size}' if size else ''}"
+    size, count = settings["codebook_size"], settings["num_codebooks"]
+    if "code_reading" in settings and str(settings.get("semantic_ids")).endswith((".json", ".npy")):
+        count += 1  # TIGER's num_codebooks leaves out the last code, and a file has it as any other
+    return f"K={count}{f' of {size}' if size else ''}"
 
 
 def _words(settings: Settings) -> _Told:

@@ -131,6 +131,14 @@ def test_where_semantic_ids_come_from_shows_in_the_description(tiny, semantic_id
     assert method(tiny, "TokenRec-beam", f"--semantic_ids={semantic_ids}").tokens == f"{kind} K=3"
 
 
+def test_all_codes_of_a_file_are_counted(tiny):
+    """As a run notes them: num_codebooks of TIGER leaves out the last one."""
+    noted = ["--semantic_ids=a/ids.json", "--num_codebooks=2", "--codebook_size=6"]
+    assert method(tiny, "TIGER", *noted).tokens == "ids.json K=3 of 6 in sums"
+    assert method(tiny, "TIGER", "--num_codebooks=2", "--codebook_size=6").tokens == "RQ-VAE K=2 of 6 in sums"
+    assert method(tiny, "TokenRec-beam", *noted).tokens == "ids.json K=2 of 6"
+
+
 def test_instructions_show_beside_the_descriptions_of_items(tiny):
     arguments = ["--self_improve=True", "--item_descriptions=words", "--instructions=['Films that somebody liked:']"]
     assert method(tiny, "TIGER", *arguments).words == "instructions, items described by words"
