@@ -96,6 +96,10 @@ def write_workplace(folder: Path) -> None:
     (folder / "buys.csv").write_text("\n".join(["uid,sku,ts", *rows]) + "\n")
     rows = [f"{item},Thing {item},{'odd' if int(item) % 2 else 'even'}" for item in ITEMS]
     (folder / "products.csv").write_text("\n".join(["sku,name,brand", *rows]) + "\n")
+    histories: dict[str, list[str]] = {}
+    for user, item in _walks():
+        histories.setdefault(user, [user]).append(item)
+    (folder / "LastFM.txt").write_text("\n".join(map(" ".join, histories.values())) + "\n")
     (folder / "ids.json").write_text(json.dumps({item: [place // 8, place % 8] for place, item in enumerate(ITEMS)}))
     (folder / "my.yaml").write_text("learning_rate: 0.002\n")
     for place in ("MODEL", "Qwen/Qwen2.5-0.5B"):
