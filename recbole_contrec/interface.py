@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
+class ChecksSettings(Protocol):
+    """A class of models that tells which settings cannot go together."""
+
+    @staticmethod
+    def check_settings(config: Any) -> None:
+        """Stop where settings contradict each other. Asked before data are loaded, and by the constructor again.
+
+        Raises:
+            ValueError: names them.
+        """
+
+
+@runtime_checkable
 class ChecksUnread(Protocol):
     """A class of models that tells which settings of a run nothing would read."""
 

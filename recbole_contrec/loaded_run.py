@@ -13,6 +13,7 @@ from recbole.utils import get_trainer, init_seed
 
 from recbole_contrec.data.loading import RunData
 from recbole_contrec.errors import UserError
+from recbole_contrec.interface import ChecksSettings
 from recbole_contrec.memory import fits_in_memory
 from recbole_contrec.packages import missing
 from recbole_contrec.settings.config import Config
@@ -50,6 +51,19 @@ def settings_of(config: Config) -> dict[str, Any]:
         if record.get(key) and (place := Path(record[key]).expanduser()).exists():  # a folder, or a GGUF file
             record[key] = str(place.resolve())
     return {**record, "data_path": str(Path(config["data_path"]).resolve().parent)}
+
+
+def check_settings(config: Config) -> None:
+    """Ask the class of the model, as far as it tells, whether its settings go together: before data are read.
+
+    Raises:
+        UserError: they do not.
+    """
+    if isinstance(config.model_class, ChecksSettings):
+        try:
+            config.model_class.check_settings(config)
+        except ValueError as error:
+            raise UserError(f"{config['model']}: {error}") from error
 
 
 def assemble(config: Config, data: RunData) -> LoadedRun:

@@ -19,7 +19,7 @@ from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room, write_whole
 from recbole_contrec.interface import ChecksUnread, HasStages
-from recbole_contrec.loaded_run import LoadedRun, assemble, settings_of, trainer_class_of
+from recbole_contrec.loaded_run import LoadedRun, assemble, check_settings, settings_of, trainer_class_of
 from recbole_contrec.reloading import config_to_resume, load_data_and_model
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
@@ -102,6 +102,7 @@ def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, A
     trainer_class_of(config)  # refuses what cannot be trained here
     check_packages(config)
     _check_places(config, saved and not resume)
+    check_settings(config)
     if not resume and isinstance(config.model_class, ChecksUnread):
         config.model_class.check_unread(config)  # a language model that is loaded in vain may take minutes
     init_seed(config["seed"], config["reproducibility"])

@@ -63,7 +63,7 @@ def load_data(config: Any) -> RunData:
         check_benchmark(config, dataset)
         check_sizes(config, dataset)
         dataset.all_interactions = Interactions.of(dataset)
-        files.tell([*_coarse_times(dataset), *_items_without_interactions(dataset)])
+        notes = [*_coarse_times(dataset), *_items_without_interactions(dataset)]
         # its parts share them
         dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field], files)
         dataset.notes = files.notes
@@ -77,6 +77,7 @@ def load_data(config: Any) -> RunData:
         )
     data = RunData(dataset, *loaders)
     check_targets(config, data)
+    files.tell(notes)  # of data that a run goes on with: nothing that is wrong is explained by them
     return data
 
 

@@ -99,7 +99,7 @@ class ContRec(NewItems, SequentialRecommender):
         super().__init__(config, dataset)
 
         # load parameters info
-        check_settings(config)
+        self.check_settings(config)
         self.config = config  # also read by the stages before training
         retrieval = RetrievalSettings.from_config(config)
         self.n_users = dataset.num(self.USER_ID)
@@ -190,7 +190,9 @@ class ContRec(NewItems, SequentialRecommender):
             hidden_size,
         )
 
-    check_unread = staticmethod(check_unread)  # before anything is loaded, see :mod:`recbole_contrec.interface`
+    # before anything is loaded, see :mod:`recbole_contrec.interface`
+    check_settings = staticmethod(check_settings)
+    check_unread = staticmethod(check_unread)
 
     # stages before training
 

@@ -61,10 +61,6 @@ class DeftRec(ContRec):
     """
 
     def __init__(self, config: Mapping[str, Any], dataset: Any):
-        if config["objective"] == "regression" and config["negative_noise"] != "same":
-            raise ValueError(
-                f"objective=regression draws no noise: leave negative_noise at same, not {config['negative_noise']}"
-            )
         super().__init__(config, dataset)
 
         # load parameters info
@@ -84,6 +80,19 @@ class DeftRec(ContRec):
         if self.contrastive_weight:
             users, items = dataset.histories.pairs()
             self.negatives = NegativeSampler(users, items, self.n_users, self.n_items, config["negative_source"])
+
+    @staticmethod
+    def check_settings(config: Any) -> None:
+        """Stop where settings contradict each other.
+
+        Raises:
+            ValueError: names them.
+        """
+        if config["objective"] == "regression" and config["negative_noise"] != "same":
+            raise ValueError(
+                f"objective=regression draws no noise: leave negative_noise at same, not {config['negative_noise']}"
+            )
+        ContRec.check_settings(config)
 
     # RecBole's methods; the others are ContRec's
 

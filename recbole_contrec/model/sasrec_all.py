@@ -51,7 +51,7 @@ class SASRecAll(SASRec):
 
     def __init__(self, config: Mapping[str, Any], dataset: Any):
         super().__init__(config, dataset)
-        _check_settings(config)
+        self.check_settings(config)
         self.config = config
         self.windows = TrainingWindows(self)
         self.catalogue = Retrieval(
@@ -70,6 +70,17 @@ class SASRecAll(SASRec):
         )
         self.item_embedding.weight.requires_grad_(self.vector_settings.trained)
         keep(self.item_embedding.weight, self.vector_settings.kept)
+
+    @staticmethod
+    def check_settings(config: Any) -> None:
+        """Stop where settings would keep random numbers, or columns that there are not.
+
+        Raises:
+            ValueError: names the settings.
+        """
+        if config["item_vectors_init"] != "vectors" and not config["train_item_vectors"]:
+            raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
+        kept_columns(config, config["hidden_size"])
 
     @staticmethod
     def check_unread(config: Any) -> None:
@@ -150,16 +161,6 @@ class SASRecAll(SASRec):
         history = interaction[self.ITEM_SEQ]
         state = self.last_states(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
         return self.catalogue.scores(state, self.item_embedding.weight, history)
-
-
-def _check_settings(config: Any) -> None:
-    """Settings that would keep random numbers.
-
-    Raises:
-        ValueError: names the settings.
-    """
-    if config["item_vectors_init"] != "vectors" and not config["train_item_vectors"]:
-        raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
 
 
 def _refuse_unread(config: Any) -> None:

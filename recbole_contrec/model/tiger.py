@@ -29,6 +29,7 @@ from recbole_contrec.model.semantic_ids import (
     ItemTokenizer,
     SemanticIdRecommender,
     UserBuckets,
+    check_self_improvement,
     code_heads,
     names_file,
     positions_of,
@@ -76,7 +77,7 @@ class TIGER(SemanticIdRecommender):
         super().__init__(config, dataset)
 
         # load parameters info
-        _check_backbone(config)
+        self.check_settings(config)
         self.config = config  # also read by the stages before training
         causal = config["backbone"] == "causal"
         pretrained = pretrained_model(PretrainedSettings.from_config(config), PretrainedDecoder)
@@ -162,6 +163,11 @@ class TIGER(SemanticIdRecommender):
         drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
         return vectors @ drawn.to(vectors) / vectors.shape[1] ** 0.5
 
+    @staticmethod
+    def check_settings(config: Any) -> None:
+        """See :class:`~recbole_contrec.interface.ChecksSettings`."""
+        _check_backbone(config)
+
     # self-improvement
 
     def quantise(self, vectors: Tensor) -> Tensor:
@@ -181,3 +187,4 @@ def _check_backbone(config: Any) -> None:
     if config["llm"] is not None and config["backbone"] != "causal":
         raise ValueError("llm: the T5 of this model is trained from scratch; a pretrained model needs backbone=causal")
     check_language_model(config)
+    check_self_improvement(config)

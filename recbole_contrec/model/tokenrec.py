@@ -90,8 +90,7 @@ class TokenRec(NewItems, SequentialRecommender):
         super().__init__(config, dataset)
 
         # load parameters info
-        _keep_order(config)
-        _check_settings(config)
+        self.check_settings(config)
         self.config = config  # also read by the stages before training
         self.n_users = dataset.num(self.USER_ID)
         self.causal = config["backbone"] == "causal"  # every position of a window then has a state of its own
@@ -152,7 +151,19 @@ class TokenRec(NewItems, SequentialRecommender):
             return pretrained_model(settings, PretrainedDecoder)
         return pretrained_model(settings, PretrainedT5, answer_prefix=config["answer_prefix"])
 
-    check_unread = staticmethod(check_unread)  # before anything is loaded, see :mod:`recbole_contrec.interface`
+    # before anything is loaded, see :mod:`recbole_contrec.interface`
+
+    @staticmethod
+    def check_settings(config: Any) -> None:
+        """Stop where settings contradict each other; leave the shuffling out that a preset has for another backbone.
+
+        Raises:
+            ValueError: names the settings.
+        """
+        _keep_order(config)
+        _check_settings(config)
+
+    check_unread = staticmethod(check_unread)
 
     # stages before training
 
@@ -285,6 +296,8 @@ def _check_settings(config: Any) -> None:
     if not config["train_item_vectors"] and config["item_vectors_init"] == "random":
         raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
     check_language_model(config)
+    ItemVectorSettings.from_config(config)
+    RetrievalSettings.from_config(config)
     if config["llm"] is not None and changed(config, "decoder_query_tokens"):
         raise ValueError("decoder_query_tokens is of the compact T5: a pretrained one reads the words of answer_prefix")
     if (config["llm"] is None or config["backbone"] == "causal") and changed(config, "answer_prefix"):

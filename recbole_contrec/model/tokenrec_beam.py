@@ -32,6 +32,7 @@ from recbole_contrec.model.semantic_ids import (
     CodeDecoderSettings,
     GivenIds,
     SemanticIdRecommender,
+    check_self_improvement,
     code_heads,
     names_file,
     positions_of,
@@ -66,7 +67,7 @@ class TokenRecBeam(NewUsers, SemanticIdRecommender):
         super().__init__(config, dataset)
 
         # load parameters info
-        _check_settings(config)
+        self.check_settings(config)
         self.config = config  # also read by the stages before training
         self.windows = self.whole_windows = TrainingWindows(self)
         # every item must have codes of its own
@@ -123,6 +124,11 @@ class TokenRecBeam(NewUsers, SemanticIdRecommender):
             config, dataset, num_codebooks, hidden_size, pretrained, self.prompt.token_scale
         )
 
+    @staticmethod
+    def check_settings(config: Any) -> None:
+        """See :class:`~recbole_contrec.interface.ChecksSettings`."""
+        _check_settings(config)
+
     # stages before training
 
     def stages(self, dataset: Any) -> Iterator[Stage]:
@@ -167,3 +173,5 @@ def _check_settings(config: Any) -> None:
     if config["semantic_ids"] is not None and not names_file(config["semantic_ids"]):
         raise ValueError(f"semantic_ids={config['semantic_ids']}: name a .json or .npy file, or ~ for TokenRec's codes")
     check_language_model(config)
+    ItemVectorSettings.from_config(config)
+    check_self_improvement(config)

@@ -9,7 +9,9 @@ from bisect import bisect_left
 from typing import Any
 
 from recbole_contrec.diffusion import NoiseSchedule
+from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings
 from recbole_contrec.model.parts.pretrained import changed, check_language_model
+from recbole_contrec.model.parts.settings import RetrievalSettings
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -23,11 +25,14 @@ def check_settings(config: Any) -> None:
         ValueError: says which.
     """
     check_language_model(config)
+    ItemVectorSettings.from_config(config)
+    RetrievalSettings.from_config(config)
     if config["prompt_text"] == "none" and (unread := changed(config, "item_template", "item_text_max_tokens")):
         raise ValueError(f"{', '.join(unread)}: the prompt says nothing of the items, set prompt_text as well")
     of_answers = ("answer_template", "answer_max_tokens", "answers_per_window", "answer_beams", "answer_temperature")
     if not config["answer_weight"] and (unread := changed(config, *of_answers)):
         raise ValueError(f"{', '.join(unread)}: nothing is answered, set answer_weight as well")
+    _check_answered(config)
     if config["answer_temperature"] and config["answer_beams"] > 1:
         raise ValueError(
             f"answer_temperature={config['answer_temperature']:g} draws one answer word by word: set answer_beams=1 as "
@@ -48,6 +53,13 @@ def check_settings(config: Any) -> None:
             f"sampling_steps={config['sampling_steps']} visits more levels than "
             f"noise_levels={config['noise_levels']} has"
         )
+    if config["guidance"] and not config["condition_dropout"]:
+        raise ValueError(
+            f"guidance={config['guidance']:g} needs a head that was trained without the condition now and then: set "
+            "condition_dropout as well"
+        )
+    if config["noisy_skip"] is False and config["prediction"] != "x0":
+        raise ValueError(f"noisy_skip can be left out of prediction x0 alone, not of {config['prediction']}")
     if config["objective"] == "regression":
         for key in ("sampling_steps", "num_samples", "noise_draws"):
             if config[key] != 1:
@@ -58,6 +70,20 @@ def check_settings(config: Any) -> None:
                 raise ValueError(
                     f"tokenizer=none reads a whole vector in place of its tokens: set {key}={most}, not {config[key]}"
                 )
+
+
+def _check_answered(config: Any) -> None:
+    """Stop where answers are used and none are learned. A preset may ask for the use, and the user not want answers.
+
+    Raises:
+        ValueError: names all uses, and how to leave them away.
+    """
+    off = {"condition_on": "history", "text_weight": 0, "text_bonus": 0}
+    used = [key for key in off if config[key] and config[key] != off[key]]
+    if used and not config["answer_weight"]:
+        named = ", ".join(f"{key}={config[key]}" for key in used)
+        without = " ".join(f"--{key}={off[key]}" for key in used)
+        raise ValueError(f"{named} need{'s' * (len(used) == 1)} answers: set --answer_weight=0.1, or {without}")
 
 
 def warn_of_narrow_draws(config: Any) -> None:

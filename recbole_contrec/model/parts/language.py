@@ -209,10 +209,8 @@ def language_of(config: Any, dataset: Any, hidden_size: int, pretrained: Pretrai
     """:class:`Language` where the settings ask for words.
 
     Raises:
-        UserError: they ask for words of the items, and the data set has no texts; or they use answers that are not
-        learned.
+        UserError: they ask for words of the items, and the data set has no texts.
     """
-    _check_answered(config)
     about_items = config["prompt_text"] != "none" or config["answer_weight"]
     if not about_items and not config["instructions"]:
         return None
@@ -223,20 +221,6 @@ def language_of(config: Any, dataset: Any, hidden_size: int, pretrained: Pretrai
         )
     vocabulary = Vocabulary(pretrained.vocabulary, pretrained.end_id) if pretrained else None
     return Language(LanguageSettings.from_config(config), dataset.item_texts, hidden_size, vocabulary)
-
-
-def _check_answered(config: Any) -> None:
-    """Stop where answers are used and none are learned. A preset may ask for the use, and the user not want answers.
-
-    Raises:
-        UserError: names all uses, and how to leave them away.
-    """
-    off = {"condition_on": "history", "text_weight": 0, "text_bonus": 0}
-    used = [key for key in off if config[key] and config[key] != off[key]]
-    if used and not config["answer_weight"]:
-        named = ", ".join(f"{key}={config[key]}" for key in used)
-        without = " ".join(f"--{key}={off[key]}" for key in used)
-        raise UserError(f"{named} need{'s' * (len(used) == 1)} answers: set --answer_weight=0.1, or {without}")
 
 
 class Categories(nn.Module):

@@ -61,7 +61,8 @@ def pretrained_model(settings: PretrainedSettings, kind: type[_Model], **own: An
 
 
 def check_language_model(config: Any) -> None:
-    """Refuse settings of a pretrained language model where there is none, and instructions that are held out of none.
+    """Refuse settings of a pretrained language model where there is none, instructions that are held out of none, and
+    heads of a compact one that cannot share its width.
 
     Raises:
         ValueError: names them.
@@ -70,6 +71,9 @@ def check_language_model(config: Any) -> None:
         raise ValueError(f"{', '.join(unread)}: for a pretrained language model only, set llm as well")
     if config["llm"] is None and config["random_weights"] in ("llm", "both"):
         raise ValueError(f"random_weights={config['random_weights']}: name the architecture by llm as well")
+    own_heads = config["attention_head_size"] is not None  # of a T5, whose heads need no share of its width
+    if config["llm"] is None and not own_heads and config["hidden_size"] % config["n_heads"]:
+        raise ValueError(f"n_heads={config['n_heads']} must divide hidden_size={config['hidden_size']}")
     if config["held_out_instruction"] and not config["instructions"] and changed(config, "held_out_instruction"):
         raise ValueError("held_out_instruction needs instructions to train with")
 

@@ -13,6 +13,7 @@ from recbole_contrec.model.semantic_ids.item_tokenizer import ItemTokenizer
 from recbole_contrec.model.semantic_ids.recommender import SemanticIdRecommender
 from recbole_contrec.model.semantic_ids.room import positions_of
 from recbole_contrec.model.semantic_ids.self_improvement import SelfImprovement
+from recbole_contrec.model.semantic_ids.self_improvement_settings import check_self_improvement
 from recbole_contrec.model.semantic_ids.user_buckets import UserBuckets
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "SelfImprovement",
     "SemanticIdRecommender",
     "UserBuckets",
+    "check_self_improvement",
     "code_heads",
     "names_file",
     "positions_of",

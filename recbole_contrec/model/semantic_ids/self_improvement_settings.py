@@ -72,6 +72,15 @@ class SelfImprovementSettings:
         )
 
 
+def check_self_improvement(config: Any) -> None:
+    """What :class:`SelfImprovementSettings` refuses, before data tell how many codes a semantic id has.
+
+    Raises:
+        ValueError: names the settings.
+    """
+    SelfImprovementSettings.from_config(config, num_codebooks=2)
+
+
 def _check_unread(config: Any) -> None:
     """Settings that nothing reads."""
     changed = [
