@@ -15,7 +15,7 @@ the YAML files of the user and of this package stand over RecBole's. Unlike RecB
 """
 
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from recbole_contrec.data.headers import ROLES, dataset_settings_from_headers
 from recbole_contrec.data.text import check_words
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.groups import included
-from recbole_contrec.settings.python_values import plain, python_settings, without_numpy
+from recbole_contrec.settings.python_values import plain, python_settings
 from recbole_contrec.settings.registry import (
     ModelEntry,
     find_model,
@@ -39,8 +39,7 @@ from recbole_contrec.settings.registry import (
     tuned_files,
     words_files,
 )
-from recbole_contrec.settings.schema import Loader, keep_bounds, parse_arguments, parse_value, read_yaml
-from recbole_contrec.showing import show
+from recbole_contrec.settings.schema import Loader, keep_bounds, parse_arguments, read_yaml
 
 compat.require_recbole()
 compat.apply()
@@ -50,12 +49,12 @@ from recbole.utils import InputType, ModelType, get_trainer  # noqa: E402
 
 from recbole_contrec.settings.checks import recbole_checks, refuse_untrainable  # noqa: E402
 from recbole_contrec.settings.devices import choose_device  # noqa: E402
+from recbole_contrec.settings.given import Given  # noqa: E402
 from recbole_contrec.settings.loaded_columns import fields_asked_for, load_columns  # noqa: E402
 from recbole_contrec.settings.named_columns import ITEM_COLUMNS, check_named_columns  # noqa: E402
-from recbole_contrec.settings.parts import CHECKED, FORMS, check_form, check_parts, check_size  # noqa: E402
+from recbole_contrec.settings.parts import CHECKED, FORMS, check_parts  # noqa: E402
 from recbole_contrec.settings.protocol import Kind, check_metrics, check_protocol, measures_clicks  # noqa: E402
 from recbole_contrec.settings.readers import check_keys, lacks_negatives  # noqa: E402
-from recbole_contrec.settings.renamed import unknown_setting  # noqa: E402
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -98,12 +97,11 @@ class Config(RecBoleConfig):
         properties: str | Path | None = None,
         settings: Mapping[str, Any] | None = None,
     ):
-        self._arguments = parse_arguments(arguments)
-        self._settings = python_settings(settings, model, dataset)
-        self.folders = properties_folders(self._arguments.pop("properties", properties))
+        words = parse_arguments(arguments)
+        self.folders = properties_folders(words.pop("properties", properties))
         files = [config_file_list] if isinstance(config_file_list, (str, Path)) else list(config_file_list or ())
-        files += self._arguments.pop("config_files", "").replace(",", " ").split()
-        self._origin: dict[str, str] = {}  # key -> where the user set it
+        files += words.pop("config_files", "").replace(",", " ").split()
+        self._given = Given(words, python_settings(settings, model, dataset))
         self.takes_words = False
         super().__init__(model, dataset, files, config_dict)
         check_columns(self, self.dataset, self.folders)
@@ -124,23 +122,13 @@ class Config(RecBoleConfig):
         return Loader  # RecBole adds its float rule to yaml.FullLoader, for everybody in the process
 
     def _load_config_files(self, file_list):
-        merged = {}
-        for file in file_list:
-            values = read_yaml(file)
-            merged.update(values)
-            self._origin.update(dict.fromkeys(values, str(file)))
-        return merged
+        return self._given.of_files(file_list)
 
     def _load_variable_config_dict(self, config_dict):
-        given = {key: value for key, value in (config_dict or {}).items() if key not in self._settings}
-        self._texts = {key: value for key, value in given.items() if isinstance(value, str)}
-        read = {
-            key: parse_value(value) if isinstance(value, str) else without_numpy(value) for key, value in given.items()
-        }
-        return {**read, **self._settings}
+        return self._given.of_dictionary(config_dict)
 
     def _load_cmd_line(self):
-        return {key: parse_value(text) for key, text in self._arguments.items()}
+        return self._given.of_command_line()
 
     def _get_model_and_dataset(self, model, dataset):
         model = self.external_config_dict.get("model") if model is None else model
@@ -191,7 +179,7 @@ class Config(RecBoleConfig):
             }
         internal.update(self._data_values)
         self._defaults = deepcopy(internal)
-        self._check_all_given()  # before some of them are read
+        self._check_given()  # before some of them are read
         self._fill_from_headers(dataset)
         self._load_fields_asked_for()
         self._take_words()
@@ -321,32 +309,10 @@ class Config(RecBoleConfig):
         self._record = {key: deepcopy(value) for key, value in final.items() if key != "MODEL_TYPE"}
         return final
 
-    def _check_all_given(self):
-        self._check_given(self.file_config_dict, {}, None)
-        from_python = self.variable_config_dict
-        self._check_given(from_python, self._texts, "config_dict", but=self._settings)
-        self._check_given(from_python, {}, "settings", but=from_python.keys() - self._settings)
-        self._check_given(self.cmd_config_dict, self._arguments, "command line")
+    def _check_given(self):
+        ways = self.file_config_dict, self.variable_config_dict, self.cmd_config_dict
+        self._given.check(*ways, self.settings, self._takes_any_key)
         self._merge_external_config_dict()
-
-    def _check_given(self, given: dict, texts: dict[str, str], where: str | None, but: Container[str] = ()) -> None:
-        """Check what came one way (``texts`` as it was written) but for some keys, and remember that way."""
-        for key, value in [(key, value) for key, value in given.items() if key not in but]:
-            self._origin[key] = where or self._origin[key]
-            setting = self.settings.get(key)
-            if setting is None and self._takes_any_key:
-                continue
-            if setting is None:
-                raise UserError(f"{self._origin[key]}: {unknown_setting(key, self.settings)}")
-            if key in texts and not setting.accepts(value) and setting.accepts(texts[key]):
-                value = texts[key]  # --gpu_id=0 for a setting that is a text
-            try:
-                check_form(key, value)
-                given[key] = setting.check(value)
-                if setting.constraint is None:
-                    check_size(key, value)
-            except UserError as error:
-                raise UserError(f"{self._origin[key]}: {error}") from None
 
     def _set_default_negatives(self, final):
         """Cross-entropy over the whole catalogue takes no sampled negatives. RecBole's default has one a row: it
@@ -421,9 +387,5 @@ class Config(RecBoleConfig):
         """Model, data set, and the settings that the user changed from their defaults, by where they were set, in a
         line."""
         tuned = ", ".join(path.name for path in self._tuned)
-        changed: dict[str, list[str]] = {}
-        for key, value in self.external_config_dict.items():
-            if key not in self._defaults or value != self._defaults[key]:
-                changed.setdefault(Path(self._origin[key]).name, []).append(f"{key}={show(value)}")
-        changes = "; ".join(f"{', '.join(settings)} ({where})" for where, settings in changed.items())
+        changes = self._given.described(self.external_config_dict, self._defaults)
         return f"{self.model} on {self.dataset}{f' ({tuned})' if tuned else ''}; changed settings: {changes or 'none'}"
