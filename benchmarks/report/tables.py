@@ -282,4 +282,6 @@ def _minutes(row):
 
 
 def _history(content):
-    return content["card"]["max_history"] or "all"
+    """Items that a model reads of a history, at most; marked where its prompt has no room for so many."""
+    card = content["card"]
+    return f"{card['max_history']}, cut" if card.get("histories_cut_to") else card["max_history"] or "all"

@@ -160,6 +160,12 @@ def test_shortened_histories_are_marked(folder):
     assert odd == {"TokenRec": ["first_interactions_only"]}
 
 
+def test_histories_that_did_not_fit_are_marked(folder):
+    write_result(folder, "TokenRec", 1, [1] * 6, score=0.05, histories_cut_to="the latest items that fit")
+    table = tables.accuracy_table(report_rows.rows(folder, ["ContRec", "TokenRec"]))
+    assert "50, cut" in table and table.count("cut") == 1
+
+
 def test_the_paired_test_is_against_the_best_baseline(folder):
     text = tables.test_table(report_rows.rows(folder, ["ContRec", "SASRec"]))
     contrec = significance.ndcg(np.array([1, 1, 2, 1, 3, 1]), 0).mean()
