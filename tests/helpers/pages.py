@@ -25,7 +25,9 @@ HEADERS = {
     "ml-1m": ("user_id:token\titem_id:token\trating:float\ttimestamp:float", "movie_title", "genre"),
     "amazon-beauty": ("user_id:token\titem_id:token\trating:float\ttimestamp:float", "title", "category"),
     "shop": ("user_id:token\titem_id:token\trating:float\ttimestamp:float", "title", "category"),
+    "lastfm": ("user_id:token\titem_id:token\trating:float\ttimestamp:float", "name", "category"),
 }
+PREPARED = "shop", "lastfm"  # which pages make
 MODELS = (
     *("ContRec", "ContRec-paper", "DeftRec", "DeftRec-paper", "TokenRec", "TokenRec-paper", "TokenRec-beam"),
     *("TIGER", "TIGER-paper", "SIIT", "SIIT-paper", "SIIT-states", "SASRecAll", "SASRecAll-repeat", "SASRecAll-svd"),
@@ -90,7 +92,7 @@ def write_workplace(folder: Path) -> None:
     """Everything that the commands of the pages find on the disk of a reader, but small."""
     for name in HEADERS:
         _write_data(folder / "DIR" / name, name)
-        if name != "shop":  # which the pages make
+        if name not in PREPARED:
             _write_data(folder / "dataset" / name, name)
     rows = [f"{user},{item},{time}" for time, (user, item) in enumerate(_walks())]
     (folder / "buys.csv").write_text("\n".join(["uid,sku,ts", *rows]) + "\n")
@@ -117,7 +119,7 @@ def write_workplace(folder: Path) -> None:
             small["epochs"] = 2  # the first refinement comes before the second epoch
         for name in HEADERS:
             # Not the ml-100k that comes with RecBole; what a page prepares lies in the folder one is in.
-            small["data_path"] = "dataset" if name == "shop" else str(folder / "dataset")
+            small["data_path"] = "dataset" if name in PREPARED else str(folder / "dataset")
             (properties / f"{model}_on_{name}.yaml").write_text(yaml.safe_dump(small))
 
 
