@@ -204,13 +204,13 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object],
     columns = {**DEFAULT_COLUMNS, **columns}
     texts: Any = columns.get("text") or []
     listed = texts.split(",") if isinstance(texts, str) else texts
-    columns["text"] = [text.strip() for text in listed if text.strip()]
+    names: list[str] = [text.strip() for text in listed if text.strip()]
+    columns["text"] = names
     urls = (str(source), str(columns["items"])) if columns.get("items") else (str(source),)
-    if len(urls) == 1 and columns.get("item_id"):
-        raise PrepareError(
-            f"--item_id={columns['item_id']} is a column of the table of the items: name it with --items="
-        )
-    if len(urls) > 1 and not columns["text"]:
+    of_items = {"item_id": columns.get("item_id"), "text": ",".join(names) if sequences else None}
+    if len(urls) == 1 and (named := [f"--{option}={value}" for option, value in of_items.items() if value]):
+        raise PrepareError(f"{' and '.join(named)}: columns of the table of the items, pass it as --items=FILE")
+    if len(urls) > 1 and not names:
         raise PrepareError(f"--items={columns['items']} needs --text=COLUMN,COLUMN: which of its columns are texts?")
     if sequences:
         columns.setdefault("item_id", DEFAULT_COLUMNS["item"])
