@@ -94,7 +94,7 @@ def test_bad_files(tmp_path, content, said):
         ({}, None, "name the file of the histories: --from"),
         ({"items": "i.csv"}, "f.txt", "--items=i.csv needs --text"),
         ({"text": "name,genre"}, "f.txt", "^--text=name,genre: columns of the table of the items, pass it as --items="),
-        ({"item_id": "iid", "text": ["name"]}, "f.txt", "^--item_id=iid and --text=name: columns of the table of the items"),
+        ({"item_id": "iid", "text": ["name"]}, "f.txt", "^--item_id=iid and --text=name: columns of the table"),
     ],
 )
 def test_bad_options(tmp_path, columns, source, said):
