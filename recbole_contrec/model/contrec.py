@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, VocabularyInstructions
 from recbole_contrec.diffusion import DiffusionHead
 from recbole_contrec.interface import Stage
-from recbole_contrec.item_vectors.sources import check_source
+from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.parts.answering import AnswerGenerator, AnswerSettings, TargetsAndAnswers
 from recbole_contrec.model.parts.continuous_tokens import (
     ItemTokens,
@@ -30,7 +30,6 @@ from recbole_contrec.model.parts.continuous_tokens import (
     user_tokens_of,
 )
 from recbole_contrec.model.parts.contrec_checks import check_settings, warn_of_narrow_draws
-from recbole_contrec.model.parts.fold_in import NewItems
 from recbole_contrec.model.parts.history import (
     HistoryEncoder,
     HistoryEncoding,
@@ -52,6 +51,7 @@ from recbole_contrec.model.parts.targets import Targets, TrainingWindows, repeat
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval, TextEvidence
+from recbole_contrec.tokenizer import FoldIn
 
 logger = logging.getLogger("recbole_contrec")
 warn_once = lru_cache(maxsize=None)(logger.warning)
@@ -68,7 +68,7 @@ class ContRecLoss(NamedTuple):
     language: Tensor
 
 
-class ContRec(NewItems, SequentialRecommender):
+class ContRec(SequentialRecommender):
     r"""ContRec reads users and items as continuous tokens and generates the next preference by diffusion.
 
     A sigma-VAE turns collaborative vectors into K continuous tokens a user and an item; a causal language model
@@ -376,8 +376,51 @@ class ContRec(NewItems, SequentialRecommender):
             raise ValueError("this model has not learned to answer: train it with answer_weight above 0")
         return self.answering.texts(encoding or self.encode_histories(interaction, scores=False, answer=True))
 
-    # new users and new items, see :class:`NewItems`
+    # new users and new items
 
-    def item_tables(self) -> tuple[Any, ...]:
-        """The parts with a row an item; None for those that the model lacks."""
-        return *super().item_tables(), self.language
+    @property
+    def user_fold_in(self) -> FoldIn | None:
+        """What makes vectors of users out of the histories that they bring."""
+        return None if self.users is None else self.users.fold_in
+
+    def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
+        yield from vector_stages(self.config, dataset, vectors)
+        if self.user_fold_in is not None:
+            self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
+
+    def reads_items_as(self, vectors: Tensor) -> bool:
+        """Whether the tokens of the items are those that collaborative vectors [N, d] give."""
+        return self.items.are_of(vectors.to(self.device))
+
+    def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
+        """Where items that were not in training lie among the item vectors [m, d], see
+        :meth:`ItemVectors.predicted`."""
+        return self.item_vectors.predicted(vectors, known_vectors, known)
+
+    def add_items(self, count: int) -> None:
+        """Room for more items at the end of every table."""
+        self.n_items += count
+        parts: Any = filter(
+            None, (self.item_vectors, self.items, self.language, self.user_fold_in, self.retrieval.text_similarity)
+        )
+        for part in parts:
+            part.add_items(count)
+
+    @torch.no_grad()
+    def set_items(self, items: Tensor, vectors: Tensor, retrieval: Tensor) -> None:
+        """Write items [m] that were not in training: tokens from their collaborative vectors [m, d], and their vectors
+        in the retrieval space [m, d]."""
+        items = items.to(self.device)
+        self.item_vectors.weight[items] = retrieval.to(self.device)
+        self.items.set(items, vectors.to(self.device))
+
+    @property
+    def text_vectors(self) -> Tensor | None:
+        """By which the texts of items are compared [N, w], for writing as well; None where they are not."""
+        texts = self.retrieval.text_similarity
+        return None if texts is None else texts.vectors
+
+    def hold_back(self, penalty: Tensor | None) -> None:
+        """Take a penalty [N] off the scores of the items; None for no penalty."""
+        self.retrieval.score_penalty = penalty

@@ -25,10 +25,9 @@ from recbole_contrec.backbone import (
     Prompt,
 )
 from recbole_contrec.interface import Stage
-from recbole_contrec.item_vectors.sources import check_source
+from recbole_contrec.item_vectors.sources import check_source, vector_stages
 from recbole_contrec.model.parts.code_table import CODE_RMS
 from recbole_contrec.model.parts.code_tokens import ItemCodes, QuantiserSettings, user_codes_of
-from recbole_contrec.model.parts.fold_in import NewItems
 from recbole_contrec.model.parts.history import (
     EncoderDecoderHistory,
     HistoryEncoder,
@@ -44,7 +43,7 @@ from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
-from recbole_contrec.tokenizer import seen_rows
+from recbole_contrec.tokenizer import FoldIn, seen_rows
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -58,7 +57,7 @@ class TokenRecLoss(NamedTuple):
     pairwise: Tensor
 
 
-class TokenRec(NewItems, SequentialRecommender):
+class TokenRec(SequentialRecommender):
     r"""TokenRec reads users and items as discrete codes and generates the next preference in one pass.
 
     A masked vector quantiser turns collaborative vectors into K codes a user and an item; each code is a new word of a
@@ -250,13 +249,54 @@ class TokenRec(NewItems, SequentialRecommender):
         preference = self.projection((encoding or self.encode_histories(interaction)).conditions)
         return self.retrieval.top_k(preference, self.item_vectors.weight, k, excluded, interaction[self.ITEM_SEQ])
 
-    # new items, see :class:`NewItems`
+    # new users and new items
+
+    @property
+    def user_fold_in(self) -> FoldIn | None:
+        """What makes vectors of users out of the histories that they bring."""
+        return None if self.users is None else self.users.fold_in
+
+    def vector_stages(self, dataset: Any, vectors: dict[str, Tensor]) -> Iterator[Stage]:
+        """The stages that fill ``vectors`` with ``users`` [U, d] and ``items`` [N, d], and with that the fold-in."""
+        yield from vector_stages(self.config, dataset, vectors)
+        if self.user_fold_in is not None:
+            self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
 
     def reads_items_as(self, vectors: Tensor) -> bool:
         """Whether the codes of the items are those that collaborative vectors [N, d] give."""
         codes = self.quantiser_settings.codes(self.items.quantiser, vectors)  # [N, K]
         same = codes == self.items.table.codes.cpu()
         return bool(same[seen_rows(vectors)].double().mean() > SAME_CODES)
+
+    def retrieval_vectors(self, vectors: Tensor, known_vectors: Tensor, known: Tensor) -> Tensor:
+        """Where items that were not in training lie among the item vectors [m, d], see
+        :meth:`ItemVectors.predicted`."""
+        return self.item_vectors.predicted(vectors, known_vectors, known)
+
+    def add_items(self, count: int) -> None:
+        """Room for more items at the end of every table."""
+        self.n_items += count
+        parts: Any = filter(None, (self.item_vectors, self.items, self.user_fold_in, self.retrieval.text_similarity))
+        for part in parts:
+            part.add_items(count)
+
+    @torch.no_grad()
+    def set_items(self, items: Tensor, vectors: Tensor, retrieval: Tensor) -> None:
+        """Write items [m] that were not in training: codes from their collaborative vectors [m, d], and their vectors
+        in the retrieval space [m, d]."""
+        items = items.to(self.device)
+        self.item_vectors.weight[items] = retrieval.to(self.device)
+        self.items.set(items, vectors.to(self.device))
+
+    @property
+    def text_vectors(self) -> Tensor | None:
+        """By which the texts of items are compared [N, w], for writing as well; None where they are not."""
+        texts = self.retrieval.text_similarity
+        return None if texts is None else texts.vectors
+
+    def hold_back(self, penalty: Tensor | None) -> None:
+        """Take a penalty [N] off the scores of the items; None for no penalty."""
+        self.retrieval.score_penalty = penalty
 
 
 def projection(inputs: int, width: int, outputs: int, dropout: float) -> nn.Module:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Stage
+from recbole_contrec.item_vectors.sources import vector_stages
 from recbole_contrec.model.parts.code_table import CODE_RMS
 from recbole_contrec.model.parts.code_tokens import GivenItemCodes, ItemCodes, QuantiserSettings, user_codes_of
-from recbole_contrec.model.parts.fold_in import NewUsers
 from recbole_contrec.model.parts.history import HistoryEncoder
 from recbole_contrec.model.parts.instructions import instructions_of
 from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
@@ -38,10 +38,10 @@ from recbole_contrec.model.semantic_ids import (
     positions_of,
     self_improvement_of,
 )
-from recbole_contrec.tokenizer import residual_kmeans
+from recbole_contrec.tokenizer import FoldIn, residual_kmeans
 
 
-class TokenRecBeam(NewUsers, SemanticIdRecommender):
+class TokenRecBeam(SemanticIdRecommender):
     r"""TokenRec that writes the next item code by code: the control for what its retrieval in one pass is worth.
 
     Tokenizers, codes and the reading of histories are TokenRec's, with a position for every code; ``semantic_ids`` may
@@ -135,7 +135,9 @@ class TokenRecBeam(NewUsers, SemanticIdRecommender):
         """Item vectors, then the quantisers, then what describes the items; see
         :class:`~recbole_contrec.interface.HasStages`. Afterwards every item must have codes of its own."""
         vectors: dict[str, Tensor] = {}
-        yield from self.vector_stages(dataset, vectors)
+        yield from vector_stages(self.config, dataset, vectors)
+        if self.user_fold_in is not None:
+            self.user_fold_in.fit(vectors["users"], vectors["items"], *dataset.histories.pairs())
         self.item_vectors.start(vectors["items"])
         if self.given_ids is not None:
             yield self.given_ids.stage(dataset, self.items.table, self.decoder.assign)
@@ -150,6 +152,13 @@ class TokenRecBeam(NewUsers, SemanticIdRecommender):
         except ValueError as error:
             size = self.items.table.codebook_size
             raise UserError(f"{error}: raise codebook_size, which is {size} here, or num_codebooks") from error
+
+    # new users, see recbole_contrec.interface
+
+    @property
+    def user_fold_in(self) -> FoldIn | None:
+        """What makes vectors of users out of the histories that they bring."""
+        return None if self.users is None else self.users.fold_in
 
     # self-improvement
 
