@@ -77,13 +77,17 @@ def test_new_users_and_items_are_folded_in(run_tiny, model, arguments):
     assert len(lists) == 10
 
 
+OF_ATTENTION = "--hidden_dropout_prob=0", "--attn_dropout_prob=0"
+RECBOLE_DROPOUT = {"SASRec": OF_ATTENTION, "BERT4Rec": OF_ATTENTION, "GRU4Rec": ("--dropout_prob=0",)}
+
+
 @pytest.mark.parametrize(
     "model, arguments", each([form for form in FORMS if "-paper" not in form[0] and form[0] != "Pop"])
 )
 def test_training_in_bf16(staged, model, arguments):
     """A few steps with autocast: finite, near to full precision, and nothing is left out or left in bf16."""
     terms, moved = {}, {}
-    still = ("--hidden_dropout_prob=0", "--attn_dropout_prob=0") if "SASRec" in model else ("--dropout=0",)
+    still = next((names for name, names in RECBOLE_DROPOUT.items() if name in model), ("--dropout=0",))
     for amp in (False, True):
         loaded = staged(model, *sizes_of(model, *arguments, f"--enable_amp={amp}", *still))
         torch.manual_seed(0)
