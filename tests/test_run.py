@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -222,7 +223,7 @@ def test_without_a_network_the_error_says_what_to_put_where(workplace, monkeypat
     from recbole_contrec.data import prepare as catalogue
 
     recipe = catalogue.CATALOGUE["ml-1m"]
-    closed = type(recipe)(recipe.description, ("http://127.0.0.1:9/ml-1m.zip",), recipe.convert)
+    closed = replace(recipe, urls=("http://127.0.0.1:9/ml-1m.zip",))
     monkeypatch.setitem(catalogue.CATALOGUE, "ml-1m", closed)
     assert main(["--model=ContRec", "--dataset=ml-1m"]) == 2
     error = capsys.readouterr().err

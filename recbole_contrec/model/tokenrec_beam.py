@@ -183,4 +183,7 @@ def _check_settings(config: Any) -> None:
         raise ValueError(f"semantic_ids={config['semantic_ids']}: name a .json or .npy file, or ~ for TokenRec's codes")
     check_language_model(config)
     ItemVectorSettings.from_config(config)
-    check_self_improvement(config)
+    if config["semantic_ids"] is None:
+        check_self_improvement(config, config["num_codebooks"])
+    else:
+        check_self_improvement(config)

@@ -72,13 +72,16 @@ class SelfImprovementSettings:
         )
 
 
-def check_self_improvement(config: Any) -> None:
-    """What :class:`SelfImprovementSettings` refuses, before data tell how many codes a semantic id has.
+def check_self_improvement(config: Any, num_codebooks: int = 2) -> None:
+    """What :class:`SelfImprovementSettings` refuses, before data are read.
+
+    Args:
+        num_codebooks: codes of a semantic id, where settings tell them; otherwise data do, later.
 
     Raises:
         ValueError: names the settings.
     """
-    SelfImprovementSettings.from_config(config, num_codebooks=2)
+    SelfImprovementSettings.from_config(config, num_codebooks)
 
 
 def _check_unread(config: Any) -> None:
