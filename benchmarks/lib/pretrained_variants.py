@@ -120,7 +120,7 @@ BACKBONES = (
 # The recipes of the papers on such a model. Words come on with the model, unless they are taken away: titles in the
 # prompt, and an answer from which the preference is generated.
 FEW = ("train_batch_size=256", "epochs=1")
-RECIPE = (*FEW, "llm={llm}", "llm_layers=3")
+CUT = ("llm={llm}", "llm_layers=3")
 NO_ANSWERS = ("answer_weight=0.0", "condition_on=history", "text_bonus=0.0")
 SILENT = (*NO_ANSWERS, "instructions=[]", "prompt_text=none")
 BAG = (*NO_ANSWERS, "prompt_text=bag")  # no more positions than without words
@@ -133,21 +133,30 @@ TRAINED = (
 )
 
 
+# Two epochs with an improvement of the semantic ids between them, and as many items to align for each target as in the
+# recipe's own, larger batches.
+IMPROVED = ("train_batch_size=256", "alignment_items=16", "epochs=2", "refine_every=1")
+
+
 def _pair(
-    name: str, meaning: str, settings: tuple[str, ...] = (), control: str | None = None
+    name: str,
+    meaning: str,
+    settings: tuple[str, ...] = (),
+    control: str | None = None,
+    training: tuple[str, ...] = FEW,
 ) -> tuple[Variant, Variant]:
     """The recipe of a paper on a language model with random weights, beside the compact one or what is named, and with
     pretrained ones."""
     model, random = "-".join(name.split("-")[:2]), f"{name}-random"
-    settings = (*RECIPE, *settings)
+    settings = (*training, *CUT, *settings)
     return (
         Variant(random, f"{meaning}, random weights", (*settings, *NO_TRAINING), control or f"{model}-short", model),
         Variant(name, f"{meaning}, pretrained weights", settings, random, model),
     )
 
 
-def _compact(model: str) -> Variant:
-    return Variant(f"{model}-short", "the recipe on the compact model, in as many epochs", FEW, model=model)
+def _compact(model: str, training: tuple[str, ...] = FEW) -> Variant:
+    return Variant(f"{model}-short", "the recipe on the compact model, in as many epochs", training, model=model)
 
 
 RECIPES = (
@@ -170,6 +179,8 @@ RECIPES = (
             "TokenRec-paper-causal-random",
         )
     ),
+    _compact("SIIT-paper", IMPROVED),
+    *_pair("SIIT-paper-words", "the recipe, self-improved once", training=IMPROVED),
 )
 
 VARIANTS: Sequence[Variant] = (*TEXTS, *BACKBONES, *RECIPES)
