@@ -212,16 +212,21 @@ def _check_levels(path: Path, text: str, pairs: list[tuple[str, Any]]) -> None:
     """Words say which level they are of, so ``["<b_1>", "<a_0>"]`` among ``["<a_0>", "<b_1>"]`` is no order of codes.
 
     Raises:
-        ValueError: names the first item whose words are of other levels than those before.
+        ValueError: names the first item whose words are of other levels than those of most items.
     """
-    levels: dict[int, str] = {}
+    levels: dict[int, Counter[str]] = {}
+    for _, value in pairs:
+        for place, code in enumerate(value):
+            if (word := _word(code)) and word.level:
+                levels.setdefault(place, Counter())[word.level] += 1
+    usual = {place: found.most_common(1)[0][0] for place, found in levels.items()}
     for item, value in pairs:
         for place, code in enumerate(value):
             word = _word(code)
-            if word and word.level and levels.setdefault(place, word.level) != word.level:
+            if word and word.level and word.level != usual[place]:
                 raise ValueError(
                     f"{path}{_line(text, item)}: item {item!r} has {_shown(code)} at place {place + 1}, where "
-                    f"the others have words of {levels[place]!r}"
+                    f"most have words of {usual[place]!r}"
                 )
 
 
