@@ -32,7 +32,8 @@ def sequences(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool 
         columns (dict): for the table of the items, ``item_id`` -> column and ``text`` -> list of columns.
 
     Raises:
-        PrepareError: separators of a table, a NUL character, or an id that RecBole keeps for padding.
+        PrepareError: separators of a table, within ids as well, a NUL character, or an id that RecBole keeps for
+            padding.
     """
     source = Path(paths[0])
     users: list[str] = []
@@ -89,7 +90,8 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             if any(separator in line for separator in ",;|"):
                 raise PrepareError(
                     f"{path.name}, line {number} holds {shown(line.strip()[:40])}: with --sequences a line has a user "
-                    "and items with blanks between them; a table with named columns needs no --sequences"
+                    "and items with blanks between them, and no id holds a comma, semicolon or bar, which are taken "
+                    "for those of a table; rename such ids, or pass a table with named columns, without --sequences"
                 )
             if fields:
                 yield number, fields

@@ -74,6 +74,9 @@ def test_texts_of_the_items(tmp_path):
     ("content", "said"),
     [
         ("user,item\n1,2\n", "line 1 holds 'user,item': with --sequences a line has a user and items"),
+        ("1 2 3\n2 b,c 3\n", "line 2 holds '2 b,c 3': .* no id holds a comma, semicolon or bar"),
+        ("u;1 2 3\n", "rename such ids, or pass a table with named columns, without --sequences"),
+        ("1 2|3 4\n", "no id holds a comma, semicolon or bar"),
         ("1 2 3\n2 1 \0\n", "line 2 holds a NUL character"),
         ("1 2 3\n2 [PAD] 3\n", r"holds the id \[PAD\] in line 2"),
         (b"1 2 3\n2 \xff 3\n", "is not UTF-8 text"),
