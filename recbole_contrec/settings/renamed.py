@@ -41,6 +41,9 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "average_decay": ("ema_decay",),
 }
 
+# Beginnings of the settings of ``groups/llm.yaml``.
+OF_LANGUAGE_MODELS = ("llm", "train_llm", "lora_", "quantisation", "gradient_checkpointing", "paper_llm")
+
 
 def new_name(key: str, known: Container[str]) -> str | None:
     """The name that the setting ``key`` has now.
@@ -60,6 +63,8 @@ def unknown_setting(key: str, known: Iterable[str]) -> str:
     known = list(known)
     if name := new_name(key, known):
         return f"{key} is now called {name}"
+    if key.startswith(OF_LANGUAGE_MODELS) and "llm" not in known:
+        return f"unknown setting {key}: this model has no language model"
     if key in DERIVED:
         return f"unknown setting {key}: {DERIVED[key]}"
     return f"unknown setting {key}{did_you_mean(key, known)}"

@@ -8,8 +8,10 @@ from recbole_contrec import run
 from recbole_contrec.catalogue.places import package_properties
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.config import Config
+from recbole_contrec.settings.groups import list_groups
 from recbole_contrec.settings.registry import find_model
-from recbole_contrec.settings.renamed import RENAMED, new_name
+from recbole_contrec.settings.renamed import RENAMED, new_name, unknown_setting
+from recbole_contrec.settings.schema import read_yaml
 
 MODELS = ("ContRec", "DeftRec", "TokenRec", "TokenRec-beam", "TIGER", "SIIT")
 
@@ -65,6 +67,15 @@ def test_other_models_know_neither_name(settings_of):
         new_name("code_restart", settings_of["ContRec"]) is None and new_name("epochs", settings_of["ContRec"]) is None
     )
     assert error_of("SASRec", arguments=["--codes=3"]).startswith("command line: unknown setting codes")
+
+
+def test_a_model_without_a_language_model_says_so(settings_of):
+    for key in read_yaml(list_groups([package_properties()])["llm"]):
+        assert error_of("SASRec", arguments=[f"--{key}=1"]) == (
+            f"command line: unknown setting {key}: this model has no language model"
+        )
+    assert "did you mean llm" in unknown_setting("lllm", settings_of["ContRec"])
+    assert "no language model" not in unknown_setting("llm_layres", settings_of["ContRec"])
 
 
 def test_before_a_data_set_is_fetched(tmp_path, monkeypatch):
