@@ -105,6 +105,10 @@ def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, A
     check_settings(config)
     if not resume and isinstance(config.model_class, ChecksUnread):
         config.model_class.check_unread(config)  # a language model that is loaded in vain may take minutes
+    if not resume and "item_vectors" in config.settings:  # a checkpoint holds what was made of them
+        from recbole_contrec.item_vectors.sources import check_names  # slow imports
+
+        check_names(config)
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
     check_optimizer(config, loaded.model)
@@ -178,7 +182,7 @@ def write_item_vectors(
     Raises:
         UserError: whatever the user can mend.
     """
-    from recbole_contrec.item_vectors.sources import check_source, vector_stages  # slow imports, needed here only
+    from recbole_contrec.item_vectors.sources import check_names, check_source, vector_stages  # slow imports
     from recbole_contrec.model.parts.unread import OF_SOURCES, refuse_unread
     from recbole_contrec.tokenizer import save_vectors
 
@@ -195,6 +199,7 @@ def write_item_vectors(
     check_file(output, "--output")
     check_folder(config["checkpoint_dir"], "--checkpoint_dir")
     refuse_unread(config, OF_SOURCES)
+    check_names(config)
     data = load_data(config)
     training = data.train_dataset
     check_source(config, training)
@@ -270,6 +275,10 @@ def fetch_missing_data(
         if key not in known:
             raise UserError(unknown_setting(key, known))
         known[key].accepts(str(value)) or known[key].check(value)
+    if "item_vectors" in known:
+        from recbole_contrec.item_vectors.sources import SOURCES, check_names  # slow imports
+
+        check_names({key: given.get(key) for key in SOURCES})
     logger.info("%s is not in %s: fetching it", dataset, data_path)
     try:
         prepare(dataset, data_path)

@@ -34,6 +34,7 @@ from recbole_contrec.tokenizer import (
 
 METHODS = ("svd", "lightgcn", "text")
 SOURCES = ("item_vectors", "item_descriptions")  # settings that name methods or a file
+WORDS = "words"  # item_descriptions by the words of the texts, which are no vectors
 ITEM_TEXTS = "item texts"  # the stage in which the text_encoder reads them
 PROJECTED = 384  # columns of words before they are whitened
 # Of whitened ones: n texts span n - 1 directions, and where all of these are whitened, every text is as far from every
@@ -177,6 +178,18 @@ def text_columns(source: str, size: int) -> range:
     return range(first * width, (first + 1) * width)
 
 
+def check_names(config: Mapping[str, Any]) -> None:
+    """Stop before data are read where a source is misspelt, or a file that is not there.
+
+    Raises:
+        UserError: names the nearest method.
+    """
+    for key in SOURCES:
+        source = config[key]  # None in models without it
+        if source and not methods_of(source) and not (key == "item_descriptions" and source == WORDS):
+            _check_file(source, key)
+
+
 def check_source(config: Mapping[str, Any], dataset: WindowDataset, key: str = "item_vectors") -> None:
     """Stop before anything is computed or written where vectors cannot be had.
 
@@ -237,8 +250,9 @@ def file_content(path: Path) -> str:
 
 def _check_file(source: str, key: str) -> None:
     if not Path(source).is_file():
-        names = (*METHODS, "words") if key == "item_descriptions" else METHODS  # words are no vectors: handled above
-        raise UserError(f"{key}={source}: neither a file nor one of {', '.join(names)}{did_you_mean(source, names)}")
+        names = (*METHODS, WORDS) if key == "item_descriptions" else METHODS
+        wrong = next((part for part in source.split("+") if part not in names), source)
+        raise UserError(f"{key}={source}: neither a file nor one of {', '.join(names)}{did_you_mean(wrong, names)}")
 
 
 def _vectors_by(

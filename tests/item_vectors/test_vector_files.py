@@ -33,6 +33,26 @@ def test_the_vector_file_of_a_run_is_not_needed_afterwards(run_tiny, workplace, 
         fold_in_interactions(load_data_and_model(checkpoint), {"new": ["u1", "u2"]})
 
 
+@pytest.mark.parametrize(
+    "model, argument, told",
+    [
+        ("ContRec", "--item_vectors=svdd", r"item_vectors=svdd: .*did you mean svd\?"),
+        ("TokenRec", "--item_vectors=svd+txet", r"item_vectors=svd.txet: .*did you mean text\?"),
+        ("SASRecAll-svd", "--item_vectors=v.npy", "item_vectors=v.npy: neither a file"),
+        ("SIIT", "--item_descriptions=wrods", r"item_descriptions=wrods: .*did you mean words\?"),
+    ],
+)
+def test_a_misspelt_source_is_found_before_data_are_read(run_tiny, workplace, monkeypatch, model, argument, told):
+    from recbole_contrec import quick_start
+
+    for read in ("load_data", "prepare"):
+        monkeypatch.setattr(quick_start, read, lambda *_: pytest.fail("data were read"))
+    with pytest.raises(UserError, match=told):
+        run_tiny(model, argument)
+    with pytest.raises(UserError, match=told):
+        quick_start.fetch_missing_data(model, "ml-1m", arguments=[argument])  # nor fetched
+
+
 @pytest.mark.parametrize("model", ["ContRec", "TokenRec", "TIGER"])
 def test_vectors_that_do_not_fit_are_refused_before_anything_is_written(run_tiny, workplace, model):
     write_vectors(workplace, 0, width=7)

@@ -7,7 +7,7 @@ Settings of the self-improvement of semantic ids, and which of them go together.
 from dataclasses import dataclass
 from typing import Any
 
-WORDS = "words"  # of item_descriptions: the text of an item as it is
+from recbole_contrec.item_vectors.sources import WORDS as WORDS
 
 # Settings that only one way to new semantic ids reads (``refine_from``).
 READ_BY_HISTORIES = ("refine_whitening",)
