@@ -8,6 +8,7 @@ adapters alone knows the weights that they were trained on.
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -67,7 +68,10 @@ def add_adapters(
         exclude_modules="|".join(rf"{re.escape(path)}\..*" for path in without) or None,
     )
     try:
-        return get_peft_model(model, settings)
+        with warnings.catch_warnings():
+            # peft_model.py:184 of peft 0.21 asks for a name that transformers 5.23 has deprecated; nothing of ours does
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            return get_peft_model(model, settings)
     except ValueError as error:
         why = str(error).split("\n")[0]
         raise ValueError(f"lora_targets={targets!r} cannot be adapted, name other layers: {why}") from error

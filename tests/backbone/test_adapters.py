@@ -1,5 +1,7 @@
 """What learns in a pretrained language model: adapters, all weights, nothing, or some layers."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -28,6 +30,12 @@ def test_only_adapters_learn():
     }
     assert all(parameter.grad is None for key, parameter in decoder.named_parameters() if key not in changed)
     assert set(WeightAverage(decoder, 0.9).average) == changed
+
+
+def test_adapters_are_added_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert PretrainedDecoder(str(STORIES), lora_rank=2).train() is not None
 
 
 def test_nothing_learns_in_a_frozen_model_and_gradients_pass_through_it(stories):
