@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +69,8 @@ class Asked(NamedTuple):
 
 
 def missing(runs: Sequence[Run], data_path: str | None = None, again: bool = False) -> list[Run]:
-    """Those of some runs that are not finished. All are looked at before the first one starts.
+    """Those of some runs that are not finished. All are looked at before the first one starts. Of two rows of one
+    training that which is there stays, and the model, which is gone, is trained for the other one.
 
     Args:
         again: what is there of other settings or data is done anew; else it is an error.
@@ -86,13 +88,10 @@ def missing(runs: Sequence[Run], data_path: str | None = None, again: bool = Fal
         found = [(row.result, differences(read(row.result), asked)) for row in there]
         if run.finished and not any(different for _, different in found):
             continue
-        if there and not run.finished:  # of one training, and its model is gone
-            lost = next(row for row in run.rows if row not in there)
-            found[0][1].append(f"no row {lost.name or lost.model} beside it")
         others += [(place, different) for place, different in found if different]
         if begun := differences_of_begun(run, asked):
             others.append((run.work, begun))
-        todo.append((run, bool(begun)))
+        todo.append((replace(run, kept=tuple(place for place, different in found if not different)), bool(begun)))
     if others and not again:
         place, different = others[0]
         more = f", and so for {len(others) - 1} more" if len(others) > 1 else ""

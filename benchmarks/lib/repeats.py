@@ -26,6 +26,8 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from torch import Tensor, nn
 
+from recbole_contrec.errors import UserError
+
 TARGETS = 4096  # of training, drawn by the seed of the run
 BATCH = 256
 
@@ -87,6 +89,9 @@ def fit(model: SequentialRecommender, training: Any, seed: int, targets: int = T
         model: trained.
         training: RecBole's training data set; a row is a history and its next item.
         seed: draws ``targets`` of its rows.
+
+    Raises:
+        UserError: no history that was drawn leaves an item out.
     """
     rows = training.inter_feat
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:targets])
@@ -96,6 +101,11 @@ def fit(model: SequentialRecommender, training: Any, seed: int, targets: int = T
     ]
     offsets = np.concatenate(found)
     offsets = offsets[np.isfinite(offsets)]  # to a history of the whole catalogue the bias means nothing
+    if not len(offsets):
+        raise UserError(
+            f"the repeat bias cannot be fitted: each of {len(chosen):,} training histories holds the whole catalogue, "
+            "so that every next item repeats; leave out --repeat-bias"
+        )
     repeated = sum(int(_repeats(model, batch).sum()) for batch in _batches(rows))
     return RepeatBias(
         value=solve(offsets, (repeated + 1) / (len(rows) + 2)),  # strictly between 0 and 1, as our models start

@@ -54,6 +54,7 @@ class Run:
             ``measured`` of the result.
         repeat_bias: whether the trained model, one of RecBole, is also tested with a repeat bias. This gives a second
             row, ``NAME,repeat``; see :mod:`benchmarks.lib.repeats`.
+        kept: results of its rows that stay as they are, where only the others are missing.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Run:
     properties: Path | None = None
     measure: str | None = None
     repeat_bias: bool = False
+    kept: tuple[Path, ...] = ()
 
     @property
     def rows(self) -> list["Run"]:
@@ -273,6 +275,8 @@ def _forget_unstarted(run: Run) -> None:
 def _keep(run: Run) -> None:
     """Move what counts out of the working folder."""
     for row, folder, ranks in zip(run.rows, (run.work, run.work / WITH_BIAS), ("saved/*/", "")):
+        if row.result in run.kept:
+            continue
         _keep_row(row, folder / RESULT, next(folder.glob(f"{ranks}test_ranks.npz")) if run.tested else None)
     shutil.rmtree(run.work)
 

@@ -13,6 +13,7 @@ from benchmarks.lib import repeats, significance
 from benchmarks.report import rows as report_rows
 from benchmarks.report import tables
 from benchmarks.report.overview import overview_table
+from recbole_contrec.errors import UserError
 from tests.helpers.options import TINY
 
 SETTINGS = [argument for argument in TINY if "show_progress" not in argument]
@@ -73,6 +74,15 @@ def test_where_nothing_repeats_the_bias_is_finite():
     assert found.repeats == 0 and found.value == pytest.approx(np.log(10 / 601))  # odds 1 to 601, of one item to ten
 
 
+def test_where_every_history_holds_the_whole_catalogue_a_line_says_so():
+    data = Rows(n=50, n_items=4)
+    data.inter_feat["item_id_list"][:, :3] = torch.tensor([1, 2, 3])
+    with pytest.raises(UserError, match="each of 50 training histories holds the whole catalogue.*--repeat-bias"):
+        repeats.fit(Scorer(data.scores), data, seed=1)
+    data.inter_feat["item_id_list"][7] = 1  # one that does not is enough
+    assert repeats.fit(Scorer(data.scores), data, seed=1).targets == 1
+
+
 def test_a_sample_is_drawn_by_the_seed():
     data, model = Rows(), Scorer(Rows().scores)
     first, again, other = (repeats.fit(model, data, seed=seed, targets=50).value for seed in (1, 1, 2))
@@ -126,11 +136,18 @@ def test_a_training_gives_two_rows(model, tiny, workplace, executed, capsys):
     ran = len(executed[0])
     assert compare("--models", model, "Pop", "--repeat-bias", *SETTINGS[:1]) == 0
     assert compare("--models", model, *SETTINGS[:1]) == 0 and len(executed[0]) == ran
-    (folder / f"{model},repeat" / "seed2020.json").unlink()
-    capsys.readouterr()
-    assert compare("--models", model, "--repeat-bias", *SETTINGS[:1]) == 2
-    error = capsys.readouterr().err
-    assert f"seed2020.json was run with no row {model},repeat beside it" in error and "--again" in error
+    for lost, stays in ((f"{model},repeat", model), (model, f"{model},repeat")):
+        (folder / lost / "seed2020.json").unlink()
+        before = {path: path.read_bytes() for path in (folder / stays).iterdir()}
+        assert compare("--models", model, "--repeat-bias", *SETTINGS[:1]) == 0
+        again = json.loads((folder / lost / "seed2020.json").read_text())
+        assert again["test_result"] == {model: plain}.get(lost, biased)["test_result"]
+        assert {path: path.read_bytes() for path in (folder / stays).iterdir()} == before
+    other = SETTINGS[:1] + ["--train_batch_size=64"]
+    assert compare("--models", model, "--repeat-bias", *other) == 2
+    assert compare("--models", model, "--repeat-bias", *other, "--again") == 0
+    for row in (model, f"{model},repeat"):  # neither stays with other settings
+        assert json.loads((folder / row / "seed2020.json").read_text())["settings"]["train_batch_size"] == 64
 
 
 def test_models_that_learn_their_bias_are_refused(capsys):
