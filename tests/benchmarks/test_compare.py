@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
 from benchmarks import compare as compare_script
 from benchmarks.lib import asked, runs, significance
@@ -39,6 +40,23 @@ def test_a_difference_is_found_and_noise_is_not():
     same = significance.compare(baseline + 0.1 * rng.standard_normal(2000), baseline)
     assert same.low < 0 < same.high and same.p_value > 0.01
     assert significance.compare(baseline, baseline) == (0, 0, 0, 1)
+
+
+def test_the_interval_is_the_percentile_bootstrap_whoever_is_tested_beside():
+    rng = np.random.default_rng(1)
+    baseline = rng.random(300)
+    models = [baseline + shift * rng.standard_normal(300) for shift in (0.1, 0.0, 0.3)]
+    found = significance.compare_all(models, baseline)
+    assert found == [significance.compare(model, baseline) for model in models] and found[1] == (0, 0, 0, 1)
+    wanted = bootstrap(
+        (models[2] - baseline,),
+        np.mean,
+        n_resamples=10_000,
+        batch=1000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert (found[2].low, found[2].high) == pytest.approx(tuple(wanted), abs=1e-12)
 
 
 def test_holm_multiplies_the_smallest_most_and_stays_in_order():
