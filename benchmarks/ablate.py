@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.lib.command_line import parse_with_settings, require_pictures, told
-from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.running import common_parser, conclude, run_all, seeds_of
 from benchmarks.lib.runs import Run
 from benchmarks.lib.variants import ABLATIONS, RANDOM_VECTORS, SHIPPED, Variant
 from benchmarks.report.ablate import draw, report
@@ -40,38 +40,25 @@ def main(arguments: list[str] | None = None) -> int:
         print(listing(ABLATIONS[given.model]))
         return 0
     require_pictures()
+    runs = [
+        Run(
+            variant.model or given.model,
+            given.dataset,
+            seed,
+            folder,
+            variant.name,
+            settings_of(variant, given.settings),
+        )
+        for seed in seeds_of(given)
+        for variant in given.variants
+    ]
     failed = []
-    try:
-        if not given.tables_only:
-            runs = [
-                Run(
-                    variant.model or given.model,
-                    given.dataset,
-                    seed,
-                    folder,
-                    variant.name,
-                    settings_of(variant, given.settings),
-                )
-                for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
-                for variant in given.variants
-            ]
-            failed = run_all(
-                runs,
-                given.data_path,
-                given.again,
-                prepare=lambda missing: write_random_vectors(missing, given.data_path),
-            )
-        text = report(folder, ABLATIONS[given.model])
-    except ValueError as error:
-        print(*failed, f"error: {error}", sep="\n", file=sys.stderr)
-        return 1
-    (folder / "README.md").write_text(text)
-    print(text)
-    print("written:", folder / "README.md", draw(folder, ABLATIONS[given.model]))
-    if failed:
-        print(*failed, sep="\n", file=sys.stderr)
-        return 1
-    return 0
+    if not given.tables_only:
+        failed = run_all(
+            runs, given.data_path, given.again, lambda missing: write_random_vectors(missing, given.data_path)
+        )
+    variants = ABLATIONS[given.model]
+    return conclude(folder, lambda: report(folder, variants), failed, lambda: [draw(folder, variants)])
 
 
 def listing(variants: Sequence[Variant]) -> str:

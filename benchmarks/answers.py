@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from benchmarks.lib.command_line import name_of_a_folder, number, told
 from benchmarks.lib.generated_answers import measure_answers
+from benchmarks.lib.running import write_report
 from benchmarks.lib.trained import describe, earlier, parse, parser, trained_model
 from benchmarks.report.answers import ALONE, VECTORS, read_rows, report, title
 
@@ -70,10 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, then write the tables; 0, or 2 if that was not possible."""
     given = _parse(arguments)
     folder = given.output.resolve() / f"{given.dataset}-answers" if given.tables_only else measure_all(given)
-    text = report(read_rows(folder))
-    (folder / "README.md").write_text(text)
-    print(text)
-    print("written:", folder / "README.md")
+    write_report(folder, report(read_rows(folder)))
     return 0
 
 

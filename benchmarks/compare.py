@@ -26,7 +26,7 @@ from benchmarks.lib.command_line import (
     require_pictures,
     told,
 )
-from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.running import common_parser, conclude, run_all, seeds_of
 from benchmarks.lib.runs import Run
 from benchmarks.report.plots import draw
 from benchmarks.report.rows import rows
@@ -41,37 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     require_pictures()
     folder = given.output / given.dataset
     biased = _biased(given)
-    if not given.tables_only:
-        failed = run_all(
-            [
-                Run(
-                    model,
-                    given.dataset,
-                    seed,
-                    folder,
-                    given.name,
-                    given.settings,
-                    repeat_bias=model in biased,
-                )
-                for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
-                for model in given.models
-            ],
-            given.data_path,
-            given.again,
-        )
-        if failed:
-            print(*failed, sep="\n", file=sys.stderr)
-            return 1
-    try:
-        text = report(folder)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    (folder / "README.md").write_text(f"# {given.dataset}\n\n{text}")
-    pictures = draw(rows(folder), folder)
-    print(text)
-    print("written:", folder / "README.md", *pictures)
-    return 0
+    runs = [
+        Run(model, given.dataset, seed, folder, given.name, given.settings, repeat_bias=model in biased)
+        for seed in seeds_of(given)
+        for model in given.models
+    ]
+    failed = [] if given.tables_only else run_all(runs, given.data_path, given.again)
+    return conclude(
+        folder, lambda: f"# {given.dataset}\n\n{report(folder)}", failed, lambda: draw(rows(folder), folder)
+    )
 
 
 def _biased(given):

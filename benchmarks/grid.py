@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.lib.command_line import name_of_a_folder, told
 from benchmarks.lib.grids import GRIDS, read_points
-from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.running import common_parser, run_all, seeds_of, write_report
 from benchmarks.lib.runs import Run, load
 from benchmarks.report.grid import name_of, table
 
@@ -46,15 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     folder = given.output / f"{given.dataset}-grid" / given.model
     runs = [
         Run(given.model, given.dataset, seed, folder, name_of(point), settings_of(point), tested=False)
-        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+        for seed in seeds_of(given)
         for point in points
     ]
     failed = run_all([] if given.tables_only else runs, given.data_path, given.again)
     found = load(folder)
     if found:
-        text = table(points, found)
-        (folder / "README.md").write_text(f"# {given.model} on {given.dataset}, validation\n\n{text}\n")
-        print(text)
+        write_report(folder, f"# {given.model} on {given.dataset}, validation\n\n{table(points, found)}\n")
     print(*failed, sep="\n", end="", file=sys.stderr)
     return 1 if failed else 0
 

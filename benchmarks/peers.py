@@ -25,20 +25,19 @@ if not __package__:  # run by its path: see run_as_module
 
 import argparse
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.lib import peers as lib
 from benchmarks.lib.command_line import name_of_a_folder, number, parse_with_settings, told
 from benchmarks.lib.peer_speed import measure
 from benchmarks.lib.peers import PeerRun, Split, split_of, threads_of_runs, versions_of
-from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.running import FIRST_SEED, common_parser, conclude, one_by_one, run_all, seeds_of
 from benchmarks.lib.runs import Run
-from benchmarks.report.peers import PEERS, SPEED, tables
+from benchmarks.report.peers import SPEED, tables
+from benchmarks.report.rows import PEERS
 
 EPOCHS, PATIENCE = 100, 15  # of the peers; ours have the same patience
 N_HEADS = 2
@@ -50,16 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-peers"
     failed = [] if given.tables_only else _run(given, folder)
-    print(*failed, sep="\n", end="", file=sys.stderr)
-    try:
-        text = tables(folder)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    (folder / "README.md").write_text(f"# {given.dataset}: peers\n\n{text}")
-    print(text)
-    print("written:", folder / "README.md")
-    return 1 if failed else 0
+    return conclude(folder, lambda: f"# {given.dataset}: peers\n\n{tables(folder)}", failed)
 
 
 def _run(given: argparse.Namespace, folder: Path) -> list[str]:
@@ -70,7 +60,7 @@ def _run(given: argparse.Namespace, folder: Path) -> list[str]:
     python = str(Path(given.peer_python).absolute())  # not resolved: an environment's Python is a link to another one
     ours = [
         Run(model, given.dataset, seed, folder, None, equal_settings(model, given))
-        for seed in _seeds(given)
+        for seed in seeds_of(given)
         for model in given.models
     ]
     split = load_split(ours[0], given)
@@ -80,7 +70,7 @@ def _run(given: argparse.Namespace, folder: Path) -> list[str]:
         todo = lib.missing(peers, split, given.again)
         with threads_of_runs(given.threads):
             failed += run_all(ours, given.data_path, given.again)
-        failed += _execute(todo, python, split, versions)
+        failed += one_by_one(todo, lambda peer, show: lib.execute(peer, python, split, versions, show))
     if "speed" in given.parts:
         first = [run for run in ours if run.seed == FIRST_SEED]
         try:
@@ -89,22 +79,6 @@ def _run(given: argparse.Namespace, folder: Path) -> list[str]:
             return [*failed, str(error)]
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SPEED, {**record, "versions": versions})
-    return failed
-
-
-def _execute(todo: Sequence[PeerRun], python: str, split: Split, versions: dict[str, str]) -> list[str]:
-    failed = []
-    with tqdm(todo, unit="run", dynamic_ncols=True, disable=not todo) as bar:
-        for peer in bar:
-
-            def show(epoch: int, score: float, peer: PeerRun = peer) -> None:
-                bar.set_description(f"{peer.run}, epoch {epoch}: {score:.4f}")
-
-            bar.set_description(str(peer.run))
-            try:
-                lib.execute(peer, python, split, versions, show)
-            except RuntimeError as error:
-                failed.append(str(error))
     return failed
 
 
@@ -161,7 +135,7 @@ def peer_runs(given: argparse.Namespace, folder: Path, split: Split) -> list[Pee
                 "top": max(split.config["topk"]),
             },
         )
-        for seed in _seeds(given)
+        for seed in seeds_of(given)
         for peer in given.peers
     ]
 
@@ -170,10 +144,6 @@ def histories_a_step(split: Split, length: int) -> int:
     """Histories that have together as many targets as a step of ours, on average."""
     targets = np.minimum(np.diff(split.task.offsets) - 1, length)
     return max(1, round(split.config["train_batch_size"] / targets.mean()))
-
-
-def _seeds(given: argparse.Namespace) -> range:
-    return range(FIRST_SEED, FIRST_SEED + given.seeds)
 
 
 def _peer_setting(text: str) -> tuple[str, int | float | str]:

@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.lib.command_line import parse_with_settings, told
 from benchmarks.lib.pretrained_variants import MODELS, VARIANTS
-from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.running import common_parser, conclude, run_all, seeds_of
 from benchmarks.lib.runs import Run
 from benchmarks.report.pretrained import GROUPS_FILE, report
 
@@ -50,16 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         failed = run_all(runs, given.data_path, given.again, lambda missing: share_stages(missing, folder / STAGES))
         if runs:
             write_groups(folder / GROUPS_FILE, runs[0], given.data_path)
-    try:
-        text = report(folder, VARIANTS)
-    except ValueError as error:
-        print(*failed, f"error: {error}", sep="\n", file=sys.stderr)
-        return 1
-    (folder / "README.md").write_text(text)
-    print(text)
-    print("written:", folder / "README.md")
-    print(*failed, sep="\n", end="", file=sys.stderr)
-    return 1 if failed else 0
+    return conclude(folder, lambda: report(folder, VARIANTS), failed)
 
 
 def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
@@ -67,7 +58,7 @@ def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
     models = {name: getattr(given, name) for name in MODELS}
     return [
         Run(variant.model, given.dataset, seed, folder, variant.name, (*given.settings, *own))
-        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+        for seed in seeds_of(given)
         for variant in given.variants
         if (own := variant.arguments(models)) is not None
     ]

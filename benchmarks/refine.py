@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.lib.command_line import parse_with_settings, told
-from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.running import common_parser, conclude, run_all, seeds_of
 from benchmarks.lib.runs import Run
 from benchmarks.report.refine import ORDER, OWN_START, draw, report
 
@@ -65,21 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     what cannot be."""
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-refine"
-    failed = []
-    if not given.tables_only:
-        failed = run_all(runs_of(given, folder), given.data_path, given.again)
-    try:
-        text = report(folder)
-    except ValueError as error:
-        print(*failed, f"error: {error}", sep="\n", file=sys.stderr)
-        return 1
-    (folder / "README.md").write_text(text)
-    print(text)
-    print("written:", folder / "README.md", draw(folder))
-    if failed:
-        print(*failed, sep="\n", file=sys.stderr)
-        return 1
-    return 0
+    failed = [] if given.tables_only else run_all(runs_of(given, folder), given.data_path, given.again)
+    return conclude(folder, lambda: report(folder), failed, lambda: [draw(folder)])
 
 
 def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
@@ -103,7 +90,7 @@ def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:
                 }.items()
             ),
         )
-        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+        for seed in seeds_of(given)
         for identifiers in given.semantic_ids
         for kind in KINDS
         if kind.name in given.kinds

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.lib.command_line import name_of_a_folder, number, parse_with_settings, told
-from benchmarks.lib.running import FIRST_SEED, common_parser, run_all
+from benchmarks.lib.running import common_parser, run_all, seeds_of, write_report
 from benchmarks.lib.runs import Run, load
 from benchmarks.lib.significance import ndcg
 from benchmarks.report.unseen import TABLES, TOP
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
                         measure="benchmarks.unseen:measure",
                         properties=properties,
                     )
-                    for seed in range(FIRST_SEED, FIRST_SEED + given.seeds)
+                    for seed in seeds_of(given)
                     for model in given.models
                 ],
                 given.data_path,
@@ -68,9 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = load(folder)
     if rows:
         table = TABLES[given.hold](rows, load(given.output / given.dataset))
-        text = f"# {given.dataset}: {given.hold} held out\n\n{table}\n"
-        (folder / "README.md").write_text(text)
-        print(text)
+        write_report(folder, f"# {given.dataset}: {given.hold} held out\n\n{table}\n")
     print(*failed, sep="\n", end="", file=sys.stderr)
     return 1 if failed else 0
 

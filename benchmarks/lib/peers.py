@@ -72,6 +72,9 @@ class PeerRun:
     run: Run
     asked: dict[str, Any]
 
+    def __str__(self):
+        return str(self.run)
+
 
 def split_of(config: Config, data: RunData) -> Split:
     """Histories and targets of a data set in the order of its users.

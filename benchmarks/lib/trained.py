@@ -22,7 +22,7 @@ from benchmarks.lib.command_line import (
     require_pictures,
     results_folder,
 )
-from benchmarks.lib.running import FIRST_SEED
+from benchmarks.lib.running import FIRST_SEED, write_report
 from benchmarks.lib.runs import PATHS, RESULTS, Run
 
 # Facts of the card that differ from number to number; the commit and the device of each are kept beside it.
@@ -63,10 +63,7 @@ def measure_and_report(
         require_pictures()
     folder = given.output.resolve() / f"{given.dataset}-{kind}" if given.tables_only else measure(given)
     content = read_record(folder / record)
-    text = report(content)
-    (folder / "README.md").write_text(text)
-    print(text)
-    print("written:", folder / "README.md", *([draw(content, folder / f"{kind}.png")] if draw else []))
+    write_report(folder, report(content), [draw(content, folder / f"{kind}.png")] if draw else ())
     return 0
 
 

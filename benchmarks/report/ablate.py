@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
-from benchmarks.report.rows import Row, mismatches, rows
+from benchmarks.report.rows import Row, mismatches, notes_on, rows, shown_name
 from benchmarks.report.tables import epoch_seconds
 
 NOTES = """Differences are to the first row, over the seeds that both have. The interval is a paired bootstrap over
@@ -70,7 +70,7 @@ def table(found: list[Row], meanings: dict[str, str]) -> str:
         change = None if row is shipped else difference(row, shipped)
         lines.append(
             line(
-                row.name + (" †" if row.name in odd else ""),
+                shown_name(row, odd),
                 meanings[row.name],
                 len(row.results),
                 spread(row.metric("ndcg@10", "best_valid_result"), bold=True),
@@ -87,9 +87,7 @@ def table(found: list[Row], meanings: dict[str, str]) -> str:
     if shipped.method:
         others = [row for row in found if row is shipped or row.method not in ("", shipped.method)]
         lines.append(f"\nMethod of {'; of '.join(f'{row.name}: {row.method}' for row in others)}.")
-    lines += [
-        f"\n† {name}: another {', '.join(keys)} than {shipped.name}; not comparable" for name, keys in odd.items()
-    ]
+    lines += notes_on(odd, shipped)
     return "\n".join(lines)
 
 

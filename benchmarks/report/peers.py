@@ -6,15 +6,14 @@ From the runs and the record of :mod:`benchmarks.peers` to Markdown tables.
 
 import json
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
-from benchmarks.report.cells import four, head, line, same, seconds, spread
-from benchmarks.report.rows import Row, mismatches, rows
-from benchmarks.report.tables import seconds_to_best, test_table
+from benchmarks.report.cells import head, line
+from benchmarks.report.rows import PEERS, Row, mismatches, rows
+from benchmarks.report.tables import accuracy_table, cost_table, test_table
 
 SPEED = "speed.json"
-PEERS = ("RecTools-SASRec", "RecTools-BERT4Rec")
 
 
 def is_peer(row: Row) -> bool:
@@ -23,7 +22,8 @@ def is_peer(row: Row) -> bool:
 
 
 def tables(folder: Path) -> str:
-    """All tables that a folder has something for.
+    """All tables that a folder has something for: those of every comparison, with paired tests against the best peer
+    and against ContRec, and speed.
 
     Raises:
         ValueError: it has nothing, or rows that were not measured alike.
@@ -33,7 +33,13 @@ def tables(folder: Path) -> str:
         table = rows(folder)
         if odd := mismatches(table):
             raise ValueError(f"not comparable: {odd}")
-        parts += [runs_table(table), test_table(table, counts=is_peer)]
+        parts += [
+            accuracy_table(table),
+            test_table(table, counts=is_peer),
+            test_table(table, counts=lambda row: row.name == "ContRec"),
+            cost_table(table),
+            notes([row for row in table if is_peer(row)]),
+        ]
     if (folder / SPEED).is_file():
         parts.append(speed_table(json.loads((folder / SPEED).read_text(encoding="utf-8"))))
     if not parts:
@@ -41,47 +47,17 @@ def tables(folder: Path) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def runs_table(table: list[Row]) -> str:
-    """Accuracy and cost of every row, means over its seeds; the clock sees whatever else the machine did."""
-    lines = head(
-        "model",
-        "method",
-        "seeds",
-        "L",
-        "valid NDCG@10",
-        "valid HR@10",
-        "NDCG@10",
-        "HR@10",
-        "NDCG@10 / HR@10, seen masked",
-        "s an epoch",
-        "epochs",
-        "core-min to best epoch",
-        "test users/s",
-        "peak MiB",
-        "parameters",
-    )
-    for row in table:
-        cards = row.values(lambda content: content["card"])
-        masked = (mean(row.metric(metric, "test_result_seen_masked")) for metric in ("ndcg@10", "hit@10"))
-        lines.append(
-            line(
-                row.name,
-                row.method,
-                len(row.results),
-                same([card["max_history"] for card in cards]),
-                *(four(mean(row.metric(metric, "best_valid_result"))) for metric in ("ndcg@10", "hit@10")),
-                spread(row.metric("ndcg@10"), bold=True),
-                spread(row.metric("hit@10")),
-                " / ".join(map(four, masked)),
-                seconds(row.values(lambda content: content["seconds"]["epoch"])),
-                same(row.values(lambda content: content["epochs"])),
-                seconds(row.values(_core_minutes)),
-                f"{mean(card['test_users_per_second'] for card in cards):,.0f}",
-                f"{max(card['peak_memory_mib'] for card in cards):,}",
-                f"{cards[0]['parameters']:,}",
-            )
-        )
-    return "\n".join(lines)
+def notes(peers: list[Row]) -> str:
+    """What peers train on, and what they ran with."""
+    cards = [result.content["card"] for row in peers for result in row.results]
+    told = [
+        f"{row.name} trains on {card['interactions_an_epoch']:,} interactions and knows "
+        f"{card['items'] - card['unknown_items']:,} of {card['items']:,} items."
+        for row in peers
+        for card in [row.results[0].content["card"]]
+    ]
+    packages = dict.fromkeys(f"{name} {version}" for card in cards for name, version in card["versions"].items())
+    return " ".join([*told, f"Peers ran with {', '.join(packages)}."] if peers else [])
 
 
 def speed_table(record: dict[str, Any]) -> str:
@@ -141,11 +117,6 @@ def interaction_ratios(row: dict[str, Any], base: dict[str, Any]) -> list[float]
 def ranking_ratios(row: dict[str, Any], base: dict[str, Any]) -> list[float]:
     """Users a second of a contender as a multiple of the base's, round by round."""
     return [own / other for own, other in zip(row["users_a_second"], base["users_a_second"], strict=True)]
-
-
-def _core_minutes(content: dict[str, Any]) -> float | None:
-    found = seconds_to_best(content)
-    return None if found is None else found / 60
 
 
 def _span(ratios: list[float]) -> str:

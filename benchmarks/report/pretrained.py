@@ -15,7 +15,7 @@ from benchmarks.lib.pretrained_variants import Variant
 from benchmarks.lib.runs import read_arrays
 from benchmarks.lib.significance import Comparison, compare, of_users
 from benchmarks.report.cells import head, line, seconds, spread
-from benchmarks.report.rows import Row, mismatches, rows
+from benchmarks.report.rows import Row, mismatches, notes_on, rows, shown_name
 from benchmarks.report.tables import epoch_seconds
 
 GROUPS_FILE = "groups.npz"
@@ -93,7 +93,7 @@ def accuracy_table(table: list[Row], known: dict[str, Variant], facts: dict[str,
         ]
         lines.append(
             line(
-                row.name + (" †" if row.name in odd else ""),
+                shown_name(row, odd),
                 known[row.name].meaning,
                 len(row.results),
                 spread(row.metric("ndcg@10", "best_valid_result"), bold=True),
@@ -101,9 +101,7 @@ def accuracy_table(table: list[Row], known: dict[str, Variant], facts: dict[str,
                 seconds(row.values(epoch_seconds)),
             )
         )
-    lines += [
-        f"\n† {name}: another {', '.join(keys)} than {table[0].name}; not comparable" for name, keys in odd.items()
-    ]
+    lines += notes_on(odd, table[0])
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.lib.runs import Result
 from benchmarks.lib.significance import Comparison, compare, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
-from benchmarks.report.rows import Row, mismatches, rows
+from benchmarks.report.rows import Row, mismatches, notes_on, rows, shown_name
 from benchmarks.report.tables import epoch_seconds
 
 OWN_START, REFINED = "TIGER", "SIIT-states"
@@ -99,7 +99,7 @@ def accuracy(found: list[Row]) -> str:
     for row in found:
         lines.append(
             line(
-                row.name + (" †" if row.name in odd else ""),
+                shown_name(row, odd),
                 row.method,
                 len(row.results),
                 *(
@@ -112,9 +112,7 @@ def accuracy(found: list[Row]) -> str:
                 seconds(row.timed.values(epoch_seconds)),
             )
         )
-    lines += [
-        f"\n† {name}: another {', '.join(keys)} than {found[0].name}; not comparable" for name, keys in odd.items()
-    ]
+    lines += notes_on(odd, found[0])
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ The rows of a table: models over their seeds, and whether they were measured ali
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -28,6 +29,10 @@ SHARED = (
     "targets",
     "valid_metric",
 )
+
+
+PEERS = ("RecTools-SASRec", "RecTools-BERT4Rec")  # models of another package, see :mod:`benchmarks.peers`
+ODD = "†"
 
 
 class Row(NamedTuple):
@@ -86,6 +91,8 @@ def short_method(content: dict) -> str:
     settings.update({name: found["value"] for name, found in (content.get("chosen_on_validation") or {}).items()})
     if method := method_of(settings):
         return method.short
+    if content["card"].get("model") in PEERS:
+        return "as in RecTools"
     if not _is_recbole(content["card"].get("model")):
         return ""
     return f"as in RecBole{_other_history(content['card'])}{', repeat bias afterwards' * has_fitted_bias(content)}"
@@ -141,18 +148,38 @@ def is_control(row: Row) -> bool:
 
 def _is_recbole(model: str | None) -> bool:
     """Presets of its models, too; not what is no model here, such as one of another package."""
-    from recbole_contrec.catalogue.places import properties_folders
-    from recbole_contrec.settings.registry import find_model, model_exists
+    return model is not None and is_registered(model) and _entry(model).is_recbole
 
-    folders = properties_folders()
-    return bool(model) and model_exists(model, folders) and find_model(model, folders).is_recbole
+
+def is_registered(model: str) -> bool:
+    """Whether a model of this name can be run here."""
+    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.settings.registry import model_exists
+
+    return model_exists(model, properties_folders())
+
+
+def recbole_name(row: Row) -> str | None:
+    """The model of RecBole that a row's model is, or is a preset of."""
+    return _entry(row.results[0].content["card"]["model"]).recbole_name
 
 
 def _model_class(row: Row) -> type:
+    return _entry(row.results[0].content["card"]["model"]).model_class
+
+
+def _entry(model: str) -> Any:
     from recbole_contrec.catalogue.places import properties_folders
+
+    return _entry_of(model, tuple(folder.resolve() for folder in properties_folders()))
+
+
+@cache
+def _entry_of(model: str, folders: tuple[Path, ...]) -> Any:
+    """Every table asks for the same few models, whose YAML files take a while to read."""
     from recbole_contrec.settings.registry import find_model
 
-    return find_model(row.results[0].content["card"]["model"], properties_folders()).model_class
+    return find_model(model, folders)
 
 
 def mismatches(table: list[Row]) -> dict[str, list[str]]:
@@ -169,6 +196,18 @@ def mismatches(table: list[Row]) -> dict[str, list[str]]:
             ]
         )
     }
+
+
+def shown_name(row: Row, odd: dict[str, list[str]]) -> str:
+    """The name, marked where :func:`mismatches` has the row."""
+    return f"{row.name} {ODD}" if row.name in odd else row.name
+
+
+def notes_on(odd: dict[str, list[str]], first: Row) -> list[str]:
+    """What the marks mean, a line each; the rows were not measured like ``first``."""
+    return [
+        f"\n{ODD} {name}: another {', '.join(keys)} than {first.name}; not comparable" for name, keys in odd.items()
+    ]
 
 
 def masked_alone(table: list[Row]) -> set[str]:

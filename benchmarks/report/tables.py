@@ -10,7 +10,7 @@ from statistics import mean
 
 import numpy as np
 
-from benchmarks.lib.significance import compare, holm, mean_over_seeds
+from benchmarks.lib.significance import compare_all, holm, mean_over_seeds
 from benchmarks.report.cells import four, head, line, same, seconds, spread
 from benchmarks.report.rows import (
     Row,
@@ -19,8 +19,10 @@ from benchmarks.report.rows import (
     is_recbole,
     masked_alone,
     mismatches,
+    notes_on,
     odd_beside_masking,
     rows,
+    shown_name,
 )
 
 FIRST_METRICS = ("ndcg@10", "hit@10", "mrr@10")
@@ -62,10 +64,7 @@ def accuracy_table(table: list[Row]) -> str:
     """Accuracy of every row: mean and deviation over seeds, metrics at 10 first, those at 5 and 20 in a table of their
     own. A row that leaves seen items out, alone among others, has the last column of the first table only."""
     odd, alone = odd_beside_masking(table), masked_alone(table)
-    names = {
-        row.name: row.name + (" †" if row.name in odd else "") + (f" {MASKED_ALONE}" if row.name in alone else "")
-        for row in table
-    }
+    names = {row.name: shown_name(row, odd) + (f" {MASKED_ALONE}" if row.name in alone else "") for row in table}
     titles = ("model", "method", "seeds", "L", "valid NDCG@10", *map(_title, FIRST_METRICS))
     lines = head(*titles, "NDCG@10 / HR@10, seen masked")
     for row in table:
@@ -85,9 +84,7 @@ def accuracy_table(table: list[Row]) -> str:
     for row in table:
         if row.name not in alone:
             lines.append(line(names[row.name], *(spread(row.metric(metric)) for metric in FURTHER_METRICS)))
-    lines += [
-        f"\n† {name}: another {', '.join(keys)} than {table[0].name}; not comparable" for name, keys in odd.items()
-    ]
+    lines += notes_on(odd, table[0])
     return "\n".join(lines + [MASKED_NOTE] * bool(alone))
 
 
@@ -156,9 +153,9 @@ def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is
         return ""
     users = np.sort(baseline.results[0].ranks["user"])
     reference = mean_over_seeds([result.ranks for result in baseline.results], users, k)
-    compared = [
-        compare(mean_over_seeds([result.ranks for result in row.results], users, k), reference) for row in others
-    ]
+    compared = compare_all(
+        [mean_over_seeds([result.ranks for result in row.results], users, k) for row in others], reference
+    )
     lines = head(f"against {baseline.name}", f"NDCG@{k} difference", "95 % interval", "relative", "p (Wilcoxon, Holm)")
     for row, found, p_value in zip(others, compared, holm([found.p_value for found in compared])):
         lines.append(

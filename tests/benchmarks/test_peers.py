@@ -28,8 +28,10 @@ from benchmarks.peer.exchange import (
 from benchmarks.peer.progress import Progress
 from benchmarks.peer.ranking import ndcg_at_10, rank_targets
 from benchmarks.report import peers as report
+from benchmarks.report.marked import with_tables
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.errors import UserError
+from tests.benchmarks.test_compare import write_result
 from tests.helpers.files import ROOT
 from tests.helpers.options import TINY_CONTREC
 
@@ -231,10 +233,14 @@ def test_accuracy_and_speed_end_to_end(command, executed, tmp_path, capsys):
     assert peer["test_result"].keys() == ours["test_result"].keys()
     assert str(tmp_path) not in json.dumps(peer)
     assert "| against RecTools-" in printed
-    assert f"| {names[0]} |  | 1 | 10 | .{peer['best_valid_result']['ndcg@10'] * 1e4:04.0f} |" in printed
-    assert "| 2.0 | 2 | 0.0 | 80 | 100 | 60 |" in printed
+    assert f"| {names[0]} | as in RecTools | 1 | 10 | .{peer['best_valid_result']['ndcg@10'] * 1e4:04.0f} |" in printed
+    assert "| 2 | 0.0 | 80 | 100 | 60 | cpu, 1 threads |" in printed
+    assert f"{names[0]} trains on {peer['card']['interactions_an_epoch']:,} interactions and knows 60 of 60" in printed
+    assert "Peers ran with stand-in 1.0, numpy " in printed
     assert "| SASRecAll | SASRec, loss at every position | 1 | 10 |" in printed
     assert report.tables(folder) in printed and report.tables(folder) in (folder / "README.md").read_text()
+    page = with_tables("<!-- peers: tiny-peers -->\n<!-- end -->", tmp_path / "results")
+    assert page == f"<!-- peers: tiny-peers -->\n{report.tables(folder).rstrip()}\n<!-- end -->"
     speed = json.loads((folder / "speed.json").read_text())
     assert [row["name"] for row in speed["rows"]] == names
     assert "SASRecAll trains" in printed and f"times as fast as {names[0]}." in printed
@@ -357,6 +363,20 @@ def test_ratios_are_taken_round_by_round():
     assert "| ContRec | 100 | 2.5 (2 to 3) | 100% | 3.12 (2.5 to 3.75) | 250 | 3.5 (3 to 4) | 1,000 |" in table
     assert "ContRec trains an epoch 2.5, an interaction 3.12, and ranks 3.5 times as fast as RecTools-SASRec." in table
     assert "A CPU, 1 thread," in table
+
+
+def test_peers_stand_against_contrec_and_all_against_the_best_peer(tmp_path):
+    card = {"items": 12, "unknown_items": 2, "interactions_an_epoch": 3456, "versions": {"rectools": "0.1"}}
+    ranks = [1, 1, 2, 1, 3, 1]
+    for score, name in enumerate(["RecTools-BERT4Rec", "RecTools-SASRec", "ContRec", "SASRecAll"]):
+        write_result(tmp_path, name, 1, ranks[score:] + ranks[:score], model=name, score=0.1 * (1 + score), **card)
+    _, *against = report.tables(tmp_path).split("| against ")
+    first, second = ([line.split(" | ")[0] for line in table.splitlines()[2:]] for table in against)
+    assert against[0].startswith("RecTools-SASRec |") and against[1].startswith("ContRec |")
+    assert first[:3] == ["| SASRecAll", "| ContRec", "| RecTools-BERT4Rec (as in RecTools)"]
+    assert second[:3] == ["| SASRecAll", *(f"| RecTools-{name} (as in RecTools)" for name in ("SASRec", "BERT4Rec"))]
+    assert "RecTools-SASRec trains on 3,456 interactions and knows 10 of 12 items." in against[1]
+    assert "Peers ran with rectools 0.1." in against[1]
 
 
 def test_nothing_to_show(tmp_path):
