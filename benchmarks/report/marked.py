@@ -62,6 +62,10 @@ def _grid(folder: Path) -> str:
 
 
 def _overview(folder: Path) -> str:
+    return overview_table(_tables_of(folder), all_variants=False)
+
+
+def _all_models(folder: Path) -> str:
     return overview_table(_tables_of(folder))
 
 
@@ -94,6 +98,7 @@ TABLES = {
     "durations": _durations,
     "grid": _grid,
     "overview": _overview,
+    "all_models": _all_models,
     "peers": lambda path: peers.tables(path).rstrip(),
     "public": lambda path: public.table(path.name),
     "refinement": _refinement,

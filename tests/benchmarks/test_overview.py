@@ -51,6 +51,45 @@ def test_models_stand_in_groups_in_the_order_of_validation(tmp_path):
     assert cells[4][1] == "SASRec, loss at every position, repeat bias" and cells[9][1] == "as in RecBole"
 
 
+def test_other_rows_than_models_with_their_own_settings_are_left_out(tmp_path):
+    folder = tmp_path / "data"
+    write(folder, "ContRec")
+    write(folder, "ContRec,big", "ContRec")  # as --name gives it
+    write(folder, "SASRec,repeat", "SASRec")
+    write(folder, "MyRec", "MyRec")  # of a YAML file that is not there any more
+    names = [line.split(" | ")[0].removeprefix("| ") for line in overview_of(folder).splitlines()[2:]]
+    assert names == [f"**{overview.OURS}**", "ContRec", f"**{overview.RECBOLE}**", "SASRec,repeat"]
+
+
+def test_at_a_glance_a_model_of_recbole_has_one_variant_more(tmp_path):
+    """That which validates best on the first data set that has any, whatever the test says."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for score, name in enumerate(["SASRec", "GRU4Rec", "SASRec-200,repeat", "SASRec-200", "SASRec,repeat"]):
+        write(first, name, name.removesuffix(",repeat"), score=0.1 + score / 100)
+    for score, name in enumerate(["SASRec,repeat", "SASRec-200", "GRU4Rec-200", "SASRecAll-svd", "SASRecAll"]):
+        write(second, name, name.removesuffix(",repeat"), score=0.1 + score / 100)
+    tables = {folder.name: rows(folder) for folder in (first, second)}
+    shown, every = (
+        [line.split(" | ")[0].removeprefix("| ") for line in overview.overview_table(tables, of_all).splitlines()[2:]]
+        for of_all in (False, True)
+    )
+    controls, models = ["**controls**", "SASRecAll", "SASRecAll-svd"], ["**RecBole**", "SASRec,repeat"]
+    assert shown == [*controls, *models, "GRU4Rec", "SASRec", "GRU4Rec-200"]
+    assert every == [
+        *controls,
+        *models,
+        *("SASRec-200", "SASRec-200,repeat", "GRU4Rec", "SASRec", "GRU4Rec-200"),
+    ]
+
+
+def test_there_are_marks_for_any_number_of_methods(tmp_path):
+    folders = [tmp_path / f"d{number:02}" for number in range(13)]
+    for length, folder in enumerate(folders):
+        write(folder, "SASRec", max_history=50 + length)
+    text = overview_of(*folders)
+    assert "| .1100 ⁹ | .1100 ¹⁰ | .1100 ¹¹ | .1100 ¹² |" in text and "\n¹² with histories of 62" in text
+
+
 def test_a_data_set_with_another_method_is_marked(tmp_path):
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     write(first, "SASRecAll", settings=SASREC)

@@ -176,13 +176,18 @@ def test_tables_follow_the_results(tmp_path):
     assert written.startswith("before\n<!-- accuracy: tiny -->\n| model") and written.endswith("|\n<!-- end -->\nafter")
     assert marked.with_tables(written, tmp_path) == written
     write_result(tmp_path / "ml-1m", "ContRec", 1, [1, 1, 2, 1, 3, 1])
-    write_result(tmp_path / "amazon-beauty", "SASRec", 1, [1, 1, 2, 1, 3, 1])
+    write_result(tmp_path / "amazon-beauty", "SASRec", 1, [1, 1, 2, 1, 3, 1], model="SASRec")
+    write_result(tmp_path / "amazon-beauty", "SASRec,repeat", 1, [1, 1, 2, 1, 3, 1], model="SASRec", score=0.3)
+    write_result(tmp_path / "amazon-beauty", "SASRec-200", 1, [1, 1, 2, 1, 3, 1], model="SASRec-200", score=0.2)
     overview = marked.with_tables("<!-- overview: . -->\n<!-- end -->", tmp_path).splitlines()
     assert overview[1].count("NDCG@10") == 2 and overview[3:-1] == [
         "| **ours** | *our variants* |  |  |",
         "| ContRec |  | .1100 |  |",
-        "| SASRec |  |  | .1100 |",
+        "| **RecBole** | *RecBole's own models* |  |  |",
+        "| SASRec,repeat | as in RecBole |  | .3100 |",
+        "| SASRec | as in RecBole |  | .1100 |",
     ]
+    assert "| SASRec-200 |" in marked.with_tables("<!-- all_models: . -->\n<!-- end -->", tmp_path)
     with pytest.raises(ValueError, match="choose one of"):
         marked.with_tables("<!-- beauty: tiny -->\n<!-- end -->", tmp_path)
 
