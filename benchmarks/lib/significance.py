@@ -32,7 +32,7 @@ def ndcg(rank: np.ndarray, ties: np.ndarray, k: int = 10) -> np.ndarray:
 
 
 def of_users(ranks: dict[str, np.ndarray], users: np.ndarray, k: int = 10) -> np.ndarray:
-    """NDCG@k of some users [n], in their order.
+    """NDCG@k of some users [n], in their order; the mean where a split gives a user several targets.
 
     Args:
         ranks: ``user``, ``rank`` and ``ties`` of a run.
@@ -41,11 +41,11 @@ def of_users(ranks: dict[str, np.ndarray], users: np.ndarray, k: int = 10) -> np
     Raises:
         ValueError: the run did not test one of them.
     """
-    order = np.argsort(ranks["user"])
-    found = order[np.searchsorted(ranks["user"], users, sorter=order).clip(max=len(order) - 1)]  # [n]
-    if (ranks["user"][found] != users).any():
+    names, which = np.unique(ranks["user"], return_inverse=True)
+    found = np.searchsorted(names, users).clip(max=len(names) - 1)  # [n]
+    if (names[found] != users).any():
         raise ValueError("the runs tested different users")
-    return ndcg(ranks["rank"][found], ranks["ties"][found], k)
+    return (np.bincount(which, ndcg(ranks["rank"], ranks["ties"], k)) / np.bincount(which))[found]
 
 
 def mean_over_seeds(seeds: Sequence[dict[str, np.ndarray]], users: np.ndarray, k: int = 10) -> np.ndarray:
@@ -58,7 +58,7 @@ def mean_over_seeds(seeds: Sequence[dict[str, np.ndarray]], users: np.ndarray, k
     Raises:
         ValueError: a run tested other users.
     """
-    if any(len(ranks["user"]) != len(users) for ranks in seeds):
+    if any(len(np.unique(ranks["user"])) != len(users) for ranks in seeds):
         raise ValueError("the runs tested different users")
     return np.mean([of_users(ranks, users, k) for ranks in seeds], axis=0)
 

@@ -98,7 +98,7 @@ def difference(row: Row, shipped: Row) -> Difference | None:
     if not seeds:
         return None
     valid = mean(_valid(ours[seed]) - _valid(theirs[seed]) for seed in seeds)
-    users = np.sort(theirs[seeds[0]].ranks["user"])
+    users = np.unique(theirs[seeds[0]].ranks["user"])
     means = [mean_over_seeds([results[seed].ranks for seed in seeds], users) for results in (ours, theirs)]
     return Difference(valid, compare(*means))
 

@@ -148,7 +148,7 @@ def gain_of(row: Row | None, other: Row | None) -> Gain | None:
     """None where a row is missing or the two have no seed in common."""
     if row is None or other is None or not (pairs := common(row, other)):
         return None
-    users = np.sort(pairs[0][0].ranks["user"])
+    users = np.unique(pairs[0][0].ranks["user"])
     ours, theirs = (mean_over_seeds([result.ranks for result in results], users) for results in zip(*pairs))
     valid = [mean(result.content["best_valid_result"]["ndcg@10"] for result in results) for results in zip(*pairs)]
     return Gain(valid[0] / valid[1] - 1, ours.mean() / theirs.mean() - 1, ours, theirs)

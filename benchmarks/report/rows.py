@@ -21,6 +21,8 @@ SHARED = (
     "items",
     "interactions",
     "core_filter",
+    "value_filter",
+    "pairs_once",
     "split",
     "order",
     "ranking",
@@ -183,18 +185,22 @@ def _entry_of(model: str, folders: tuple[Path, ...]) -> Any:
 
 
 def mismatches(table: list[Row]) -> dict[str, list[str]]:
-    """By row: the shared facts in which its card differs from that of the first row."""
-    wanted = table[0].results[0].content["card"]
+    """By row: what it does not share with the first row, of the facts of its card and of the files of interactions."""
+    wanted = _shared(table[0].results[0].content)
+    found = {}
+    for row in table:
+        own = row.values(_shared)
+        if different := [key for key in wanted if any(facts.get(key, wanted[key]) != wanted[key] for facts in own)]:
+            found[row.name] = different
+    return found
+
+
+def _shared(content: dict) -> dict[str, Any]:
+    """What all results of a table must have alike; those of earlier versions name no files."""
+    files = content.get("data") or {}
     return {
-        row.name: different
-        for row in table
-        if (
-            different := [
-                key
-                for key in SHARED
-                if any(result.content["card"].get(key) != wanted.get(key) for result in row.results)
-            ]
-        )
+        **{key: content["card"].get(key) for key in SHARED},
+        **{name: files[name] for name in files if name.endswith(".inter")},
     }
 
 

@@ -146,12 +146,13 @@ def cost_table(table: list[Row]) -> str:
 
 
 def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is_baseline) -> str:
-    """Every other row against the best baseline, user by user; ``counts`` says which rows are baselines."""
-    baseline, alone = best_baseline(table, counts), masked_alone(table)
-    others = [row for row in table if row is not baseline and row.name not in alone]
+    """Every other row that was measured alike against the best baseline, user by user; ``counts`` says which rows are
+    baselines."""
+    baseline, odd = best_baseline(table, counts), mismatches(table)
+    others = [row for row in table if row is not baseline and row.name not in odd]
     if baseline is None or not others:
         return ""
-    users = np.sort(baseline.results[0].ranks["user"])
+    users = np.unique(baseline.results[0].ranks["user"])
     reference = mean_over_seeds([result.ranks for result in baseline.results], users, k)
     compared = compare_all(
         [mean_over_seeds([result.ranks for result in row.results], users, k) for row in others], reference

@@ -32,6 +32,14 @@ def test_users_are_matched_by_name_and_seeds_averaged():
         significance.mean_over_seeds([first], np.array(["a", "c"]))
 
 
+def test_a_user_with_several_targets_counts_once_with_their_mean():
+    """As splits by ratio give them; runs may have them in different orders."""
+    first = {"user": np.array(["a", "b", "a"]), "rank": np.array([1, 1, 50]), "ties": np.zeros(3)}
+    second = {name: column[::-1] for name, column in first.items()}
+    for ranks in (first, second):
+        np.testing.assert_allclose(significance.mean_over_seeds([ranks], np.array(["a", "b"])), [0.5, 1])
+
+
 def test_a_difference_is_found_and_noise_is_not():
     rng = np.random.default_rng(0)
     baseline = rng.random(2000)
@@ -148,7 +156,17 @@ def test_another_card_is_marked_and_never_the_baseline(folder):
     table = report_rows.rows(folder, ["ContRec", "SASRec", "GRU4Rec"])
     assert report_rows.mismatches(table) == {"GRU4Rec": ["users"]}
     assert "GRU4Rec †" in tables.accuracy_table(table) and "another users than ContRec" in tables.accuracy_table(table)
-    assert tables.best_baseline(table).name == "SASRec"
+    assert tables.best_baseline(table).name == "SASRec" and "GRU4Rec" not in tables.test_table(table)
+
+
+def test_interactions_of_another_file_are_marked_though_they_are_as_many(folder):
+    for name, content in (("ContRec", "one"), ("SASRec", "another")):
+        for path in (folder / name).glob("*.json"):
+            files = {"tiny.inter": content, "tiny.item": f"of {name}"}  # texts may be added, for those who read them
+            path.write_text(json.dumps({**json.loads(path.read_text()), "data": files}))
+    table = report_rows.rows(folder, ["ContRec", "SASRec"])
+    assert report_rows.mismatches(table) == {"SASRec": ["tiny.inter"]} and tables.best_baseline(table) is None
+    assert "† SASRec: another tiny.inter than ContRec; not comparable" in tables.accuracy_table(table)
 
 
 def test_a_row_that_masks_has_its_masked_test_alone(folder):
