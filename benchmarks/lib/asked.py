@@ -84,6 +84,7 @@ def missing(runs: Sequence[Run], data_path: str | None = None, again: bool = Fal
     todo, others = [], []
     for run in runs:
         asked = asked_for(run, data_path)
+        _check_test_without_seen(run, data_path)
         there = [row for row in run.rows if row.result.is_file()]
         found = [(row.result, differences(read(row.result), asked)) for row in there]
         if run.finished and not any(different for _, different in found):
@@ -124,6 +125,17 @@ def asked_for(run: Run, data_path: str | None) -> Asked:
         tuple(argument for argument in run.arguments(data_path) if argument.startswith(("--seed=", "--data_path="))),
     )
     return Asked(config, _plain(config), _plain(plain), file_hashes(config, run.work))
+
+
+def _check_test_without_seen(run: Run, data_path: str | None) -> None:
+    """Every run is also tested without the items that were seen: what cannot be is not found after its training."""
+    from recbole_contrec import UserError
+
+    masked = replace(run, settings=(*run.settings, "--mask_seen=True"))
+    try:
+        _config(run, tuple(masked.arguments(data_path)))
+    except UserError as error:
+        raise UserError(f"the tables also have a test without seen items, which cannot be: {error}") from error
 
 
 def differences(stored: dict[str, Any], asked: Asked) -> list[str]:

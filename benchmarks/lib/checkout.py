@@ -18,6 +18,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
+def take_properties(folder: Path) -> None:
+    """Let the YAML files of ``./properties`` count in another working directory as well: settings are read there again,
+    and must come out the same."""
+    own = Path("properties")
+    if own.is_dir() and not (folder / own).exists():
+        (folder / own).symlink_to(own.absolute(), target_is_directory=True)
+
+
 def run_as_module(script: str) -> None:
     """Start a command of ``benchmarks/`` anew as a module, in the place of this process.
 

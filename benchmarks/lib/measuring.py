@@ -16,6 +16,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from benchmarks.lib.checkout import take_properties
 from recbole_contrec.environment import peak_memory
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import TrainsOnWindows
@@ -125,6 +126,7 @@ def temporary_workplace() -> Iterator[Path]:
     """An empty working directory, for the logs and stages that training writes there."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
+        take_properties(Path(folder))
         os.chdir(folder)
         try:
             yield Path(folder)

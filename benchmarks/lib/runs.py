@@ -138,6 +138,7 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
     from benchmarks.lib.asked import remember
 
     remember(run, data_path)
+    checkout.take_properties(run.work)
     command = [
         sys.executable,
         "-m",

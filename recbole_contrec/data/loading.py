@@ -49,8 +49,6 @@ def load_data(config: Any) -> RunData:
     Raises:
         UserError: nothing is left after filtering, or a history is too short for leave-one-out.
     """
-    if config["mask_seen"] is not None and set(config["eval_args"]["mode"].values()) != {"full"}:
-        raise UserError("mask_seen ranks the whole catalogue: leave it at ~, or eval_args.mode at full")
     dataset_class = config.entry.dataset_class
     with quiet_recbole(), _named_for_recbole(config), reading_files(config) as files:
         try:

@@ -56,6 +56,8 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
             "than one, so that nothing would be masked: raise one of them"
         )
     args = final["eval_args"]
+    if final.get("mask_seen") is not None and _modes(args["mode"]) != {"full"}:
+        raise UserError("mask_seen ranks the whole catalogue: leave it at ~, or eval_args.mode at full")
     own = given.get("eval_args") or {}
     split, order = args["split"], args["order"]
     if final.get("benchmark_filename"):
@@ -155,7 +157,7 @@ def _check_kinds(kind: Kind, metrics: list[str], mode: Mapping[str, Any]) -> Non
         raise UserError(
             f"metrics: {', '.join(ranking)} rate rankings and {', '.join(value)} predicted clicks; a run has one kind"
         )
-    modes = {*mode.values()} if isinstance(mode, dict) else {mode}
+    modes = _modes(mode)
     if kind.windows and "labeled" in modes:
         raise UserError(
             f"{kind.name} ranks what comes next and reads no labels: leave eval_args.mode at full, or set "
@@ -177,6 +179,11 @@ def _check_kinds(kind: Kind, metrics: list[str], mode: Mapping[str, Any]) -> Non
         raise UserError("eval_args.mode: labeled stands for validation and test together, not beside sampled items")
     if kind.windows and (bad := [metric for metric in value if metric.lower() in OF_PROBABILITIES]):
         raise UserError(f"metrics: {', '.join(bad)} rate probabilities, and {kind.name} scores items without: take AUC")
+
+
+def _modes(mode: Any) -> set[str]:
+    """Those of validation and test."""
+    return {*mode.values()} if isinstance(mode, dict) else {mode}
 
 
 def measures_clicks(metric: str) -> bool:

@@ -8,8 +8,10 @@ import pytest
 
 from benchmarks import ablate, answers, backbone, beam, compare, dial, grid, refine, search, speed, unseen
 from benchmarks.lib import asked, runs
+from benchmarks.lib.measuring import temporary_workplace
 from benchmarks.lib.runs import Run
 from recbole_contrec.errors import UserError
+from recbole_contrec.settings.config import Config
 from tests.helpers.options import TINY
 
 SETTINGS = (*(argument for argument in TINY if "show_progress" not in argument), "--hidden_size=16")
@@ -97,6 +99,29 @@ def test_other_data_are_noticed_by_their_files_or_by_what_the_card_counts(one, t
     assert "interactions, not" in stops(run, tiny)
 
 
+def test_yaml_files_of_the_working_directory_count_where_a_run_works_as_well(tiny, workplace, monkeypatch):
+    model = workplace / "properties" / "model" / "MyRec.yaml"
+    model.parent.mkdir(parents=True)
+    model.write_text("extends: SASRec\nhidden_size: 8\n")
+    found = []
+
+    def config():
+        found.append(Config("MyRec", "tiny", arguments=[f"--data_path={tiny}"])["hidden_size"])
+
+    def follow(command, work, *_):
+        with monkeypatch.context() as there:
+            there.chdir(work)
+            config()
+        return 1, ""
+
+    monkeypatch.setattr(runs, "follow", follow)
+    with pytest.raises(RuntimeError):
+        runs.execute(Run("MyRec", "tiny", 2020, workplace / "results"), str(tiny))
+    with temporary_workplace():
+        config()
+    assert found == [8, 8] and model.is_file() and not (workplace / "results").exists()
+
+
 def test_damaged_and_misplaced_results_are_named(one, tiny):
     run, change = one
     assert list(runs.load(run.folder)) == ["SASRecAll"]
@@ -149,6 +174,8 @@ WRONG += [
     ("compare", ["--models", "../x"]),
     ("compare", ["--dropout=0.1", "--dropout=0.2"]),
     ("compare", ["--output=file"]),
+    ("compare", ["--eval_args={'mode':'uni20'}"]),  # every run is tested without seen items as well
+    ("compare", ["--models", "SASRec", "--eval_args={'split':{'RS':[0.8,0.1,0.1]}}"]),
     ("dial", ["--steps", "x"]),
     ("dial", ["--model=NoSuch"]),
     ("search", ["--rounds=0"]),
@@ -170,7 +197,7 @@ def test_what_is_not_understood_is_told_and_nothing_is_written(tiny, workplace, 
     given = [
         argument
         for argument in given
-        if argument.partition("=")[0] not in {each.partition("=")[0] for each in arguments}
+        if "=" not in argument or argument.partition("=")[0] not in {each.partition("=")[0] for each in arguments}
     ]
     before = sorted(workplace.rglob("*"))
     try:
