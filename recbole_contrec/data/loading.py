@@ -61,7 +61,7 @@ def load_data(config: Any) -> RunData:
         check_benchmark(config, dataset)
         check_sizes(config, dataset)
         dataset.all_interactions = Interactions.of(dataset)
-        notes = [*_coarse_times(dataset), *_items_without_interactions(dataset)]
+        notes = [*_coarse_times(dataset), *_repeated_rows(dataset), *_items_without_interactions(dataset)]
         # its parts share them
         dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field], files)
         dataset.notes = files.notes
@@ -141,6 +141,17 @@ def _coarse_times(dataset: "Dataset") -> list[str]:
         f"{dataset.dataset_name}: RecBole reads {time} in single precision. Neighbouring events of a user become "
         "simultaneous "
         f"in {ties.made:,} places (in {ties.own:,} they are in the file itself) and keep the order of the file{order}"
+    ]
+
+
+def _repeated_rows(dataset: "Dataset") -> list[str]:
+    """A target that also stands in its own history is no prediction."""
+    rows, fields = dataset.inter_feat, [dataset.uid_field, dataset.iid_field, dataset.time_field]
+    if not {*fields} <= {*rows} or not (repeated := int(rows.duplicated(fields).sum())):
+        return []
+    return [
+        f"{dataset.dataset_name}: {repeated:,} interactions stand there more than once, with the same user, item and "
+        "time. All are kept, so that a target may be the last item of its own history: remove them from the file"
     ]
 
 

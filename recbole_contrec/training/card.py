@@ -53,7 +53,7 @@ def protocol_facts(config: Any, data: Any) -> dict[str, Any]:
         config: of the run.
         data: :class:`~recbole_contrec.data.loading.RunData`.
     """
-    dataset, eval_args = data.dataset, config["eval_args"]
+    dataset = data.dataset
     sequential = config["MODEL_TYPE"].name == "SEQUENTIAL"
     return {
         "dataset": config["dataset"],
@@ -61,12 +61,10 @@ def protocol_facts(config: Any, data: Any) -> dict[str, Any]:
         "items": dataset.item_num - 1,
         "interactions": interactions(data),
         "core_filter": {"user": config["user_inter_num_interval"], "item": config["item_inter_num_interval"]},
-        "split": eval_args["split"],
-        "order": f"{eval_args['order']}, by RecBole's float32 {config['TIME_FIELD']}; "
-        "equal times keep the order of the file"
-        if eval_args["order"] == "TO"
-        else eval_args["order"],
-        "ranking": eval_args["mode"],
+        "value_filter": config["val_interval"],
+        "pairs_once": config["rm_dup_inter"],
+        **_split(config),
+        "ranking": config["eval_args"]["mode"],
         "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
         "seen_items_masked": (not sequential) if config["mask_seen"] is None else config["mask_seen"],
         "max_history": config["MAX_ITEM_LIST_LENGTH"] if sequential else None,
@@ -77,6 +75,16 @@ def protocol_facts(config: Any, data: Any) -> dict[str, Any]:
         "topk": config["topk"],
         "valid_metric": config["valid_metric"],
     }
+
+
+def _split(config: Any) -> dict[str, Any]:
+    """How the data were split, and in which order."""
+    if config["benchmark_filename"]:  # RecBole reads none of eval_args.split and eval_args.order
+        return {"split": {"files": config["benchmark_filename"]}, "order": "as in the files"}
+    order = config["eval_args"]["order"]
+    if order == "TO":
+        order = f"TO, by RecBole's float32 {config['TIME_FIELD']}; equal times keep the order of the file"
+    return {"split": config["eval_args"]["split"], "order": order}
 
 
 def cut_of(model: Any) -> str | None:

@@ -444,6 +444,15 @@ def test_rows_of_one_item_and_items_that_nobody_has(files, caplog):
     assert sum("more than once" in note for note in data.notes) == 1  # the file is read once
 
 
+@pytest.mark.parametrize("model", ["ContRec", "SASRec", "BPR"])
+def test_interactions_that_stand_there_twice_are_told_of(files, caplog, model):
+    """The same item at another time is no copy."""
+    data = files({"inter": lambda text: text + "u1\ti1\t3\t7001\nu1\ti1\t3\t7002\nu2\ti1\t3\t7002\n"}, model=model)
+    assert not any("more than once" in note for note in data.dataset.notes)
+    data = files({"inter": lambda text: text + "u1\ti1\t3\t7002\n" * 2}, model=model)
+    assert any("tiny: 2 interactions stand there more than once" in note for note in data.dataset.notes)
+
+
 def test_interactions_of_items_without_a_row(files, caplog):
     data = files({"item": line(5, "j3", "x", "odd")}, FEATURES).dataset
     [note] = [note for note in data.notes if "are left out" in note]

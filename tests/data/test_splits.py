@@ -94,6 +94,7 @@ def test_histories_are_the_same_whoever_splits(config_of):
         ("BPR", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}, 'order': 'RO'}"], "leave order at TO"),
         ("BPR", ["--eval_args={'group_by': 'none'}"], "always cuts the history of every user"),
         ("SASRec", ["--mask_seen=True", "--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"], "leave-one-out"),
+        ("BPR", ["--mask_seen=False", "--eval_args={'mode': {'test': 'uni20'}}"], "ranks the whole catalogue"),
         ("ContRec", ["--benchmark_filename=['train', 'valid', 'test']"], "splits whole histories itself"),
         (
             "BPR",
@@ -179,6 +180,8 @@ def test_data_that_come_split_need_no_times(workplace):
             ],
         )
         assert len(recommend(load_data_and_model(result["checkpoint"]), users=["u3"], k=5)) == 5
+        assert result["card"]["split"] == {"files": ["train", "valid", "test"]}
+        assert result["card"]["order"] == "as in the files"
 
 
 def test_auc_needs_both_labels(run_tiny):
