@@ -42,14 +42,15 @@ def overview_table(tables: dict[str, list[Row]], all_variants: bool = True) -> s
             else that one alone that validates best on the first data set that has any.
 
     Raises:
-        ValueError: the rows of a data set were not measured alike.
+        ValueError: the rows of a data set that have a line were not measured alike.
     """
+    tables = {dataset: [row for row in table if _is_a_line(row)] for dataset, table in tables.items()}
     if odd := {dataset: found for dataset, table in tables.items() if (found := odd_beside_masking(table))}:
         raise ValueError(f"not comparable: {odd}")
     found = [{row.name: row for row in table} for table in tables.values()]
     alone = [masked_alone(table) for table in tables.values()]
-    first = {row.name: row for row in reversed([*chain(*tables.values())]) if _is_a_line(row)}
-    names = [name for name in dict.fromkeys(chain(*found)) if name in first]
+    first = {row.name: row for row in reversed([*chain(*tables.values())])}
+    names = list(dict.fromkeys(chain(*found)))
     if not all_variants:
         names = _best_variants(names, first)
     marks: dict[str, str] = {}
@@ -83,9 +84,8 @@ def told_apart(method: str, other: str) -> str:
 
 
 def _is_a_line(row: Row) -> bool:
-    """Whether a row is a model with the settings of its YAML, by its own name, with a repeat bias afterwards or not."""
-    model = row.results[0].content["card"]["model"]
-    return row.name in (model, f"{model},{WITH_BIAS}") and is_registered(model)
+    """Whether a row has the name of a model that can be run here, with a repeat bias afterwards or not."""
+    return is_registered(row.name.removesuffix(f",{WITH_BIAS}"))
 
 
 def _best_variants(names: list[str], first: dict[str, Row]) -> list[str]:

@@ -186,7 +186,7 @@ def _entry_of(model: str, folders: tuple[Path, ...]) -> Any:
 
 def mismatches(table: list[Row]) -> dict[str, list[str]]:
     """By row: what it does not share with the first row, of the facts of its card and of the files of interactions."""
-    wanted = _shared(table[0].results[0].content)
+    wanted = _shared(table[0].results[0].content) if table else {}
     found = {}
     for row in table:
         own = row.values(_shared)
@@ -212,7 +212,7 @@ def shown_name(row: Row, odd: dict[str, list[str]]) -> str:
 def notes_on(odd: dict[str, list[str]], first: Row) -> list[str]:
     """What the marks mean, a line each; the rows were not measured like ``first``."""
     return [
-        f"\n{ODD} {name}: another {', '.join(keys)} than {first.name}; not comparable" for name, keys in odd.items()
+        f"\n{ODD} {name} differs from {first.name} in {', '.join(keys)}: not comparable" for name, keys in odd.items()
     ]
 
 

@@ -129,7 +129,7 @@ def test_the_method_of_a_variant_is_told_where_it_is_another_one(folder):
 def test_another_protocol_is_marked(folder):
     write_run(folder, "worse", 1, [1] * 6, 0.5, seen_items_masked=True)
     text = ablate_report.report(folder, THREE)
-    assert "| worse † |" in text and "another seen_items_masked than shipped" in text
+    assert "| worse † |" in text and "worse differs from shipped in seen_items_masked" in text
 
 
 def test_the_picture_shows_validation_as_bars_and_test_as_points(folder, monkeypatch):

@@ -54,11 +54,18 @@ def test_models_stand_in_groups_in_the_order_of_validation(tmp_path):
 def test_other_rows_than_models_with_their_own_settings_are_left_out(tmp_path):
     folder = tmp_path / "data"
     write(folder, "ContRec")
-    write(folder, "ContRec,big", "ContRec")  # as --name gives it
+    write(folder, "ContRec,big", "ContRec", first_interactions_only=101)  # as --name gives it, measured otherwise
     write(folder, "SASRec,repeat", "SASRec")
     write(folder, "MyRec", "MyRec")  # of a YAML file that is not there any more
     names = [line.split(" | ")[0].removeprefix("| ") for line in overview_of(folder).splitlines()[2:]]
     assert names == [f"**{overview.OURS}**", "ContRec", f"**{overview.RECBOLE}**", "SASRec,repeat"]
+
+
+def test_a_data_set_without_such_rows_has_an_empty_column(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    write(first, "ContRec")
+    write(second, "ContRec,big", "ContRec")
+    assert "| .1100 |  |" in overview_of(first, second)
 
 
 def test_at_a_glance_a_model_of_recbole_has_one_variant_more(tmp_path):

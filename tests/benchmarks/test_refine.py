@@ -215,7 +215,7 @@ def test_a_refinement_that_failed_is_told_apart_from_the_others(folder):
 def test_the_report_marks_another_protocol_and_needs_a_run(folder, tmp_path_factory):
     write_run(folder, "rqvae-aligned", 1, seen_items_masked=True)
     text = refine_report.report(folder)
-    assert "| rqvae-aligned † |" in text and "another seen_items_masked than clusters-TIGER" in text
+    assert "| rqvae-aligned † |" in text and "rqvae-aligned differs from clusters-TIGER in seen_items_masked" in text
     with pytest.raises(ValueError, match="no finished run"):
         refine_report.report(tmp_path_factory.mktemp("empty"))
 
