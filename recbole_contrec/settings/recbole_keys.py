@@ -33,9 +33,10 @@ class Key(NamedTuple):
     elsewhere: str = "logged"
 
 
-_RUN, _DATA, _PLACE = (
+_RUN, _DATA, _FEATURES, _PLACE = (
     "settings/test_settings_of_runs.py::",
     "data/test_settings_of_data.py::",
+    "data/test_settings_of_features.py::",
     "settings/test_choice_of_device.py::",
 )
 _PARTS, _METRICS, _SPLITS = "settings/test_parts.py::", "training/test_metrics_and_modes.py::", "data/test_splits.py::"
@@ -169,7 +170,7 @@ TABLE: tuple[Key, ...] = (
         "transform",
         HONOURED,
         "what is done to the item lists of a batch, by the models that read it",
-        _DATA + "test_transform_is_for_models_that_read_it",
+        _FEATURES + "test_transform_is_for_models_that_read_it",
         "transform",
         "refused",
     ),
@@ -235,12 +236,12 @@ TABLE: tuple[Key, ...] = (
         MAX_ITEM_LIST_LENGTH="items of a history that a model sees",
     ),
     Key("RATING_FIELD", HONOURED, "column of ratings, for models that learn from them", _SAID, "RATING_FIELD"),
-    Key("LABEL_FIELD", HONOURED, "column of labels", _DATA + "test_labels_by_threshold", "labels"),
+    Key("LABEL_FIELD", HONOURED, "column of labels", _FEATURES + "test_labels_by_threshold", "labels"),
     Key(
         "threshold",
         HONOURED,
         "labels 1 from this value on, for models that learn from labels; it filters nothing",
-        _DATA + "test_labels_by_threshold",
+        _FEATURES + "test_labels_by_threshold",
         "labels",
         "refused",
     ),
@@ -256,7 +257,7 @@ TABLE: tuple[Key, ...] = (
         "numerical_features",
         HONOURED,
         "float columns that are embedded, by models that read features",
-        _DATA + "test_features_of_context_models",
+        _FEATURES + "test_features_of_context_models",
         "features",
         "refused",
     ),
@@ -264,23 +265,23 @@ TABLE: tuple[Key, ...] = (
         "discretization",
         HONOURED,
         "buckets of these columns",
-        _DATA + "test_features_of_context_models",
+        _FEATURES + "test_features_of_context_models",
         "features",
         "refused",
     ),
     # Of the time column as well, which single precision then keeps finer: every model reads its order.
-    Key("normalize_field", HONOURED, "float columns brought to 0..1", _DATA + "test_features_of_context_models"),
+    Key("normalize_field", HONOURED, "float columns brought to 0..1", _FEATURES + "test_features_of_context_models"),
     Key(
         "normalize_all",
         HONOURED,
         "all float columns brought to 0..1, times too",
-        _DATA + "test_features_of_context_models",
+        _FEATURES + "test_features_of_context_models",
     ),
     Key(
         "preload_weight",
         HONOURED,
         "vectors from a file, for models that read them",
-        _DATA + "test_preloaded_weights_need_a_reader",
+        _FEATURES + "test_preloaded_weights_need_a_reader",
         "get_preload_weight",
         "refused",
     ),

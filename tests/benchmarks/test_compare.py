@@ -1,12 +1,10 @@
 """The benchmark's arithmetic on known numbers, and one small comparison from runs to tables and pictures."""
 
 import json
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
 
 from benchmarks import compare as compare_script
 from benchmarks.lib import asked, runs, significance
@@ -14,102 +12,7 @@ from benchmarks.report import rows as report_rows
 from benchmarks.report import tables
 from recbole_contrec.errors import UserError
 from tests.helpers.options import TINY_CONTREC
-
-# significance
-
-
-def test_ndcg_of_one_target():
-    found = significance.ndcg(np.array([1, 2, 10, 11, 9]), np.array([0, 0, 0, 0, 4]))
-    np.testing.assert_allclose(found, [1, 1 / math.log2(3), 1 / math.log2(11), 0, 0])
-
-
-def test_users_are_matched_by_name_and_seeds_averaged():
-    first = {"user": np.array(["b", "a"]), "rank": np.array([1, 50]), "ties": np.zeros(2)}
-    second = {"user": np.array(["a", "b"]), "rank": np.array([1, 50]), "ties": np.zeros(2)}
-    np.testing.assert_allclose(significance.mean_over_seeds([first, second], np.array(["a", "b"])), [0.5, 0.5])
-    np.testing.assert_allclose(significance.mean_over_seeds([first], np.array(["a", "b"])), [0, 1])
-    with pytest.raises(ValueError, match="different users"):
-        significance.mean_over_seeds([first], np.array(["a", "c"]))
-
-
-def test_a_user_with_several_targets_counts_once_with_their_mean():
-    """As splits by ratio give them; runs may have them in different orders."""
-    first = {"user": np.array(["a", "b", "a"]), "rank": np.array([1, 1, 50]), "ties": np.zeros(3)}
-    second = {name: column[::-1] for name, column in first.items()}
-    for ranks in (first, second):
-        np.testing.assert_allclose(significance.mean_over_seeds([ranks], np.array(["a", "b"])), [0.5, 1])
-
-
-def test_a_difference_is_found_and_noise_is_not():
-    rng = np.random.default_rng(0)
-    baseline = rng.random(2000)
-    better = significance.compare(baseline + 0.05 + 0.1 * rng.standard_normal(2000), baseline)
-    assert better.low < 0.05 < better.high and better.low > 0.04 and better.p_value < 1e-6
-    same = significance.compare(baseline + 0.1 * rng.standard_normal(2000), baseline)
-    assert same.low < 0 < same.high and same.p_value > 0.01
-    assert significance.compare(baseline, baseline) == (0, 0, 0, 1)
-
-
-def test_the_interval_is_the_percentile_bootstrap_whoever_is_tested_beside():
-    rng = np.random.default_rng(1)
-    baseline = rng.random(300)
-    models = [baseline + shift * rng.standard_normal(300) for shift in (0.1, 0.0, 0.3)]
-    found = significance.compare_all(models, baseline)
-    assert found == [significance.compare(model, baseline) for model in models] and found[1] == (0, 0, 0, 1)
-    wanted = bootstrap(
-        (models[2] - baseline,),
-        np.mean,
-        n_resamples=10_000,
-        batch=1000,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    assert (found[2].low, found[2].high) == pytest.approx(tuple(wanted), abs=1e-12)
-
-
-def test_holm_multiplies_the_smallest_most_and_stays_in_order():
-    assert significance.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert significance.holm([0.9, 0.6]) == [1.0, 1.0]
-
-
-# tables
-
-
-def write_result(folder, name, seed, ranks, model="ContRec", score=0.1, masked=False, **card):
-    """A result as a run leaves it."""
-    metrics = {metric: 0.01 * seed + score for metric in tables.METRICS}
-    content = {
-        "best_valid_score": score,
-        "best_epoch": 1,
-        "epochs": 3,
-        "test_result": metrics,
-        "test_result_seen_masked": metrics,
-        "curve": [
-            {"epoch": epoch, "seconds": 1.0, "core_seconds": 10.0 * (epoch + 1), "score": score * (epoch + 1) / 2}
-            for epoch in range(3)
-        ],
-        "seconds": {"training": 111.0},
-        "stages": {"item vectors": {"seconds": 2.0}},
-        "card": {
-            **dict.fromkeys(report_rows.SHARED),
-            "model": model,
-            "dataset": "tiny",
-            "max_history": 50,
-            "seed": seed,
-            "seen_items_masked": masked,
-            "test_users_per_second": 1234.5,
-            "peak_memory_mib": 700,
-            "parameters": 9999,
-            "device": "cpu, 1 threads",
-            "commit": "abc",
-            "valid_metric": "NDCG@10",
-            **card,
-        },
-    }
-    path = folder / name / f"seed{seed}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-    np.savez(path.with_suffix(".npz"), user=np.array(list("abcdef")), rank=np.asarray(ranks), ties=np.zeros(6, int))
+from tests.helpers.results import write_result
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.report import overview
 from benchmarks.report.rows import rows
-from tests.benchmarks.test_compare import write_result
+from tests.helpers.results import write_result
 
 RANKS = [1, 1, 2, 1, 3, 1]
 SASREC = {"repeat_bias": True, "hidden_dropout_prob": 0.1, "MAX_ITEM_LIST_LENGTH": 10}

@@ -25,13 +25,10 @@ from benchmarks.peer.exchange import (
     write_outcome,
     write_task,
 )
-from benchmarks.peer.progress import Progress
-from benchmarks.peer.ranking import ndcg_at_10, rank_targets
 from benchmarks.report import peers as report
 from benchmarks.report.marked import with_tables
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.errors import UserError
-from tests.benchmarks.test_compare import write_result
 from tests.helpers.files import ROOT
 from tests.helpers.options import TINY_CONTREC
 
@@ -145,30 +142,6 @@ def test_the_split_is_recboles(split):
             assert histories[place[user]][-10:].tolist() == history[:length]
 
 
-# places
-
-
-def test_places_count_ties_and_leave_out_what_was_seen():
-    scores = torch.tensor([[9.0, 1.0, 3.0, 3.0, 2.0, 3.0], [9.0, 5.0, 4.0, 3.0, 2.0, -torch.inf]])
-    targets, seen = np.array([3, 5]), [np.array([2, 3, 3]), np.array([1, 5])]
-    plain = rank_targets([scores[:1], scores[1:]], targets, 3)
-    assert plain.rank.tolist() == [1, 5] and plain.ties.tolist() == [2, 0]
-    assert plain.top.tolist() == scores[:, :].masked_fill(torch.arange(6) == 0, -torch.inf).topk(3).indices.tolist()
-    masked = rank_targets([scores], targets, 3, seen)
-    assert masked.rank.tolist() == [1, 4] and masked.ties.tolist() == [1, 1]  # the target itself stays, 2 and 1 go
-    assert scores[0, 0] == 9 and scores[1, 1] == 5  # the scores are the caller's
-    with pytest.raises(ValueError, match="scores are NaN"):
-        rank_targets([scores * torch.nan], targets, 3)
-    with pytest.raises(ValueError, match="scores of 1 users, and 2 targets"):
-        rank_targets([scores[:1]], targets, 3)
-
-
-def test_ndcg_of_the_users_that_have_a_target():
-    ranked = Ranked(np.array([1, 2, 9]), np.zeros(3), np.array([[4, 5, *range(10, 18)]] * 3))
-    assert ndcg_at_10(ranked, np.array([4, 5, 0])) == pytest.approx((1 + 1 / np.log2(3)) / 2)
-    assert ndcg_at_10(ranked, np.array([9, 17, 0])) == pytest.approx(1 / np.log2(11) / 2)
-
-
 def test_popularity_over_there_is_popularity_here(split, assembled, tmp_path, stand_in):
     """Every metric, rank and tie of the stand-in is that of our evaluator on the same scores, which tie a lot."""
     rankings, outcome = lib.run_peer(sys.executable, tmp_path / "peer", split, {**ASKED, "epochs": 1})
@@ -189,26 +162,6 @@ def test_popularity_over_there_is_popularity_here(split, assembled, tmp_path, st
             assert lib.metrics(split.config, rankings[VALID], split.task.valid) == validated
             assert outcome["curve"][0]["score"] == pytest.approx(validated["ndcg@10"], abs=5e-5)
     assert (rankings[TEST].rank > rankings[MASKED].rank).any()
-
-
-# epochs
-
-
-def test_the_best_epoch_is_kept_and_patience_ends(tmp_path, capsys):
-    progress = Progress(tmp_path, epochs=9, patience=1)
-    for epoch, score in enumerate([0.1, 0.3, 0.3, 0.2]):
-        assert progress.epochs_left == 9 - epoch
-        progress.add(score, 1.0, {"w": torch.tensor([float(epoch)])}, {"step": epoch})
-    assert progress.best_epoch == 1 and progress.best["w"].tolist() == [1]  # the first of equal ones
-    assert progress.patience_is_over and progress.epochs_left == 0
-    assert "epoch 1 evaluating [valid_score: 0.300000]" in capsys.readouterr().out
-
-    again = Progress(tmp_path, epochs=9, patience=3)
-    assert again.epochs_left == 5 and again.best["w"].tolist() == [1] and again.resumed["weights"]["w"].tolist() == [3]
-    again.add(0.4, 1.0, {"w": torch.tensor([4.0])}, {})
-    assert again.best_epoch == 4 and [point["epoch"] for point in again.curve] == [0, 1, 2, 3, 4]
-    seconds = [point["seconds"] for point in again.curve]
-    assert seconds == sorted(seconds) and len(again.epoch_seconds) == 5
 
 
 # the command
@@ -333,61 +286,6 @@ def test_a_step_of_a_peer_has_as_many_targets(split):
     lengths = np.minimum(np.diff(split.task.offsets) - 1, 5)
     found = peers.histories_a_step(lib.Split(config, split.data, split.task, {}, split.names), 5)
     assert abs(found * lengths.mean() - 60) <= lengths.mean() / 2
-
-
-# the table of speed
-
-
-def test_ratios_are_taken_round_by_round():
-    about = {"cpu": "A CPU", "threads": 1, "load_at_start": 0.1, "commit": "abc"}
-    base = {
-        "name": "RecTools-SASRec",
-        "peer": True,
-        "interactions_an_epoch": 80,
-        "epoch_seconds": [200.0, 300.0],
-        "users_a_second": [100.0, 50.0],
-        "peak_mib": [900, 1000],
-    }
-    ours = {
-        **base,
-        "name": "ContRec",
-        "peer": False,
-        "interactions_an_epoch": 100,
-        "epoch_seconds": [100.0, 100.0],
-        "users_a_second": [300.0, 200.0],
-    }
-    table = report.speed_table(
-        {"machine": about, "dataset": "tiny", "users": 40, "interactions": 100, "rounds": 2, "rows": [base, ours]}
-    )
-    assert "| RecTools-SASRec | 250 | 1 | 80% | 1 | 75 | 1 | 1,000 |" in table
-    assert "| ContRec | 100 | 2.5 (2 to 3) | 100% | 3.12 (2.5 to 3.75) | 250 | 3.5 (3 to 4) | 1,000 |" in table
-    assert "ContRec trains an epoch 2.5, an interaction 3.12, and ranks 3.5 times as fast as RecTools-SASRec." in table
-    assert "A CPU, 1 thread," in table
-
-
-def test_peers_stand_against_contrec_and_all_against_the_best_peer(tmp_path):
-    card = {"items": 12, "unknown_items": 2, "interactions_an_epoch": 3456, "versions": {"rectools": "0.1"}}
-    ranks = [1, 1, 2, 1, 3, 1]
-    for score, name in enumerate(["RecTools-BERT4Rec", "RecTools-SASRec", "ContRec", "SASRecAll"]):
-        write_result(tmp_path, name, 1, ranks[score:] + ranks[:score], model=name, score=0.1 * (1 + score), **card)
-    _, *against = report.tables(tmp_path).split("| against ")
-    first, second = ([line.split(" | ")[0] for line in table.splitlines()[2:]] for table in against)
-    assert against[0].startswith("RecTools-SASRec |") and against[1].startswith("ContRec |")
-    assert first[:3] == ["| SASRecAll", "| ContRec", "| RecTools-BERT4Rec (as in RecTools)"]
-    assert second[:3] == ["| SASRecAll", *(f"| RecTools-{name} (as in RecTools)" for name in ("SASRec", "BERT4Rec"))]
-    assert "RecTools-SASRec trains on 3,456 interactions and knows 10 of 12 items." in against[1]
-    assert "Peers ran with rectools 0.1." in against[1]
-
-
-def test_nothing_to_show(tmp_path):
-    with pytest.raises(ValueError, match="no finished run and no speed.json"):
-        report.tables(tmp_path)
-    for name, users in (("RecTools-SASRec", 3), ("ContRec", 4)):
-        path = tmp_path / name / "seed1.json"
-        path.parent.mkdir()
-        path.write_text(json.dumps({"card": {"dataset": "tiny", "users": users}, "best_valid_score": 0.1}))
-    with pytest.raises(ValueError, match="not comparable.*users"):
-        report.tables(tmp_path)
 
 
 def test_data_that_changed_are_noticed():

@@ -167,7 +167,7 @@ def test_rows_of_the_tables_have_the_settings_of_today(path, tmp_path):
 
 def test_tables_follow_the_results(tmp_path):
     from benchmarks.report import marked
-    from tests.benchmarks.test_compare import write_result
+    from tests.helpers.results import write_result
 
     write_result(tmp_path / "tiny", "ContRec", 1, [1, 1, 2, 1, 3, 1])
     text = "before\n<!-- accuracy: tiny -->\nold\n<!-- end -->\nafter"

@@ -1,5 +1,6 @@
 """What is asked of models in several tests."""
 
+import pytest
 import torch
 
 
@@ -72,3 +73,30 @@ def moved_by_training(loaded, steps):
         sum(model.calculate_loss(batch)).backward()
         optimiser.step()
     return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+
+
+def each(table):
+    """Parameters (model, case) of a table model -> cases."""
+    return [
+        pytest.param(model, case, id=f"{model} {' '.join(map(str, case))}")
+        for model, cases in table.items()
+        for case in cases
+    ]
+
+
+def untrained(model):
+    """Parameters that shall train and get no gradient."""
+    return [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and p.numel() and (p.grad is None or not p.grad.any())
+    ]
+
+
+def stirred(model):
+    """The model in training with what starts at zero, and so keeps others from learning at first, off zero."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    return model.train()

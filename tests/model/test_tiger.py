@@ -1,23 +1,17 @@
 """TIGER on both backbones: no code sees those after it, every beam is an item that may be found, and it learns."""
 
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from recbole.data.interaction import Interaction
 
-from recbole_contrec import load_data_and_model, recommend
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.parts.code_table import CodeTable
 from recbole_contrec.model.semantic_ids import code_decoder
 from recbole_contrec.model.semantic_ids.code_decoder import CodeWriter
-from recbole_contrec.storage import checkpoint
 from tests.helpers.files import write_atomic_files
 from tests.helpers.models import exact_scores
-from tests.helpers.options import TINY_TIGER, changed
 
 BACKBONES = ["causal", "t5"]
 LOWEST = torch.finfo(torch.double).min
@@ -319,134 +313,3 @@ def test_users_of_one_bucket_are_the_same(model_and_rows, backbone):
 def test_without_buckets_users_are_not_told_apart(model_and_rows):
     model, _ = model_and_rows()
     torch.testing.assert_close(*(model.score_all(one_target([3, 5, 9], 7, user)) for user in (3, 4)))
-
-
-# identifiers
-
-
-@pytest.mark.parametrize("way", ["rqvae", "rkmeans", "pq", "clusters", "random"])
-def test_every_way_gives_distinct_identifiers(ready, way):
-    loaded = ready(f"--semantic_ids={way}")
-    codes, report = loaded.model.decoder.item_codes.codes, loaded.trainer.progress.stages["identifiers"].report
-    known = codes[codes[:, 0] < 16]
-    met = np.unique(loaded.data.train.dataset.histories.pairs()[1])
-    assert (codes[met] < 16).all() and len(known) == len(met) == report["items"] and (codes[0] == 16).all()
-    assert codes.shape[1] == 3 and len(known.unique(dim=0)) == len(known) and report["collisions"] == 0
-    counts = known[:, :2].unique(dim=0, return_inverse=True, return_counts=True)
-    assert report["collisions_before_last"] == pytest.approx(
-        (counts[2][counts[1]] > 1).double().mean().item(), abs=1e-6
-    )
-    assert ("unexplained_held_out" in report) == (way == "rqvae")
-
-
-def test_ways_are_kept_apart_on_disk_and_read_only_their_settings(ready):
-    def found(*arguments):
-        return ready(*arguments).trainer.progress.stages["identifiers"].found_on_disk
-
-    assert not found("--semantic_ids=rkmeans") and not found("--semantic_ids=pq")
-    assert found("--semantic_ids=rkmeans", "--tokenizer_epochs=3") and not found(
-        "--semantic_ids=rkmeans", "--codebook_size=17"
-    )
-
-
-@pytest.mark.parametrize("width", [16, 12])
-def test_codes_start_where_their_items_lie(ready, width):
-    model = ready("--code_vectors_init=vectors", f"--vector_size={width}").model
-    vectors = checkpoint.load(next(Path("saved/stages").glob("item-vectors-*"))).tensors["items"]
-    if width == 16:  # that of the language model: the vectors are taken as they are
-        first, none = model.decoder.item_codes.codes[:, 0], model.decoder.item_codes.unknown_code
-        used = first[first != none].unique()
-        means = torch.stack([vectors[first == code].mean(0) for code in used])
-        words = model.decoder.item_codes.read_next(used, 0, None)
-        torch.testing.assert_close(words, 0.1 * means / means.square().mean().sqrt())
-        torch.testing.assert_close(model.code_heads[0].weight[used], words)
-    read = model.decoder.item_codes(torch.arange(model.n_items)[vectors.any(1)])[:, 1]  # [n, D]
-    near, own = (F.normalize(part) @ F.normalize(part).T for part in (read, vectors[vectors.any(1)]))
-    assert torch.corrcoef(torch.stack([near.flatten(), own.flatten()]))[0, 1] > 0.5
-
-
-def test_codes_that_start_at_random_know_nothing_of_the_vectors(ready):
-    model = ready("--code_vectors_init=random").model
-    assert model.decoder.item_codes.words.weight.std().item() == pytest.approx(0.1, rel=0.1)
-    assert not torch.equal(
-        model.code_heads[0].weight, model.decoder.item_codes.words.weight[: len(model.code_heads[0].weight)]
-    )
-
-
-@pytest.mark.parametrize("way", ["rkmeans", "random"])
-def test_too_few_codes_say_what_to_raise(ready, way):
-    with pytest.raises(
-        UserError, match="items have the same codes.*raise codebook_size, which is .* here, or num_codebooks"
-    ):
-        ready("--codebook_size=3", "--num_codebooks=1", f"--semantic_ids={way}")
-
-
-@pytest.mark.parametrize("model", ["TIGER", "TokenRec-beam"])
-@pytest.mark.parametrize("n_items", [6, 10, 16])
-def test_small_catalogues_have_codes_enough(run_tiny, tiny, model, n_items):
-    path = tiny / "tiny" / "tiny.inter"
-    head, *rows = path.read_text().splitlines()
-    rows = [row.split("\t") for row in rows]
-    path.write_text(
-        "\n".join([head, *("\t".join([user, f"i{1 + int(item[1:]) % n_items}", *rest]) for user, item, *rest in rows)])
-        + "\n"
-    )
-    result = run_tiny(model, "--codebook_size=~", "--epochs=1", "--topk=[3]", "--valid_metric=NDCG@3")
-    assert result["card"]["items"] == n_items
-    assert load_data_and_model(result["checkpoint"]).model.decoder.item_codes.unknown_code == (
-        8 if model == "TIGER" else 4
-    )
-
-
-# whole runs
-
-
-@pytest.fixture(scope="module", params=BACKBONES)
-def trained(request, tmp_path_factory):
-    """The result of a run that has learned."""
-    from recbole_contrec.quick_start import run
-
-    place = tmp_path_factory.mktemp(request.param)
-    write_atomic_files(place / "data")
-    arguments = [
-        "--epochs=20",
-        "--eval_step=20",
-        "--learning_rate=0.01",
-        "--train_batch_size=64",
-        "--dropout=0",
-        f"--backbone={request.param}",
-        "--sampled_prefixes=4",
-        f"--data_path={place / 'data'}",
-        f"--checkpoint_dir={place / 'saved'}",
-        "--ema_decay=0.9",
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        return run("TIGER", "tiny", arguments=changed(TINY_TIGER, arguments))
-
-
-def test_it_learns(trained):
-    assert trained["test_result"]["hit@5"] > 0.5  # 60 items; popularity reaches a fifth of that
-
-
-def test_a_checkpoint_from_before_a_setting_says_how_it_is_read(trained, workplace, caplog):
-    load_data_and_model(trained["checkpoint"])
-    assert "version without" not in caplog.text
-    tensors, record = checkpoint.load(trained["checkpoint"])
-    del record["settings"]["code_reading"], record["format"]
-    checkpoint.save(Path("old.safetensors"), tensors, record)
-    assert load_data_and_model("old.safetensors").model.decoder.item_codes.cumulative
-    assert "old.safetensors was written by a version without code_reading='sum': give other values" in caplog.text
-    assert not load_data_and_model("old.safetensors", {"code_reading": "own"}).model.decoder.item_codes.cumulative
-
-
-def test_a_checkpoint_gives_the_same_numbers_and_lists(trained, workplace):
-    loaded = load_data_and_model(trained["checkpoint"])
-    assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False) == trained["test_result"]
-    assert trained["refinements"] == []
-    table = recommend(loaded, users=["u3", "u5"], histories=[["i1", "i2"]], k=25)
-    assert len(table) == 75 and table["item_id"].notna().all()
-    assert not set(table["item_id"][50:]) & {"i1", "i2"}
-    assert {"i3", "i4"} & set(table["item_id"][50:53])  # everybody walks in steps of one or two
-    everything = recommend(loaded, histories=[["i1", "i2"]], k=60, exclude_seen=False)
-    assert {"i1", "i2"} <= set(everything["item_id"])

@@ -1,7 +1,5 @@
 """The masked vector quantiser: gradients reach every encoder, codes stay alive, and its health is measured rightly."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -18,11 +16,6 @@ from recbole_contrec.tokenizer import (
     split_rows,
 )
 from tests.helpers.models import low_rank
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def small(**settings):
@@ -249,56 +242,6 @@ def test_fit_trains_the_encoders_and_is_deterministic():
 def test_a_misspelt_weight_is_an_error():
     with pytest.raises(TypeError, match="comitment_weight"):
         fit_tokenizer(small(), low_rank(), epochs=1, comitment_weight=1.0)
-
-
-# ------------------------------------------------------------------------------------------------------------- health
-
-
-class Given(MaskedVQ):
-    """A tokenizer whose codes are the first K entries of a row, and that knows the rows by heart or not at all."""
-
-    def __init__(self, d, n_tokens, codes, keeps=True):
-        super().__init__(d, n_tokens, codes, token_size=1)
-        self.keeps = keeps
-        with torch.no_grad():
-            self.codebooks.copy_(torch.arange(codes).float()[None, :, None].expand(n_tokens, -1, -1))
-
-    def encode(self, x):
-        return x[:, : self.n_tokens].long()
-
-    def decode(self, tokens):
-        back = torch.zeros(len(tokens), self.d)
-        back[:, : self.n_tokens] = tokens.squeeze(2) * self.keeps
-        return back
-
-
-def test_health_of_constructed_codes():
-    codes = torch.cartesian_prod(torch.arange(4), torch.arange(4)).repeat(5, 1)[:, [1, 0]]  # all pairs, five times
-    x = torch.cat([codes, torch.ones(80, 0)], 1).float()
-    x = torch.cat([torch.zeros(1, 2), x])
-    health = code_report(Given(2, 2, 8), x)
-    real = 80 - 5  # (0, 0) is a row without a vector
-    assert health.rows == real and health.codebook_size == 8 and health.codes_in_use == [0.5, 0.5]
-    share = np.array([15, 20, 20, 20]) / real
-    assert health.perplexity == pytest.approx([math.exp(-(share * np.log(share)).sum()) / 8] * 2, abs=1e-3)
-    assert health.collisions == health.identical_rows == 1.0
-    assert health.unexplained_train == 0 and health.unexplained_held_out is None
-    assert code_report(Given(2, 2, 8, keeps=False), x).unexplained_train > 1
-
-
-def test_health_of_a_dead_codebook_and_of_single_collisions():
-    x = torch.zeros(102, 3)
-    x[1:, 0] = torch.arange(101) % 100 + 0.0
-    x[1:, 1] = 1.0
-    x[101, 2] = 0.5  # the codes of row 1, another vector
-    health = code_report(Given(3, 2, 100), x, neighbours=3)
-    assert health.codes_in_use == [1.0, 0.01] and health.perplexity[0] > 0.99 and health.perplexity[1] == 0.01
-    assert health.collisions == pytest.approx(2 / 101) and health.identical_rows == 0
-
-
-def test_collision_rate_counts_every_row_that_shares():
-    assert collision_rate(torch.tensor([[1, 2], [1, 2], [2, 1], [1, 2], [0, 0]])) == pytest.approx(3 / 5)
-    assert collision_rate(torch.arange(6).view(3, 2)) == 0
 
 
 def test_distinct_codes_move_only_rows_that_share_and_as_little_as_possible():
