@@ -21,7 +21,7 @@ from recbole_contrec.settings.schema import parse_value
 from recbole_contrec.showing import show
 from recbole_contrec.storage import checkpoint
 from recbole_contrec.storage.progress import Progress
-from recbole_contrec.training.identity import Identity, load_weights
+from recbole_contrec.training.identity import Identity, fingerprint_of_data, load_weights
 from recbole_contrec.training.keeping import BEST, last_checkpoint
 
 logger = logging.getLogger("recbole_contrec")
@@ -85,6 +85,12 @@ def load_data_and_model(
         with faults_of(config.entry):
             loaded = assemble(config, load_data(config))
     load_weights(loaded.model, path, config["model"], Identity.of(loaded.data.dataset))
+    if record.get("data") not in (None, fingerprint_of_data(loaded.data.dataset)):
+        logger.warning(
+            "%s was trained on other interactions or texts of the same users and items, or on another split: its lists "
+            "follow those of today, but what it is tested on now may be what it was trained on",
+            path,
+        )
     loaded.model.eval()
     loaded.trained = True
     return loaded

@@ -288,3 +288,18 @@ def test_nan_of_a_recbole_model_names_epoch_and_batch(run_tiny, monkeypatch):
     monkeypatch.setattr(SASRec, "calculate_loss", lambda self, batch: self.item_embedding.weight.sum() * float("nan"))
     with pytest.raises(FloatingPointError, match="epoch 0, batch 0"):
         run_tiny("SASRec")
+
+
+@pytest.mark.parametrize("model", ["SASRecAll", "SASRec", "BPR"])
+def test_a_model_that_is_loaded_with_other_interactions_says_so(run_tiny, tiny, caplog, model):
+    """Its test items of today may be those that it was trained on."""
+    folder = run_tiny(model, "--epochs=1")["checkpoint"]
+    caplog.clear()
+    load_data_and_model(folder, {"mask_seen": True, "eval_batch_size": 512})
+    assert not any("other interactions" in record.message for record in caplog.records)
+    path = tiny / "tiny" / "tiny.inter"
+    head, *rows = path.read_text().splitlines()
+    last = max((row.split("\t") for row in rows if row.startswith("u1\t")), key=lambda row: float(row[-1]))
+    path.write_text("\n".join([head, *rows, "\t".join([*last[:-1], f"{float(last[-1]) + 1}"])]) + "\n")
+    load_data_and_model(folder)
+    assert "was trained on other interactions or texts of the same users and items" in caplog.text
