@@ -67,8 +67,7 @@ def fits_in_memory(config: Mapping[str, Any]) -> Iterator[None]:
                 raise UserError(
                     f"{config['model']} with {_large_settings(config)} is too large: its parameters, their "
                     "gradients and "
-                    f"the state of the optimizer take at least {_shown(total * STATE)}, {_shown(free)} are "
-                    "free"
+                    f"the state of the optimizer take at least {_shown(total * STATE)}, {_shown(free)} are free"
                 )
 
     hook = register_module_parameter_registration_hook(add)

@@ -292,8 +292,7 @@ def choice(row: Row, kind: str) -> str:
     relative = comparison.difference / mean(row.of_form(vectors, lambda found: found["test"]["ndcg@10"]))
     return (
         f"{among}: **{chosen[1]:g}**. On test {' and '.join(scores)} of the vectors alone, {_difference(comparison)} "
-        "in "
-        f"NDCG@10 ({relative:+.1%})."
+        f"in NDCG@10 ({relative:+.1%})."
     )
 
 

@@ -29,8 +29,7 @@ def report(content: dict[str, Any]) -> str:
                 table(records),
                 "",
                 "Bold: no faster setting is as accurate on validation. One step draws no fresh noise, so it stands in "
-                "the "
-                "table once, under sampling noise 0. One step with one sample is the mean estimate.",
+                "the table once, under sampling noise 0. One step with one sample is the mean estimate.",
             ]
         )
         + "\n"

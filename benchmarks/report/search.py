@@ -48,8 +48,7 @@ def _users(content):
             f"{content['users_a_core_second']:,.0f} a core-second; batches of {content['batch_size']}, L = "
             f"{content['history']} "
             f"({content['mean_history']:.0f} on average), {content['items']:,} items, identifiers by "
-            f"{content['semantic_ids']}, "
-            f"children of a node at most {_widest(content)}, beam {content['beam_size']}.",
+            f"{content['semantic_ids']}, children of a node at most {_widest(content)}, beam {content['beam_size']}.",
         ]
     )
 

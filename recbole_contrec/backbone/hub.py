@@ -137,8 +137,7 @@ def _cached_folder(name: str) -> Path:
     except HFValidationError as error:
         raise UserError(
             f"{name or repr(name)}: there is no such folder, and models of Hugging Face are named OWNER/MODEL, for "
-            "instance "
-            "Qwen/Qwen3-0.6B"
+            "instance Qwen/Qwen3-0.6B"
         ) from error
     except GatedRepoError as error:
         raise UserError(f"{name}: accept its terms at https://huggingface.co/{name}, then run hf auth login") from error

@@ -303,8 +303,7 @@ class AtomicFile:
         raise UserError(
             f"{self.path.name}, line {self.line(row)}, {column}: the quotation mark that begins "
             f"{shown(cell, 60)} is not closed at the end of the field. Put the field between quotation marks and "
-            "double "
-            "those within, or leave them out"
+            "double those within, or leave them out"
         )
 
 

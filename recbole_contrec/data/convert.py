@@ -90,8 +90,7 @@ def _tokens(column: pd.Series, kind: str) -> tuple[np.ndarray, np.ndarray]:
     if (again := seen.duplicated()).any():
         twice = tokens[again][0]
         raise PrepareError(
-            f"two {kind} ids differ only in blanks, quotes, invisible characters or how accents are "
-            f"encoded: "
+            f"two {kind} ids differ only in blanks, quotes, invisible characters or how accents are encoded: "
             f"{shown(twice)}; rename one"
         )
     return codes, tokens

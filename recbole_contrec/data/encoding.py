@@ -66,8 +66,7 @@ def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -
         _refuse_packed(data, file)
         raise UserError(
             f"{file.name}, line {_line_number(text[: text.index(chr(0))])} holds a NUL character: the file is damaged, "
-            "or "
-            f"not written in {name}; name its encoding, for instance --encoding=utf-16"
+            f"or not written in {name}; name its encoding, for instance --encoding=utf-16"
         )
     try:
         text.encode()

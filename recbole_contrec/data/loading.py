@@ -132,8 +132,7 @@ def _coarse_times(dataset: "Dataset") -> list[str]:
         return []
     order = (
         f"; {ties.against:,} of them, of {ties.users:,} users, stand there against their times: sort the file by user "
-        "and time "
-        "where these shall count"
+        "and time where these shall count"
         if ties.against
         else ", which is that of their times"
     )
@@ -162,8 +161,7 @@ def _items_without_interactions(dataset: "Dataset") -> list[str]:
         return []
     return [
         f"{dataset.dataset_name}: {ranked - known:,} of {ranked:,} items occur in no interaction, only in "
-        f"{dataset.dataset_name}"
-        ".item or other files that are loaded; they are ranked like all others"
+        f"{dataset.dataset_name}.item or other files that are loaded; they are ranked like all others"
     ]
 
 

@@ -50,8 +50,7 @@ class Files:
         if not isinstance(separator, str) or separator in ("", config["field_separator"]):
             raise UserError(
                 f"seq_separator={show(separator)} must be a text that stands between the parts of a "
-                f"sequence, and another one than "
-                "field_separator"
+                f"sequence, and another one than field_separator"
             )
         self._read: dict[Path, AtomicFile] = {}
         self.notes: list[str] = []
@@ -149,8 +148,7 @@ class Files:
         if unknown.all():
             raise UserError(
                 f"{file.path.name}: no {key} of an interaction has a row there, for instance {example}; its first row "
-                "is that of "
-                f"{shown(table[key][0])}"
+                f"is that of {shown(table[key][0])}"
             )
         kept = (
             self._config["filter_inter_by_user_or_item"] is not True or self._config["benchmark_filename"] is not None
@@ -159,8 +157,7 @@ class Files:
         self.tell(
             [
                 f"{file.path.name}: {unknown.sum():,} of {len(unknown):,} interactions {what}, for their {key}, for "
-                f"instance {example}, has "
-                "no row there"
+                f"instance {example}, has no row there"
             ]
         )
 
@@ -175,8 +172,7 @@ class Files:
                 places = rows[pairs.index[pairs[name] == value]]
                 raise UserError(
                     f"{file.path.name}, {file.where(places)}: {name} {shown(value)} stands in more than "
-                    f"one pair; an item must be "
-                    "one entity, and an entity one item"
+                    f"one pair; an item must be one entity, and an entity one item"
                 )
         known = pd.concat([dataset.kg_feat[dataset.head_entity_field], dataset.kg_feat[dataset.tail_entity_field]])
         linked = table[item][table[entity].isin(known)]
@@ -187,14 +183,12 @@ class Files:
         if left_out.all():
             raise UserError(
                 f"{file.path.name}: no item of an interaction is an entity of {dataset.dataset_name}.kg, "
-                f"for instance {example}; "
-                f"its first row is {shown(table[item][0])}, {shown(table[entity][0])}"
+                f"for instance {example}; its first row is {shown(table[item][0])}, {shown(table[entity][0])}"
             )
         self.tell(
             [
                 f"{file.path.name}: {left_out.sum():,} of {len(left_out):,} interactions are left out, for their item, "
-                "for instance "
-                f"{example}, is no entity of {dataset.dataset_name}.kg"
+                f"for instance {example}, is no entity of {dataset.dataset_name}.kg"
             ]
         )
 

@@ -42,8 +42,7 @@ def check_sizes(config: Mapping[str, Any], dataset: "Dataset") -> None:
     if sequential and config["loss_type"] == "CE" and not config["ranking_negatives"] and not config["semantic_ids"]:
         refuse_beyond(
             2 * 4 * targets * items,
-            f"train_batch_size={config['train_batch_size']}: scores of "
-            f"{items - 1:,} items for "
+            f"train_batch_size={config['train_batch_size']}: scores of {items - 1:,} items for "
             f"{targets:,} targets, with their gradients,",
             config["device"],
         )

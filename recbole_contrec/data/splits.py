@@ -55,14 +55,12 @@ def check_history_column(config: Any, kind: str | None, loaded: list[str], where
         )
     if history != "item_id_list":
         raise UserError(
-            "benchmark_filename: RecBole reads histories from item_id_list only: name the columns item_id "
-            "and "
+            "benchmark_filename: RecBole reads histories from item_id_list only: name the columns item_id and "
             f"item_id_list (ITEM_ID_FIELD={config['ITEM_ID_FIELD']}, LIST_SUFFIX={config['LIST_SUFFIX']})"
         )
     if history not in (config["alias_of_item_id"] or ()):
         raise UserError(
-            f"benchmark_filename: the items of {history} would be numbered apart from "
-            f"{config['ITEM_ID_FIELD']}: set "
+            f"benchmark_filename: the items of {history} would be numbered apart from {config['ITEM_ID_FIELD']}: set "
             f"--alias_of_item_id=['{history}']"
         )
 

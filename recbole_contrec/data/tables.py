@@ -190,8 +190,7 @@ class _WithoutNul(io.RawIOBase):
         if (place := data.find(b"\0")) >= 0:
             line = self._lines + data[:place].count(b"\n") + 1
             raise PrepareError(
-                f"{self._name}, line {line} holds a NUL character: the file is damaged, no table, or "
-                f"not written "
+                f"{self._name}, line {line} holds a NUL character: the file is damaged, no table, or not written "
                 "in UTF-8"
             )
         self._lines += data.count(b"\n")

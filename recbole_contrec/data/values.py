@@ -74,8 +74,7 @@ def _missing_ids(file: AtomicFile, column: pd.Series, name: str) -> np.ndarray:
             twins = [np.flatnonzero(column == twin)[0] for twin in (stripped[plain], value)]
             raise UserError(
                 f"{file.path.name}, {file.where(twins)}: {name} is {shown(stripped[plain])} and {shown(value)}, "
-                "which differ only in blanks, invisible characters or how accents are encoded: write one "
-                "of them"
+                "which differ only in blanks, invisible characters or how accents are encoded: write one of them"
             )
     return column.isin(missing).to_numpy() if missing else np.zeros(len(column), dtype=bool)
 
@@ -100,8 +99,7 @@ def _numbers_twice(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
     rows = [np.flatnonzero(column == value)[0] for value in (first[:-2], first)]
     return [
         f"{file.path.name}: {name} {shown(first[:-2])} and {shown(first)} ({file.where(rows)}), and {len(twins):,} "
-        "such pairs in all, are "
-        "read as different ids: write them alike where they are the same"
+        "such pairs in all, are read as different ids: write them alike where they are the same"
     ]
 
 
@@ -115,8 +113,7 @@ def _mixed_units(file: AtomicFile, column: pd.Series, name: str) -> list[str]:
     rows = [int(np.argmax(seconds)), int(np.argmax(late))]
     return [
         f"{file.path.name}: {name} looks like seconds in {seconds.sum():,} rows and like milliseconds or smaller units "
-        f"in {late.sum():,} "
-        f"({file.where(rows)} for instance); all are read as the same unit"
+        f"in {late.sum():,} ({file.where(rows)} for instance); all are read as the same unit"
     ]
 
 

@@ -115,8 +115,7 @@ def _require(key: str, name: str, every: dict[str, str], files: dict[str, dict[s
     for suffix, columns in files.items():
         if name in columns:
             raise UserError(
-                f"{key}: column {shown(name)} of the .{suffix} file is not loaded: name it in load_col, "
-                "for instance "
+                f"{key}: column {shown(name)} of the .{suffix} file is not loaded: name it in load_col, for instance "
                 f"--load_col={{'{suffix}': [..., '{name}']}}"
             )
     raise UserError(f"{key}: there is no column {shown(name)}{did_you_mean(name, every)}; loaded are {_listed(every)}")
@@ -159,8 +158,7 @@ def _check_labels(config: Any, every: Mapping[str, Any], interactions: Mapping[s
     numbers = [name for name, kind in interactions.items() if kind == "float" and name != config["TIME_FIELD"]]
     if learns_from_labels(config) or "labeled" in config["eval_args"]["mode"].values():
         raise UserError(
-            f"{config.model} needs labels, and no column {config['LABEL_FIELD']} is loaded: say from which "
-            "value on an "
+            f"{config.model} needs labels, and no column {config['LABEL_FIELD']} is loaded: say from which value on an "
             f"interaction counts, for instance --threshold={{'{(numbers or ['rating'])[0]}': 4}}"
         )
 
@@ -202,8 +200,7 @@ def _check_twice(config: Any, loaded: Mapping[str, Mapping[str, str]]) -> None:
             if seen.setdefault(name, suffix) != suffix and suffix not in joins.get(name, ()):
                 raise UserError(
                     f"column {shown(name)} is loaded of the .{seen[name]} and of the .{suffix} file: "
-                    f"rename one of them, or name "
-                    "in load_col what shall be loaded"
+                    f"rename one of them, or name in load_col what shall be loaded"
                 )
 
 
@@ -216,8 +213,7 @@ def _check_numbers(config: Any, loaded: Mapping[str, Mapping[str, str]]) -> None
             if kind.startswith("float") and name not in named:
                 raise UserError(
                     f"selected_features: column {shown(name)} is of type {kind}, and {config.model} reads "
-                    f"only those numbers that "
-                    f"numerical_features names: set --numerical_features=['{name}']"
+                    f"only those numbers that numerical_features names: set --numerical_features=['{name}']"
                 )
     if config["MODEL_TYPE"] == ModelType.CONTEXT:
         known = (

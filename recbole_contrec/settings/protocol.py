@@ -41,8 +41,7 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
     """
     if final.get("clip_grad_norm") and final.get("enable_scaler"):
         raise UserError(
-            "clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is "
-            "another "
+            "clip_grad_norm with enable_scaler: RecBole clips gradients while they are scaled, which is another "
             "bound in every step. Leave one of them away"
         )
     if 0 < final["epochs"] < final["eval_step"]:
@@ -65,8 +64,7 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         return
     if kind.windows and (split != LEAVE_ONE_OUT or order != "TO"):
         raise UserError(
-            f"{kind.name} trains on whole histories and needs the leave-one-out split in order of time: "
-            "leave "
+            f"{kind.name} trains on whole histories and needs the leave-one-out split in order of time: leave "
             "eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO"
         )
     if kind.sequential and order != "TO":
@@ -82,14 +80,12 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         )
     if {"LS", "TS"} & set(split) and own.get("group_by", "user") != "user":
         raise UserError(
-            f"eval_args: group_by={show(own['group_by'])}: split {next(iter(split))} always cuts the "
-            "history of every "
+            f"eval_args: group_by={show(own['group_by'])}: split {next(iter(split))} always cuts the history of every "
             "user; leave group_by at user, or split by RS"
         )
     if final.get("mask_seen") and kind.sequential and split != LEAVE_ONE_OUT:
         raise UserError(
-            f"mask_seen=True needs the leave-one-out split, {LEAVE_ONE_OUT}: with split={show(split)} a "
-            "user has "
+            f"mask_seen=True needs the leave-one-out split, {LEAVE_ONE_OUT}: with split={show(split)} a user has "
             "several targets, and what was seen before each is not kept"
         )
 
@@ -102,8 +98,7 @@ def _check_given_parts(kind: Kind, final: Mapping[str, Any], given: Mapping[str,
         key for key in FILTERS if final.get(key) and str(final[key]).replace(" ", "") != "[0,inf)"
     ]:
         raise UserError(
-            "benchmark_filename: the data come split and are read as they are, so that "
-            f"{', '.join(useless)} would do "
+            f"benchmark_filename: the data come split and are read as they are, so that {', '.join(useless)} would do "
             "nothing: leave it away"
         )
     if final.get("mask_seen") is not None and kind.sequential:
@@ -143,8 +138,7 @@ def check_metrics(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> N
     if "valid_metric_bigger" in given and given["valid_metric_bigger"] != bigger:
         raise UserError(
             f"valid_metric_bigger={given['valid_metric_bigger']}: {'more' if bigger else 'less'} of "
-            f"{chosen} is better, "
-            "and RecBole goes by that; leave this setting away"
+            f"{chosen} is better, and RecBole goes by that; leave this setting away"
         )
     _check_kinds(kind, metrics, final["eval_args"]["mode"])
 
@@ -165,14 +159,12 @@ def _check_kinds(kind: Kind, metrics: list[str], mode: Mapping[str, Any]) -> Non
         )
     if value and "full" in modes:
         raise UserError(
-            f"metrics: {', '.join(value)} rate predicted clicks: set eval_args.mode to labeled or, for "
-            "sampled items, "
+            f"metrics: {', '.join(value)} rate predicted clicks: set eval_args.mode to labeled or, for sampled items, "
             "to uni100, for both validation and test"
         )
     if ranking and "labeled" in modes:
         raise UserError(
-            f"eval_args.mode=labeled rates predicted clicks (AUC, LogLoss); {', '.join(ranking)} need "
-            "full, uni100 or "
+            f"eval_args.mode=labeled rates predicted clicks (AUC, LogLoss); {', '.join(ranking)} need full, uni100 or "
             "pop100"
         )
     if "labeled" in modes and len(modes) > 1:

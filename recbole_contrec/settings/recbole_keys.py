@@ -88,8 +88,7 @@ TABLE: tuple[Key, ...] = (
     Key(
         "worker",
         HONOURED,
-        "processes that prepare batches; windows of whole histories are cut in this process, so "
-        "that for "
+        "processes that prepare batches; windows of whole histories are cut in this process, so that for "
         "those models it counts in evaluation",
         _RUN + "test_workers_change_nothing",
     ),
@@ -136,8 +135,7 @@ TABLE: tuple[Key, ...] = (
     Key(
         "clip_grad_norm",
         HONOURED,
-        "{'max_norm': 1.0}, with norm_type where it is not 2; not with enable_scaler, "
-        "since RecBole "
+        "{'max_norm': 1.0}, with norm_type where it is not 2; not with enable_scaler, since RecBole "
         "clips what is scaled",
         _RUN + "test_gradients_are_clipped",
     ),
@@ -180,8 +178,7 @@ TABLE: tuple[Key, ...] = (
     Key(
         "eval_args",
         HONOURED,
-        "split, order, group_by and mode, merged part by part into the protocol of this "
-        "package; whole "
+        "split, order, group_by and mode, merged part by part into the protocol of this package; whole "
         "histories are trained on with leave-one-out only",
         _SPLITS + "test_splits_as_in_recbole",
     ),
@@ -300,8 +297,7 @@ TABLE: tuple[Key, ...] = (
         "",
         "",
         val_interval="rows to keep: an interval for numbers, a list for tokens; other forms are refused, where "
-        "RecBole "
-        "filters nothing",
+        "RecBole filters nothing",
         user_inter_num_interval="users to keep, by interactions",
         item_inter_num_interval="items to keep, by interactions",
         rm_dup_inter="keep the first or the last of equal pairs",
@@ -322,8 +318,7 @@ TABLE: tuple[Key, ...] = (
     Key(
         "benchmark_filename",
         HONOURED,
-        "data that come split, unfiltered; sequential models need item_id_list; not "
-        "for whole "
+        "data that come split, unfiltered; sequential models need item_id_list; not for whole "
         "histories, nor together with filters or a split",
         _SPLITS + "test_data_that_come_split",
     ),
