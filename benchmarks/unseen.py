@@ -238,6 +238,8 @@ def _parse(arguments):
         help="interactions from which a held-out item is folded in",
     )
     given = parse_with_settings(parser, arguments)
+    if any(argument.startswith("--mask_seen=") for argument in given.settings):
+        parser.error("--mask_seen: this table ranks all items, seen ones as well")
     if not 0 < given.share < 1:
         parser.error("--share lies between 0 and 1")
     return given

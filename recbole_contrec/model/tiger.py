@@ -97,15 +97,14 @@ class TIGER(SemanticIdRecommender):
         buckets, cumulative = config["user_buckets"], config["code_reading"] == "sum"
         self.item_codes = CodeTable(self.n_items, num_codebooks, codebook_size, hidden_size, cumulative)
         self.users = UserBuckets(buckets, hidden_size, dataset.histories) if buckets else None
-        longest = self.max_seq_length + causal  # a causal prompt holds the item that is generated as well
         self.prompt = Prompt(
             hidden_size,
-            0,
-            int(buckets > 0),
-            num_codebooks,
-            "each",
-            longest,
-            instructions_of(config, hidden_size, pretrained),
+            soft_prompt_length=0,
+            n_user_tokens=int(buckets > 0),
+            n_item_tokens=num_codebooks,
+            item_positions="each",
+            max_items=self.max_seq_length + causal,  # a causal prompt holds the item that is generated as well
+            instructions=instructions_of(config, hidden_size, pretrained),
             token_scale=pretrained.word_size / CODE_RMS if pretrained else 1.0,
         )
 
@@ -130,6 +129,13 @@ class TIGER(SemanticIdRecommender):
         # parameters initialization
         if self.users is not None:
             nn.init.normal_(self.users.weight, std=0.1)
+
+    # before anything is loaded, see :mod:`recbole_contrec.interface`
+
+    @staticmethod
+    def check_settings(config: Any) -> None:
+        """See :class:`~recbole_contrec.interface.ChecksSettings`."""
+        _check_backbone(config)
 
     # stages before training
 
@@ -162,11 +168,6 @@ class TIGER(SemanticIdRecommender):
             return vectors
         drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
         return vectors @ drawn.to(vectors) / vectors.shape[1] ** 0.5
-
-    @staticmethod
-    def check_settings(config: Any) -> None:
-        """See :class:`~recbole_contrec.interface.ChecksSettings`."""
-        _check_backbone(config)
 
     # self-improvement
 

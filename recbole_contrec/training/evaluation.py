@@ -48,17 +48,15 @@ class FullRanking(_Host):
         self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
         self._seen_now: sp.csr_matrix | None = None
         self._ranks: list[tuple[np.ndarray, ...]] | None = None
-        self._scores_all_alike: bool | None = (
-            None  # whether the model's ranking gives what its scores of single items are
-        )
+        # whether the model's ranking gives what its scores of single items are; found out when it matters
+        self._scores_all_alike: bool | None = None
 
     def bind_seen(self, data: Any) -> None:
         """Remember what everybody has seen before validation and before the test, for ``mask_seen=True``, and for
         metrics of popularity and coverage how often each item occurs in training."""
         self.valid_data = data.valid
-        self.eval_collector.data_collect(
-            SimpleNamespace(dataset=data.train_dataset)
-        )  # a loader of graphs has no such name
+        # not data.train: a loader of graphs has its data set under another name
+        self.eval_collector.data_collect(SimpleNamespace(dataset=data.train_dataset))
         if self.config["mask_seen"]:
             train = data.train_dataset.inter_matrix(form="csr")
             rows = data.valid.dataset.inter_feat

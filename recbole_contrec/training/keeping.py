@@ -220,8 +220,8 @@ class KeptRun(HasProgress, FullRanking):
 
     def _generators(self, train_data: Any) -> Iterator[tuple[str, torch.Generator]]:
         """The random generators of the loaders: workers of that of validation are seeded by its own."""
-        yield from _generators(train_data)
-        yield from ((f"valid.{name}", generator) for name, generator in _generators(self.valid_data))
+        yield from _generators_of(train_data)
+        yield from ((f"valid.{name}", generator) for name, generator in _generators_of(self.valid_data))
 
     def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """Every optimizer of the trainer by attribute; RecVAE has two."""
@@ -247,7 +247,7 @@ class KeptRun(HasProgress, FullRanking):
         check_identity(stored, self.config["model"], self.identity, path)
         try:
             state = RunState.from_storage(stored)
-            optimizer_states = self._checked(state)
+            optimizer_states = self._check_state(state)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise checkpoint.damaged(path, error) from error
         self._compare_with(stored.record, path)
@@ -260,7 +260,7 @@ class KeptRun(HasProgress, FullRanking):
         self._take(state, optimizer_states)
         logger.info("Resuming %s after epoch %d", path, state.epoch)
 
-    def _checked(self, state: RunState) -> dict[str, dict[str, Any]]:
+    def _check_state(self, state: RunState) -> dict[str, dict[str, Any]]:
         """The states of the optimizers as these take them. Everything is tried out, and nothing is changed.
 
         Raises:
@@ -328,9 +328,9 @@ def last_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def _generators(train_data: Any) -> Iterator[tuple[str, torch.Generator]]:
+def _generators_of(loader: Any) -> Iterator[tuple[str, torch.Generator]]:
     """The random generators of a loader and of the loaders inside it (knowledge graphs have two)."""
     for name in ("", "general_dataloader", "kg_dataloader"):
-        generator = getattr(getattr(train_data, name, None) if name else train_data, "generator", None)
+        generator = getattr(getattr(loader, name, None) if name else loader, "generator", None)
         if isinstance(generator, torch.Generator):
             yield name or "loader", generator

@@ -63,23 +63,18 @@ class RunTrainer(KeptRun):
         stop = self.cur_step > self.stopping_step  # the run was killed after its last epoch
         for epoch in range(self.start_epoch, 0 if stop else self.epochs):
             start, start_of_cores = perf_counter(), process_time()
+            validates_now = validates and (epoch + 1) % self.eval_step == 0
             self._train_and_log(train_data, epoch, verbose, show_progress)
             with self._averaged():
-                if validates and (epoch + 1) % self.eval_step == 0:
+                if validates_now:
                     stop = self._validate_and_log(valid_data, epoch, verbose, saved, show_progress, callback_fn)
                 elif saved and not validates:
                     self._save_checkpoint(epoch, verbose=verbose)
             self.progress.training_seconds += perf_counter() - start
             self.progress.core_seconds += process_time() - start_of_cores
-            if validates and (epoch + 1) % self.eval_step == 0:
-                self.progress.curve.append(
-                    CurvePoint(
-                        epoch,
-                        round(self.progress.training_seconds, 2),
-                        round(self.progress.core_seconds, 2),
-                        self._valid_score,
-                    )
-                )
+            if validates_now:
+                seconds = round(self.progress.training_seconds, 2), round(self.progress.core_seconds, 2)
+                self.progress.curve.append(CurvePoint(epoch, *seconds, self._valid_score))
             if saved:
                 self.save_state(epoch, train_data)
             if stop:

@@ -176,6 +176,7 @@ WRONG += [
     ("compare", ["--output=file"]),
     ("compare", ["--eval_args={'mode':'uni20'}"]),  # every run is tested without seen items as well
     ("compare", ["--models", "SASRec", "--eval_args={'split':{'RS':[0.8,0.1,0.1]}}"]),
+    ("unseen", ["--mask_seen=True"]),  # its table ranks in its own way
     ("dial", ["--steps", "x"]),
     ("dial", ["--model=NoSuch"]),
     ("search", ["--rounds=0"]),
