@@ -23,6 +23,7 @@ def nothing_of_another_test():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # commands of benchmarks/ set it for their process
     yield
     for logger in (logging.getLogger(), logging.getLogger("recbole_contrec")):
         logger.handlers = [handler for handler in logger.handlers if type(handler).__module__.startswith("_pytest")]
