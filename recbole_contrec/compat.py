@@ -84,6 +84,19 @@ def restore_dok_update() -> None:
         dok_matrix._update = lambda self, entries: self._dict.update(entries)
 
 
+def silence_tensorboard() -> None:
+    """RecBole's trainers open a file of TensorBoard in every process (trainer.py:105); in this one they write nowhere
+    from now on."""
+    from types import SimpleNamespace
+
+    import recbole.trainer.trainer as trainer
+
+    def nothing(*_: Any, **__: Any) -> None:
+        """In place of every method that a trainer calls."""
+
+    trainer.get_tensorboard = lambda logger: SimpleNamespace(add_scalar=nothing, add_hparams=nothing)
+
+
 def leave_anomaly_mode() -> None:
     """Import RecBole's sequential models without the side effect of one of them: ``sine.py``, line 25, turns autograd's
     anomaly detection on for the whole process, which slows every training step (no upstream thread). Whoever wants it

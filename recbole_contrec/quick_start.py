@@ -13,6 +13,7 @@ from typing import Any
 
 from recbole.utils import init_seed
 
+from recbole_contrec import processes
 from recbole_contrec.catalogue.places import properties_folders
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
@@ -35,6 +36,7 @@ from recbole_contrec.training.identity import Identity, load_weights
 from recbole_contrec.training.keeping import BEFORE, BEST, LAST, RESULT, default_name, last_checkpoint
 from recbole_contrec.training.log import log_end, log_start
 from recbole_contrec.training.results import outcome, write_json
+from recbole_contrec.training.shares import check_shares
 from recbole_contrec.training.start import LOG, TENSORBOARD, Started, check_optimizer, check_packages
 
 logger = logging.getLogger("recbole_contrec")
@@ -83,16 +85,19 @@ def run(
     Raises:
         UserError: whatever the user can mend; nothing has been written by then.
     """
-    if resume is not None:
-        if not resume:
-            raise UserError("--resume= names no folder of a run")
-        config = config_to_resume(resume, model, dataset, settings, config_file_list, arguments, properties)
-    else:
-        config = Config(model, dataset, list(config_file_list), None, arguments, properties, settings)
-    return _run_config(config, resume, saved)
+    if resume == "":
+        raise UserError("--resume= names no folder of a run")
+    with processes.together():
+        if resume is not None:
+            config = config_to_resume(resume, model, dataset, settings, config_file_list, arguments, properties)
+        else:
+            config = Config(model, dataset, list(config_file_list), None, arguments, properties, settings)
+        return _run_config(config, resume, saved)
 
 
 def _run_config(config: Config, resume: str | None, saved: bool) -> dict[str, Any]:
+    if not processes.is_first():
+        config["show_progress"] = config["log_wandb"] = False
     with faults_of(config.entry):
         return _checked_run(config, resume, saved)
 
@@ -112,6 +117,7 @@ def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, A
     init_seed(config["seed"], config["reproducibility"])
     loaded = assemble(config, load_data(config))
     check_optimizer(config, loaded.model)
+    check_shares(config, loaded.model)
     data = loaded.data
     # Logs and checkpoints begin here: what is wrong with data or settings is found before, and leaves nothing behind.
     if resume:
@@ -136,7 +142,8 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
     started.trainer = trainer = loaded.trainer
     trainer.claimed, trainer.stays_locked = started.claimed, True
     if resume:
-        trainer.resume_checkpoint(resume)
+        with processes.first_goes_first():
+            trainer.resume_checkpoint(resume)
 
     start = perf_counter()
     best = trainer.fit(data.train, data.valid, saved=saved, show_progress=config["show_progress"])
@@ -148,6 +155,8 @@ def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started:
         "settings": settings_of(config),
         "checkpoint": str(trainer.saved_model_file) if saved else None,
     }
+    if not processes.is_first():
+        return result
     log_end(result)
     for path in ([trainer.folder / RESULT] if saved else []) + ([config["output"]] if config["output"] else []):
         write_json(Path(path), result)

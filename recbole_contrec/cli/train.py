@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from recbole_contrec import __version__
+from recbole_contrec.cli import several
 from recbole_contrec.cli.lists import show_lists
 from recbole_contrec.cli.options import Command, asks_for_help, paths
 from recbole_contrec.errors import UserError, did_you_mean
@@ -54,6 +55,7 @@ def parser() -> Command:
     command.value("config_files", "A,B", "YAML files of settings; later ones win", paths, [])
     command.value("properties", "DIR", "a folder with model/*.yaml and dataset/*.yaml of your own")
     command.value("resume", "PATH", "go on with a run that was stopped: its folder")
+    several.add_options(command)
     command.flag("list-models", "all models, this package's and RecBole's")
     command.flag("list-datasets", "all data sets in --data_path, and those that can be downloaded")
     command.flag("settings", "with --model: every setting of the model, its default and its meaning")
@@ -85,11 +87,16 @@ def train(arguments: Sequence[str]) -> int:
     if options.model is None or options.dataset is None:
         hint = _misspelt(settings, command)
         raise UserError(f"{hint}name both --model=NAME and --dataset=NAME; --list-models and --list-datasets show them")
+    if max(options.nproc, options.world_size) > 1:
+        return several.start(options, arguments)
+    from recbole_contrec import processes  # slow, as the next one
     from recbole_contrec.quick_start import fetch_missing_data, run
 
     given = dict(config_file_list=options.config_files, arguments=settings, properties=options.properties)
-    fetch_missing_data(options.model, options.dataset, **given)
-    run(options.model, options.dataset, **given, resume=options.resume)
+    with processes.together():
+        with processes.first_goes_first():
+            fetch_missing_data(options.model, options.dataset, **given)
+        run(options.model, options.dataset, **given, resume=options.resume)
     return 0
 
 

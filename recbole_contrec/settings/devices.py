@@ -9,6 +9,7 @@ import os
 import re
 from typing import Any
 
+from recbole_contrec import processes
 from recbole_contrec.errors import UserError
 from recbole_contrec.showing import show
 
@@ -34,7 +35,7 @@ def choose_device(final: dict[str, Any], given: dict[str, Any]) -> None:
     """
     import torch
 
-    gpu = one_gpu(final["gpu_id"])
+    gpu = one_gpu(final["gpu_id"]) if processes.size() == 1 else ",".join(named_gpus(final["gpu_id"]))
     final.update(single_spec=True, local_rank=0)
     if not final["use_gpu"] or not gpu:
         if given.get("use_gpu") and "gpu_id" in given:
@@ -42,7 +43,7 @@ def choose_device(final: dict[str, Any], given: dict[str, Any]) -> None:
         # RecBole's trainer asks use_gpu, not the device, whether to print GPU memory.
         final.update(use_gpu=False, gpu_id="", device=torch.device("cpu"))
         return
-    visible = gpu if "gpu_id" in given or _OF_THE_SHELL is None else _OF_THE_SHELL
+    visible = processes.own_gpu(gpu if "gpu_id" in given or _OF_THE_SHELL is None else _OF_THE_SHELL)
     if torch.cuda.is_initialized() and "gpu_id" in given and os.environ.get(VISIBLE, "0") != visible:
         raise UserError(
             f"gpu_id={gpu}: this process already computes on GPU {os.environ.get(VISIBLE, '0')}; start another"
@@ -60,12 +61,23 @@ def one_gpu(value: Any) -> str:
     Raises:
         UserError: several, or something that is no GPU.
     """
-    names = [str(part).strip() for part in value] if isinstance(value, (list, tuple)) else str(value).split(",")
-    names = [name for name in map(str.strip, names) if name]
+    names = named_gpus(value)
     if len(names) > 1:
         raise UserError(
-            f"gpu_id={show(value)} names {len(names)} GPUs, and a run is one process on one device: give one of them"
+            f"gpu_id={show(value)} names {len(names)} GPUs, and a process computes on one: give one of them, or start "
+            "as many processes with torchrun"
         )
-    if names and not _GPU.fullmatch(names[0]):
-        raise UserError(f"gpu_id={show(value)}: must be the number of a GPU; for the CPU set --use_gpu=False")
     return names[0] if names else ""
+
+
+def named_gpus(value: Any) -> list[str]:
+    """The GPUs that ``gpu_id`` names: one for each of several processes.
+
+    Raises:
+        UserError: something that is no GPU.
+    """
+    names = [str(part) for part in value] if isinstance(value, (list, tuple)) else str(value).split(",")
+    names = [name for name in map(str.strip, names) if name]
+    if any(not _GPU.fullmatch(name) for name in names):
+        raise UserError(f"gpu_id={show(value)}: must be the number of a GPU; for the CPU set --use_gpu=False")
+    return names

@@ -46,7 +46,7 @@ _PICKLED = (
     "data sets and loaders are not kept as pickled files, which can run code when they are read; what is slow to make "
     "is kept under checkpoint_dir/stages"
 )
-_ONE = "a run is one process on one device"
+_ONE = "an option of the command line, or of torchrun: see docs/processes.md"
 
 
 def _honoured(shown, readers, elsewhere, **texts):

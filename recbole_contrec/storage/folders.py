@@ -10,6 +10,7 @@ import re
 import threading
 from pathlib import Path
 
+from recbole_contrec import processes
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_folder, clear_parts
 from recbole_contrec.storage import lock
@@ -48,7 +49,10 @@ def claim(parent: Path, name: str | None, made_up: str) -> Path:
     Raises:
         UserError: the folder that the user wants is taken, or cannot be made.
     """
-    parent = Path(parent)
+    return processes.from_first(lambda: _claim(Path(parent), name, made_up))
+
+
+def _claim(parent: Path, name: str | None, made_up: str) -> Path:
     if name is not None:
         check_run_name(name)
     if name is not None and (parent / name).exists() and not free(parent / name):
@@ -84,7 +88,7 @@ def release(folder: Path) -> None:
     """Let go of a run's folder; where nothing has been saved in it, it goes, and so do the folders above that were made
     for it."""
     lock.release(folder)
-    if not free(folder):
+    if not processes.is_first() or not free(folder):
         return
     clear_parts(folder)
     for place in (folder, *_made.pop(folder, ())):

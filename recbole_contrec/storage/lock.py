@@ -7,6 +7,7 @@ One process a run: a folder that one is training in is not resumed by another.
 import os
 from pathlib import Path
 
+from recbole_contrec import processes
 from recbole_contrec.errors import UserError
 
 try:
@@ -21,12 +22,13 @@ _held: dict[Path, int] = {}  # folder -> descriptor that holds its lock; all are
 
 def acquire(folder: Path) -> None:
     """Hold the folder of a run until :func:`release` or the end of this process, however it ends; nothing is written.
+    Of several processes that train together the first one holds it.
 
     Raises:
         UserError: another process holds it.
     """
     folder = Path(folder).resolve()
-    if fcntl is None or folder in _held:
+    if fcntl is None or folder in _held or not processes.is_first():
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)

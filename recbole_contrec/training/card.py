@@ -6,6 +6,7 @@ The protocol card: what must be known to compare a number with another one, on s
 
 from typing import Any
 
+from recbole_contrec import processes
 from recbole_contrec.environment import device_name, git_commit, package_versions, peak_gpu_memory, peak_memory
 from recbole_contrec.interface import GeneratesSemanticIds
 from recbole_contrec.model.parts.history import HistoryEncoder
@@ -36,6 +37,7 @@ def protocol_card(config: Any, data: Any, trainer: Any) -> dict[str, Any]:
         "versions": package_versions(),
         "commit": git_commit(),
         "device": device_name(config["device"]),
+        **({"processes": processes.size()} if processes.size() > 1 else {}),
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "peak_memory_mib": round(peak_memory() / 2**20),

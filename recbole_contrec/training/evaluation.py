@@ -20,8 +20,10 @@ from recbole.data.interaction import Interaction
 from recbole.utils import EvaluatorType, ModelType
 from torch import nn
 
+from recbole_contrec import processes
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.interface import GeneratesSemanticIds, RanksInBoundedMemory
+from recbole_contrec.training.shares import own_users
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -48,6 +50,7 @@ class FullRanking(_Host):
         self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
         self._seen_now: sp.csr_matrix | None = None
         self._ranks: list[tuple[np.ndarray, ...]] | None = None
+        self._users = 0  # in the batches of this evaluation so far
         # whether the model's ranking gives what its scores of single items are; found out when it matters
         self._scores_all_alike: bool | None = None
 
@@ -74,6 +77,7 @@ class FullRanking(_Host):
         """
         self._seen_now = self._seen.get("valid" if eval_data is self.valid_data else "test")
         self._ranks = [] if save_ranks and isinstance(eval_data, FullSortEvalDataLoader) else None
+        self._users = 0
         start = perf_counter()
         result = base_evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         result = type(result)((name, float(value)) for name, value in result.items())  # GAUC comes in single precision
@@ -82,8 +86,18 @@ class FullRanking(_Host):
             self._write_ranks(eval_data.dataset)
         return result
 
+    def _own_users(self, batch: tuple) -> tuple:
+        """The part of a batch that is evaluated in this process; the collector is told whom it is about."""
+        if processes.size() == 1:
+            return batch
+        part, own = own_users(batch, self.config["ITEM_LIST_LENGTH_FIELD"])
+        self.eval_collector.users.append(own.numpy() + self._users)
+        self._users += int(batch[2].max()) + 1
+        return part
+
     def _full_sort_batch_eval(self, batched_data):
         """Scores of a batch [B, N] as RecBole computes them, with seen items at -inf by the rule of the run."""
+        batched_data = self._own_users(batched_data)
         interaction, history, positive_u, positive_i = batched_data
         if self.config["mask_seen"] is False:
             history = None
@@ -103,6 +117,7 @@ class FullRanking(_Host):
     def _neg_sample_batch_eval(self, batched_data):
         """RecBole's evaluation of sampled items, with every history read once in place of once for each of its
         items."""
+        batched_data = self._own_users(batched_data)
         interaction, row_idx, positive_u, positive_i = batched_data
         ours = isinstance(self.model, RanksInBoundedMemory)
         if row_idx is None or self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL or ours:
@@ -157,13 +172,16 @@ class FullRanking(_Host):
         rows = (scores if one_each else scores[positive_u.to(scores.device)])[:, 1:]  # [P, N - 1], without the padding
         better, equal = (rows > own).sum(1), (rows == own).sum(1)
         users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()[positive_u.numpy()]
-        self._ranks.append((users, positive_i.numpy(), 1 + better.cpu().numpy(), equal.cpu().numpy() - 1))
+        numbers = self.eval_collector.users[-1][positive_u.numpy()] if processes.size() > 1 else users
+        self._ranks.append((numbers, users, positive_i.numpy(), 1 + better.cpu().numpy(), equal.cpu().numpy() - 1))
 
     def _write_ranks(self, dataset):
         """``user``, ``item`` (names), ``rank`` (1 is best) and ``ties``: how many other items score the same, and
         may stand before the target as well as behind it."""
-        users, items, ranks, ties = (np.concatenate(column) for column in zip(*self._ranks))
+        users, items, ranks, ties = processes.gathered(*(np.concatenate(column) for column in zip(*self._ranks)))
         self._ranks = None
+        if not processes.is_first():
+            return
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         np.savez(
             Path(self.folder) / RANKS,

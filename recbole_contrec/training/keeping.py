@@ -16,6 +16,7 @@ import torch
 from recbole.utils import get_local_time, set_color
 from torch import nn
 
+from recbole_contrec import processes
 from recbole_contrec.environment import device_name, package_versions
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, clear_parts
@@ -58,7 +59,8 @@ class KeptRun(HasProgress, FullRanking):
         self.claimed = False  # whether the folder is this run's own
         self.stays_locked = False  # when training is over: whoever runs this has more to write
         self.begun = False  # whether an epoch of this process has
-        self.run: str | None = uuid.uuid4().hex  # stands in its checkpoints; None for a run of an earlier version
+        # stands in its checkpoints; None for a run of an earlier version
+        self.run: str | None = processes.from_first(lambda: uuid.uuid4().hex)
         self.average = None
         if config["ema_decay"]:
             self.average = WeightAverage(model, config["ema_decay"])
@@ -108,6 +110,9 @@ class KeptRun(HasProgress, FullRanking):
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         """RecBole's hook: the model that validated best so far."""
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        if not processes.is_first():
+            self.progress.best_epoch, self.best_is_saved = epoch, True
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(path.parent)
         if self.best_is_saved:
@@ -123,6 +128,8 @@ class KeptRun(HasProgress, FullRanking):
 
     def save_state(self, epoch, train_data):
         """Everything that a killed run needs to go on as if nothing had happened."""
+        if not processes.is_first():
+            return
         tensors, record = self._state(epoch, train_data).to_storage()
         tensors = {**pack_model(self.model, self.identity), **tensors}
         checkpoint.save(self.folder / LAST, tensors, {**self._record(epoch), **record})
@@ -200,7 +207,8 @@ class KeptRun(HasProgress, FullRanking):
             UserError: they are missing or damaged, or another run has written over them.
         """
         path = Path(self.saved_model_file)
-        stored = checkpoint.load(path)
+        with processes.first_goes_first():  # who has written it
+            stored = checkpoint.load(path)
         require_own(stored.record, self.run, path)
         load_weights(self.model, path, self.config["model"], self.identity, stored)
         return path

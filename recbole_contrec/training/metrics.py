@@ -9,8 +9,10 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import torch
 from recbole.evaluator.metrics import ShannonEntropy
 
+from recbole_contrec import processes
 from recbole_contrec.compat import SafeCollector
 
 logger = logging.getLogger("recbole_contrec")
@@ -24,6 +26,9 @@ MENDED = {  # metric -> what RecBole 1.2.1 computes in its place
 }
 
 
+OF_USERS = {"rec.items", "rec.topk", "rec.meanrank"}  # what RecBole collects for metrics, a row a user
+
+
 class Entropy(ShannonEntropy):
     """The entropy of the recommended items, ``-sum p log p``; a hundred users with one same item have 0."""
 
@@ -35,7 +40,25 @@ class Entropy(ShannonEntropy):
 
 
 class TrainingCollector(SafeCollector):
-    """What metrics need of the training data: the catalogue without its padding entry, and all interactions."""
+    """What metrics need of the training data: the catalogue without its padding entry, and all interactions. What
+    several processes have collected of their users comes together before a metric is computed, once.
+
+    Attributes:
+        users: numbers of the users of this process in an evaluation, a batch each; several processes fill it.
+    """
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self.users: list[np.ndarray] = []
+
+    def get_data_struct(self) -> Any:
+        """RecBole's hook, behind the last batch."""
+        if processes.size() > 1:
+            numbers, held = np.concatenate(self.users), self.data_struct._data_dict
+            for key in sorted(OF_USERS & held.keys()):  # in one order in all processes
+                held[key] = torch.from_numpy(processes.gathered(numbers, held[key].cpu().numpy())[0])
+        self.users = []
+        return super().get_data_struct()
 
     def data_collect(self, train_data: Any) -> None:
         """RecBole's hook, before the first evaluation."""

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
+from recbole_contrec import processes
 from recbole_contrec.interface import Refined
 from recbole_contrec.training.window_trainer import WindowTrainer
 
@@ -71,7 +72,7 @@ class RefiningTrainer(WindowTrainer):
         self.model.eval()
         train_data.set_epoch(epoch)
         with self._averaged():
-            refined = self.model.refine(batch.to(self.device) for batch in train_data)
+            refined = processes.from_first(lambda: self.model.refine(batch.to(self.device) for batch in train_data))
         record = {"epoch": epoch, **refined.report}
         if "failed" in record:
             logger.warning("semantic ids stay as they are: %s", record["failed"])

@@ -13,6 +13,8 @@ from typing import Any
 from recbole.utils import init_logger
 from torch import nn
 
+from recbole_contrec import processes
+from recbole_contrec.compat import silence_tensorboard
 from recbole_contrec.errors import UserError, bounded, shown
 from recbole_contrec.files import check_file, check_folder
 from recbole_contrec.packages import imported_by, require
@@ -64,9 +66,12 @@ class Started:
         Raises:
             UserError: log or TensorBoard's folder cannot be written.
         """
+        if not processes.is_first():
+            silence_tensorboard()
+            return
         name = f"{default_name(self.config)}-123456.log"
-        check_file(LOG / self.config["model"] / name, "the log")
-        check_folder(TENSORBOARD / name, "TensorBoard's folder")
+        check_file(LOG / self.config["model"] / name, "working directory")
+        check_folder(TENSORBOARD / name, "working directory")
         root, ours = logging.getLogger(), logging.getLogger("recbole_contrec")
         others = [handler for handler in root.handlers if handler not in _handlers]
         for handler in _handlers:

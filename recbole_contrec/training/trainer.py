@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import dict2str, early_stopping, set_color
 
+from recbole_contrec import processes
 from recbole_contrec.compat import quiet_recbole
 from recbole_contrec.interface import ChosenOnValidation, HasStages
 from recbole_contrec.settings.checks import refuse_untrainable
@@ -25,6 +27,7 @@ from recbole_contrec.storage.progress import CurvePoint
 from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.training.identity import load_weights, open_parts
 from recbole_contrec.training.keeping import BEFORE, KeptRun
+from recbole_contrec.training.shares import SharedLoss, mean_loss
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -71,7 +74,7 @@ class RunTrainer(KeptRun):
                 elif saved and not validates:
                     self._save_checkpoint(epoch, verbose=verbose)
             self.progress.training_seconds += perf_counter() - start
-            self.progress.core_seconds += process_time() - start_of_cores
+            self.progress.core_seconds += processes.summed([process_time() - start_of_cores])[0]
             if validates_now:
                 seconds = round(self.progress.training_seconds, 2), round(self.progress.core_seconds, 2)
                 self.progress.curve.append(CurvePoint(epoch, *seconds, self._valid_score))
@@ -113,12 +116,13 @@ class RunTrainer(KeptRun):
         if not isinstance(self.model, HasStages):
             return
         dataset = train_data.dataset
-        self.progress.stages = run_stages(
-            self.model.stages(dataset),
-            self.identity.with_histories(dataset.histories),
-            Path(self.config["checkpoint_dir"]) / folders.STAGES,
-            show_progress,
-        )
+        with processes.first_goes_first():
+            self.progress.stages = run_stages(
+                self.model.stages(dataset),
+                self.identity.with_histories(dataset.histories),
+                Path(self.config["checkpoint_dir"]) / folders.STAGES,
+                show_progress,
+            )
 
     def _averaged(self):
         """The model with the weights that count: the average where there is one."""
@@ -135,10 +139,20 @@ class RunTrainer(KeptRun):
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
         """The base class's epoch, timed."""
         self._epoch, self._batch, start, self.begun = epoch_idx, 0, perf_counter(), True
+        if processes.size() > 1:
+            processes.draw_apart(self.config["seed"], epoch_idx)
+            kwargs["loss_func"] = self.shared_loss
         with quiet_recbole():
-            loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+            loss = mean_loss(super()._train_epoch(train_data, epoch_idx, *args, **kwargs))
+        if processes.size() > 1:
+            checkpoint.unpack_random_state(*processes.from_first(checkpoint.pack_random_state))
         self.progress.epoch_seconds.append(perf_counter() - start)
         return loss
+
+    @cached_property
+    def shared_loss(self) -> SharedLoss:
+        """What several processes minimise together."""
+        return SharedLoss(self.model)
 
     def _check_nan(self, loss):
         """RecBole's hook for every batch.

@@ -26,6 +26,8 @@ NOT_RUN = {
     "python3 -m venv": "makes the environment that runs the tests",
     "source": "makes the environment that runs the tests",
     "pre-commit install": "changes the checkout",
+    "torchrun": "starts processes; tests/distributed/ does",
+    "recbole_contrec --model=ContRec --dataset=ml-100k --nproc=2": "starts processes; tests/distributed/ does",
     "pytest": "is what runs this; .ci/run has it",
     "ruff": "a check of .ci/run",
     "mypy": "a check of .ci/run",

@@ -260,7 +260,7 @@ def test_what_cannot_be_written_is_refused_before_training(run_tiny, workplace, 
         assert why in refused(run_tiny, workplace, argument)
     for name in ("log", "log_tensorboard"):
         Path(name).write_text("")
-        assert "cannot write" in refused(run_tiny, workplace)
+        assert f"/{name} is no folder; choose another working directory" in refused(run_tiny, workplace)
         Path(name).unlink()
 
 

@@ -1,0 +1,230 @@
+"""
+recbole_contrec.processes
+#########################
+Several processes that train one model, as ``torchrun`` starts them: whatever depends on which of them this one is.
+
+Every process reads all data and holds the whole model. Of each batch it computes a share; gradients and results of
+users are brought together, so that all processes hold the same model and decide alike. The first one writes, the others
+are silent but for errors. Names, results of users and numbers for the log travel between CPUs (gloo), gradients between
+GPUs where models are on them (NCCL).
+
+This is plain torch.distributed and not accelerate, which would own the loop of training, the loaders and the optimizer:
+these are RecBole's here, and batches have to be dealt out by what their rows cost. What is left for accelerate is a
+group and a sum, which PyTorch has.
+
+With one process nothing here does anything: no group is made and no random number drawn.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from recbole_contrec.errors import UserError
+
+PATIENCE = timedelta(
+    days=30
+)  # with stages that the first process computes; torchrun ends those that wait for a dead one
+_LOST = ("gloo", "Connection closed", "Connection reset", "NCCL", "process group", "Broken pipe")  # in errors of torch
+_STARTED_BY_TORCHRUN = {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+
+_together = False  # whether this process is one of a group
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Inside this block the processes that torchrun has started are one run; it may stand in another one.
+
+    Raises:
+        UserError: another process has failed.
+    """
+    global _together
+    several = int(os.environ.get("WORLD_SIZE") or 1) > 1 and _STARTED_BY_TORCHRUN <= os.environ.keys()
+    if _together or not several:
+        yield
+        return
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=PATIENCE)
+    _together = True
+    first = is_first()
+    if not first:
+        logging.disable(logging.WARNING)
+    try:
+        yield
+        _barrier()  # nobody leaves before the files of a run are whole
+        dist.destroy_process_group()  # not after an error, where it would wait for the others
+    except BaseException as error:
+        if not first:
+            time.sleep(5)  # what is wrong in all processes is told once: torchrun ends the others when the first does
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in _LOST):
+            raise UserError(
+                "another process of this run has failed, its error is above; a run that was saved goes on by --resume"
+            ) from error
+        raise
+    finally:
+        logging.disable(logging.NOTSET)
+        _together = False
+
+
+def size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if _together else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return not _together or dist.get_rank() == 0
+
+
+def own_gpu(numbers: str) -> str:
+    """The GPU of this process out of those that are named, ``0,1``; a single one is the first of as many as there are
+    processes here.
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
+    """
+    names = [name.strip() for name in numbers.split(",")]
+    if not _together:
+        return numbers
+    place, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if len(names) == 1 and names[0].isdecimal():
+        return str(int(names[0]) + place)
+    if len(names) < here:
+        raise UserError(f"{len(names)} GPUs ({numbers}) for {here} processes: each needs one of its own")
+    return names[place]
+
+
+# one after the other
+
+
+def _barrier() -> None:
+    if _together:
+        dist.all_reduce(torch.zeros(1))
+
+
+@contextmanager
+def first_goes_first() -> Iterator[None]:
+    """The first process goes through this block, then the others, who find what it has made."""
+    if not is_first():
+        _barrier()
+    yield
+    if is_first():
+        _barrier()
+
+
+def from_first(make: Callable[[], Any]) -> Any:
+    """What a function gives, or the user's mistake that it finds, in the first process: the same for all."""
+    if not _together:
+        return make()
+    _barrier()  # whatever the others look at before, stays as it is
+    found: list[Any] = [None, None]
+    if is_first():
+        try:
+            found[0] = make()
+        except UserError as error:
+            found[1] = str(error)
+    dist.broadcast_object_list(found)
+    if found[1] is not None:
+        raise UserError(found[1])
+    return found[0]
+
+
+# shares of a batch
+
+
+def own_share(costs: Tensor) -> Tensor:
+    """Rows of a batch that this process computes, in rising order: rows are dealt out from the dearest to the cheapest,
+    back and forth, so that all processes have about as much to do. There are none where rows are fewer than processes.
+
+    Args:
+        costs: of every row [B], in any unit.
+    """
+    if not _together:
+        return torch.arange(len(costs), device=costs.device)
+    turn = torch.arange(len(costs), device=costs.device) % (2 * size())
+    dealt = torch.minimum(turn, 2 * size() - 1 - turn)
+    return costs.argsort(descending=True, stable=True)[dealt == dist.get_rank()].sort().values
+
+
+class MeanGradients:
+    """Has the gradients of a module be, behind each backward pass, their means over all processes. Its parameters begin
+    as those of the first one.
+
+    Not DistributedDataParallel: terms of a loss may be switched off, and shares may lack what a parameter is for. It
+    can look for such parameters, and then warns in every run that has none.
+
+    Args:
+        module: on its device.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.group = dist.new_group(backend="nccl" if self.parameters[0].is_cuda else "gloo")
+        for parameter in module.parameters():
+            dist.broadcast(parameter.data, 0, group=self.group)
+
+    def behind(self, loss: Tensor) -> None:
+        """Watch the backward pass of a loss."""
+        # the engine's list of what follows a pass, as FSDP uses it: whoever clips and steps comes behind it
+        loss.register_hook(lambda _: torch.autograd.Variable._execution_engine.queue_callback(self._average))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        parameters = self.parameters
+        wide = torch.float64 if any(p.dtype == torch.float64 for p in parameters) else torch.float32
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        used = torch.tensor([p.grad is not None for p in parameters], dtype=wide, device=grads[0].device)
+        flat = torch.cat([used, *(grad.to(wide).flatten() for grad in grads)])
+        dist.all_reduce(flat, group=self.group)
+        used, *sums = flat.split([len(parameters), *(p.numel() for p in parameters)])
+        for parameter, of_all, found in zip(parameters, used.tolist(), sums):
+            if of_all:  # else it has no gradient, and an optimizer passes it over
+                parameter.grad = (found / size()).view_as(parameter).to(parameter.dtype)
+
+
+def draw_apart(*seed: int) -> None:
+    """From now on torch draws other numbers in each process, so that no two rows of a batch share their dropout; in the
+    first process those that it would draw alone."""
+    if not is_first():
+        torch.manual_seed(int(np.random.SeedSequence((dist.get_rank(), *seed)).generate_state(1)[0]))
+
+
+# bringing together
+
+
+def summed(numbers: Sequence[float]) -> list[float]:
+    """Sums over all processes."""
+    if not _together:
+        return list(numbers)
+    found = torch.tensor(numbers, dtype=torch.float64)
+    dist.all_reduce(found)
+    return found.tolist()
+
+
+def gathered(numbers: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Rows of all processes, in the order of one.
+
+    Args:
+        numbers: of the rows of this process among all [n]; rows of the same number come from one process, the first
+            that has it.
+        columns: [n, ...] each.
+    """
+    if not _together:
+        return columns
+    parts: list[Any] = [None] * size()
+    dist.all_gather_object(parts, (numbers, *columns))
+    owner = np.repeat(np.arange(size()), [len(part[0]) for part in parts])
+    numbers, *columns_of_all = (np.concatenate(column) for column in zip(*parts))
+    first = np.full(int(numbers.max(initial=-1)) + 1, size())
+    np.minimum.at(first, numbers, owner)
+    order = np.argsort(numbers, kind="stable")
+    order = order[(owner == first[numbers])[order]]
+    return tuple(column[order] for column in columns_of_all)
