@@ -15,6 +15,7 @@ group and a sum, which PyTorch has.
 With one process nothing here does anything: no group is made and no random number drawn.
 """
 
+import atexit
 import logging
 import os
 import time
@@ -37,6 +38,7 @@ _LOST = ("gloo", "Connection closed", "Connection reset", "NCCL", "process group
 _STARTED_BY_TORCHRUN = {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 _together = False  # whether this process is one of a group
+_failed = False  # whether one of its runs has
 
 
 @contextmanager
@@ -46,13 +48,15 @@ def together() -> Iterator[None]:
     Raises:
         UserError: another process has failed.
     """
-    global _together
+    global _together, _failed
     several = int(os.environ.get("WORLD_SIZE") or 1) > 1 and _STARTED_BY_TORCHRUN <= os.environ.keys()
     if _together or not several:
         yield
         return
     if not dist.is_initialized():
+        # for all runs of this process: a second group would read the addresses of the first one in torchrun's store
         dist.init_process_group("gloo", timeout=PATIENCE)
+        atexit.register(_leave)
     _together = True
     first = is_first()
     if not first:
@@ -60,8 +64,8 @@ def together() -> Iterator[None]:
     try:
         yield
         _barrier()  # nobody leaves before the files of a run are whole
-        dist.destroy_process_group()  # not after an error, where it would wait for the others
     except BaseException as error:
+        _failed = True
         if not first:
             time.sleep(5)  # what is wrong in all processes is told once: torchrun ends the others when the first does
         if isinstance(error, RuntimeError) and any(word in str(error) for word in _LOST):
@@ -74,6 +78,11 @@ def together() -> Iterator[None]:
         _together = False
 
 
+def _leave() -> None:
+    if dist.is_initialized() and not _failed:  # after an error it would wait for the others
+        dist.destroy_process_group()
+
+
 def size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if _together else 1
@@ -84,18 +93,20 @@ def is_first() -> bool:
     return not _together or dist.get_rank() == 0
 
 
-def own_gpu(numbers: str) -> str:
-    """The GPU of this process out of those that are named, ``0,1``; a single one is the first of as many as there are
-    processes here.
+def own_gpu(numbers: str, may_be_more: bool = True) -> str:
+    """The GPU of this process out of those that are named, ``0,1``; none where they are hidden, ``""`` or ``-1``.
+
+    Args:
+        may_be_more: whether a single number is the first of as many as there are processes here.
 
     Raises:
         UserError: there are fewer GPUs than processes.
     """
     names = [name.strip() for name in numbers.split(",")]
-    if not _together:
+    if not _together or names in ([""], ["-1"]):
         return numbers
     place, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if len(names) == 1 and names[0].isdecimal():
+    if may_be_more and len(names) == 1 and names[0].isdecimal():
         return str(int(names[0]) + place)
     if len(names) < here:
         raise UserError(f"{len(names)} GPUs ({numbers}) for {here} processes: each needs one of its own")
@@ -112,12 +123,21 @@ def _barrier() -> None:
 
 @contextmanager
 def first_goes_first() -> Iterator[None]:
-    """The first process goes through this block, then the others, who find what it has made."""
-    if not is_first():
-        _barrier()
-    yield
+    """The first process goes through this block, then the others, who find what it has made.
+
+    Raises:
+        UserError: in the others, where the first one has failed in this block.
+    """
+    if not is_first() and summed([0.0])[0]:
+        raise UserError("the first process of this run has failed, its error is above")
+    try:
+        yield
+    except BaseException:
+        if is_first():
+            summed([1.0])  # else the others would wait for it, whoever catches this
+        raise
     if is_first():
-        _barrier()
+        summed([0.0])
 
 
 def from_first(make: Callable[[], Any]) -> Any:
@@ -167,7 +187,7 @@ class MeanGradients:
 
     def __init__(self, module: nn.Module):
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.group = dist.new_group(backend="nccl" if self.parameters[0].is_cuda else "gloo")
+        self.group = dist.new_group(backend="nccl" if self.parameters[0].is_cuda else "gloo", timeout=PATIENCE)
         for parameter in module.parameters():
             dist.broadcast(parameter.data, 0, group=self.group)
 

@@ -6,7 +6,7 @@ import torch
 
 from recbole_contrec import processes
 from recbole_contrec.errors import UserError
-from recbole_contrec.training.shares import own_users
+from recbole_contrec.training.shares import check_shares, own_users
 
 
 @pytest.fixture
@@ -58,9 +58,20 @@ def test_every_process_gets_a_gpu_of_its_own(process_of):
     process_of(1, 2)
     assert processes.own_gpu("0,1") == "1" and processes.own_gpu("0") == "1" and processes.own_gpu("4") == "5"
     assert processes.own_gpu("GPU-a,GPU-b,GPU-c") == "GPU-b"
+    assert processes.own_gpu("") == "" and processes.own_gpu("-1") == "-1"  # hidden: on the CPU
     process_of(2, 3)
     with pytest.raises(UserError, match="2 GPUs .* for 3 processes"):
         processes.own_gpu("0,1")
+    with pytest.raises(UserError, match="1 GPUs .* for 3 processes"):
+        processes.own_gpu("2", may_be_more=False)  # as the shell names it: the others are somebody else's
+
+
+def test_fewer_gpus_than_processes_are_refused(process_of, monkeypatch):
+    """Else some would compute on the CPU, and wait for those on a GPU."""
+    process_of(0, 2)
+    monkeypatch.setattr(processes, "summed", lambda numbers: [float(sum(numbers))])
+    with pytest.raises(UserError, match="1 of 2 processes have a GPU"):
+        check_shares({"device": torch.device("cuda")}, None)
 
 
 def test_parts_of_an_evaluation_batch_hold_what_is_about_their_users(process_of):

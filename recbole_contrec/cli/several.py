@@ -5,6 +5,7 @@ recbole_contrec.cli.several
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from recbole_contrec.cli.options import Command, whole_number
@@ -33,6 +34,8 @@ def start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     Raises:
         UserError: numbers that do not go together.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError("torchrun has started this process already: leave out --nproc and --world_size")
     here, offset = options.nproc, options.group_offset
     everywhere = max(options.world_size, here)
     if everywhere % here or offset % here or not 0 <= offset < everywhere:
@@ -40,6 +43,7 @@ def start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             f"--nproc={here} --world_size={everywhere} --group_offset={offset}: every machine starts nproc processes, "
             "so the others are multiples of it, and group_offset is smaller than world_size"
         )
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun  # slow
 
@@ -53,4 +57,6 @@ def start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         torchrun([f"--nproc_per_node={here}", *place, "-m", "recbole_contrec", *rest])
     except ChildFailedError:
         return 2
+    except SignalException as error:  # Ctrl-C
+        raise KeyboardInterrupt from error
     return 0

@@ -43,7 +43,8 @@ def choose_device(final: dict[str, Any], given: dict[str, Any]) -> None:
         # RecBole's trainer asks use_gpu, not the device, whether to print GPU memory.
         final.update(use_gpu=False, gpu_id="", device=torch.device("cpu"))
         return
-    visible = processes.own_gpu(gpu if "gpu_id" in given or _OF_THE_SHELL is None else _OF_THE_SHELL)
+    ours = "gpu_id" in given or _OF_THE_SHELL is None  # what the shell does not name belongs to others
+    visible = processes.own_gpu(gpu if ours else _OF_THE_SHELL, may_be_more=ours)
     if torch.cuda.is_initialized() and "gpu_id" in given and os.environ.get(VISIBLE, "0") != visible:
         raise UserError(
             f"gpu_id={gpu}: this process already computes on GPU {os.environ.get(VISIBLE, '0')}; start another"

@@ -107,6 +107,12 @@ def check_shares(config: Any, model: nn.Module) -> None:
     """
     if processes.size() == 1:
         return
+    with_gpu = int(processes.summed([config["device"].type == "cuda"])[0])
+    if 0 < with_gpu < processes.size():
+        raise UserError(
+            f"{with_gpu} of {processes.size()} processes have a GPU, and each needs one of its own: start fewer, or "
+            "compute on the CPU with --use_gpu=False"
+        )
     known = config.entry.is_recbole and type(model).__name__ in OF_RECBOLE
     if not (known or isinstance(model, TrainsOnWindows)):
         raise UserError(

@@ -228,7 +228,8 @@ class RunTrainer(KeptRun):
             self._choose(part, valid_data, show_progress)
         if saved:
             self._save_checkpoint(self.progress.best_epoch, verbose=False)
-            (self.folder / BEFORE).unlink(missing_ok=True)
+            if processes.is_first():
+                (self.folder / BEFORE).unlink(missing_ok=True)
         elif last is not None:
             self.model.load_state_dict(last)
 

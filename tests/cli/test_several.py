@@ -1,5 +1,7 @@
 """``--nproc`` and its kin start what ``torchrun`` starts, with the rest of the command line."""
 
+import signal
+
 import pytest
 import torch.distributed.run
 
@@ -36,6 +38,23 @@ def test_the_error_of_a_process_is_not_told_again(monkeypatch, capsys):
     monkeypatch.setattr(torch.distributed.run, "main", fails)
     assert main(["--nproc=2", *RUN]) == 2
     assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    def interrupted(arguments):
+        raise SignalException("stopped", signal.SIGINT)
+
+    monkeypatch.setattr(torch.distributed.run, "main", interrupted)
+    assert main(["--nproc=2", *RUN]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_processes_start_no_processes(started, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert main(["--nproc=2", *RUN]) == 2
+    assert "torchrun has started this process already" in capsys.readouterr().err and not started
 
 
 @pytest.mark.parametrize(

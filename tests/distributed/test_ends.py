@@ -70,6 +70,22 @@ def test_a_run_of_one_process_goes_on_in_two(together, tiny, workplace, run_tiny
     assert result["epochs"] == 3 and losses(workplace / "saved" / "run") == pytest.approx(uninterrupted, rel=1e-4)
 
 
+def test_a_script_of_torchrun_may_hold_several_runs(workplace):
+    """They share a group: a second one would read the addresses of the first in torchrun's store."""
+    Path("script.py").write_text(
+        "from torch import distributed\n"
+        "from recbole_contrec import processes\n"
+        "groups = []\n"
+        "for number in range(2):\n"
+        "    with processes.together(), processes.first_goes_first():\n"
+        "        groups.append(distributed.group.WORLD)\n"
+        "assert processes.size() == 1 and groups[0] is groups[1]\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "script.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+
+
 def test_torchrun_starts_the_command_line_and_ends_all_where_one_is_killed(tiny, workplace):
     """As a user types it. The line of the error is there once, and what was saved can be resumed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
