@@ -295,5 +295,6 @@ def test_recorded_runs_are_described_by_their_settings(path):
     assert (found is None) == recbole
     if found:
         settings = content["settings"]
+        first = f" of the first {settings['first_n']}" if settings.get("first_n") else ""
         shuffled = ", shuffled" * bool(settings.get("shuffle_history"))
-        assert found.short and f"{settings['MAX_ITEM_LIST_LENGTH']} items{shuffled}" == found.history
+        assert found.short and f"{settings['MAX_ITEM_LIST_LENGTH']} items{first}{shuffled}" == found.history
