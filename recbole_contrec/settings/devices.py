@@ -43,8 +43,8 @@ def choose_device(final: dict[str, Any], given: dict[str, Any]) -> None:
         # RecBole's trainer asks use_gpu, not the device, whether to print GPU memory.
         final.update(use_gpu=False, gpu_id="", device=torch.device("cpu"))
         return
-    ours = "gpu_id" in given or _OF_THE_SHELL is None  # what the shell does not name belongs to others
-    visible = processes.own_gpu(gpu if ours else _OF_THE_SHELL, may_be_more=ours)
+    shell = None if "gpu_id" in given else _OF_THE_SHELL  # what it does not name belongs to others
+    visible = processes.own_gpu(gpu if shell is None else shell, may_be_more=shell is None)
     if torch.cuda.is_initialized() and "gpu_id" in given and os.environ.get(VISIBLE, "0") != visible:
         raise UserError(
             f"gpu_id={gpu}: this process already computes on GPU {os.environ.get(VISIBLE, '0')}; start another"
