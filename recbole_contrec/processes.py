@@ -175,8 +175,8 @@ def own_share(costs: Tensor) -> Tensor:
 
 
 class MeanGradients:
-    """Has the gradients of a module be, behind each backward pass, their means over all processes. Its parameters begin
-    as those of the first one.
+    """After each backward pass, replaces the gradients of a module by their means over all processes. All processes
+    begin with the parameters of the first one.
 
     Not DistributedDataParallel: terms of a loss may be switched off, and shares may lack what a parameter is for. It
     can look for such parameters, and then warns in every run that has none.

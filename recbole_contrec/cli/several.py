@@ -37,7 +37,7 @@ def start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError("torchrun has started this process already: leave out --nproc and --world_size")
     here, offset = options.nproc, options.group_offset
-    everywhere = max(options.world_size, here)
+    everywhere = here if options.world_size == -1 else options.world_size
     if everywhere % here or offset % here or not 0 <= offset < everywhere:
         raise UserError(
             f"--nproc={here} --world_size={everywhere} --group_offset={offset}: every machine starts nproc processes, "

@@ -61,6 +61,7 @@ def test_processes_start_no_processes(started, monkeypatch, capsys):
     "numbers",
     [
         ["--nproc=2", "--world_size=3"],
+        ["--nproc=2", "--world_size=1"],
         ["--nproc=2", "--world_size=4", "--group_offset=1"],
         ["--nproc=2", "--world_size=4", "--group_offset=4"],
     ],
