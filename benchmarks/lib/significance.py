@@ -5,15 +5,13 @@ Paired tests between two models on the same users.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import wilcoxon
+from scipy.stats import bootstrap, wilcoxon
 
-RESAMPLES_AT_ONCE, PLACES_AT_ONCE = 20, 256  # so that what is counted and summed stays in the processor's cache
-KEPT = 300_000_000  # bytes of counts at once, at most
+RESAMPLES_AT_ONCE = 10  # more do not stay in the cache of a processor
 
 
 class Comparison(NamedTuple):
@@ -71,14 +69,11 @@ def compare(model: np.ndarray, baseline: np.ndarray, resamples: int = 10_000, se
 def compare_all(
     models: Sequence[np.ndarray], baseline: np.ndarray, resamples: int = 10_000, seed: int = 0
 ) -> list[Comparison]:
-    """:func:`compare` of several models, each [n], with one baseline [n].
-
-    The resamples of the users depend on their number and the seed alone, so all models share them: drawing is most of
-    the work.
-    """
+    """:func:`compare` of several models, each [n], with one baseline [n]. They share the resamples of the users, which
+    depend on their number and the seed alone."""
     differences = [model - baseline for model in models]
     changed = [difference for difference in differences if difference.any()]
-    intervals = iter(_intervals(changed, resamples, seed) if changed else [])
+    intervals = iter(_intervals(np.stack(changed), resamples, seed) if changed else [])
     return [
         Comparison(
             float(difference.mean()),
@@ -91,49 +86,19 @@ def compare_all(
     ]
 
 
-def _intervals(samples: Sequence[np.ndarray], resamples: int, seed: int) -> list[tuple[float, float]]:
-    """95 % percentile bootstrap intervals of the means of some samples, each [n], over the same draws.
-
-    A resample counts how often it drew each place: its mean is that of the sample weighted by the counts. Most places
-    of a difference between two models are zero, and need no counts.
-    """
-    means = [[_means(sample, counts) for sample in samples] for counts in _draws(len(samples[0]), resamples, seed)]
-    return [tuple(np.percentile(of_sample, (2.5, 97.5)).tolist()) for of_sample in np.concatenate(means, axis=1)]
-
-
-def _means(sample: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means of a sample [n] over resamples [size], by the counts of the places [n, size]."""
-    found, total = np.flatnonzero(sample), np.zeros(counts.shape[1])
-    for start in range(0, len(found), PLACES_AT_ONCE):
-        places = found[start : start + PLACES_AT_ONCE]
-        total += sample[places] @ counts[places].astype(float)
-    return total / len(sample)
-
-
-def _draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often resamples of n places drew each of them, [n, size], all at once where memory allows."""
-    if n * resamples <= KEPT:
-        yield _kept(n, resamples, seed)
-        return
-    draw, size = np.random.default_rng(seed), max(1, KEPT // n)
-    for start in range(0, resamples, size):
-        yield _counts(draw, n, min(size, resamples - start))
-
-
-@lru_cache(maxsize=3)
-def _kept(n: int, resamples: int, seed: int) -> np.ndarray:
-    """Tables of one data set have the same users, and so the same draws."""
-    return _counts(np.random.default_rng(seed), n, resamples)
-
-
-def _counts(draw: np.random.Generator, n: int, size: int) -> np.ndarray:
-    counts = np.empty((n, size), dtype=np.uint8)  # no place is drawn 256 times
-    for start in range(0, size, RESAMPLES_AT_ONCE):
-        of = min(RESAMPLES_AT_ONCE, size - start)
-        places = draw.integers(0, n, (of, n))
-        places += n * np.arange(of)[:, None]
-        counts[:, start : start + of] = np.bincount(places.ravel(), minlength=of * n).reshape(of, n).T
-    return counts
+def _intervals(samples: np.ndarray, resamples: int, seed: int) -> list[tuple[float, float]]:
+    """95 % percentile bootstrap intervals of the means of some samples [rows, n], over the same draws."""
+    found = bootstrap(
+        (samples,),
+        np.mean,
+        n_resamples=resamples,
+        method="percentile",
+        axis=-1,
+        vectorized=True,
+        batch=RESAMPLES_AT_ONCE,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return list(zip(found.low.tolist(), found.high.tolist()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
