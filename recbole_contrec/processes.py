@@ -25,6 +25,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -81,6 +82,21 @@ def together() -> Iterator[None]:
 def _leave() -> None:
     if dist.is_initialized() and not _failed:  # after an error it would wait for the others
         dist.destroy_process_group()
+
+
+def may_restart() -> bool:
+    """Whether torchrun starts all processes again where one of them fails (``--max_restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS") or 0) > 0
+
+
+def is_restart() -> bool:
+    """Whether torchrun has started these processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
+
+
+def time_of_first_start() -> float:
+    """When the torchrun of this process was started, which all restarts share; in seconds since the epoch."""
+    return psutil.Process(os.getppid()).create_time()
 
 
 def size() -> int:

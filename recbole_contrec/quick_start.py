@@ -21,7 +21,7 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room, write_whole
 from recbole_contrec.interface import ChecksUnread, HasStages
 from recbole_contrec.loaded_run import LoadedRun, assemble, check_settings, settings_of, trainer_class_of
-from recbole_contrec.reloading import config_to_resume, load_data_and_model
+from recbole_contrec.reloading import begun_before_restart, config_to_resume, load_data_and_model
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.python_values import python_settings
@@ -88,10 +88,11 @@ def run(
     if resume == "":
         raise UserError("--resume= names no folder of a run")
     with processes.together():
+        if resume is None:
+            config = Config(model, dataset, list(config_file_list), None, arguments, properties, settings)
+            resume = begun_before_restart(config) if saved else None
         if resume is not None:
             config = config_to_resume(resume, model, dataset, settings, config_file_list, arguments, properties)
-        else:
-            config = Config(model, dataset, list(config_file_list), None, arguments, properties, settings)
         return _run_config(config, resume, saved)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from recbole.utils import init_seed
 
+from recbole_contrec import processes
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.errors import UserError
 from recbole_contrec.loaded_run import LoadedRun, assemble, settings_of
@@ -22,7 +23,7 @@ from recbole_contrec.showing import show
 from recbole_contrec.storage import checkpoint
 from recbole_contrec.storage.progress import Progress
 from recbole_contrec.training.identity import Identity, fingerprint_of_data, load_weights
-from recbole_contrec.training.keeping import BEST, last_checkpoint
+from recbole_contrec.training.keeping import BEST, LAST, last_checkpoint
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -146,6 +147,31 @@ def config_to_resume(
             "%s goes on with %s: its numbers may not be those of an uninterrupted run", path, ", ".join(other)
         )
     return config
+
+
+def begun_before_restart(config: Config) -> str | None:
+    """The folder of this run where torchrun has started it again after a failure and something had been saved.
+
+    It is found by its name. A folder that is older than torchrun belongs to another run.
+
+    Raises:
+        UserError: torchrun may start a run again that has no name, and would begin anew.
+    """
+    if not processes.may_restart():
+        return None
+    if config["run_name"] is None:
+        raise UserError(
+            "with --max_restarts, torchrun starts a failed run again, which goes on by its name: add --run_name"
+        )
+
+    def find() -> str | None:
+        folder = Path(config["checkpoint_dir"]) / config["run_name"]
+        saved = folder / LAST
+        if not processes.is_restart() or not saved.is_file():
+            return None
+        return str(folder) if saved.stat().st_mtime >= processes.time_of_first_start() else None
+
+    return processes.from_first(find)
 
 
 def _check_moved_encoder(path: Path, record: dict[str, Any], config: Config) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from recbole_contrec.errors import UserError
 from recbole_contrec.storage import checkpoint
 from tests.distributed.test_training import both, still
 from tests.helpers.files import ROOT
@@ -84,6 +85,58 @@ def test_a_script_of_torchrun_may_hold_several_runs(workplace):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "script.py"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
+
+
+DIES_ONCE = """
+import os, sys
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from recbole_contrec import run
+steps = []
+def count(*_):
+    steps.append(1)
+    if len(steps) == 3 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os._exit(9)
+register_optimizer_step_post_hook(count)
+run("SASRecAll", "tiny", arguments=sys.argv[1:])
+print("first epoch that was trained here:", "none" if not steps else 3 - len(steps) // 2)
+"""
+
+
+def restarting(arguments):
+    """Two processes of torchrun, one of which dies in its second epoch; both are started again."""
+    Path("script.py").write_text(DIES_ONCE)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=1", "script.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *command, *arguments], capture_output=True, text=True, env=environment)
+
+
+def test_torchrun_starts_a_failed_run_again_and_it_goes_on(tiny, workplace, uninterrupted):
+    done = restarting(still("SASRecAll", tiny, *EPOCHS))
+    assert done.returncode == 0, done.stderr
+    assert "first epoch that was trained here: 1" in done.stdout
+    assert losses(workplace / "saved" / "run") == pytest.approx(uninterrupted, rel=1e-4)
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_restart_does_not_go_on_with_a_run_of_before(tiny, workplace, run_tiny, monkeypatch, older):
+    arguments = still("SASRecAll", tiny, *EPOCHS)
+    run_tiny("SASRecAll", *arguments)
+    last = workplace / "saved" / "run" / "last.safetensors"
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1" if older else "0")
+    if older:  # than torchrun, here the parent of this process
+        os.utime(last, (1, 1))
+    before = last.stat().st_mtime_ns
+    with pytest.raises(UserError, match="is there already"):
+        run_tiny("SASRecAll", *arguments)
+    assert last.stat().st_mtime_ns == before
+
+
+def test_a_run_that_may_be_restarted_needs_a_name(tiny, workplace, run_tiny, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    with pytest.raises(UserError, match="add --run_name"):
+        run_tiny("SASRecAll", *still("SASRecAll", tiny, "--epochs=1"))
+    assert not (workplace / "saved").exists()
 
 
 def test_torchrun_starts_the_command_line_and_ends_all_where_one_is_killed(tiny, workplace):
