@@ -177,22 +177,30 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def own_share(costs: Tensor) -> Tensor:
-    """Rows of a batch that this process computes, in rising order: rows are dealt out from the dearest to the cheapest,
-    back and forth, so that all processes have about as much to do. There are none where rows are fewer than processes.
+    """Rows of a batch that this process computes, in rising order; there are none where rows are fewer than processes.
 
     Args:
         costs: of every row [B], in any unit.
     """
-    if not _together:
-        return torch.arange(len(costs), device=costs.device)
-    turn = torch.arange(len(costs), device=costs.device) % (2 * size())
-    dealt = torch.minimum(turn, 2 * size() - 1 - turn)
-    return costs.argsort(descending=True, stable=True)[dealt == dist.get_rank()].sort().values
+    return dealt_out(costs, size())[dist.get_rank() if _together else 0]
+
+
+def dealt_out(costs: Tensor, count: int) -> list[Tensor]:
+    """Rows in so many shares, each in rising order: they are dealt out from the dearest to the cheapest, back and
+    forth, so that all shares cost about as much.
+
+    Args:
+        costs: of every row [B], in any unit.
+    """
+    turn = torch.arange(len(costs), device=costs.device) % (2 * count)
+    dealt = torch.minimum(turn, 2 * count - 1 - turn)
+    order = costs.argsort(descending=True, stable=True)
+    return [order[dealt == share].sort().values for share in range(count)]
 
 
 class MeanGradients:
-    """After each backward pass, replaces the gradients of a module by their means over all processes. All processes
-    begin with the parameters of the first one.
+    """After a backward pass, replaces the gradients of a module by their means over all processes; nothing with one
+    process. All processes begin with the parameters of the first one.
 
     Not DistributedDataParallel: terms of a loss may be switched off, and shares may lack what a parameter is for. It
     can look for such parameters, and then warns in every run that has none.
@@ -203,12 +211,16 @@ class MeanGradients:
 
     def __init__(self, module: nn.Module):
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        if not _together:
+            return
         self.group = dist.new_group(backend="nccl" if self.parameters[0].is_cuda else "gloo", timeout=PATIENCE)
         for parameter in module.parameters():
             dist.broadcast(parameter.data, 0, group=self.group)
 
     def behind(self, loss: Tensor) -> None:
         """Watch the backward pass of a loss."""
+        if not _together:
+            return
         # the engine's list of what follows a pass, as FSDP uses it: whoever clips and steps comes behind it
         loss.register_hook(lambda _: torch.autograd.Variable._execution_engine.queue_callback(self._average))
 

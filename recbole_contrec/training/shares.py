@@ -1,9 +1,12 @@
 """
 recbole_contrec.training.shares
 ###############################
-What one of several processes computes of a batch: its share of a training batch, its users of an evaluation.
+What is computed of a batch at once: the share of one of several processes, the parts of it that are added up, the
+users of an evaluation.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,28 +24,45 @@ OF_RECBOLE = frozenset(("SASRec", "GRU4Rec"))
 
 
 class SharedLoss:
-    """The loss of a batch, computed by all processes together.
+    """The loss of a batch, computed by all processes together, and by each of them in parts, one after the other.
 
-    Each gives the terms of its own rows, weighted so that their mean over the processes is the loss of the whole batch,
-    however its rows are dealt out; and so are the gradients.
+    Every part gives the terms of its own rows, weighted so that their sum over the parts, and its mean over the
+    processes, is the loss of the whole batch, however its rows are dealt out; and so are the gradients.
 
     Args:
         model: on its device, after the stages before training.
+        steps: parts of a batch at most.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, steps: int = 1):
         self.model: Any = model
+        self.steps = steps
         self.length: str = getattr(model, "ITEM_SEQ_LEN", "")
         self.gradients = processes.MeanGradients(model)
 
     def __call__(self, batch: Interaction) -> Any:
-        """The weighted terms of this process, of the type that the model gives."""
-        rows = processes.own_share(self._costs(batch))
+        """The weighted terms of this process, of the type that the model gives, in one part."""
+        return self._of_rows(batch, processes.own_share(self._costs(batch)), last=True)
+
+    def parts(self, batch: Interaction) -> list[Callable[[], Any]]:
+        """What computes the weighted terms of each part; the gradients of one are to be had before the next one is
+        computed. All processes have as many."""
+        costs = self._costs(batch)
+        rows = processes.own_share(costs)
+        count = min(self.steps, max(1, -(-len(batch) // processes.size())))  # of rows in the largest share
+        *earlier, last = (rows[part] for part in processes.dealt_out(costs[rows], count))
+        return [
+            *(partial(self._of_rows, batch, part, last=False) for part in earlier),
+            partial(self._of_rows, batch, last, last=True),
+        ]
+
+    def _of_rows(self, batch: Interaction, rows: Tensor, last: bool) -> Any:
         weight = self._count(batch[rows]) * processes.size() / self._count(batch)
         some = rows if len(rows) else rows.new_zeros(1)  # one of weight 0 where it has none
         loss = self.model.calculate_loss(batch[some])
         terms = [weight * term for term in (loss if isinstance(loss, tuple) else (loss,))]
-        self.gradients.behind(next(term for term in terms if term.requires_grad))
+        if last:  # gradients of earlier parts are in the sum by then
+            self.gradients.behind(next(term for term in terms if term.requires_grad))
         return like(loss, terms)
 
     def _costs(self, batch: Interaction) -> Tensor:

@@ -141,6 +141,7 @@ class RunTrainer(KeptRun):
         self._epoch, self._batch, start, self.begun = epoch_idx, 0, perf_counter(), True
         if processes.size() > 1:
             processes.draw_apart(self.config["seed"], epoch_idx)
+        if processes.size() > 1 or self._parts > 1:
             kwargs["loss_func"] = self.shared_loss
         with quiet_recbole():
             loss = mean_loss(super()._train_epoch(train_data, epoch_idx, *args, **kwargs))
@@ -151,8 +152,13 @@ class RunTrainer(KeptRun):
 
     @cached_property
     def shared_loss(self) -> SharedLoss:
-        """What several processes minimise together."""
-        return SharedLoss(self.model)
+        """What several processes, or several parts of a batch, minimise together."""
+        return SharedLoss(self.model, self._parts)
+
+    @property
+    def _parts(self) -> int:
+        """In which a batch is computed; RecBole's own models know one."""
+        return self.config["accumulate_steps"] or 1
 
     def _check_nan(self, loss):
         """RecBole's hook for every batch.

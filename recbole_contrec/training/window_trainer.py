@@ -6,12 +6,13 @@ The training step of our models: parameter groups, warm-up and cosine schedule, 
 
 import math
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
@@ -79,19 +80,23 @@ class WindowTrainer(Trainer):
             self.set_learning_rate((epoch_idx + number / n_batches) / self.epochs)
             self.optimizer.zero_grad(set_to_none=True)
             interaction = interaction.to(self.device)
-            with self._autocast():
-                terms = loss_func(interaction)
-            values = torch.stack([term.detach().float() for term in terms])
-            _check_finite(values, terms, epoch_idx, number)
-            self.step(sum(terms))
+            parts = getattr(loss_func, "parts", lambda whole: [partial(loss_func, whole)])(interaction)
+            values = 0
+            for compute in parts:
+                with self._autocast():
+                    terms = compute()
+                of_part = torch.stack([term.detach().float() for term in terms])
+                _check_finite(of_part, terms, epoch_idx, number)
+                self.scaler.scale(sum(terms)).backward()
+                values = values + of_part
+            self.step()
             targets = self.model.windows.count_targets(interaction)
             totals = targets * values if totals is None else totals + targets * values
             weight, kind = weight + targets, type(terms)
         return kind(*(totals / max(weight, 1)).tolist())
 
-    def step(self, loss: Tensor) -> None:
-        """One step of the optimizer."""
-        self.scaler.scale(loss).backward()
+    def step(self) -> None:
+        """One step of the optimizer along the gradients."""
         self.scaler.unscale_(self.optimizer)
         if self.clip_grad_norm:
             clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], **self.clip_grad_norm)

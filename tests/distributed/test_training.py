@@ -30,10 +30,14 @@ def both(found):
     return found[0][2]
 
 
-@pytest.mark.parametrize("model, more", [*((model, ()) for model in MODELS), ("SASRec", PAIRS)])
-def test_gradients_are_those_of_one_process(together, tiny, workplace, model, more):
-    """Means over all targets, however the rows are dealt out: batches of uneven shares, and one of a single row."""
-    found = both(together("gradients", workplace, model, still(model, tiny, *more)))
+@pytest.mark.parametrize(
+    "model, more, steps",
+    [*((model, (), 1) for model in MODELS), ("SASRec", PAIRS, 1), ("ContRec", (), 3), ("SASRecAll", (), 3)],
+)
+def test_gradients_are_those_of_one_process(together, tiny, workplace, model, more, steps):
+    """Means over all targets, however the rows are dealt out, to processes and to parts: batches of uneven shares, and
+    one of a single row."""
+    found = both(together("gradients", workplace, model, still(model, tiny, *more), steps))
     for name, (difference, size) in found.items():
         assert size > 0 and difference < 1e-6 * size, (name, difference, size)
 

@@ -68,9 +68,9 @@ def run(model, arguments, resume=None, dies=None):
             return run(model, "tiny", arguments=arguments, resume=resume)
 
 
-def gradients(model, arguments):
-    """The largest difference between the gradients of batches in one process and in several, and the largest of one;
-    the same for the loss."""
+def gradients(model, arguments, steps=1):
+    """The largest difference between the gradients of batches in one process and in several, which compute them in so
+    many parts, and the largest of one; the same for the loss."""
     import torch
 
     from recbole_contrec import processes
@@ -80,15 +80,18 @@ def gradients(model, arguments):
     with processes.together():
         loaded = _staged(model, arguments)
         model = loaded.model.double().eval()
-        shared = SharedLoss(model)
+        shared = SharedLoss(model, steps)
         for batch in _batches(loaded.data.train):
             losses, both = [], []
-            for compute in (model.calculate_loss, shared):
+            together = [lambda: shared(batch)] if steps == 1 else shared.parts(batch)  # noqa: B023
+            for computed in ([lambda: model.calculate_loss(batch)], together):  # noqa: B023
                 model.zero_grad()
-                terms = compute(batch)
-                loss = sum(terms) if isinstance(terms, tuple) else terms
-                loss.backward()
-                losses.append(loss.item())
+                losses.append(0.0)
+                for compute in computed:
+                    terms = compute()
+                    loss = sum(terms) if isinstance(terms, tuple) else terms
+                    loss.backward()
+                    losses[-1] += loss.item()
                 both.append([p.grad for p in model.parameters() if p.requires_grad])
             losses[1] = processes.summed(losses[1:])[0] / processes.size()
             assert [grad is None for grad in both[0]] == [grad is None for grad in both[1]]

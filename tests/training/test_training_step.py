@@ -100,7 +100,8 @@ def test_the_loss_of_float16_is_scaled(staged):
         torch.manual_seed(0)
         seen = []
         hook = trainer.optimizer.register_step_pre_hook(lambda *_: seen.append(adapter.grad.clone()))
-        trainer.step(1e-6 * sum(model.calculate_loss(batch)))  # as small as of a loss of many targets
+        trainer.scaler.scale(1e-6 * sum(model.calculate_loss(batch))).backward()  # as small as of many targets
+        trainer.step()
         hook.remove()
         found[scale] = seen[0]
         with torch.no_grad():
@@ -110,7 +111,8 @@ def test_the_loss_of_float16_is_scaled(staged):
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trainer.optimizer.zero_grad()
-    trainer.step(sum(model.calculate_loss(batch)))
+    trainer.scaler.scale(sum(model.calculate_loss(batch))).backward()
+    trainer.step()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert trainer.scaler.get_scale() == 2.0**39
 
