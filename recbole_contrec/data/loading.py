@@ -18,7 +18,7 @@ from recbole.data.utils import create_samplers
 from recbole_contrec.compat import quiet_recbole
 from recbole_contrec.data.interactions import Interactions
 from recbole_contrec.data.recbole_files import reading_files
-from recbole_contrec.data.sizes import check_sizes
+from recbole_contrec.data.sizes import bounded_eval_batch_size, check_sizes
 from recbole_contrec.data.splits import check_benchmark, check_split, check_targets
 from recbole_contrec.data.text import read_item_texts
 from recbole_contrec.data.values import single_precision_ties
@@ -66,7 +66,7 @@ def load_data(config: Any) -> RunData:
         dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field], files)
         dataset.notes = files.notes
         prepare = _window_loaders if isinstance(dataset, WindowDataset) else data_preparation
-        with check_split(config):
+        with check_split(config), _in_bounded_memory(config, dataset.item_num):
             loaders = prepare(config, dataset)
     if max(config["topk"]) >= dataset.item_num:
         raise UserError(
@@ -95,6 +95,17 @@ def _named_for_recbole(config):
     finally:
         for key, value in own.items():
             config[key] = value
+
+
+@contextmanager
+def _in_bounded_memory(config, items):
+    """Loaders take the size of their evaluation batches when they are made."""
+    given = config["eval_batch_size"]
+    config["eval_batch_size"] = bounded_eval_batch_size(config, items)
+    try:
+        yield
+    finally:
+        config["eval_batch_size"] = given
 
 
 def _window_loaders(config, dataset):

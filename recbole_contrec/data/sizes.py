@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from recbole.utils import FeatureType, ModelType
 
+from recbole_contrec import processes
 from recbole_contrec.errors import UserError
 from recbole_contrec.memory import refuse_beyond
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
+
+SCORES = 2**28  # bytes of scores of the whole catalogue that an evaluation holds at once
 
 
 def check_sizes(config: Mapping[str, Any], dataset: "Dataset") -> None:
@@ -55,13 +58,29 @@ def check_sizes(config: Mapping[str, Any], dataset: "Dataset") -> None:
                 )
             refuse_beyond((sampled + 1) * width, f"eval_args.mode={mode}: the rows of one user, {width:,} bytes each,")
         elif mode == "full":
-            batch = min(config["eval_batch_size"], rows) if sequential else max(config["eval_batch_size"] // items, 1)
-            batch = min(batch, rows)
+            at_once = bounded_eval_batch_size(config, items)
+            batch = min(at_once if sequential else max(at_once // items, 1), rows)
             refuse_beyond(
                 2 * 4 * batch * items,
                 f"eval_batch_size={config['eval_batch_size']}: scores of {items - 1:,} items for {batch:,} rows",
                 config["device"],
             )
+
+
+def bounded_eval_batch_size(config: Mapping[str, Any], items: int) -> int:
+    """``eval_batch_size``, or less where the scores of its users for the whole catalogue would take more than
+    :data:`SCORES` bytes: of a million items, 67 users are ranked at once. One user always is.
+
+    Each of several processes ranks its share of a batch.
+    """
+    users, size = max(SCORES // (4 * items), 1) * processes.size(), config["eval_batch_size"]
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    for mode in {*config["eval_args"]["mode"].values()}:
+        if mode == "full":
+            size = min(size, users if sequential else users * items)  # what RecBole counts in a batch
+        elif (sampled := sampled_items(mode)) is not None:
+            size = min(size, users * (sampled + 1))
+    return size
 
 
 def sampled_items(mode: str) -> int | None:

@@ -16,6 +16,8 @@ from .losses import CatalogueCrossEntropy
 
 POOLINGS = ("likelihood", "mean")
 SIMILARITIES = ("cosine", "inner")
+# Of a larger catalogue, terms are computed for so many items at a time: each takes as much memory as the scores.
+ITEMS_AT_ONCE = 2**16
 
 
 class TextEvidence(NamedTuple):
@@ -135,6 +137,15 @@ class Retrieval(nn.Module):
         Returns:
             Tensor: a fresh writable [n, N].
         """
+        if len(items) <= ITEMS_AT_ONCE:
+            return self._all_terms(preference, items, history, first, text)
+        scores = preference.new_empty(preference.shape[-2], len(items))
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            part = items[start : start + ITEMS_AT_ONCE]
+            scores[:, start : start + len(part)] = self._all_terms(preference, part, history, first + start, text)
+        return scores
+
+    def _all_terms(self, preference, items, history, first, text):
         scores = self._scores(preference, items, history, first, text)
         if self.text_similarity is not None and self.text_similarity.weight and history is not None:
             scores += self.text_similarity(history, first, len(items))

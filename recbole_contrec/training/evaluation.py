@@ -23,6 +23,7 @@ from torch import nn
 from recbole_contrec import processes
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.interface import GeneratesSemanticIds, RanksInBoundedMemory
+from recbole_contrec.training.metrics import places
 from recbole_contrec.training.shares import own_users
 
 logger = logging.getLogger("recbole_contrec")
@@ -167,10 +168,8 @@ class FullRanking(_Host):
         return torch.from_numpy(rows[masked]).long(), torch.from_numpy(items[masked]).long()
 
     def _collect_ranks(self, interaction, scores, positive_u, positive_i):
-        own = scores[positive_u.to(scores.device), positive_i.to(scores.device)][:, None]  # [P, 1]
-        one_each = len(positive_u) == len(scores) and bool((positive_u == torch.arange(len(scores))).all())
-        rows = (scores if one_each else scores[positive_u.to(scores.device)])[:, 1:]  # [P, N - 1], without the padding
-        better, equal = (rows > own).sum(1), (rows == own).sum(1)
+        without_padding = scores[:, 1:]
+        better, equal = places(without_padding, positive_u.to(scores.device), positive_i.to(scores.device) - 1)
         users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()[positive_u.numpy()]
         numbers = self.eval_collector.users[-1][positive_u.numpy()] if processes.size() > 1 else users
         self._ranks.append((numbers, users, positive_i.numpy(), 1 + better.cpu().numpy(), equal.cpu().numpy() - 1))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.evaluator.metrics import ShannonEntropy
+from torch import Tensor
 
 from recbole_contrec import processes
 from recbole_contrec.compat import SafeCollector
@@ -26,6 +27,7 @@ MENDED = {  # metric -> what RecBole 1.2.1 computes in its place
 }
 
 
+ITEMS_AT_ONCE = 2**14  # whose scores are counted together
 OF_USERS = {"rec.items", "rec.topk", "rec.meanrank"}  # what RecBole collects for metrics, a row a user
 
 
@@ -51,6 +53,31 @@ class TrainingCollector(SafeCollector):
         super().__init__(config)
         self.users: list[np.ndarray] = []
 
+    def eval_batch_collect(self, scores: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor) -> None:
+        """RecBole's hook behind every batch of scores [B, N]: what it collects, the same numbers, without the matrices
+        [B, N] that it makes to find them, which take up to twenty times the memory of the scores."""
+        need, put = self.register.need, self.data_struct.update_tensor
+        if need("rec.items") or need("rec.topk") or need("rec.meanrank"):
+            users, items = distinct(positive_u.to(scores.device), positive_i.to(scores.device), scores.shape[1])
+            count = torch.bincount(users, minlength=len(scores))[:, None]  # [B, 1] positives a user
+        if need("rec.items") or need("rec.topk"):
+            best = torch.topk(scores, max(self.topk), dim=-1).indices  # [B, K]
+            if need("rec.items"):
+                put("rec.items", best)
+            if need("rec.topk"):
+                row = torch.arange(len(scores), device=scores.device)[:, None] * scores.shape[1]
+                put("rec.topk", torch.cat([torch.isin(row + best, users * scores.shape[1] + items).long(), count], 1))
+        if need("rec.meanrank"):
+            better, equal = places(scores, users, items)
+            mean_rank = 0.5 * (2 * better + equal + 1)  # of items with equal scores
+            ranks = mean_rank.new_zeros(len(scores)).index_add_(0, users, mean_rank)[:, None]  # [B, 1]
+            above_lowest = count_above(scores, scores.amin(1))[:, None]  # what is masked has the lowest score
+            put("rec.meanrank", torch.cat([ranks, above_lowest.to(ranks.dtype), count.to(ranks.dtype)], 1))
+        if need("rec.score"):
+            put("rec.score", scores)
+        if need("data.label"):
+            put("data.label", interaction[self.config["LABEL_FIELD"]].to(self.device))
+
     def get_data_struct(self) -> Any:
         """RecBole's hook, behind the last batch."""
         if processes.size() > 1:
@@ -67,6 +94,36 @@ class TrainingCollector(SafeCollector):
             self.data_struct.set("data.num_items", train_data.dataset.item_num - 1)
         if self.register.need("data.count_items"):
             self.data_struct.set("data.count_items", item_counts(train_data.dataset))
+
+
+def distinct(users: Tensor, items: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
+    """Pairs of users and items [P] without repetitions, in rising order."""
+    pairs = (users * n_items + items).unique()
+    return pairs // n_items, pairs % n_items
+
+
+def places(scores: Tensor, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """For pairs of a row of scores [B, N] and an item [P]: how many items of the row score more, and how many as much,
+    the item itself included; whole numbers [P] each."""
+    better, equal = torch.empty_like(users), torch.empty_like(users)
+    all_rows = torch.arange(len(scores), device=users.device)
+    for start in range(0, len(users), max(len(scores), 1)):
+        part = slice(start, start + len(scores))
+        rows = scores if torch.equal(users[part], all_rows) else scores[users[part]]  # a copy where users have several
+        own = scores[users[part], items[part]]
+        above, at_least = count_above(rows, own), count_above(rows, own, or_equal=True)
+        better[part], equal[part] = above, at_least - above
+    return better, equal
+
+
+def count_above(scores: Tensor, bound: Tensor, or_equal: bool = False) -> Tensor:
+    """How many scores of each row [B, N] are above a bound [B]. torch counts in 64 bits a score, so the items pass in
+    chunks."""
+    compare = torch.ge if or_equal else torch.gt
+    total = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    for part in scores.split(ITEMS_AT_ONCE, dim=1):
+        total += compare(part, bound[:, None]).sum(1)
+    return total
 
 
 def item_counts(dataset: Any) -> Counter:
