@@ -52,11 +52,19 @@ class TimedBatches:
         loader: a training loader; whatever else the trainer asks of it goes through.
         count_targets: from a batch to its number of targets.
         batches, seconds: the clock runs at least this long, in steps and in time, or to the end of the epoch.
+        clock: in seconds; None for the one on the wall.
     """
 
-    def __init__(self, loader, count_targets: Callable[[Any], int], batches: int, seconds: float):
+    def __init__(
+        self,
+        loader,
+        count_targets: Callable[[Any], int],
+        batches: int,
+        seconds: float,
+        clock: Callable[[], float] | None = None,
+    ):
         self._loader, self._count_targets = loader, count_targets
-        self._batches, self._seconds = batches, seconds
+        self._batches, self._seconds, self._clock = batches, seconds, clock or perf_counter
         self.time = TrainingTime(0, 0, 0.0)
 
     def __getattr__(self, name):
@@ -68,11 +76,11 @@ class TimedBatches:
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self._loader)
         yield next(batches)
-        start = perf_counter()
+        start = self._clock()
         for batch in batches:
             yield batch
             self.time = TrainingTime(
-                self.time.batches + 1, self.time.targets + self._count_targets(batch), perf_counter() - start
+                self.time.batches + 1, self.time.targets + self._count_targets(batch), self._clock() - start
             )
             if self.time.batches >= self._batches and self.time.seconds >= self._seconds:
                 return
@@ -83,13 +91,15 @@ def count_targets_of(model) -> Callable[[Any], int]:
     return model.windows.count_targets if isinstance(model, TrainsOnWindows) else len
 
 
-def time_training(trainer, loader, batches: int, seconds: float, epoch: int = 0) -> TrainingTime:
+def time_training(
+    trainer, loader, batches: int, seconds: float, epoch: int = 0, clock: Callable[[], float] | None = None
+) -> TrainingTime:
     """Train for some batches with the training step of a trainer; see :class:`TimedBatches`.
 
     Raises:
         UserError: an epoch of one batch, which leaves nothing to time.
     """
-    timed = TimedBatches(loader, count_targets_of(trainer.model), batches, seconds)
+    timed = TimedBatches(loader, count_targets_of(trainer.model), batches, seconds, clock)
     trainer.train_epoch(timed, epoch)
     if not timed.time.batches:
         raise UserError(

@@ -4,6 +4,7 @@ benchmarks.lib.synthetic
 Made-up histories of any size: as a RecBole data set on disk, or as the little that a model asks of one.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_contrec.data.windows import Histories
+
+AT_ONCE = 1 << 20  # items that are drawn at once
 
 
 def random_histories(n_users: int, n_items: int, shortest: int, longest: int, seed: int) -> Histories:
@@ -28,14 +31,37 @@ def random_histories(n_users: int, n_items: int, shortest: int, longest: int, se
     return Histories(items, np.concatenate([[0], np.cumsum(lengths)]), np.arange(1, n_users + 1))
 
 
-def write_atomic_files(folder: Path, name: str, histories: Histories) -> None:
-    """``folder/name/name.inter`` as RecBole reads it, in order of time."""
+def zipf_histories(
+    n_users: int, n_items: int, seed: int, median: float = 10.0, spread: float = 1.0, exponent: float = 1.0
+) -> Histories:
+    """Histories as logs have them: log-normal lengths, and items by Zipf's law (that of rank r by ``r^-exponent``).
+
+    Args:
+        n_users, n_items: without the padding; users and items count from 1.
+        median, spread: of the lengths, which are exp(normal(log(median), spread)), 5 at least and 1,000 at most.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = np.exp(rng.normal(math.log(median), spread, n_users)).astype(np.int64).clip(5, 1000)
+    shares = np.cumsum(np.arange(1, n_items + 1) ** -float(exponent))
+    names = rng.permutation(n_items).astype(np.int32) + 1  # popularity says nothing about the number of an item
+    items = np.empty(lengths.sum(), dtype=np.int32)
+    for first in range(0, len(items), AT_ONCE):
+        part = items[first : first + AT_ONCE]
+        part[:] = names[np.searchsorted(shares, rng.random(len(part)) * shares[-1])]
+    return Histories(items, np.concatenate([[0], np.cumsum(lengths)]), np.arange(1, n_users + 1, dtype=np.int32))
+
+
+def write_atomic_files(folder: Path, name: str, histories: Histories, n_items: int | None = None) -> None:
+    """``folder/name/name.inter`` as RecBole reads it, in order of time; for ``n_items`` a ``.item`` with all of
+    them."""
     users, items = histories.pairs()
     times = np.arange(len(items)) - np.repeat(histories.offsets[:-1], np.diff(histories.offsets))
     (folder / name).mkdir(parents=True)
-    pd.DataFrame({"user_id:token": users, "item_id:token": items, "timestamp:float": times}).to_csv(
-        folder / name / f"{name}.inter", sep="\t", index=False
-    )
+    table = pd.DataFrame({"user_id:token": users, "item_id:token": items, "timestamp:float": times})
+    table.to_csv(folder / name / f"{name}.inter", sep="\t", index=False)
+    if n_items is not None:
+        every = pd.DataFrame({"item_id:token": np.arange(1, n_items + 1)})
+        every.to_csv(folder / name / f"{name}.item", sep="\t", index=False)
 
 
 class SyntheticDataset:

@@ -5,6 +5,7 @@ All interactions of a data set, before RecBole turns them into rows and splits t
 split.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -57,8 +58,35 @@ class Interactions(NamedTuple):
             known[user] = [had for had in dict.fromkeys(known.get(user, ())) if had not in earlier] + row
         return cls(np.repeat(list(known), [len(had) for had in known.values()]), np.concatenate(list(known.values())))
 
-    def by_user(self) -> dict[int, np.ndarray]:
+    def by_user(self) -> "ByUser":
         """Items of every user in order of time."""
-        order = np.argsort(self.users, kind="stable")
+        ordered = bool((self.users[1:] >= self.users[:-1]).all())
+        order = slice(None) if ordered else np.argsort(self.users, kind="stable")
         numbers, first = np.unique(self.users[order], return_index=True)
-        return dict(zip(numbers.tolist(), np.split(self.items[order], first[1:])))
+        return ByUser(self.items[order], np.append(first, len(self.items)), numbers)
+
+
+class ByUser(Mapping[int, np.ndarray]):
+    """User number -> that user's items, cut out of one array when they are asked for: a million users are no million
+    arrays.
+
+    Args:
+        items: user by user [n].
+        offsets: where each user's items begin, and the end [U' + 1].
+        users: rising numbers of the users [U'].
+    """
+
+    def __init__(self, items: np.ndarray, offsets: np.ndarray, users: np.ndarray):
+        self._items, self._offsets, self._users = items, offsets, users
+
+    def __getitem__(self, user: int) -> np.ndarray:
+        place = int(np.searchsorted(self._users, user))
+        if place == len(self._users) or self._users[place] != user:
+            raise KeyError(user)
+        return self._items[self._offsets[place] : self._offsets[place + 1]]
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self._users)
+
+    def __len__(self) -> int:
+        return len(self._users)

@@ -5,7 +5,6 @@ The data set and the three loaders of a run: RecBole's own, or windows where the
 """
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -110,11 +109,12 @@ def _in_bounded_memory(config, items):
 
 def _window_loaders(config, dataset):
     built = dataset.build()
-    _, valid_sampler, test_sampler = create_samplers(config, dataset, built)
+    full = [config["eval_args"]["mode"][phase] == "full" for phase in ("valid", "test")]
+    # RecBole's samplers hold a set a user, which full rankings never look at
+    samplers = (None, None) if all(full) else create_samplers(config, dataset, built)[1:]
     loaders = [WindowLoader(config, built[0], shuffle=config["shuffle"])]
-    for part, sampler, phase in ((built[1], valid_sampler, "valid"), (built[2], test_sampler, "test")):
-        full = config["eval_args"]["mode"][phase] == "full"
-        loader = FullSortEvalDataLoader if full else NegSampleEvalDataLoader
+    for part, sampler, whole in zip(built[1:], samplers, full):
+        loader = FullSortEvalDataLoader if whole else NegSampleEvalDataLoader
         loaders.append(loader(config, part, sampler, shuffle=False))
     return loaders
 
@@ -123,9 +123,8 @@ def _refuse_short_histories(dataset: "Dataset") -> None:
     """Leave-one-out needs three interactions a user: one to read, one to validate, one to test."""
     if dataset.config["eval_args"]["split"] != {"LS": "valid_and_test"} or dataset.config["benchmark_filename"]:
         return
-    counts = Counter(dataset.inter_feat[dataset.uid_field].tolist())
-    short = sorted(user for user, count in counts.items() if count < 3)
-    if short:
+    counts = np.bincount(dataset.inter_feat[dataset.uid_field].to_numpy())
+    if len(short := np.flatnonzero((counts > 0) & (counts < 3))):
         name = str(dataset.id2token(dataset.uid_field, short[0]))
         raise UserError(
             f"histories with fewer than three interactions: {len(short)} (user {name!r} has "

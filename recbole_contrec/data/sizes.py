@@ -31,13 +31,16 @@ def check_sizes(config: Mapping[str, Any], dataset: "Dataset") -> None:
     """
     users, items, interactions = dataset.user_num, dataset.item_num, len(dataset.inter_feat)
     sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-    rows = interactions if not hasattr(dataset, "held_out_rows") else dataset.held_out_rows(users)
+    gathered = hasattr(dataset, "held_out_rows")  # histories, for a batch of rows at a time
+    rows = dataset.held_out_rows(users) if gathered else interactions
     if sequential and config["benchmark_filename"] is None:
         width = width_of_a_row(config, dataset)
+        at_once = min(rows, config["eval_batch_size"]) if gathered else rows
         # twice: RecBole copies the rows when it splits them
         refuse_beyond(
-            2 * rows * width,
-            f"MAX_ITEM_LIST_LENGTH={config['MAX_ITEM_LIST_LENGTH']}: {rows:,} rows of histories, {width:,} bytes each,",
+            2 * at_once * width,
+            f"MAX_ITEM_LIST_LENGTH={config['MAX_ITEM_LIST_LENGTH']}: {at_once:,} rows of histories, {width:,} bytes "
+            "each,",
         )
     else:
         width = 8 * (config["MAX_ITEM_LIST_LENGTH"] if sequential else 1)

@@ -6,7 +6,8 @@ history is cut into windows and every position of a window is a training example
 validation and test are RecBole's own, bit for bit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +110,7 @@ class WindowDataset(SequentialDataset):
         valid, test = self.held_out_targets()
         self.inter_feat = self._rows_with_history(np.concatenate([valid, test]))
         self._drop_unused_col()
-        parts = [self.inter_feat[: len(valid)], self.inter_feat[len(valid) :]]
+        parts = [self.inter_feat[: len(valid)], self.inter_feat[len(valid) :]]  # histories are gathered batch by batch
         self.inter_feat = everything
         users, items = self.histories.pairs()
         train = Interaction({self.uid_field: torch.from_numpy(users), self.iid_field: torch.from_numpy(items)})
@@ -157,25 +158,100 @@ class WindowDataset(SequentialDataset):
         )
         return matrix if form == "coo" else matrix.asformat(form)
 
-    def _rows_with_history(self, targets: np.ndarray) -> Interaction:
+    def _rows_with_history(self, targets: np.ndarray) -> "HistoryRows":
         """RecBole's rows (the target, the L items before it, their number) for some places in ``inter_feat`` [R]."""
         begin = self.borders[np.searchsorted(self.borders, targets, side="right") - 1]
         begin = np.maximum(begin, targets - self.max_item_list_len)
-        length = targets - begin  # [R]
-        place = np.arange(self.max_item_list_len)
-        source = np.where(place < length[:, None], begin[:, None] + place, -1)  # [R, L]
+        lists = {getattr(self, f"{field}_list_field"): field for field in self.inter_feat if field != self.uid_field}
+        rows = {field: self.inter_feat[field][torch.from_numpy(targets)] for field in self.inter_feat}
+        rows[self.item_list_length_field] = torch.from_numpy(targets - begin)
+        events = {field: self.inter_feat[field] for field in lists.values()}
+        return HistoryRows(
+            rows, torch.from_numpy(begin), events, lists, self.max_item_list_len, self.item_list_length_field
+        )
 
-        rows = self.inter_feat[torch.from_numpy(targets)]
-        fields = {self.item_list_length_field: torch.from_numpy(length)}
-        for field in self.inter_feat:
-            if field == self.uid_field:
-                continue
-            values = self.inter_feat[field]
-            gathered = values[torch.from_numpy(np.maximum(source, 0))]  # [R, L, ...]
-            gathered[torch.from_numpy(source < 0)] = 0
-            fields[getattr(self, f"{field}_list_field")] = gathered
-        rows.update(Interaction(fields))
-        return rows
+
+class _Columns(dict):
+    """Columns by name, some of which (``lists``) are made when they are read."""
+
+    def __init__(
+        self, stored: Mapping[str, torch.Tensor], lists: Mapping[str, str], make: Callable[[str], torch.Tensor]
+    ):
+        super().__init__({**stored, **dict.fromkeys(lists)})
+        self._make = make
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        value = super().__getitem__(name)
+        return self._make(name) if value is None else value
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
+
+
+class HistoryRows(Interaction):
+    """Rows with the history in columns of their own [R, L], as RecBole holds them; here these are gathered for the rows
+    that are asked for, since all of them would take L times the memory of the interactions.
+
+    A slice of them is of this class again, other choices of rows are RecBole's plain ``Interaction``.
+
+    Args:
+        rows: the columns without a history [R, ...], their length among them.
+        begin: place in ``events`` where the history of each row begins [R].
+        events: columns of all interactions, user by user in order of time [n, ...].
+        lists: column of histories -> column of ``events``.
+        width: L, to which histories are padded with 0.
+        length: the column of ``rows`` with the lengths.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, torch.Tensor],
+        begin: torch.Tensor,
+        events: Mapping[str, torch.Tensor],
+        lists: Mapping[str, str],
+        width: int,
+        length: str,
+    ):
+        self._begin, self._events, self._lists, self._width = begin, events, dict(lists), width
+        self._lengths = rows[length]
+        self.interaction = _Columns(rows, lists, self._histories)
+        self.length = len(begin)
+
+    def _histories(self, name: str, rows: Any = slice(None)) -> torch.Tensor:
+        """The histories in one column, for some rows [R', L, ...]."""
+        begin, length = self._begin[rows][:, None], self._lengths[rows][:, None]
+        place = torch.arange(self._width)
+        inside = place < length  # [R', L]
+        gathered = self._events[self._lists[name]][torch.where(inside, begin + place, 0)]  # [R', L, ...]
+        gathered[~inside] = 0
+        return gathered
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return self.interaction[index]
+        made = [name for name in self.interaction if dict.__getitem__(self.interaction, name) is None]
+        stored = {name: self.interaction[name][index] for name in self.interaction if name not in made}
+        if isinstance(index, slice):
+            part = copy(self)
+            part._begin, part._lengths = self._begin[index], self._lengths[index]
+            part.interaction = _Columns(stored, {name: self._lists[name] for name in made}, part._histories)
+            part.length = len(part._begin)
+            return part
+        found = {name: self._histories(name, index) if name in made else stored[name] for name in self.interaction}
+        return Interaction(found)
+
+    def _reindex(self, index: Any) -> None:
+        """RecBole's hook of every change of order."""
+        self._begin, self._lengths = self._begin[index], self._lengths[index]
+        for name in self.interaction:
+            if dict.__getitem__(self.interaction, name) is not None:
+                self.interaction[name] = self.interaction[name][index]
 
 
 class WindowLoader:

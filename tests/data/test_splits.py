@@ -249,3 +249,13 @@ def test_whole_histories_from_rows():
         np.array([1, 2, 1]), np.array([5, 9, 7]), [np.array([4, 6]), np.array([8]), np.array([6, 5])]
     )
     assert {user: items.tolist() for user, items in rows.by_user().items()} == {1: [4, 6, 5, 7], 2: [8, 9]}
+
+
+def test_items_of_a_user_are_cut_out_when_asked_for():
+    users = np.array([5, 2, 5, 9, 2])
+    by_user = Interactions(users, np.array([1, 2, 3, 4, 5])).by_user()
+    assert {user: items.tolist() for user, items in by_user.items()} == {2: [2, 5], 5: [1, 3], 9: [4]}
+    assert list(by_user) == [2, 5, 9] and len(by_user) == 3 and 3 not in by_user and 10 not in by_user
+    assert by_user.get(1) is None and np.shares_memory(by_user[2], by_user[9].base)
+    ordered = Interactions(np.sort(users), np.array([1, 2, 3, 4, 5]))
+    assert np.shares_memory(ordered.by_user()[5], ordered.items)

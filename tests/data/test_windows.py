@@ -184,3 +184,55 @@ def test_another_split_names_the_way_out(config_of):
 
     with pytest.raises(UserError, match="ContRec trains on whole histories.*leave-one-out"):
         load_data(config_of("ContRec", "--eval_args={'split':{'RS':[0.8,0.1,0.1]},'order':'TO','mode':'full'}"))
+
+
+def _held_out(config_of, *settings):
+    """Our rows of the test, and RecBole's."""
+    from recbole.data import create_dataset, data_preparation
+
+    from recbole_contrec.data.loading import load_data
+
+    theirs_config = config_of("SASRec", *settings)
+    theirs = data_preparation(theirs_config, create_dataset(theirs_config))[2].dataset.inter_feat
+    return load_data(config_of("ContRec", *settings)).test.dataset.inter_feat, theirs
+
+
+def _same(ours, theirs):
+    assert len(ours) == len(theirs) > 0
+    for field in theirs.interaction:
+        assert ours[field].dtype == theirs[field].dtype and torch.equal(ours[field], theirs[field]), field
+
+
+@pytest.mark.parametrize("length", [3, 50])
+def test_held_out_rows_are_cut_sorted_and_dropped_from_as_those_of_recbole(config_of, length):
+    ours, theirs = _held_out(config_of, f"--MAX_ITEM_LIST_LENGTH={length}")
+    _same(ours, theirs)
+    for choice in (slice(3, 9), [4, 4, 1], np.array([7, 0]), torch.tensor([2, 5])):
+        _same(ours[choice], theirs[choice])
+    _same(ours[2:20][3:9], theirs[5:11])
+    assert dict(ours[:4].interaction.items()).keys() >= theirs[:4].interaction.keys()
+    for rows in (ours, theirs):
+        rows.sort(by="item_id")
+    _same(ours, theirs)
+    _same(ours[:6], theirs[:6])
+    ours.drop("item_id_list")
+    assert "item_id_list" not in ours and "item_id_list" not in ours[:2] and "item_id_list" not in ours[[1]]
+
+
+def test_held_out_histories_are_made_for_a_batch_alone(config_of):
+    ours, _ = _held_out(config_of, "--MAX_ITEM_LIST_LENGTH=50")
+    held = [value for value in vars(ours).values() if isinstance(value, torch.Tensor)]
+    held += [value for value in dict.values(ours.interaction) if value is not None]
+    assert max(value.numel() for value in held) == len(ours)  # no column of L places a row
+    assert ours["item_id_list"].shape == (len(ours), 50) and ours[:7].interaction["item_id_list"].shape == (7, 50)
+
+
+def test_full_rankings_build_no_sampler(config_of, monkeypatch):
+    from recbole_contrec.data import loading
+
+    made, create = [], loading.create_samplers
+    monkeypatch.setattr(loading, "create_samplers", lambda *given: made.append(1) or create(*given))
+    loading.load_data(config_of())
+    assert not made
+    loading.load_data(config_of("ContRec", "--eval_args={'mode': {'valid': 'full', 'test': 'uni20'}}"))
+    assert made
