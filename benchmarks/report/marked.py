@@ -15,7 +15,7 @@ from benchmarks.lib import grids
 from benchmarks.lib.checkout import ROOT
 from benchmarks.lib.runs import load
 from benchmarks.lib.variants import ABLATIONS
-from benchmarks.report import ablate, answers, beam, dial, grid, peers, public, refine, unseen
+from benchmarks.report import ablate, answers, beam, dial, grid, peers, public, refine, scale, unseen
 from benchmarks.report.overview import overview_table
 from benchmarks.report.rows import Row, is_recbole, rows
 from benchmarks.report.speed import summary
@@ -104,6 +104,7 @@ TABLES = {
     "refinement": _refinement,
     "improvement": lambda path: refine.gains_by_dataset(_tables_of(path)),
     "unseen": _unseen,
+    "scale": lambda path: scale.summary(json.loads(path.with_suffix(".json").read_text())),
     "speed": lambda path: summary(json.loads(path.with_suffix(".json").read_text())),
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.lib.scale_points import STAGES
 
 SIZES = ("users", "items")
+TARGET = 10**8  # interactions of the computed table
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -50,7 +51,45 @@ def _of_model(model: str, points: list[dict[str, Any]]) -> str:
     if growth:
         text += "\n\n" + _table(["grows with", "of", *STAGES], growth)
         text += "\n\nExponents of a log-log fit: 1 is linear growth, 0 none. Memory is that beyond the libraries'."
+    if computed := _computed(points):
+        text += "\n\n" + computed
     return text
+
+
+def _computed(points: list[dict[str, Any]]) -> str:
+    """What :data:`TARGET` interactions would take, by the line through the two largest numbers of users."""
+    items = min(point["items"] for point in points)
+    line = sorted((point for point in points if point["items"] == items), key=lambda point: point["users"])[-2:]
+    if len(line) < 2:
+        return ""
+    rows = []
+    for stage in STAGES:
+        seconds = continued([_size_and(point, stage, "seconds") for point in line], TARGET)
+        memory = continued([_size_and(point, stage, "peak_mib") for point in line], TARGET)
+        if seconds is not None and memory is not None:
+            rows.append([stage, f"{seconds / 3600:.2g}", f"{memory / 1024:.3g}"])
+    if not rows:
+        return ""
+    users = line[-1]["users"] * TARGET / line[-1]["interactions"]
+    return (
+        f"**Computed, not measured**: {TARGET:,} interactions of {users / 1e6:.2g} million users with {items:,} items, "
+        "on the line through the two largest numbers of users above.\n\n"
+        + _table(["stage", "hours of one core", "GiB of one process"], rows)
+    )
+
+
+def _size_and(point: dict[str, Any], stage: str, what: str) -> tuple[float, float] | None:
+    record = point["stages"][stage]
+    return (point["interactions"], record[what]) if _is_done(record) else None
+
+
+def continued(points: Sequence[tuple[float, float] | None], size: float) -> float | None:
+    """The value at some size on the straight line through two points, not below that of the last; None without both."""
+    first, last = points
+    if first is None or last is None:
+        return None
+    slope = (last[1] - first[1]) / (last[0] - first[0])
+    return last[1] + max(slope, 0.0) * (size - last[0])
 
 
 def shown(stage: dict[str, Any]) -> str:
@@ -73,11 +112,7 @@ def growth_of(points: Sequence[dict[str, Any]], size: str, stage: str, what: str
         size: ``users`` or ``items``, by which the points differ.
         what: ``seconds`` or ``memory``, the latter without what the libraries take.
     """
-    done = [
-        (point[size], point["stages"][stage])
-        for point in points
-        if not {"not_reached", "over", "refused"} & point["stages"][stage].keys()
-    ]
+    done = [(point[size], point["stages"][stage]) for point in points if _is_done(point["stages"][stage])]
     if len(done) < 2:
         return None
     libraries = min(point["stages"]["reading"].get("start_mib", 0.0) for point in points)
@@ -85,6 +120,10 @@ def growth_of(points: Sequence[dict[str, Any]], size: str, stage: str, what: str
         record["seconds"] if what == "seconds" else max(record["peak_mib"] - libraries, 1.0) for _, record in done
     ]
     return slope([float(number) for number, _ in done], values)
+
+
+def _is_done(record: dict[str, Any]) -> bool:
+    return not {"not_reached", "over", "refused"} & record.keys()
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:

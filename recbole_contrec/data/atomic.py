@@ -45,6 +45,7 @@ MISSING = (
     "null",
 )
 _BLOCK = 1 << 24  # bytes whose lines are looked at together
+_ROWS = 1 << 19  # rows of a large file that are parsed together
 _HEAD = 1 << 16  # bytes in which a header must end
 _STAND_IN = b"\x1f"  # for a separator of several characters
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -204,6 +205,22 @@ class AtomicFile:
         return table.set_axis([order[place] for place in places], axis=1)
 
     def _parsed(self, places: list[int], types: dict) -> pd.DataFrame:
+        """The columns at some places. A large file is parsed in pieces: pandas keeps the place of every field of what
+        it parses, which takes more than the file."""
+        if len(self._body) <= _BLOCK:
+            return self._read_csv(places, types)
+        known: dict[str, str] = {}  # equal texts are one object, as in one piece
+        pieces = []
+        with self._read_csv(places, types, chunksize=_ROWS) as reader:
+            for piece in reader:
+                for place in places:
+                    if place not in types:
+                        codes, texts = pd.factorize(piece[place])
+                        piece[place] = np.array([known.setdefault(text, text) for text in texts], dtype=object)[codes]
+                pieces.append(piece)
+        return pd.concat(pieces, ignore_index=True)
+
+    def _read_csv(self, places: list[int], types: dict, **options: Any) -> Any:
         return pd.read_csv(
             BytesIO(self._body),
             sep=self._separator,
@@ -218,6 +235,7 @@ class AtomicFile:
             skip_blank_lines=False,
             encoding="utf-8",
             low_memory=False,
+            **options,
         )
 
     def _numbers(self, texts: pd.Series, name: str) -> pd.Series:

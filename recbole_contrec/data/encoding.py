@@ -5,6 +5,7 @@ The bytes of a file as text, or one line that names the likely encoding and the 
 """
 
 import re
+from codecs import getincrementaldecoder
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.showing import show
 
+_PIECE = 1 << 20  # bytes that are looked at together
+_UTF8, _ASCII = ("utf-8", "utf8"), ("ascii", "us-ascii")
 _MARK = b"\xef\xbb\xbf"  # of UTF-8; some programs write it again at every save
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _PACKED = {
@@ -34,9 +37,24 @@ def utf8(data: bytes, file: Path, encoding: str | None) -> bytes:
     """A whole file as UTF-8 without byte order mark."""
     while data.startswith(_MARK):
         data, encoding = data[len(_MARK) :], "utf-8"
-    text = decoded(data, file, encoding)
-    plain = str(encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "us-ascii")
-    return data if plain else text.encode()
+    name = "utf-8" if encoding is None else str(encoding).lower().replace("_", "-")
+    if name not in (*_UTF8, *_ASCII):
+        return decoded(data, file, encoding).encode()
+    if b"\0" in data or not (data.isascii() or name in _UTF8 and _is_utf8(data)):
+        decoded(data, file, encoding)  # says what is wrong; it takes the memory of the file once more
+    _refuse_wide(data, file, name)
+    return data
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether bytes are text in UTF-8, looked at in pieces: a large file is not held a second time."""
+    decoder, view = getincrementaldecoder("utf-8")(), memoryview(data)
+    try:
+        for start in range(0, len(data), _PIECE):
+            decoder.decode(view[start : start + _PIECE], final=start + _PIECE >= len(data))
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def decoded(data: bytes, file: Path, encoding: str | None, whole: bool = True) -> str:

@@ -10,7 +10,7 @@ from benchmarks import scale
 from benchmarks.lib.scale_points import STAGES
 from benchmarks.lib.synthetic import write_atomic_files, zipf_histories
 from benchmarks.lib.watched import Limits, watched
-from benchmarks.report.scale import growth_of, shown, slope, summary
+from benchmarks.report.scale import continued, growth_of, shown, slope, summary
 from recbole_contrec.errors import UserError
 from tests.helpers.options import TINY_CONTREC
 
@@ -116,6 +116,26 @@ def test_slopes_and_cells():
     assert growth_of(points[1:], "users", "reading", "seconds") is None
     assert shown(done) == "5 s / 1.10 GiB" and shown({"not_reached": True}) == "not reached"
     assert shown({**done, "over": "memory"}) == "over the limit of memory (5 s, 1.10 GiB)"
+
+
+def test_what_would_be_needed_is_computed_from_two_points():
+    assert continued([(10, 5), (20, 7)], 100) == pytest.approx(23)
+    assert continued([(10, 7), (20, 5)], 100) == 5 and continued([None, (20, 5)], 100) is None
+
+    def point(users, seconds, **more):
+        stage = {"seconds": seconds, "peak_mib": 100.0 + seconds, "start_mib": 90.0}
+        stages = {**dict.fromkeys(STAGES, {"not_reached": True}), "reading": {**stage, **more}}
+        return {"model": "ContRec", "users": users, "items": 10, "interactions": 20 * users, "stages": stages}
+
+    result = {"machine": {"cpu": "A CPU", "load_at_start": 1, "versions": {"torch": "2"}, "commit": None}}
+    result["settings"] = vars(scale.parse([]))
+    result["points"] = [point(10**4, 36.0), point(10**5, 360.0)]
+    text = summary(result)
+    assert "**Computed, not measured**: 100,000,000 interactions of 5 million users with 10 items" in text
+    assert "| reading | 5 | 17.7 |" in text and "| epoch | " not in text
+    assert "| users (items: 10) | seconds | 1.00 |" in text
+    result["points"][1] = point(10**5, 360.0, over="memory")
+    assert "Computed" not in summary(result)
 
 
 def test_zipf_histories_and_their_files(tmp_path):

@@ -3,9 +3,11 @@ that names its place, and what is left out said aloud."""
 
 import sys
 
+import pandas as pd
 import pytest
 
 from recbole_contrec.cli import main
+from recbole_contrec.data import atomic, encoding, loading
 from recbole_contrec.data.atomic import read_header
 from recbole_contrec.errors import LONGEST, UserError, bounded
 from tests.helpers.atomic import ALL, FEATURES, HEADER, PARTS, line, refused
@@ -206,3 +208,58 @@ def test_advice_fits_the_cause(files):
     assert "there is no file" in text and "tiny.foo" in text
     with pytest.raises(UserError, match="Loosen the filters"):
         files({}, "--item_inter_num_interval=[1000,inf)")
+
+
+# large files, in pieces
+
+
+def test_a_file_in_pieces_is_the_table_of_the_whole(tmp_path, monkeypatch):
+    file = tmp_path / "made.inter"
+    rows = [f"u{row % 7}\t{'' if row == 5 else f'ü{row % 3}'}\t{'' if row == 9 else row / 3}" for row in range(40)]
+    rows[11] = '"u,1"\tü1\t2'
+    file.write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]) + "\n")
+
+    def table():
+        return atomic.AtomicFile(file).table(["user_id", "item_id", "timestamp"])
+
+    whole, many = table(), []
+    monkeypatch.setattr(atomic, "_BLOCK", 100)
+    monkeypatch.setattr(atomic, "_ROWS", 6)
+    monkeypatch.setattr(encoding, "_PIECE", 5)
+    parse = atomic.AtomicFile._read_csv
+    monkeypatch.setattr(
+        atomic.AtomicFile, "_read_csv", lambda *given, **more: many.append(more) or parse(*given, **more)
+    )
+    pieces = table()
+    assert many == [{"chunksize": 6}]
+    pd.testing.assert_frame_equal(pieces, whole)
+    assert pieces["user_id"][0] is pieces["user_id"][35]  # equal texts are one object
+    file.write_text(file.read_text().replace("\t2\n", "\tlate\n"))
+    with pytest.raises(UserError, match="line 13: column 'timestamp' is of type float and holds 'late'"):
+        table()
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 1 << 20])
+@pytest.mark.parametrize("name", [None, "utf-8", "UTF_8"])
+def test_utf8_is_looked_at_in_pieces(tmp_path, monkeypatch, piece, name):
+    monkeypatch.setattr(encoding, "_PIECE", piece)
+    data = "aü€😀\n".encode()
+    assert encoding.utf8(data, tmp_path / "f", name) is data
+    for broken in (data[:-2], data.replace(b"a", b"\xff"), b"\xed\xa0\x80\n"):
+        with pytest.raises(UserError, match="is not written in"):
+            encoding.utf8(broken, tmp_path / "f", name)
+    with pytest.raises(UserError, match="NUL"):
+        encoding.utf8(data + b"\0\n", tmp_path / "f", name)
+
+
+def test_ascii_is_no_more_than_that(tmp_path):
+    assert encoding.utf8(b"a\n", tmp_path / "f", "ascii") == b"a\n"
+    with pytest.raises(UserError, match="is not written in ascii"):
+        encoding.utf8("ü\n".encode(), tmp_path / "f", "ascii")
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50])
+def test_repeated_rows_are_counted_some_users_at_a_time(files, monkeypatch, rows):
+    monkeypatch.setattr(loading, "_ROWS", rows)
+    data = files({"inter": lambda text: text + "".join(text.splitlines(keepends=True)[1:3])})
+    assert any("tiny: 2 interactions stand there more than once" in note for note in data.dataset.notes)
