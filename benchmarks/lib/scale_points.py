@@ -111,6 +111,7 @@ def _epoch(options: Namespace, loaded: LoadedRun) -> dict[str, Any]:
 def _evaluation(options: Namespace, loaded: LoadedRun) -> dict[str, Any]:
     """The first users of the test."""
     test = loaded.data.test
+    loaded.config["eval_batch_size"] = test.step  # which memory may have bounded
     some = min(options.ranked_users, len(test.dataset.inter_feat))
     part = FullSortEvalDataLoader(
         loaded.config, test.dataset.copy(test.dataset.inter_feat[:some]), test._sampler, shuffle=False

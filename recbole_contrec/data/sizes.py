@@ -35,7 +35,7 @@ def check_sizes(config: Mapping[str, Any], dataset: "Dataset") -> None:
     rows = dataset.held_out_rows(users) if gathered else interactions
     if sequential and config["benchmark_filename"] is None:
         width = width_of_a_row(config, dataset)
-        at_once = min(rows, config["eval_batch_size"]) if gathered else rows
+        at_once = min(rows, bounded_eval_batch_size(config, items)) if gathered else rows
         # twice: RecBole copies the rows when it splits them
         refuse_beyond(
             2 * at_once * width,
