@@ -4,7 +4,8 @@ recbole_contrec.recommendation
 The best items for users of the data set, or for somebody new who brings a history; in batches, in bounded memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 
+from recbole_contrec.data.sizes import SCORES
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.interface import AnswersInWords, RanksInBoundedMemory
 from recbole_contrec.loaded_run import LoadedRun
@@ -84,11 +86,13 @@ def recommend_batches(
     loaded.model.eval()
     if not isinstance(loaded.model, RanksInBoundedMemory):
         _give_newcomers_a_row(loaded.model, loaded.data.dataset)
-    people = list(_known_people(loaded, [] if users is None and len(histories) else users))
-    people += [Person(f"new-{place}", 0, _item_numbers(loaded, history)) for place, history in enumerate(histories, 1)]
-    for start in range(0, len(people), batch_size):
+    people = chain(
+        _known_people(loaded, [] if users is None and len(histories) else users),
+        [Person(f"new-{place}", 0, _item_numbers(loaded, history)) for place, history in enumerate(histories, 1)],
+    )
+    while some := list(islice(people, batch_size)):
         with faults_of(loaded.config.entry):
-            table = _recommend_batch(loaded, people[start : start + batch_size], k, exclude_seen)
+            table = _recommend_batch(loaded, some, k, exclude_seen)
         yield table
 
 
@@ -98,16 +102,23 @@ def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
 
 
 def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[Person]:
-    """Users of the data set with their whole history; all of them for None."""
+    """Users of the data set with their whole history, one after the other; all of them for None.
+
+    Raises:
+        UserError: one is unknown; at once, not when it is his turn.
+    """
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.uid_field]
-    histories = whole_histories(loaded)
-    if users is None:
-        users = [dataset.id2token(dataset.uid_field, number) for number in histories]
-    for user in map(str, users):
+    for user in map(str, () if users is None else users):
         if user not in numbers or user == PADDING:
             raise UserError(f"there is no user {user!r} in {loaded.config['dataset']!r}{did_you_mean(user, numbers)}")
-        yield Person(user, numbers[user], histories.get(numbers[user], np.empty(0, dtype=np.int64)))
+    histories = whole_histories(loaded)
+    chosen: Iterable[int] = histories if users is None else (numbers[str(user)] for user in users)
+    nothing = np.empty(0, dtype=np.int64)
+    return (
+        Person(str(dataset.id2token(dataset.uid_field, number)), number, histories.get(number, nothing))
+        for number in chosen
+    )
 
 
 def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
@@ -141,16 +152,19 @@ def _recommend_batch(loaded: LoadedRun, people: Sequence[Person], k: int, exclud
         elif isinstance(model, RanksInBoundedMemory):
             scores, items = model.top_k(interaction, k, excluded)
         else:
-            scores, items = _top_k_of_all(loaded, interaction, k, excluded)
+            at_once = max(SCORES // (4 * dataset.item_num), 1)  # users whose scores are held together
+            parts = [slice(start, start + at_once) for start in range(0, len(people), at_once)]
+            found = [_top_k_of_all(loaded, interaction[part], k, excluded[part]) for part in parts]
+            scores, items = map(torch.cat, zip(*found))
 
-    found = (items > 0).cpu().numpy()
-    row, rank = np.nonzero(found)
-    chosen = items.cpu().numpy()[found]
+    listed = (items > 0).cpu().numpy()
+    row, rank = np.nonzero(listed)
+    chosen = items.cpu().numpy()[listed]
     table = {
         "user_id": [people[r].name for r in row.tolist()],
         "rank": rank + 1,
         "item_id": dataset.id2token(dataset.iid_field, chosen),
-        "score": scores.cpu().numpy()[found],
+        "score": scores.cpu().numpy()[listed],
     }
     taken = {*table, "answer"} if answers is not None else {*table}
     for field, texts in dataset.item_texts.items():
