@@ -200,7 +200,8 @@ def dealt_out(costs: Tensor, count: int) -> list[Tensor]:
 
 class MeanGradients:
     """After a backward pass, replaces the gradients of a module by their means over all processes; nothing with one
-    process. All processes begin with the parameters of the first one.
+    process. All processes begin with the parameters of the first one. What is in parts over the processes
+    (:mod:`recbole_contrec.sharding`) is left alone.
 
     Not DistributedDataParallel: terms of a loss may be switched off, and shares may lack what a parameter is for. It
     can look for such parameters, and then warns in every run that has none.
@@ -210,12 +211,13 @@ class MeanGradients:
     """
 
     def __init__(self, module: nn.Module):
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.parameters = [p for p in module.parameters() if p.requires_grad and not is_part(p)]
         if not _together:
             return
-        self.group = dist.new_group(backend="nccl" if self.parameters[0].is_cuda else "gloo", timeout=PATIENCE)
+        self.group = new_group(self.parameters[0].device)
         for parameter in module.parameters():
-            dist.broadcast(parameter.data, 0, group=self.group)
+            if not is_part(parameter):
+                dist.broadcast(parameter.data, 0, group=self.group)
 
     def behind(self, loss: Tensor) -> None:
         """Watch the backward pass of a loss."""
@@ -238,6 +240,16 @@ class MeanGradients:
                 parameter.grad = (found / size()).view_as(parameter).to(parameter.dtype)
 
 
+def new_group(device: torch.device) -> Any:
+    """All processes, to exchange tensors of a device: NCCL between GPUs, gloo between CPUs."""
+    return dist.new_group(backend="nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+
+
+def is_part(tensor: Any) -> bool:
+    """Whether a parameter is in parts over several processes: a DTensor."""
+    return hasattr(tensor, "full_tensor")
+
+
 def draw_apart(*seed: int) -> None:
     """From now on torch draws other numbers in each process, so that no two rows of a batch share their dropout; in the
     first process those that it would draw alone."""
@@ -255,6 +267,15 @@ def summed(numbers: Sequence[float]) -> list[float]:
     found = torch.tensor(numbers, dtype=torch.float64)
     dist.all_reduce(found)
     return found.tolist()
+
+
+def each(numbers: Sequence[float]) -> list[list[float]]:
+    """The numbers of every process."""
+    if not _together:
+        return [list(numbers)]
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, list(numbers))
+    return found
 
 
 def gathered(numbers: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -13,7 +13,7 @@ LAYERS = (
     {PACKAGE},  # __init__.py alone: the version, and names that are imported on first use
     {"errors", "interface"},
     {"compat", "environment", "files", "memory", "packages", "processes", "showing"},
-    {"catalogue", "storage"},
+    {"catalogue", "sharding", "storage"},
     {"backbone", "decoding", "diffusion", "negatives", "retrieval", "tokenizer"},
     {"data"},
     {"settings"},

@@ -157,13 +157,15 @@ def vocabulary_mark(vocabulary: Any) -> str:
     return hashlib.sha256(json.dumps(sorted(vocabulary.get_vocab().items())).encode()).hexdigest()
 
 
+def some_values(parameter: Tensor) -> Tensor:
+    """Evenly spaced values of a parameter [SAMPLED]; those of them are the same again."""
+    values = parameter.detach().reshape(-1)
+    places = torch.linspace(0, len(values) - 1, SAMPLED, dtype=torch.float64, device=values.device).long()
+    return values[places].float()
+
+
 @torch.no_grad()
 def _sample(parameters: Iterable[Tensor]) -> list[float]:
     """Evenly spaced values of every parameter; quantised ones, which are whole numbers, are left out."""
-    found = []
-    for parameter in parameters:
-        if parameter.is_floating_point():
-            values = parameter.detach().reshape(-1)
-            places = torch.linspace(0, len(values) - 1, SAMPLED, dtype=torch.float64, device=values.device).long()
-            found.append(values[places].float())
+    found = [some_values(parameter) for parameter in parameters if parameter.is_floating_point()]
     return [float(f"{value:.6g}") for value in torch.cat(found).tolist()] if found else []

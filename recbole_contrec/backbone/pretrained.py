@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbole_contrec.backbone.adapters import some_values
+from recbole_contrec.backbone.blocks import blocks_of
 from recbole_contrec.backbone.decoder import KeyValueCache
 from recbole_contrec.backbone.loading import not_causal
 from recbole_contrec.backbone.positions import (
@@ -29,6 +31,7 @@ from recbole_contrec.backbone.positions import (
 from recbole_contrec.backbone.pretrained_model import PretrainedModel
 from recbole_contrec.backbone.probe import reads_branches, reads_from_left_to_right, scores_words
 from recbole_contrec.errors import UserError
+from recbole_contrec.sharding import Shards
 
 _FORCE_GQA = "TRANSFORMERS_SDPA_FORCE_GQA"
 SAMPLED = 64  # words that tell how large states are
@@ -179,6 +182,21 @@ class PretrainedDecoder(PretrainedModel):
                 use_cache=True,
             ).last_hidden_state  # [B, W, D]
         return states.float(), memory._replace(seen=seen, position=position + 1)
+
+    # several processes
+
+    def shard(self) -> Shards:
+        """From now on each process of the run keeps one part of every parameter in the blocks. What is frozen is never
+        whole again; ``state_dict`` and ``load_state_dict`` are for all processes at once.
+
+        Raises:
+            UserError: the blocks are not found, or compute in float16: each process would scale its loss otherwise.
+        """
+        if self._dtype == torch.float16:
+            raise UserError(f"shard_backbone=True: {self.name} computes in float16, set llm_dtype=bfloat16 or float32")
+        blocks = blocks_of(self._whole)[1]
+        self._still = [some_values(p) for p in self._frozen()]
+        return Shards(self._body, blocks, self.hidden_size, self._dtype)
 
     # inside
 

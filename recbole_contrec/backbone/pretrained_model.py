@@ -5,7 +5,7 @@ What all pretrained language models of transformers share here: how they are loa
 train them, and what of them goes into a checkpoint.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from recbole_contrec.backbone.adapters import Base, add_adapters, check_mark, pa
 from recbole_contrec.backbone.blocks import blocks_of, keep_first, lower_paths
 from recbole_contrec.backbone.loading import load_pretrained
 from recbole_contrec.errors import UserError
+from recbole_contrec.processes import is_part
+from recbole_contrec.sharding import split_like, whole
 
 _MARK = "_extra_state"  # where nn.Module keeps what get_extra_state gives
 
@@ -99,6 +101,7 @@ class PretrainedModel(nn.Module):
             _recompute(self._whole)
         # By name, not by flag: what is saved must not change when somebody freezes the model to evaluate it.
         self._kept = {key for key, p in self.named_parameters() if p.requires_grad} | {_MARK}
+        self._still: list[Tensor] | None = None  # some values of what is frozen, once it is in parts
         self._prefix = ""  # of our names in the state that is being loaded
         self.register_load_state_dict_post_hook(_expect_kept_only)
 
@@ -152,18 +155,29 @@ class PretrainedModel(nn.Module):
         """What a checkpoint has beside it for other tools, by folder name: the adapters as peft keeps them."""
         if not self.lora_rank:
             return {}
+        state = None
+        if self._still is not None:  # adapters are in parts
+            kept = {key.removeprefix("model.") for key in self._kept}
+            state = {key: whole(tensor) for key, tensor in self.model.state_dict().items() if key in kept}
         # "auto" would ask the Hub at every checkpoint whether the word table has been resized.
-        return {"adapter": lambda folder: self.model.save_pretrained(folder, save_embedding_layers=False)}
+        options = {"save_embedding_layers": False, "state_dict": state}
+        return {"adapter": lambda folder: self.model.save_pretrained(folder, **options)}
 
     def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> dict[str, Any]:  # type: ignore[override]
         """What is trained, and the mark of what is not. PyTorch's overloads are not repeated here."""
         state = super().state_dict(*args, prefix=prefix, **options)
         for key in [key for key in state if key.startswith(prefix) and key[len(prefix) :] not in self._kept]:
             del state[key]
+        for key in state:
+            state[key] = whole(state[key])
         return state
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         self._prefix = prefix
+        for key, parameter in self.named_parameters():
+            theirs = state_dict.get(prefix + key)
+            if is_part(parameter) and theirs is not None and theirs.shape == parameter.shape:
+                state_dict[prefix + key] = split_like(theirs, parameter)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def get_extra_state(self) -> Tensor:
@@ -182,7 +196,9 @@ class PretrainedModel(nn.Module):
         alpha = self.lora_alpha if self.lora_rank else None if self._trained else 0.0
         return Base(self.name, self._words, alpha, self._layers, self.word_size)
 
-    def _frozen(self) -> Iterator[Tensor]:
+    def _frozen(self) -> Iterable[Tensor]:
+        if self._still is not None:
+            return self._still
         return (parameter for key, parameter in self.named_parameters() if key not in self._kept)
 
     # inside

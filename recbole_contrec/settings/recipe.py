@@ -28,6 +28,8 @@ _NO_DIFFERENCE = {
     "llm_dtype",
     "llm_attention",
     "gradient_checkpointing",
+    "shard_backbone",
+    "accumulate_steps",
     "title_field",
     "category_field",
     "text_fields",

@@ -42,7 +42,15 @@ RENAMED: dict[str, tuple[str, ...]] = {
 }
 
 # Beginnings of the settings of ``groups/llm.yaml``.
-OF_LANGUAGE_MODELS = ("llm", "train_llm", "lora_", "quantisation", "gradient_checkpointing", "paper_llm")
+OF_LANGUAGE_MODELS = (
+    "llm",
+    "train_llm",
+    "lora_",
+    "quantisation",
+    "gradient_checkpointing",
+    "shard_backbone",
+    "paper_llm",
+)
 
 
 def new_name(key: str, known: Container[str]) -> str | None:

@@ -23,6 +23,7 @@ from torch import nn
 from recbole_contrec import processes
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.interface import GeneratesSemanticIds, RanksInBoundedMemory
+from recbole_contrec.sharding import Shards
 from recbole_contrec.training.metrics import places
 from recbole_contrec.training.shares import own_users
 
@@ -51,6 +52,7 @@ class FullRanking(_Host):
         self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
         self._seen_now: sp.csr_matrix | None = None
         self._ranks: list[tuple[np.ndarray, ...]] | None = None
+        self.shards: Shards | None = None  # of a language model that is in parts over the processes
         self._users = 0  # in the batches of this evaluation so far
         # whether the model's ranking gives what its scores of single items are; found out when it matters
         self._scores_all_alike: bool | None = None
@@ -110,6 +112,7 @@ class FullRanking(_Host):
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(
             (interaction, history, positive_u, positive_i)
         )
+        self._catch_up()
         scores = no_score_is_the_worst(scores, self.config["model"])
         if self._ranks is not None:
             self._collect_ranks(interaction, scores, positive_u, positive_i)
@@ -118,6 +121,16 @@ class FullRanking(_Host):
     def _neg_sample_batch_eval(self, batched_data):
         """RecBole's evaluation of sampled items, with every history read once in place of once for each of its
         items."""
+        found = self._scored_samples(batched_data)
+        self._catch_up()
+        return found
+
+    def _catch_up(self) -> None:
+        """With the other processes, whose users may take more passes of a language model in parts."""
+        if self.shards is not None:
+            self.shards.catch_up()
+
+    def _scored_samples(self, batched_data):
         batched_data = self._own_users(batched_data)
         interaction, row_idx, positive_u, positive_i = batched_data
         ours = isinstance(self.model, RanksInBoundedMemory)

@@ -110,6 +110,7 @@ class KeptRun(HasProgress, FullRanking):
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         """RecBole's hook: the model that validated best so far."""
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        tensors, exports = self._whole_model()
         if not processes.is_first():
             self.progress.best_epoch, self.best_is_saved = epoch, True
             return
@@ -118,20 +119,33 @@ class KeptRun(HasProgress, FullRanking):
         if self.best_is_saved:
             checkpoint.keep(path, path.with_name(BEFORE))
         self.progress.best_epoch, self.best_is_saved = epoch, True
-        checkpoint.save(path, pack_model(self.model, self.identity), self._record(epoch))
-        for module in self.model.modules():  # a part that other tools read says how, by the name of a folder
-            if isinstance(module, Exports):
-                for folder, write in module.exports().items():
-                    checkpoint.save_folder(path.parent / folder, write)
+        checkpoint.save(path, tensors, self._record(epoch))
+        for folder, write in exports.items():
+            checkpoint.save_folder(path.parent / folder, write)
         if verbose:
             logger.info(set_color("Saving current", "blue") + f": {path}")
 
+    def _whole_model(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors of the model and its data set, and what writes files for other tools, by the name of a folder. The
+        first process alone has them to write; the others take part where the model is in parts over all of them."""
+        if self.shards is None and not processes.is_first():
+            return {}, {}
+        exports = {
+            folder: write
+            for module in self.model.modules()  # a part that other tools read says how
+            if isinstance(module, Exports)
+            for folder, write in module.exports().items()
+        }
+        return pack_model(self.model, self.identity), exports
+
     def save_state(self, epoch, train_data):
         """Everything that a killed run needs to go on as if nothing had happened."""
-        if not processes.is_first():
+        if self.shards is None and not processes.is_first():
             return
         tensors, record = self._state(epoch, train_data).to_storage()
-        tensors = {**pack_model(self.model, self.identity), **tensors}
+        tensors = {**self._whole_model()[0], **tensors}
+        if not processes.is_first():
+            return
         checkpoint.save(self.folder / LAST, tensors, {**self._record(epoch), **record})
         (self.folder / BEFORE).unlink(missing_ok=True)
 
@@ -140,13 +154,22 @@ class KeptRun(HasProgress, FullRanking):
         return RunState(
             epoch=epoch,
             progress=self.progress,
-            optimizers={name: Packed(*checkpoint.pack_optimizer(optimizer)) for name, optimizer in self._optimizers()},
+            optimizers={name: self._packed(optimizer) for name, optimizer in self._optimizers()},
             random=Packed(*checkpoint.pack_random_state()),
             generators={name: generator.get_state() for name, generator in self._generators(train_data)},
-            average=self.average.average if self.average else {},
+            average=self._whole_average(),
             average_steps=self.average.steps if self.average else 0,
             loss_scale=self._loss_scale(),
         )
+
+    def _packed(self, optimizer: torch.optim.Optimizer) -> Packed:
+        tensors, record = checkpoint.pack_optimizer(optimizer)
+        return Packed(tensors if self.shards is None else self.shards.whole_state(optimizer, tensors), record)
+
+    def _whole_average(self) -> dict[str, torch.Tensor]:
+        if self.average is None or self.shards is None:
+            return self.average.average if self.average else {}
+        return self.shards.whole_average(self.average.average, self.average.parameters)
 
     def _loss_scale(self) -> dict[str, Any]:
         return self.scaler.state_dict() if hasattr(self, "scaler") else {}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from recbole_contrec import processes
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import TrainsOnWindows
+from recbole_contrec.sharding import Shards
 
 # Models of RecBole whose loss is a mean over the rows of a batch: losses of shares add up to it. Others couple rows, or
 # keep a state beside their parameters.
@@ -32,11 +33,12 @@ class SharedLoss:
     Args:
         model: on its device, after the stages before training.
         steps: parts of a batch at most.
+        shards: where its language model is in parts over the processes.
     """
 
-    def __init__(self, model: nn.Module, steps: int = 1):
+    def __init__(self, model: nn.Module, steps: int = 1, shards: Shards | None = None):
         self.model: Any = model
-        self.steps = steps
+        self.steps, self.shards = steps, shards
         self.length: str = getattr(model, "ITEM_SEQ_LEN", "")
         self.gradients = processes.MeanGradients(model)
 
@@ -61,8 +63,11 @@ class SharedLoss:
         some = rows if len(rows) else rows.new_zeros(1)  # one of weight 0 where it has none
         loss = self.model.calculate_loss(batch[some])
         terms = [weight * term for term in (loss if isinstance(loss, tuple) else (loss,))]
+        learned = next(number for number, term in enumerate(terms) if term.requires_grad)
+        if self.shards is not None:
+            terms[learned] = terms[learned] + self.shards.catch_up()
         if last:  # gradients of earlier parts are in the sum by then
-            self.gradients.behind(next(term for term in terms if term.requires_grad))
+            self.gradients.behind(terms[learned])
         return like(loss, terms)
 
     def _costs(self, batch: Interaction) -> Tensor:

@@ -103,6 +103,7 @@ class RunTrainer(KeptRun):
                 self.run_stages(train_data, show_progress)
             if self.average is not None:
                 self.average.restart()
+        self.shard()
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
         if self._resumed is not None:
@@ -110,6 +111,17 @@ class RunTrainer(KeptRun):
             for name, generator in self._generators(train_data):
                 if (state := self._resumed.generators.get(name)) is not None:
                     generator.set_state(state)
+
+    def shard(self) -> None:
+        """From now on keep a part of the language model in each process, where that is asked for."""
+        if not self.config["shard_backbone"] or self.shards is not None:
+            return
+        if processes.size() == 1:
+            logger.warning("shard_backbone=True: this process is alone, and holds the whole language model")
+            return
+        self.shards = self.model.backbone.shard()
+        averages = [] if self.average is None else [(self.average.parameters, self.average.average)]
+        self.shards.take_over((optimizer for _, optimizer in self._optimizers()), averages)
 
     def run_stages(self, train_data: Any, show_progress: bool = False) -> None:
         """Give the model what it needs before training, from disk where it is there."""
@@ -153,7 +165,7 @@ class RunTrainer(KeptRun):
     @cached_property
     def shared_loss(self) -> SharedLoss:
         """What several processes, or several parts of a batch, minimise together."""
-        return SharedLoss(self.model, self._parts)
+        return SharedLoss(self.model, self._parts, self.shards)
 
     @property
     def _parts(self) -> int:

@@ -97,8 +97,13 @@ class WindowTrainer(Trainer):
 
     def step(self) -> None:
         """One step of the optimizer along the gradients."""
+        shards = getattr(self, "shards", None)  # of a run
+        if shards is not None:
+            shards.hand_over()
         self.scaler.unscale_(self.optimizer)
-        if self.clip_grad_norm:
+        if self.clip_grad_norm and shards is not None:
+            shards.clip((p for group in self.optimizer.param_groups for p in group["params"]), **self.clip_grad_norm)
+        elif self.clip_grad_norm:
             clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], **self.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -102,6 +102,43 @@ def gradients(model, arguments, steps=1):
     return found
 
 
+def sharded_gradients(model, arguments):
+    """The largest difference between the gradients of a whole language model in one process and of one in parts, and
+    the largest of one; how many parameters were in parts."""
+    import torch
+
+    from recbole_contrec import processes
+    from recbole_contrec.sharding import whole
+    from recbole_contrec.training.shares import SharedLoss
+
+    found = {"gradient": [0.0, 0.0], "in parts": 0}
+    with processes.together():
+        loaded = _staged(model, arguments)
+        model = loaded.model.eval()
+        torch.manual_seed(1)  # adapters do nothing at first
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data.add_(0.01 * torch.randn_like(parameter))
+        batches, alone = _batches(loaded.data.train), []
+        for batch in batches:
+            model.zero_grad()
+            sum(model.calculate_loss(batch)).backward()
+            alone.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        shards = model.backbone.shard()
+        shared = SharedLoss(model, 2, shards)
+        for batch, expected in zip(batches, alone):
+            model.zero_grad()
+            for compute in shared.parts(batch):
+                sum(compute()).backward()
+            grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+            assert grads.keys() == expected.keys()
+            found["in parts"] = sum(map(processes.is_part, grads.values()))
+            for name, grad in grads.items():
+                if grad.numel():
+                    _widen(found["gradient"], expected[name], whole(grad))
+    return found
+
+
 def evaluation(model, arguments, together):
     """Metrics and ranks of an untrained model on the test data."""
     from contextlib import nullcontext
@@ -114,6 +151,8 @@ def evaluation(model, arguments, together):
         loaded = _staged(model, arguments)
         trainer = loaded.trainer
         trainer.folder = Path("ranks")
+        if together:
+            trainer.shard()
         result = dict(trainer.evaluate(loaded.data.test, load_best_model=False, save_ranks=True))
     path = Path("ranks/test_ranks.npz")
     ranks = {name: column.tolist() for name, column in np.load(path).items()} if path.is_file() else {}

@@ -243,6 +243,7 @@ def test_the_recipe_of_the_paper_runs_on_it(run_tiny, folder):
         (("--lora_rank=4", "--llm_dtype=bfloat16"), "llm_dtype, lora_rank: for a pretrained language model only"),
         (("--quantisation=4bit",), "quantisation: for a pretrained"),
         (("--gradient_checkpointing=True",), "gradient_checkpointing: for a pretrained"),
+        (("--shard_backbone=True",), "shard_backbone: for a pretrained"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(assembled, monkeypatch, folder, change, message):

@@ -29,6 +29,7 @@ _OF_LLM = (
     "lora_targets",
     "quantisation",
     "gradient_checkpointing",
+    "shard_backbone",
 )
 
 
@@ -60,6 +61,24 @@ def pretrained_model(settings: PretrainedSettings, kind: type[_Model], **own: An
     return model
 
 
+def _check_shards(config: Any) -> None:
+    """Refuse what a language model in parts over several processes is not known to do.
+
+    Raises:
+        ValueError: names it.
+    """
+    beside = {
+        "backbone": config["backbone"] == "t5",
+        "gradient_checkpointing": config["gradient_checkpointing"],
+        "quantisation": config["quantisation"],
+        "llm_dtype": config["llm_dtype"] == "float16",
+        "condition_on": config["condition_on"] == "answer",
+        "self_improve": config["self_improve"],
+    }
+    if named := [f"{key}={config[key]}" for key, given in beside.items() if given]:
+        raise ValueError(f"shard_backbone=True does not go with {', '.join(named)}")
+
+
 def check_language_model(config: Any) -> None:
     """Refuse settings of a pretrained language model where there is none, instructions that are held out of none, and
     heads of a compact one that cannot share its width.
@@ -71,6 +90,8 @@ def check_language_model(config: Any) -> None:
         raise ValueError(f"{', '.join(unread)}: for a pretrained language model only, set llm as well")
     if config["llm"] is None and config["random_weights"] in ("llm", "both"):
         raise ValueError(f"random_weights={config['random_weights']}: name the architecture by llm as well")
+    if config["shard_backbone"]:
+        _check_shards(config)
     own_heads = config["attention_head_size"] is not None  # of a T5, whose heads need no share of its width
     if config["llm"] is None and not own_heads and config["hidden_size"] % config["n_heads"]:
         raise ValueError(f"n_heads={config['n_heads']} must divide hidden_size={config['hidden_size']}")
