@@ -6,10 +6,10 @@ Train, evaluate and load a model: the functions that the command line calls. The
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from recbole.utils import init_seed
 
@@ -65,6 +65,8 @@ def run(
     properties: str | None = None,
     resume: str | None = None,
     saved: bool = True,
+    tested: bool = True,
+    callback_fn: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train a model and test the epoch that validated best.
 
@@ -77,6 +79,8 @@ def run(
         properties: a folder with ``model/*.yaml`` and ``dataset/*.yaml`` of your own.
         resume: folder of a killed run, to go on with.
         saved: keep checkpoints; without them the last epoch is tested instead of the best.
+        tested: rank the test data as well; a search for settings has no need to.
+        callback_fn: called after each validation with the epoch and its score, as RecBole's trainers do.
 
     Returns:
         dict: ``card``, ``best_valid_score``, ``best_valid_result``, ``test_result``, ``seconds``, ``stages``,
@@ -93,18 +97,28 @@ def run(
             resume = begun_before_restart(config) if saved else None
         if resume is not None:
             config = config_to_resume(resume, model, dataset, settings, config_file_list, arguments, properties)
-        return _run_config(config, resume, saved)
+        return _run_config(config, Wanted(resume, saved, tested, callback_fn))
 
 
-def _run_config(config: Config, resume: str | None, saved: bool) -> dict[str, Any]:
+class Wanted(NamedTuple):
+    """What :func:`run` was asked for, beside the settings."""
+
+    resume: str | None
+    saved: bool
+    tested: bool = True
+    callback_fn: Callable[[int, float], None] | None = None
+
+
+def _run_config(config: Config, wanted: Wanted) -> dict[str, Any]:
     if not processes.is_first():
         config["show_progress"] = config["log_wandb"] = False
     with faults_of(config.entry):
-        return _checked_run(config, resume, saved)
+        return _checked_run(config, wanted)
 
 
-def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, Any]:
+def _checked_run(config: Config, wanted: Wanted) -> dict[str, Any]:
     """:func:`run` once the settings are known."""
+    resume, saved = wanted.resume, wanted.saved
     trainer_class_of(config)  # refuses what cannot be trained here
     check_packages(config)
     _check_places(config, saved and not resume)
@@ -132,27 +146,30 @@ def _checked_run(config: Config, resume: str | None, saved: bool) -> dict[str, A
             started.folder = last_checkpoint(resume).parent
         elif saved:
             started.claim()
-        return _train_and_test(loaded, resume, saved, started)
+        return _train_and_test(loaded, wanted, started)
 
 
-def _train_and_test(loaded: LoadedRun, resume: str | None, saved: bool, started: Started) -> dict[str, Any]:
+def _train_and_test(loaded: LoadedRun, wanted: Wanted, started: Started) -> dict[str, Any]:
     """The part of :func:`run` that logs and writes."""
-    config, data = loaded.config, loaded.data
+    config, data, saved = loaded.config, loaded.data, wanted.saved
+    shown = {"show_progress": config["show_progress"]}
     started.log()
     log_start(config, data, loaded.model)
     started.trainer = trainer = loaded.trainer
     trainer.claimed, trainer.stays_locked = started.claimed, True
-    if resume:
+    if wanted.resume:
         with processes.first_goes_first():
-            trainer.resume_checkpoint(resume)
+            trainer.resume_checkpoint(wanted.resume)
 
     start = perf_counter()
-    best = trainer.fit(data.train, data.valid, saved=saved, show_progress=config["show_progress"])
-    trained = perf_counter()
-    tested = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"], save_ranks=saved)
+    best = trainer.fit(data.train, data.valid, saved=saved, callback_fn=wanted.callback_fn, **shown)
+    trained, found = perf_counter(), None
+    if wanted.tested:
+        found = trainer.evaluate(data.test, load_best_model=saved, save_ranks=saved, **shown)
+    card = protocol_card(config, data, trainer)
     result = {
-        **outcome(trainer, best, tested, trained - start, perf_counter() - trained),
-        "card": protocol_card(config, data, trainer),
+        **outcome(trainer, best, found, trained - start, perf_counter() - trained),
+        "card": card if wanted.tested else {**card, "test_users_per_second": None},
         "settings": settings_of(config),
         "checkpoint": str(trainer.saved_model_file) if saved else None,
     }
@@ -305,7 +322,7 @@ def objective_function(
 ) -> dict[str, Any]:
     """What RecBole's ``HyperTuning`` calls: a run, as the dictionary that it expects."""
     config = Config(config_dict=config_dict, config_file_list=list(config_file_list))
-    result = _run_config(config, None, saved)
+    result = _run_config(config, Wanted(None, saved))
     return {
         "model": config["model"],
         "best_valid_score": result["best_valid_score"],

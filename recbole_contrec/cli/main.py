@@ -13,6 +13,7 @@ from recbole_contrec.cli.prepare import prepare
 from recbole_contrec.cli.recommend import recommend
 from recbole_contrec.cli.semantic_ids import semantic_ids
 from recbole_contrec.cli.train import train
+from recbole_contrec.cli.tune import tune
 from recbole_contrec.cli.vectors import vectors
 from recbole_contrec.errors import UserError, did_you_mean
 
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "prepare": prepare,
     "recommend": recommend,
     "semantic_ids": semantic_ids,
+    "tune": tune,
     "vectors": vectors,
 }
 

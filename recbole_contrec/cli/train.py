@@ -19,6 +19,8 @@ Generative recommendation with language models inside RecBole.
 Commands:
   python run_recbole_contrec.py --model=NAME --dataset=NAME [--key=value ...]
       train, validate after every epoch, test the best epoch, and keep a checkpoint
+  python run_recbole_contrec.py tune --model=NAME --dataset=NAME
+      settings chosen on validation
   python run_recbole_contrec.py recommend --checkpoint=PATH --users=1,2,3
       ranked items for users, or for somebody new
   python run_recbole_contrec.py prepare --dataset=NAME

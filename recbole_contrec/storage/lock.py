@@ -5,6 +5,8 @@ One process a run: a folder that one is training in is not resumed by another.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recbole_contrec import processes
@@ -43,6 +45,20 @@ def acquire(folder: Path) -> None:
         os.close(descriptor)
     else:
         _held[folder] = descriptor
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Inside such a block there is one process at a time, for each folder; the others wait."""
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        if descriptor is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def held(folder: Path) -> bool:

@@ -34,6 +34,8 @@ NOT_RUN = {
     "mkdocs": "a check of .ci/run",
     "recbole_contrec prepare --dataset=ml-1m": "downloads",
     "recbole_contrec prepare --dataset=amazon-beauty": "needs the published file",
+    "python run_recbole_contrec.py tune --model=ContRec --dataset=ml-100k --trials=30": "takes long; two trials run",
+    "recbole_contrec tune --model=ContRec --dataset=ml-100k --trials=30": "takes long; two trials run",
     "python -m benchmarks.readme": "writes the pages; test_readme.py compares what it writes",
 }
 OURS = (["recbole_contrec"], ["python", "run_recbole_contrec.py"], ["python", "-m", "recbole_contrec"])

@@ -89,6 +89,7 @@ OPTIONS = {
     "debug",
     "key",
 }
+OPTIONS |= {"space", "trials", "storage", "study"}  # of tune
 OPTIONS |= {"include", "hold", "threads", "RECBOLE_CONTREC_MODELS"}  # of YAML files, benchmarks, the environment
 
 

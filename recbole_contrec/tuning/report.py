@@ -1,0 +1,129 @@
+"""
+recbole_contrec.tuning.report
+#############################
+What a search found: a table, pictures, and the best settings as a YAML file for ``properties/model``.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import optuna
+import pandas as pd
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from recbole_contrec.files import write_whole
+from recbole_contrec.settings.registry import ON
+from recbole_contrec.showing import show
+from recbole_contrec.tuning.study import ASKED, ERROR, NOT_OF_THE_MODEL, Search, value_of
+
+PICTURES: dict[
+    str, tuple[Callable[..., Any], bool]
+] = {  # title -> picture, and whether it takes the name of the metric
+    "History": (optuna.visualization.plot_optimization_history, True),
+    "Which settings matter": (optuna.visualization.plot_param_importances, False),
+    "Each setting": (optuna.visualization.plot_slice, True),
+    "Settings together": (optuna.visualization.plot_parallel_coordinate, True),
+    "Validation curves": (optuna.visualization.plot_intermediate_values, False),
+}
+
+
+def table(search: Search, study: optuna.Study) -> pd.DataFrame:
+    """One row a trial that has ended, the best first, then those that were stopped: settings, validation metrics,
+    epochs, seconds."""
+    ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    ended.sort(key=lambda trial: (trial.state != TrialState.COMPLETE, sign * (trial.value or 0), trial.number))
+    return pd.DataFrame([_row(search, trial, study.user_attrs[ASKED]["valid_metric"]) for trial in ended])
+
+
+def _row(search: Search, trial: FrozenTrial, metric: str) -> dict[str, Any]:
+    complete = trial.state == TrialState.COMPLETE
+    seconds = trial.duration.total_seconds() if trial.duration else None
+    return {
+        "trial": trial.number,
+        "state": "complete" if complete else "failed" if ERROR in trial.user_attrs else "stopped early",
+        f"valid {metric}": trial.value if complete else None,
+        **value_of(trial, search.space),
+        **{f"valid {name}": value for name, value in (trial.user_attrs.get("best_valid_result") or {}).items()},
+        "best_epoch": trial.user_attrs.get("best_epoch"),
+        "epochs": trial.user_attrs.get("epochs", len(trial.intermediate_values)),
+        "seconds": None if seconds is None else round(seconds, 1),
+    }
+
+
+def brief(search: Search, study: optuna.Study, rows: int = 5) -> list[str]:
+    """Lines of the best trials: number, validation score, settings."""
+    found = table(search, study).iloc[:rows, : 3 + len(search.space)].drop(columns="state")
+    return found.to_string(index=False, float_format="%.4g", na_rep="").splitlines()
+
+
+def line_of(search: Search, study: optuna.Study, trial: FrozenTrial) -> str:
+    """What became of a trial."""
+    row = _row(search, trial, metric := study.user_attrs[ASKED]["valid_metric"])
+    became = f"{metric} {trial.value:.4f}" if trial.state == TrialState.COMPLETE else row["state"]
+    settings = ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={show(value)}"
+        for key, value in value_of(trial, search.space).items()
+    )
+    return f"trial {trial.number}: {became}, {row['epochs']} epochs, {row['seconds']:.0f} s, {settings}"
+
+
+def write_reports(search: Search, study: optuna.Study) -> list[Path]:
+    """Write ``trials.csv``, ``report.html`` and ``MODEL_on_DATASET.yaml`` into the folder of a search.
+
+    Returns:
+        list: the files; nothing where no trial is complete.
+    """
+    if not study.get_trials(states=[TrialState.COMPLETE]):
+        return []
+    texts = {
+        f"{search.model}{ON}{search.dataset}.yaml": best_yaml(search, study),
+        "trials.csv": table(search, study).to_csv(index=False),
+        "report.html": _page(search, study),
+    }
+    for name, text in texts.items():
+        write_whole(search.folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
+    return [search.folder / name for name in texts]
+
+
+def best_yaml(search: Search, study: optuna.Study) -> str:
+    """The settings of the best trial, those that the user gave for all of them included."""
+    best, asked = study.best_trial, study.user_attrs[ASKED]
+    given = {key: value for key, value in search.given().items() if key not in NOT_OF_THE_MODEL}
+    ended = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    return (
+        f"# {search.model} on {search.dataset}: the best of {ended} trials on validation, {asked['valid_metric']} "
+        f"{best.value:.4f} (trial {best.number}, seed {asked['seed']}).\n"
+        + yaml.safe_dump({**given, **value_of(best, search.space)}, sort_keys=False)
+    )
+
+
+def _page(search: Search, study: optuna.Study) -> str:
+    """One page that needs no network."""
+    parts, script = [], True
+    metric = {"target_name": f"validation {study.user_attrs[ASKED]['valid_metric']}"}
+    for title, (plot, takes_metric) in PICTURES.items():
+        try:
+            with catch_warnings():
+                simplefilter("ignore")  # of few trials
+                figure = plot(study, **(metric if takes_metric else {}))
+        except (ValueError, RuntimeError):  # too few trials
+            continue
+        figure.update_layout(title=None, template="plotly_white")
+        picture = figure.to_html(full_html=False, include_plotlyjs=script)
+        parts.append(f'<h2>{title}</h2><div class="wide">{picture}</div>')
+        script = False
+    head = f"{search.model} on {search.dataset}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{head}</title>'
+        "<style>body{font-family:sans-serif;max-width:70rem;margin:1rem auto;padding:0 1rem}"
+        "table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .6rem;text-align:right}"
+        "tr:nth-child(even){background:#f2f2f2}.wide{overflow-x:auto}</style>"
+        f"<h1>{head}: {len(study.trials)} trials</h1><pre>{best_yaml(search, study)}</pre>"
+        f'{"".join(parts)}<h2>Trials</h2><div class="wide">'
+        f"{table(search, study).to_html(index=False, na_rep='', float_format='{:.5g}'.format, border=0)}</div></html>\n"
+    )

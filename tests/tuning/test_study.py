@@ -1,0 +1,170 @@
+"""Searches: they choose on validation, go on, share, and refuse what would mix up trials."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+
+from recbole_contrec import run
+from recbole_contrec.cli import main
+from recbole_contrec.errors import UserError
+from recbole_contrec.training.trainer import RunTrainer
+from recbole_contrec.tuning import study as studies
+from recbole_contrec.tuning.space import Choice, Range
+from recbole_contrec.tuning.study import Search, tune
+from tests.helpers.files import ROOT
+
+SMALL = ("--epochs=2", "--hidden_size=16", "--inner_size=16", "--MAX_ITEM_LIST_LENGTH=10")
+SPACE = {"learning_rate": Range(1e-3, 0.1, None, True), "hidden_dropout_prob": Choice((0.1, 0.3))}
+
+
+@pytest.fixture
+def search(tiny, workplace):
+    """A function (space, **changes) -> a search over SASRecAll."""
+
+    def make(space=SPACE, arguments=(), **changes):
+        given = {"arguments": [*SMALL, f"--data_path={tiny}", *arguments], "prunes": False, **changes}
+        return Search("SASRecAll", "tiny", space, Path("found"), "study", **given)
+
+    return make
+
+
+def command(tiny, *more):
+    return ["tune", "--model=SASRecAll", "--dataset=tiny", f"--data_path={tiny}", *SMALL, *more]
+
+
+def test_the_best_settings_are_those_of_the_best_validation(tiny, workplace, capsys):
+    Path("space.yaml").write_text("learning_rate: {low: 1e-3, high: 1e-1, log: True}\nattn_dropout_prob: [0.1, 0.3]\n")
+    assert main(command(tiny, "--space=space.yaml", "--trials=3", "--output=found")) == 0
+    said = capsys.readouterr().out
+    first = next(line for line in said.splitlines() if line.startswith("trial 0: NDCG@10"))
+    assert "learning_rate=0.001, attn_dropout_prob=0.3" in first and "epoch 0 training" not in said
+    table = pd.read_csv("found/trials.csv", float_precision="round_trip")
+    assert len(table) == 3 and table["valid NDCG@10"].is_monotonic_decreasing
+    assert (table["valid NDCG@10"] == table["valid ndcg@10"]).all() and not any("test" in name for name in table)
+    best = yaml.safe_load(Path("found/SASRecAll_on_tiny.yaml").read_text())
+    assert best["epochs"] == 2 and best["learning_rate"] == table["learning_rate"][0] and "data_path" not in best
+    page = Path("found/report.html").read_text()
+    assert "plotly" in page and page.count("<h2>") >= 4 and "<script src" not in page
+    assert not list(Path("found/runs").glob("trial-*"))
+    again = run(
+        "SASRecAll", "tiny", config_file_list=["found/SASRecAll_on_tiny.yaml"], arguments=[f"--data_path={tiny}"]
+    )
+    assert again["best_valid_score"] == table["valid NDCG@10"][0]
+
+
+def test_test_data_are_not_ranked(search, monkeypatch):
+    ranked, evaluate = [], RunTrainer.evaluate
+
+    def watched(self, data, *args, **kwargs):
+        ranked.append(data)
+        return evaluate(self, data, *args, **kwargs)
+
+    monkeypatch.setattr(RunTrainer, "evaluate", watched)
+    assert tune(search(), 1).best_value > 0
+    assert len(ranked) == 2 and ranked[0] is ranked[1]  # the validation data, after each of two epochs
+
+
+def test_a_search_goes_on_and_does_not_draw_the_same_again(search):
+    tune(search(), 2)
+    study = tune(search(), 4)
+    assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
+    rates = [trial.params["learning_rate"] for trial in study.trials]
+    assert len(set(rates)) == 4 and rates[0] == pytest.approx(1e-3)
+    assert tune(search(), 3).trials == study.trials
+
+
+@pytest.mark.parametrize(
+    "changes, word",
+    [
+        ({"space": {"learning_rate": Range(1e-3, 0.2, None, True)}}, "space"),
+        ({"arguments": ["--n_layers=1"]}, "settings"),
+        ({"arguments": ["--seed=7"]}, "seed"),
+        ({"arguments": ["--valid_metric=Recall@10"]}, "valid_metric"),
+    ],
+)
+def test_a_study_of_something_else_is_refused(search, changes, word):
+    tune(search(), 1)
+    with pytest.raises(UserError, match=f"begun with another .*{word}"):
+        tune(search(**changes), 2)
+
+
+def test_what_was_stopped_is_done_again(search, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    tune(search(), 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(studies, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(search(), 2)
+    study = tune(search(), 2)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE"] and study.trials[1].params == study.trials[2].params
+
+
+def test_settings_that_do_not_go_together_cost_one_trial(search, monkeypatch):
+    tune(search(), 1)
+
+    def fail(*_, **__):
+        raise UserError("these do not go together")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(studies, "run", fail)
+        study = tune(search(), 2)
+    assert study.trials[1].user_attrs["error"] == "these do not go together" and study.best_trial.number == 0
+
+
+def test_the_fault_of_all_trials_is_told_at_once(search, monkeypatch):
+    def fail(*_, **__):
+        raise UserError("no room on the disk")
+
+    monkeypatch.setattr(studies, "run", fail)
+    with pytest.raises(UserError, match="no room"):
+        tune(search(), 2)
+
+
+def test_a_trial_that_lags_behind_stops(search, monkeypatch):
+    """The median of five good trials is above a sixth one in its first epoch."""
+    good = iter([True] * 5 + [False])
+
+    def fake(*_, callback_fn, **__):
+        fine = next(good)
+        callback_fn(0, 0.5 if fine else 0.1)
+        assert fine, "it was not stopped"
+        return {"best_valid_score": 0.5, "best_valid_result": {}, "best_epoch": 0, "epochs": 1, "seconds": {}}
+
+    monkeypatch.setattr(studies, "run", fake)
+    study = tune(search(prunes=True), 6)
+    assert study.trials[5].state == optuna.trial.TrialState.PRUNED
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"space": {"lerning_rate": Choice((1e-3,))}}, "did you mean learning_rate"),
+        ({"space": {"warmup_ratio": Range(0.0, 2.0)}}, "warmup_ratio=2.0"),
+        ({"arguments": ["--learning_rate=1e-3"]}, "given, and in the space"),
+        ({"arguments": ["--checkpoint_dir=x"]}, "tune sets it"),
+        ({"arguments": ["--eval_step=0"]}, "eval_step must be at least 1"),
+        ({"storage": "sqlite:////nowhere/x.db"}, "storage sqlite"),
+    ],
+)
+def test_faults_are_told_before_the_first_trial(search, changes, message):
+    with pytest.raises(UserError, match=message):
+        tune(search(**changes), 1)
+
+
+def test_two_processes_share_the_trials(tiny, workplace):
+    arguments = [*command(tiny, "--trials=4", "--output=found"), "--no-pruning"]
+    program = [sys.executable, str(ROOT / "run_recbole_contrec.py"), *arguments]
+    both = [subprocess.Popen(program, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    table = pd.read_csv("found/trials.csv")
+    assert sorted(table["trial"]) == [0, 1, 2, 3] and all(said.count(f"trial {n}:") == 1 for n in range(4))
+    assert table["learning_rate"].nunique() == 4
