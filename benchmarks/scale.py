@@ -38,7 +38,15 @@ from benchmarks.report.scale import summary
 from recbole_contrec.errors import UserError
 from recbole_contrec.training.results import write_json
 
-WHAT = ("models", "users", "items", "grid", "output", "summary")  # options that say which points, not how
+WHAT = (
+    "models",
+    "users",
+    "items",
+    "grid",
+    "only_reading",
+    "output",
+    "summary",
+)  # options that say which points, not how
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,6 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--users", nargs="+", type=whole, default=[10**4, 10**5, 10**6], help="users, such as 1e5")
     add("--items", nargs="+", type=whole, default=[10**4, 10**5, 10**6], help="items")
     add("--grid", action="store_true", help="measure every pair of users and items")
+    add("--only_reading", action="store_true", help="measure no stage behind reading and splitting")
     add("--output", type=Path, default=RESULTS / "scale.json", help="JSON file for the results")
     add("--summary", type=Path, help="measure nothing: print the tables of this JSON file")
     add("--memory_gib", type=positive, default=12.0, help="resident memory that a stage may take")

@@ -35,15 +35,16 @@ def scale_point(options: Namespace, model: str, n_users: int, n_items: int) -> d
 
     Returns:
         dict: ``interactions``, and ``stages`` with a record each: ``seconds`` (of processor time, scaled to the whole),
-        ``peak_mib``, ``start_mib`` (taken over from the stage before), and ``over`` (``memory`` or ``time``) or
-        ``refused`` where it was not finished.
+        ``peak_mib``, ``start_mib`` (taken over from the stage before), and ``over`` (``memory`` or ``time``),
+        ``refused``, ``not_reached`` or ``left_out`` where it was not finished. ``elapsed``, and ``parts`` of the
+        stages before training, are by the clock on the wall.
     """
     folder, limits = Path.cwd(), Limits(options.memory_gib * 1024, options.stage_seconds)
     watched("writing", partial(_write_data, options, n_users, n_items), Limits(limits.memory_mib, 3600), folder)
     written = json.loads((folder / "writing.json").read_text(encoding="utf-8"))
     if "interactions" not in written:
         raise UserError(f"the data of {n_users:,} users cannot be written: {written}")
-    later = partial(_stages_from_data, options, limits, folder)
+    later = None if options.only_reading else partial(_stages_from_data, options, limits, folder)
     watched("reading", partial(_read, options, model), limits, folder, later)
     found = {
         stage: json.loads((folder / f"{stage}.json").read_text(encoding="utf-8"))
@@ -55,7 +56,9 @@ def scale_point(options: Namespace, model: str, n_users: int, n_items: int) -> d
         "users": n_users,
         "items": n_items,
         "interactions": written["interactions"],
-        "stages": {stage: found.get(stage, {"not_reached": True}) for stage in STAGES},
+        "stages": {
+            stage: found.get(stage, {"left_out" if options.only_reading else "not_reached": True}) for stage in STAGES
+        },
     }
 
 

@@ -24,6 +24,7 @@ def summary(result: dict[str, Any]) -> str:
         f"of {settings['median']:g} items in the median (log-normal, {settings['spread']:g}), items by Zipf's law "
         f"(exponent {settings['exponent']:g}). Limits of a stage: {settings['memory_gib']:g} GiB, "
         f"{settings['stage_seconds']:g} s."
+        + (f" Settings: {', '.join(settings['settings'])}." if settings["settings"] else "")
     )
     models = dict.fromkeys(point["model"] for point in result["points"])
     parts = [_of_model(model, [p for p in result["points"] if p["model"] == model]) for model in models]
@@ -96,6 +97,8 @@ def shown(stage: dict[str, Any]) -> str:
     """Seconds and memory of a stage, or what became of it."""
     if stage.get("not_reached"):
         return "not reached"
+    if stage.get("left_out"):
+        return "not measured"
     size = f"{stage['peak_mib'] / 1024:.2f} GiB"
     if over := stage.get("over"):
         return f"over the limit of {over} ({stage['seconds']:,.0f} s, {size})"
@@ -123,7 +126,7 @@ def growth_of(points: Sequence[dict[str, Any]], size: str, stage: str, what: str
 
 
 def _is_done(record: dict[str, Any]) -> bool:
-    return not {"not_reached", "over", "refused"} & record.keys()
+    return not {"not_reached", "left_out", "over", "refused"} & record.keys()
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:

@@ -57,6 +57,14 @@ def test_a_point_over_its_limit_is_told_and_later_stages_are_not_reached(tmp_pat
     assert "over the limit of time" in (printed := capsys.readouterr().out) and "not reached" in printed
 
 
+def test_reading_can_be_measured_alone(tmp_path, capsys):
+    output = tmp_path / "scale.json"
+    scale.main([*TINY, f"--output={output}", "--only_reading"])
+    (point,) = json.loads(output.read_text())["points"]
+    assert point["stages"]["reading"]["rows"] == point["interactions"]
+    assert point["stages"]["epoch"] == {"left_out": True} and "| not measured |" in capsys.readouterr().out
+
+
 def _take(mib: int) -> dict:
     taken = np.ones(mib << 17)
     sleep(0.3)
@@ -132,7 +140,7 @@ def test_what_would_be_needed_is_computed_from_two_points():
     result["points"] = [point(10**4, 36.0), point(10**5, 360.0)]
     text = summary(result)
     assert "**Computed, not measured**: 100,000,000 interactions of 5 million users with 10 items" in text
-    assert "| reading | 5 | 17.7 |" in text and "| epoch | " not in text
+    assert "| reading | 5 | 17.7 |" in text and "\n| epoch | " not in text
     assert "| users (items: 10) | seconds | 1.00 |" in text
     result["points"][1] = point(10**5, 360.0, over="memory")
     assert "Computed" not in summary(result)
