@@ -199,6 +199,15 @@ class ReadsHistoriesOnce(RanksInBoundedMemory, Protocol):
 
 
 @runtime_checkable
+class RanksByItemVectors(ReadsHistoriesOnce, Protocol):
+    """A model whose lists may come from an index over item vectors: its scores are products of a preference with these
+    and further terms, and :meth:`top_k` asks its ``retrieval`` for them."""
+
+    retrieval: Any
+    item_vectors: Any
+
+
+@runtime_checkable
 class AnswersInWords(ReadsHistoriesOnce, Protocol):
     """A model that may say what comes next. ``can_answer`` tells whether it was trained to."""
 

@@ -4,7 +4,9 @@ recbole_contrec.recommendation
 The best items for users of the data set, or for somebody new who brings a history; in batches, in bounded memory.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +19,18 @@ from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_contrec.data.sizes import SCORES
 from recbole_contrec.errors import UserError, did_you_mean
-from recbole_contrec.interface import AnswersInWords, RanksInBoundedMemory
+from recbole_contrec.interface import AnswersInWords, RanksByItemVectors, RanksInBoundedMemory
 from recbole_contrec.loaded_run import LoadedRun
+from recbole_contrec.packages import require
 from recbole_contrec.reloading import load_data_and_model
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.training.evaluation import no_score_is_the_worst
 
 PADDING = "[PAD]"  # RecBole's name of row 0
+EXACT = "exact"
+INDEXES = (EXACT, "hnsw")
+SAMPLE = 64  # users of whom it is told what an index finds
+index_logger = logging.getLogger("recbole_contrec.index")
 
 
 class Person(NamedTuple):
@@ -41,6 +48,8 @@ def recommend(
     k: int = 10,
     exclude_seen: bool = True,
     batch_size: int = 256,
+    index: str = "exact",
+    ef_search: int = 200,
 ) -> pd.DataFrame:
     """The K best items for each user.
 
@@ -53,15 +62,19 @@ def recommend(
         k: items a user.
         exclude_seen: leave out what the history holds.
         batch_size: users scored at once.
+        index: ``exact`` goes through the whole catalogue; ``hnsw`` searches a graph of the item vectors for candidates
+            and ranks these exactly, see :meth:`~recbole_contrec.retrieval.Retrieval.searching`.
+        ef_search: candidates of ``hnsw``.
 
     Returns:
         DataFrame: columns user_id, rank (from 1), item_id, score, the text fields of the items, and for a model that
             has learned to answer what it says about each user's next item (``answer``).
 
     Raises:
-        UserError: unknown user or item (names the nearest), a text where a list is needed, or ``k`` below 1.
+        UserError: unknown user or item (names the nearest), a text where a list is needed, ``k`` below 1, or ``hnsw``
+            without faiss or for a model that does not rank by item vectors.
     """
-    parts = list(recommend_batches(checkpoint, users, histories, k, exclude_seen, batch_size))
+    parts = list(recommend_batches(checkpoint, users, histories, k, exclude_seen, batch_size, index, ef_search))
     return (
         pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["user_id", "rank", "item_id", "score"])
     )
@@ -74,9 +87,11 @@ def recommend_batches(
     k: int = 10,
     exclude_seen: bool = True,
     batch_size: int = 256,
+    index: str = "exact",
+    ef_search: int = 200,
 ) -> Iterator[pd.DataFrame]:
     """:func:`recommend`, a batch of users at a time: for a million users, the result need not fit into memory."""
-    for name, number in dict(k=k, batch_size=batch_size).items():
+    for name, number in dict(k=k, batch_size=batch_size, ef_search=ef_search).items():
         if number < 1:
             raise UserError(f"{name}={number}: at least 1 is needed")
     for name, value in (("users", users), ("histories", histories), *(("a history", history) for history in histories)):
@@ -90,10 +105,68 @@ def recommend_batches(
         _known_people(loaded, [] if users is None and len(histories) else users),
         [Person(f"new-{place}", 0, _item_numbers(loaded, history)) for place, history in enumerate(histories, 1)],
     )
-    while some := list(islice(people, batch_size)):
-        with faults_of(loaded.config.entry):
-            table = _recommend_batch(loaded, some, k, exclude_seen)
-        yield table
+    first = True
+    with _searching(loaded, index, ef_search):
+        while some := list(islice(people, batch_size)):
+            with faults_of(loaded.config.entry):
+                if first and index != EXACT:
+                    _tell_recall(loaded, some[:SAMPLE], k, exclude_seen, ef_search)
+                table = _recommend_batch(loaded, some, k, exclude_seen)
+            first = False
+            yield table
+
+
+def check_index(model: Any, name: str, index: str) -> None:
+    """Whether the lists of a model can come from an index.
+
+    Raises:
+        UserError: it has no such index, faiss is missing, or there is no such search.
+    """
+    if index not in INDEXES:
+        raise UserError(f"index={index}: choose one of {', '.join(INDEXES)}")
+    if index == EXACT:
+        return
+    if not isinstance(model, RanksByItemVectors):
+        raise UserError(
+            f"{name} does not rank by item vectors, which --index={index} searches: ContRec, DeftRec and TokenRec do"
+        )
+    require("faiss", f"--index={index}")
+
+
+def _searching(loaded: LoadedRun, index: str, ef_search: int) -> AbstractContextManager[None]:
+    check_index(loaded.model, loaded.config["model"], index)
+    if index == EXACT:
+        return nullcontext()
+    return loaded.model.retrieval.searching(loaded.model.item_vectors.weight, ef_search)
+
+
+def recall_of_index(loaded: LoadedRun, people: Sequence[Person], k: int, exclude_seen: bool) -> float:
+    """Share of the exact best K items of some people that the index finds, inside
+    :meth:`~recbole_contrec.retrieval.Retrieval.searching`."""
+    interaction, excluded = _asked(loaded, people, exclude_seen)
+    k, model = min(k, loaded.data.dataset.item_num - 1), loaded.model
+    with torch.no_grad():
+        encoding = model.encode_histories(interaction)
+        found = model.top_k(interaction, k, excluded, encoding)[1]
+        graph, model.retrieval.index = model.retrieval.index, None
+        try:
+            wanted = model.top_k(interaction, k, excluded, encoding)[1]
+        finally:
+            model.retrieval.index = graph
+    hits = (wanted[:, :, None] == found[:, None]).any(2) & (wanted > 0)  # [n, k]
+    return float(hits.sum() / (wanted > 0).sum().clamp(min=1))
+
+
+def _tell_recall(loaded: LoadedRun, people: Sequence[Person], k: int, exclude_seen: bool, ef_search: int) -> None:
+    recall = recall_of_index(loaded, people, k, exclude_seen)
+    index_logger.info(
+        "hnsw, ef_search=%d: %.2f %% of the exact top %d of the first %d users are found%s",
+        ef_search,
+        100 * recall,
+        k,
+        len(people),
+        "" if recall >= 0.99 else "; a larger ef_search finds more",
+    )
 
 
 def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
@@ -138,11 +211,9 @@ def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
 
 
 def _recommend_batch(loaded: LoadedRun, people: Sequence[Person], k: int, exclude_seen: bool) -> pd.DataFrame:
-    model, dataset, config = loaded.model, loaded.data.dataset, loaded.config
+    model, dataset = loaded.model, loaded.data.dataset
     k = min(k, dataset.item_num - 1)
-    interaction = as_interaction(config, people).to(config["device"])
-    excluded = seen_items(people).to(config["device"])  # [B, E]
-    excluded = excluded if exclude_seen else torch.zeros_like(excluded[:, :1])
+    interaction, excluded = _asked(loaded, people, exclude_seen)
     answers = None
     with torch.no_grad():
         if isinstance(model, AnswersInWords) and model.can_answer:
@@ -172,6 +243,14 @@ def _recommend_batch(loaded: LoadedRun, people: Sequence[Person], k: int, exclud
     if answers is not None:
         table["answer"] = [answers[r] for r in row]
     return pd.DataFrame(table)
+
+
+def _asked(loaded: LoadedRun, people: Sequence[Person], exclude_seen: bool) -> tuple[Interaction, torch.Tensor]:
+    """What a model is asked about some people: RecBole's rows, and the items [B, E] that it may not name, 0 = none."""
+    device = loaded.config["device"]
+    excluded = seen_items(people).to(device)
+    excluded = excluded if exclude_seen else torch.zeros_like(excluded[:, :1])
+    return as_interaction(loaded.config, people).to(device), excluded
 
 
 def as_interaction(config: Any, people: Sequence[Person]) -> Interaction:

@@ -5,6 +5,7 @@ recbole_contrec.cli.recommend
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from recbole_contrec.cli.checkpoints import checkpoint_option, load, place_options
@@ -33,6 +34,10 @@ def parser() -> Command:
     command.value("k", "10", "items a user (default: 10)", whole_number("k"), 10)
     command.flag("include_seen", "rank items of the history as well")
     command.value("batch_size", "256", "users scored at once (default: 256)", whole_number("batch_size"), 256)
+    command.value(
+        "index", "hnsw", "how items are found: exact (default), or hnsw, an approximate search", default="exact"
+    )
+    command.value("ef_search", "200", "candidates of hnsw (default: 200)", whole_number("ef_search"), 200)
     command.value("output", "FILE", "a .csv or .parquet file to write, instead of the screen")
     place_options(command)
     command.usual()
@@ -52,11 +57,19 @@ def recommend(arguments: Sequence[str]) -> int:
     options = command.read_all(arguments)
     _check(options)
     loaded = load(options)
-    from recbole_contrec.recommendation import recommend_batches  # slow
+    from recbole_contrec.recommendation import index_logger, recommend_batches  # slow
 
+    index_logger.setLevel(logging.INFO)  # what an approximate search finds is told beside warnings
     histories = [] if options.history is None else [[item for item in options.history if item]]
     tables = recommend_batches(
-        loaded, options.users, histories, options.k, not options.include_seen, options.batch_size
+        loaded,
+        options.users,
+        histories,
+        options.k,
+        not options.include_seen,
+        options.batch_size,
+        options.index,
+        options.ef_search,
     )
     if options.output is None:
         print_tables(tables)
@@ -78,6 +91,10 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("name the users with --users=1,2,3 or --all, or bring a --history=item,item,...")
     if some and options.all:
         raise UserError("--all stands for every user of the data set: leave --users and --history away")
+    if options.index not in ("exact", "hnsw"):
+        raise UserError(f"--index={options.index}: choose exact or hnsw")
+    if options.index == "hnsw":
+        require("faiss", "--index=hnsw")
     if options.output is None:
         return
     if not options.output.endswith(ENDINGS):

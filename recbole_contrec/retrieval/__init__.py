@@ -1,6 +1,7 @@
 """Retrieval: scores of a catalogue for generated preferences, and the losses that train them.
 
-It needs torch alone. Axes: `n` preferences, `N` items, `d` width of an item vector, `L` items of a history.
+It needs torch alone, and faiss for an approximate search. Axes: `n` preferences, `N` items, `d` width of an item
+vector, `L` items of a history.
 """
 
 from .losses import CatalogueCrossEntropy, pairwise_cosine_loss

@@ -6,12 +6,15 @@ a catalogue too large to score at once.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .index import HNSWIndex, distinct
 from .losses import CatalogueCrossEntropy
 
 POOLINGS = ("likelihood", "mean")
@@ -76,6 +79,7 @@ class Retrieval(nn.Module):
     Attributes:
         score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of
             it.
+        index: where :meth:`top_k` finds its candidates, see :meth:`searching`; None for all items.
     """
 
     score_penalty: Tensor | None
@@ -94,6 +98,7 @@ class Retrieval(nn.Module):
         pooling: str = "likelihood",
     ):
         super().__init__()
+        self.index: HNSWIndex | None = None
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling!r}: choose one of {', '.join(POOLINGS)}")
         self.pooling = pooling
@@ -285,6 +290,8 @@ class Retrieval(nn.Module):
             tuple: scores [n, k] and item numbers [n, k], best first; where fewer than k items are left, the
             score is -inf and the number 0.
         """
+        if self.index is not None:
+            return self._top_k_of_candidates(preference, items, k, excluded, history, text)
         n = preference.shape[-2]
         best = preference.new_full((n, k), -torch.inf)
         which = torch.zeros(n, k, dtype=torch.long, device=preference.device)
@@ -298,6 +305,120 @@ class Retrieval(nn.Module):
             best, chosen = torch.cat([best, found], 1).topk(k, dim=1)
             which = torch.cat([which, place + start], 1).gather(1, chosen)
         return best, which.masked_fill(best == -torch.inf, 0)
+
+    # approximate search
+
+    @contextmanager
+    def searching(self, items: Tensor, ef_search: int) -> Iterator[None]:
+        """Inside this block :meth:`top_k` is approximate: an index finds candidates, which get their exact scores.
+
+        Candidates are the largest inner products of the part of a score that is one: similarity, text similarity and
+        penalty stand side by side in a vector. To them come the items of the history where a repeat bias may lift
+        them. What answers in words add counts in the scores, but finds no candidates.
+
+        Args:
+            items: [N, d], as :meth:`top_k` gets them.
+            ef_search: of :class:`~recbole_contrec.retrieval.index.HNSWIndex`.
+
+        Raises:
+            UserError: faiss is not installed.
+        """
+        self.index = HNSWIndex(self._indexed(items), ef_search)
+        try:
+            yield
+        finally:
+            self.index = None
+
+    @torch.no_grad()
+    def _indexed(self, items: Tensor) -> Tensor:
+        """Vectors [N, d'] whose inner product with :meth:`_queries` is the score without repeats and answers."""
+        parts = [F.normalize(items, dim=-1) if self.similarity == "cosine" else items]
+        if self._compares_texts:
+            parts.append(self.text_similarity.vectors)
+        if self.score_penalty is not None:
+            parts.append(-self.score_penalty[:, None])
+        return torch.cat(parts, 1)
+
+    def _queries(self, preference: Tensor, history: Tensor | None) -> Tensor:
+        """[n, d'], or one for each sample, [M, n, d']."""
+        if self.similarity == "cosine":
+            preference = self._scaled(preference)
+        if preference.dim() == 3 and self.pooling == "mean":
+            preference = preference.mean(0)
+        parts, shape = [preference], preference.shape[:-1]
+        if self._compares_texts:
+            says = torch.zeros(shape[-1], self.text_similarity.vectors.shape[1], device=preference.device)
+            if history is not None:
+                says = self.text_similarity.weight * self.text_similarity.queries(history)
+            parts.append(says.expand(*shape, -1))
+        if self.score_penalty is not None:
+            parts.append(preference.new_ones(*shape, 1))
+        return torch.cat(parts, -1)
+
+    @property
+    def _compares_texts(self) -> bool:
+        return self.text_similarity is not None and bool(self.text_similarity.weight)
+
+    def _top_k_of_candidates(self, preference, items, k, excluded, history, text):
+        n = preference.shape[-2]
+        left_out = 0 if excluded is None else int((excluded > 0).sum(1).max())
+        lowered = 0 if history is None or self.repeat_bias is None else int((history > 0).sum(1).max())
+        queries = self._queries(preference, history)
+        # as many more as may be left out or fall behind: a list must not get shorter by them
+        found = self.index.search(queries.reshape(-1, queries.shape[-1]), k + max(left_out, lowered))  # [M n, C]
+        found = found.view(-1, n, found.shape[1]).transpose(0, 1).reshape(n, -1)  # [n, M C]
+        if lowered:
+            found = torch.cat([found, history], 1)
+        numbers = distinct(found)  # [n, C']
+        scores = self.candidate_scores(preference, items, numbers, history, text)
+        scores = scores.masked_fill(numbers == 0, -torch.inf)
+        if excluded is not None:
+            order = excluded.sort(1).values.contiguous()  # [n, E]
+            place = torch.searchsorted(order, numbers).clamp(max=order.shape[1] - 1)
+            scores = scores.masked_fill(order.gather(1, place) == numbers, -torch.inf)
+        best, place = scores.topk(min(k, scores.shape[1]), dim=1)
+        return best, numbers.gather(1, place).masked_fill(best == -torch.inf, 0)
+
+    def candidate_scores(
+        self,
+        preference: Tensor,
+        items: Tensor,
+        numbers: Tensor,
+        history: Tensor | None = None,
+        text: TextEvidence | None = None,
+    ) -> Tensor:
+        """Scores of some items for each preference, with all terms of :meth:`scores`.
+
+        Args:
+            preference: [n, d] or [M, n, d].
+            items: [N, d].
+            numbers: of the items to score [n, C].
+            history, text: as in :meth:`scores`.
+
+        Returns:
+            Tensor: [n, C].
+        """
+        vectors = items[numbers]  # [n, C, d]
+        if self.similarity == "cosine":
+            preference, vectors = self._scaled(preference), F.normalize(vectors, dim=-1)
+        samples = preference[None] if preference.dim() == 2 else preference  # [M, n, d]
+        scores = vectors @ samples.permute(1, 2, 0)  # [n, C, M]
+        mean = self.pooling == "mean" or len(samples) == 1
+        scores = scores.mean(2) if mean else scores.logsumexp(2) - math.log(len(samples))
+        if text is not None and text.answered is not None:
+            assert text.category_of is not None
+            agrees = text.category_of[numbers] == text.answered[:, None]
+            scores = scores + self._bonus(scores, agrees, text.answered[:, None])
+        if text is not None and text.log_probs is not None:
+            assert text.text_of is not None
+            scores = scores + self.text_weight * text.log_probs.gather(1, text.text_of[numbers])
+        bias: Any = self.repeat_bias
+        if bias is not None and history is not None:
+            scores = scores + bias * (numbers[:, :, None] == history[:, None]).any(2)
+        if self._compares_texts and history is not None:
+            said = self.text_similarity.queries(history)[:, :, None]  # [n, w, 1]
+            scores = scores + self.text_similarity.weight * (self.text_similarity.vectors[numbers] @ said).squeeze(2)
+        return scores if self.score_penalty is None else scores - self.score_penalty[numbers]
 
 
 def _places(numbers: Tensor, first: int, n_items: int) -> tuple[Tensor, Tensor]:
