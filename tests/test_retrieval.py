@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recbole_contrec.retrieval import CatalogueCrossEntropy, Retrieval, TextEvidence
+from recbole_contrec.retrieval import (
+    CandidateSampler,
+    CatalogueCrossEntropy,
+    Retrieval,
+    SampledItems,
+    TextEvidence,
+)
 
 
 @pytest.fixture
@@ -41,19 +47,153 @@ def test_temperature_is_learned(vectors):
     assert retrieval.log_scale.grad.abs() > 0
 
 
-def test_sampled_softmax_approaches_the_full_one(vectors):
-    preference, items = vectors[0].float(), torch.randn(3001, 8)
-    retrieval, target = Retrieval("inner"), torch.randint(1, 3001, (700,))
-    full = retrieval.ranking_loss(preference, items, target).item()
-    sampled = [retrieval.ranking_loss(preference, items, target, negatives=1000).item() for _ in range(20)]
-    assert sum(sampled) / 20 == pytest.approx(full, rel=0.03)
+# sampled softmax
 
 
-def test_a_drawn_target_is_no_negative(vectors):
-    preference, items = torch.randn(4, 8), torch.randn(3, 8)  # two real items: the target is drawn sooner or later
-    target = torch.ones(4, dtype=torch.long)
-    losses = torch.stack([Retrieval("inner").ranking_loss(preference, items, target, negatives=1) for _ in range(30)])
+class Given(CandidateSampler):
+    """Draws what it is told."""
+
+    def __init__(self, numbers, log_weights):
+        super().__init__(1, 10**6)
+        self.given = SampledItems(torch.tensor(numbers), torch.as_tensor(log_weights))
+
+    def forward(self, device=None):
+        return self.given
+
+
+def gradients(loss, *inputs):
+    return torch.autograd.grad(loss, inputs)
+
+
+def mean_of_draws(retrieval, inputs, target, history=None, draws=150):
+    """Loss of a sampled softmax and its gradients, each the mean over draws."""
+    losses, found = [], []
+    for _ in range(draws):
+        losses.append(retrieval.ranking_loss(*inputs, target, history))
+        found.append(torch.cat([g.flatten() for g in gradients(losses[-1], *inputs)]))
+    return torch.stack(losses).mean(), torch.stack(found).mean(0)
+
+
+@pytest.fixture
+def skewed():
+    """Preferences that like popular items, 400 items in all, whose popularity is Zipf's."""
+    torch.manual_seed(0)
+    popularity = torch.cat([torch.zeros(1), (4000 / torch.arange(1, 401)).floor()]).long()
+    items = torch.randn(401, 8, dtype=torch.float64)
+    items[1:, 0] += popularity[1:].clamp_min(1).log() / 2
+    preference = torch.randn(50, 8, dtype=torch.float64) * 0.3
+    preference[:, 0] = 1
+    target = torch.multinomial(popularity.double(), 50, replacement=True)
+    return (preference.requires_grad_(), items.requires_grad_()), target, popularity
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "inner"])
+@pytest.mark.parametrize("repeats", [None, 0.1])
+def test_a_sample_of_all_items_gives_the_full_softmax(skewed, similarity, repeats):
+    inputs, target, _ = skewed
+    history = None if repeats is None else torch.randint(0, 401, (50, 30))
+    retrieval = Retrieval(similarity, repeat_rate=repeats).double()
+    learned = *inputs, *retrieval.parameters()
+    full = retrieval.ranking_loss(*inputs, target, history)
+    wanted = gradients(full, *learned)
+    retrieval.sampler = Given(list(range(1, 401)), torch.zeros(400, dtype=torch.float64))
+    sampled = retrieval.ranking_loss(*inputs, target, history)
+    assert sampled.item() == pytest.approx(full.item(), rel=1e-6)
+    for ours, theirs in zip(gradients(sampled, *learned), wanted):
+        torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=1e-5)
+
+
+def test_as_many_uniform_draws_as_items_are_all_items():
+    numbers, log_weights = CandidateSampler(400, 401)()
+    assert numbers.tolist() == list(range(1, 401)) and not log_weights.any()
+
+
+def test_with_enough_draws_the_whole_catalogue_is_ranked(skewed):
+    inputs, target, popularity = skewed
+    full = Retrieval("inner").ranking_loss(*inputs, target)
+    for draws, alpha in ((400, 0.0), (500, 0.75)):
+        sampler = CandidateSampler(draws, 401, popularity, alpha)
+        assert sampler.covers_all and Retrieval("inner", sampler=sampler).ranking_loss(*inputs, target) == full
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.75, 1.0])
+def test_the_draws_have_the_probabilities_that_the_correction_names(skewed, alpha):
+    """Each item stands for one item in expectation, whatever the proposal; those without interactions as well."""
+    popularity = skewed[2].clone()
+    popularity[300:] = 0
+    sampler, total, drawn = CandidateSampler(60, 401, popularity, alpha), torch.zeros(401), torch.zeros(401)
+    for _ in range(4000):
+        numbers, log_weights = sampler()
+        assert (numbers.diff() > 0).all() and numbers.min() >= 1 and numbers.max() <= 400
+        total[numbers] += log_weights.exp() / 4000
+        drawn[numbers] += 1
+    assert (drawn[1:] > 0).all()
+    weights = popularity[1:].clamp_min(1).double().pow(alpha)
+    expected = 60 * weights / weights.sum()
+    spread = (expected.clamp(max=1) / expected.square() / 4000).sqrt()  # about the standard error of a mean
+    assert ((total[1:] - 1).abs() < 5 * spread + 1e-3).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.75, 1.0])
+@pytest.mark.parametrize("repeats", [None, 0.02])
+def test_the_sampled_softmax_approaches_the_full_one(skewed, alpha, repeats):
+    inputs, target, popularity = skewed
+    history = None if repeats is None else torch.randint(1, 401, (50, 100))  # many repeats, so that the bias shows
+    retrieval = Retrieval("inner", repeat_rate=repeats).double()
+    full = retrieval.ranking_loss(*inputs, target, history)
+    wanted = torch.cat([g.flatten() for g in gradients(full, *inputs)])
+    retrieval.sampler = CandidateSampler(120, 401, popularity, alpha)
+    loss, gradient = mean_of_draws(retrieval, inputs, target, history)
+    assert loss.item() == pytest.approx(full.item(), rel=0.02)
+    assert (gradient - wanted).norm() < 0.1 * wanted.norm()
+
+
+def test_without_the_correction_a_biased_proposal_is_found_out(skewed):
+    inputs, target, popularity = skewed
+
+    class Uncorrected(CandidateSampler):
+        def forward(self, device=None):
+            numbers, _ = super().forward(device)
+            return SampledItems(numbers, torch.full(numbers.shape, 400 / len(numbers)).log())
+
+    retrieval = Retrieval("inner")
+    full = retrieval.ranking_loss(*inputs, target)
+    wanted = torch.cat([g.flatten() for g in gradients(full, *inputs)])
+    retrieval.sampler = Uncorrected(120, 401, popularity, 1.0)
+    loss, gradient = mean_of_draws(retrieval, inputs, target)
+    assert loss.item() != pytest.approx(full.item(), rel=0.06)
+    assert (gradient - wanted).norm() > 0.2 * wanted.norm()
+
+
+def test_a_drawn_target_is_no_negative_of_its_own():
+    preference, items = torch.randn(3, 8), torch.randn(6, 8)
+    target, retrieval = torch.tensor([2, 4, 5]), Retrieval("inner", sampler=Given([2, 4], [0.3, -0.2]))
+    scores = preference @ items.T
+    others = [[scores[0, 4] - 0.2], [scores[1, 2] + 0.3], [scores[2, 2] + 0.3, scores[2, 4] - 0.2]]
+    wanted = [
+        torch.stack([own, *negatives]).logsumexp(0) - own for own, negatives in zip(scores[range(3), target], others)
+    ]
+    torch.testing.assert_close(retrieval.ranking_loss(preference, items, target), torch.stack(wanted).mean())
+
+
+def test_a_target_without_negatives_costs_nothing():
+    preference, items = torch.randn(4, 8), torch.randn(3, 8)  # two items: the target is drawn sooner or later
+    retrieval, target = Retrieval("inner", sampler=CandidateSampler(1, 3)), torch.ones(4, dtype=torch.long)
+    losses = torch.stack([retrieval.ranking_loss(preference, items, target) for _ in range(30)])
     assert (losses == 0).any() and torch.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_new_items_are_drawn_too(skewed, alpha):
+    sampler = CandidateSampler(300, 401, skewed[2], alpha)
+    sampler.add_items(3)
+    drawn = torch.cat([sampler().numbers for _ in range(200)])
+    assert drawn.max() == 403 and len(drawn.unique()) == 403
+
+
+def test_popularity_needs_numbers_of_interactions():
+    with pytest.raises(ValueError, match="alpha=0.5 needs"):
+        CandidateSampler(3, 10, alpha=0.5)
 
 
 def test_samples_are_joined_by_their_mean_likelihood(vectors):
@@ -140,16 +280,6 @@ def test_without_a_history_or_a_rate_nothing_is_added(vectors, history):
     plain = Retrieval("inner")
     assert torch.equal(plain.scores(preference, items, history), plain.scores(preference, items))
     assert torch.equal(Retrieval("inner", repeat_rate=0.1).scores(preference, items), plain.scores(preference, items))
-
-
-def test_sampled_softmax_with_repeats_approaches_the_full_one(vectors):
-    preference, items = vectors[0].float(), torch.randn(3001, 8)
-    history = torch.randint(1, 3001, (700, 600))  # a fifth of the catalogue, so that the bias shows
-    retrieval, target = Retrieval("inner", repeat_rate=0.02), torch.randint(1, 3001, (700,))
-    full = retrieval.ranking_loss(preference, items, target, history=history).item()
-    assert full != pytest.approx(retrieval.ranking_loss(preference, items, target).item(), rel=0.03)
-    sampled = [retrieval.ranking_loss(preference, items, target, 1000, history).item() for _ in range(20)]
-    assert sum(sampled) / 20 == pytest.approx(full, rel=0.03)
 
 
 def test_the_bias_learns_how_often_people_return():

@@ -45,10 +45,11 @@ def check_sizes(config: Mapping[str, Any], dataset: "Dataset") -> None:
     else:
         width = 8 * (config["MAX_ITEM_LIST_LENGTH"] if sequential else 1)
     targets = min(config["train_batch_size"], interactions)
-    if sequential and config["loss_type"] == "CE" and not config["ranking_negatives"] and not config["semantic_ids"]:
+    if sequential and config["loss_type"] == "CE" and not config["semantic_ids"]:
+        scored = min(config["ranking_negatives"] or items, items)
         refuse_beyond(
-            2 * 4 * targets * items,
-            f"train_batch_size={config['train_batch_size']}: scores of {items - 1:,} items for "
+            2 * 4 * targets * scored,
+            f"train_batch_size={config['train_batch_size']}: scores of {scored - (scored == items):,} items for "
             f"{targets:,} targets, with their gradients,",
             config["device"],
         )

@@ -47,7 +47,7 @@ from recbole_contrec.model.parts.settings import (
     RetrievalSettings,
     SamplingSettings,
 )
-from recbole_contrec.model.parts.targets import Targets, TrainingWindows, repeat_rate
+from recbole_contrec.model.parts.targets import Targets, TrainingWindows, candidate_sampler, repeat_rate
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval, TextEvidence
@@ -148,7 +148,6 @@ class ContRec(SequentialRecommender):
             warn_of_narrow_draws(config)
         self.retrieval = self._retrieval(config, dataset, retrieval)
         self.common_noise = config["common_noise"]
-        self.ranking_negatives = config["ranking_negatives"]
         if not self.ranking_weight:
             self.retrieval.requires_grad_(False)  # its loss alone trains it
 
@@ -176,6 +175,7 @@ class ContRec(SequentialRecommender):
             text_weight=config["text_weight"],
             text_similarity=TextSimilarity.of(config, dataset, self.n_items),
             pooling=config["sample_pooling"],
+            sampler=candidate_sampler(config, dataset.histories, self.n_items),
         )
 
     def _instructions(self, config: Any, hidden_size: int) -> VocabularyInstructions | None:
@@ -280,7 +280,6 @@ class ContRec(SequentialRecommender):
             self.head.estimate(targets.states),
             self.item_vectors.weight,
             targets.items,
-            self.ranking_negatives,
             None if self.retrieval.repeat_bias is None else targets.histories(),
         )
 
@@ -402,7 +401,11 @@ class ContRec(SequentialRecommender):
         """Room for more items at the end of every table."""
         self.n_items += count
         parts: Any = filter(
-            None, (self.item_vectors, self.items, self.language, self.user_fold_in, self.retrieval.text_similarity)
+            None,
+            (
+                *(self.item_vectors, self.items, self.language, self.user_fold_in),
+                *(self.retrieval.text_similarity, self.retrieval.sampler),
+            ),
         )
         for part in parts:
             part.add_items(count)

@@ -22,7 +22,7 @@ from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, text_stages, vector_stages
 from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, keep, kept_columns, start
 from recbole_contrec.model.parts.pretrained import changed
-from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate, targets_with_states
+from recbole_contrec.model.parts.targets import TrainingWindows, candidate_sampler, repeat_rate, targets_with_states
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval
@@ -58,6 +58,7 @@ class SASRecAll(SASRec):
             "inner",
             repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
             text_similarity=TextSimilarity.of(config, dataset, self.n_items),
+            sampler=candidate_sampler(config, dataset.histories, self.n_items),
         )
         size = self.item_embedding.embedding_dim
         self.vector_config: Any = ChainMap({"vector_size": size}, cast(Any, config))  # for the stages before training

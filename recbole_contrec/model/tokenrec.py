@@ -39,7 +39,7 @@ from recbole_contrec.model.parts.instructions import instructions_of
 from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
 from recbole_contrec.model.parts.pretrained import changed, check_language_model, pretrained_model
 from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings, RetrievalSettings
-from recbole_contrec.model.parts.targets import TrainingWindows, repeat_rate
+from recbole_contrec.model.parts.targets import TrainingWindows, candidate_sampler, repeat_rate
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.model.parts.unread import check_unread
 from recbole_contrec.retrieval import Retrieval, pairwise_cosine_loss
@@ -95,7 +95,7 @@ class TokenRec(SequentialRecommender):
         self.causal = config["backbone"] == "causal"  # every position of a window then has a state of its own
         self.windows = TrainingWindows(self, None if self.causal else config["sampled_prefixes"])
         self.quantiser_settings = QuantiserSettings.from_config(config)
-        self.ranking_weight, self.ranking_negatives = config["ranking_weight"], config["ranking_negatives"]
+        self.ranking_weight = config["ranking_weight"]
         self.pairwise_weight, self.pairwise_margin = config["pairwise_weight"], config["pairwise_margin"]
         retrieval = RetrievalSettings.from_config(config)
         size, num_codebooks = config["vector_size"], config["num_codebooks"]
@@ -138,6 +138,7 @@ class TokenRec(SequentialRecommender):
             **vars(retrieval),
             repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
             text_similarity=TextSimilarity.of(config, dataset, self.n_items),
+            sampler=candidate_sampler(config, dataset.histories, self.n_items),
         )
 
         # parameters initialization
@@ -204,7 +205,6 @@ class TokenRec(SequentialRecommender):
                 preference,
                 table,
                 targets.items,
-                self.ranking_negatives,
                 None if self.retrieval.repeat_bias is None else targets.histories(),
             )
         if self.pairwise_weight:
@@ -276,7 +276,8 @@ class TokenRec(SequentialRecommender):
     def add_items(self, count: int) -> None:
         """Room for more items at the end of every table."""
         self.n_items += count
-        parts: Any = filter(None, (self.item_vectors, self.items, self.user_fold_in, self.retrieval.text_similarity))
+        of_retrieval = self.retrieval.text_similarity, self.retrieval.sampler
+        parts: Any = filter(None, (self.item_vectors, self.items, self.user_fold_in, *of_retrieval))
         for part in parts:
             part.add_items(count)
 

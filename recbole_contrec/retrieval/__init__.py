@@ -5,13 +5,16 @@ vector, `L` items of a history.
 """
 
 from .losses import CatalogueCrossEntropy, pairwise_cosine_loss
+from .sampling import CandidateSampler, SampledItems
 from .scores import POOLINGS, SIMILARITIES, Retrieval, TextEvidence
 
 __all__ = [
     "POOLINGS",
     "SIMILARITIES",
+    "CandidateSampler",
     "CatalogueCrossEntropy",
     "Retrieval",
+    "SampledItems",
     "TextEvidence",
     "pairwise_cosine_loss",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .index import HNSWIndex, distinct
 from .losses import CatalogueCrossEntropy
+from .sampling import CandidateSampler, SampledItems
 
 POOLINGS = ("likelihood", "mean")
 SIMILARITIES = ("cosine", "inner")
@@ -75,6 +76,7 @@ class Retrieval(nn.Module):
             0 where it adds nothing.
         pooling: how the similarities of several samples become one: ``"likelihood"``, the log of their mean
             exponential, or ``"mean"``.
+        sampler: of the items that the ranking loss takes for the catalogue; None for all of it.
 
     Attributes:
         score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of
@@ -96,6 +98,7 @@ class Retrieval(nn.Module):
         text_weight: float = 0.0,
         text_similarity: Any = None,
         pooling: str = "likelihood",
+        sampler: CandidateSampler | None = None,
     ):
         super().__init__()
         self.index: HNSWIndex | None = None
@@ -109,7 +112,7 @@ class Retrieval(nn.Module):
         self.similarity = similarity
         self.label_smoothing = label_smoothing
         self.text_bonus, self.text_weight = text_bonus, text_weight
-        self.text_similarity = text_similarity
+        self.text_similarity, self.sampler = text_similarity, sampler
         if similarity == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
@@ -189,41 +192,42 @@ class Retrieval(nn.Module):
             joined = torch.logaddexp(joined, sample @ items.T)
         return joined - math.log(len(preference))
 
-    def ranking_loss(
-        self, preference: Tensor, items: Tensor, target: Tensor, negatives: int = 0, history: Tensor | None = None
-    ) -> Tensor:
-        """Cross entropy of the next item among the catalogue.
+    def ranking_loss(self, preference: Tensor, items: Tensor, target: Tensor, history: Tensor | None = None) -> Tensor:
+        """Cross entropy of the next item among the catalogue, or among a sample of it where there is a sampler.
 
         Args:
             preference: [n, d].
             items: [N, d]; row 0 is the padding and never a candidate.
             target: item numbers [n].
             history: item numbers [n, L] before the target, 0 = none.
-            negatives: 0 ranks the whole catalogue; otherwise this many uniformly drawn items, shared by the
-                batch and corrected for accidental hits, stand in for it (sampled softmax, Jean et al. 2015).
 
         Returns:
             Tensor: scalar.
         """
-        n_candidates = len(items) - 1
-        if not negatives or negatives >= n_candidates:
-            if self.similarity == "cosine":
-                preference, items = self._scaled(preference), F.normalize(items, dim=-1)
-            return CatalogueCrossEntropy.apply(
-                preference,
-                items[1:],
-                target - 1,
-                self.label_smoothing,
-                history,
-                None if history is None else self.repeat_bias,
-            )
-        drawn = torch.randint(1, len(items), (negatives,), device=target.device).unique()
-        # Each drawn item stands for n_candidates / len(drawn) others; the target stands for itself.
-        place = torch.zeros(len(items), dtype=torch.long, device=target.device)
-        place[drawn] = torch.arange(1, len(drawn) + 1, device=target.device)  # 1, 2, ...; 0 = not drawn
-        others = self._scores(preference, items[drawn], None if history is None else place[history], first=1)
-        others = others + math.log(n_candidates / len(drawn))  # [n, negatives]
-        others = others.masked_fill(drawn == target[:, None], -torch.inf)
+        if self.sampler is not None and not self.sampler.covers_all:
+            return self._sampled_loss(preference, items, target, history, self.sampler(target.device))
+        if self.similarity == "cosine":
+            preference, items = self._scaled(preference), F.normalize(items, dim=-1)
+        return CatalogueCrossEntropy.apply(
+            preference,
+            items[1:],
+            target - 1,
+            self.label_smoothing,
+            history,
+            None if history is None else self.repeat_bias,
+        )
+
+    def _sampled_loss(
+        self, preference: Tensor, items: Tensor, target: Tensor, history: Tensor | None, sample: SampledItems
+    ) -> Tensor:
+        """Sampled softmax (Jean et al. 2015, arXiv 1412.2007): the target stands for itself, the sample for all other
+        items, and a target that is drawn does not count as its own negative."""
+        numbers, log_weights = sample
+        others = self._similarities(preference, items[numbers]) + log_weights  # [n, S]
+        if self.repeat_bias is not None and history is not None:
+            named = _once_among(numbers, history)
+            others = others.index_put(named, self.repeat_bias.to(others.dtype).expand(len(named[0])), accumulate=True)
+        others = others.masked_fill(numbers == target[:, None], -torch.inf)
         own = self._paired_scores(preference, items[target], target, history)  # [n]
         return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
 
@@ -425,3 +429,12 @@ def _places(numbers: Tensor, first: int, n_items: int) -> tuple[Tensor, Tensor]:
     """Rows and columns of item numbers [n, L], 0 = none, in scores of the items ``first .. first + n_items - 1``."""
     row, place = ((numbers >= max(first, 1)) & (numbers < first + n_items)).nonzero(as_tuple=True)
     return row, numbers[row, place] - first
+
+
+def _once_among(numbers: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of item numbers [n, L], 0 = none, in scores of the items ``numbers`` [S], which rise; once each,
+    also for an item that stands in a row twice."""
+    column = torch.searchsorted(numbers, history).clamp_(max=len(numbers) - 1)  # [n, L]
+    row, place = (numbers[column] == history).nonzero(as_tuple=True)
+    pairs = (row * len(numbers) + column[row, place]).unique()
+    return pairs // len(numbers), pairs % len(numbers)

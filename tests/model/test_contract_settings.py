@@ -9,6 +9,10 @@ UNRANKED = ("--ranking_weight=0", "--repeat_bias=False", "--train_item_vectors=F
 
 SPEAKING = ("--answer_weight=0.1", "--text_weight=0.3", "--text_bonus=0.2", "--vocabulary_size=300")
 SWITCHED = {
+    "SASRecAll": [
+        ("--ranking_negatives=20",),
+        ("--ranking_negatives=20", "--ranking_negatives_alpha=0.75", "--repeat_bias=True"),
+    ],
     "ContRec": [
         ("--tokenizer=plain",),
         ("--tokenizer=deterministic", "--token_noise=False"),
@@ -22,7 +26,7 @@ SWITCHED = {
         (*UNRANKED, "--similarity=inner", "--user_token_dropout=0"),
         ("--prediction=noise",),
         ("--prediction=v", "--noise_schedule=exp"),
-        ("--ranking_negatives=20",),
+        ("--ranking_negatives=20", "--ranking_negatives_alpha=0.75"),
         ("--dispersive_weight=0.25", "--dispersive_loss=covariance"),
         ("--item_vectors=lightgcn", "--lightgcn_epochs=1"),
         ("--tokenizer=none", "--item_tokens=1", "--user_tokens=1", "--vector_size=16", "--token_size=16"),
@@ -68,7 +72,7 @@ SWITCHED = {
         ("--similarity=inner", "--item_vectors_init=vectors"),
         ("--id_embedding=False",),
         ("--train_item_vectors=False", "--item_vectors_init=vectors"),
-        ("--ranking_negatives=20",),
+        ("--ranking_negatives=20", "--ranking_negatives_alpha=1"),
         ("--window_context=3",),
         ("--pairwise_weight=1", "--pairwise_margin=0.1"),
         ("--num_user_codebooks=0",),

@@ -5,7 +5,7 @@ Which positions of a batch are targets, and the states before them, for every mo
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbole_contrec.backbone import length_groups
 from recbole_contrec.data.windows import NEXT_PREFIX, Histories
+from recbole_contrec.retrieval import CandidateSampler
 
 
 class Targets(NamedTuple):
@@ -146,3 +147,12 @@ def repeat_rate(histories: Histories) -> float:
     targets = max(len(items) - len(histories.users), 1)
     distinct = len(np.unique(users.astype(np.int64) * (items.max(initial=0) + 1) + items))
     return (len(items) - distinct + 1) / (targets + 2)
+
+
+def candidate_sampler(config: Any, histories: Histories, n_items: int) -> CandidateSampler | None:
+    """What draws the negatives of the ranking loss, N = ``n_items`` with the padding; None for the whole catalogue."""
+    count, alpha = config["ranking_negatives"], config["ranking_negatives_alpha"]
+    if not count:
+        return None
+    popularity = torch.from_numpy(np.bincount(histories.items, minlength=n_items)) if alpha else None
+    return CandidateSampler(count, n_items, popularity, alpha)

@@ -208,9 +208,14 @@ NAMED = (
         "the prompt has no tokens of the user",
     ),
     Dependent(
-        ("label_smoothing", "ranking_negatives"),
+        ("label_smoothing", "ranking_negatives", "ranking_negatives_alpha"),
         lambda config: config["ranking_weight"] is None or config["ranking_weight"] > 0,  # None: it smooths codes
         "of the ranking loss, and ranking_weight is 0",
+    ),
+    Dependent(
+        ("ranking_negatives_alpha",),
+        lambda config: config["ranking_negatives"] > 0,
+        "ranking_negatives is 0, and nothing is drawn",
     ),
     Dependent(("temperature",), lambda config: config["similarity"] == "cosine", "of similarity=cosine alone"),
     Dependent(("pairwise_margin",), lambda config: config["pairwise_weight"] > 0, "pairwise_weight is 0"),
