@@ -211,7 +211,10 @@ class MeanGradients:
     """
 
     def __init__(self, module: nn.Module):
-        self.parameters = [p for p in module.parameters() if p.requires_grad and not is_part(p)]
+        tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse}
+        trained = [p for p in module.parameters() if p.requires_grad and not is_part(p)]
+        self.parameters = [p for p in trained if id(p) not in tables]
+        self.tables = [p for p in trained if id(p) in tables]  # whose gradients are sparse
         if not _together:
             return
         self.group = new_group(self.parameters[0].device)
@@ -238,6 +241,32 @@ class MeanGradients:
         for parameter, of_all, found in zip(parameters, used.tolist(), sums):
             if of_all:  # else it has no gradient, and an optimizer passes it over
                 parameter.grad = (found / size()).view_as(parameter).to(parameter.dtype)
+        for table in self.tables:
+            self._average_rows(table)
+
+    def _average_rows(self, table: Tensor) -> None:
+        """The same for a sparse gradient: each process hands the others the rows that it has."""
+        if table.grad is None:
+            rows, values = torch.zeros(0, dtype=torch.long, device=table.device), table.new_zeros(0, table.shape[1])
+        else:
+            gradient = table.grad.coalesce()
+            rows, values = gradient.indices()[0], gradient.values()
+        counts = [torch.zeros(1, dtype=torch.long, device=table.device) for _ in range(size())]
+        dist.all_gather(counts, torch.tensor([len(rows)], device=table.device), group=self.group)
+        lengths = [int(count) for count in counts]
+        if not sum(lengths):
+            return
+        all_rows = torch.cat(self._gathered(rows, lengths))
+        all_values = torch.cat(self._gathered(values, lengths)) / size()
+        table.grad = torch.sparse_coo_tensor(all_rows[None], all_values, table.shape, check_invariants=False).coalesce()
+
+    def _gathered(self, part: Tensor, lengths: list[int]) -> list[Tensor]:
+        """Tensors [m, ...] of all processes, each of a length of its own."""
+        padded = part.new_zeros(max(lengths), *part.shape[1:])
+        padded[: len(part)] = part
+        parts = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(parts, padded, group=self.group)
+        return [part[:length] for part, length in zip(parts, lengths)]
 
 
 def new_group(device: torch.device) -> Any:

@@ -176,6 +176,7 @@ class ContRec(SequentialRecommender):
             text_similarity=TextSimilarity.of(config, dataset, self.n_items),
             pooling=config["sample_pooling"],
             sampler=candidate_sampler(config, dataset.histories, self.n_items),
+            sparse=bool(config["lazy_adam"]),
         )
 
     def _instructions(self, config: Any, hidden_size: int) -> VocabularyInstructions | None:

@@ -20,7 +20,7 @@ from recbole_contrec.backbone import length_groups, rows_at_once
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, text_stages, vector_stages
-from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, keep, kept_columns, start
+from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, check_lazy, keep, kept_columns, start
 from recbole_contrec.model.parts.pretrained import changed
 from recbole_contrec.model.parts.targets import TrainingWindows, candidate_sampler, repeat_rate, targets_with_states
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
@@ -59,6 +59,7 @@ class SASRecAll(SASRec):
             repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
             text_similarity=TextSimilarity.of(config, dataset, self.n_items),
             sampler=candidate_sampler(config, dataset.histories, self.n_items),
+            sparse=bool(config["lazy_adam"]),
         )
         size = self.item_embedding.embedding_dim
         self.vector_config: Any = ChainMap({"vector_size": size}, cast(Any, config))  # for the stages before training
@@ -68,7 +69,9 @@ class SASRecAll(SASRec):
             start_at_vectors=config["item_vectors_init"] == "vectors",
             read=True,
             kept=kept_columns(config, size),
+            lazy=bool(config["lazy_adam"]),
         )
+        self.item_embedding.sparse = self.vector_settings.lazy
         self.item_embedding.weight.requires_grad_(self.vector_settings.trained)
         keep(self.item_embedding.weight, self.vector_settings.kept)
 
@@ -82,6 +85,7 @@ class SASRecAll(SASRec):
         if config["item_vectors_init"] != "vectors" and not config["train_item_vectors"]:
             raise ValueError("train_item_vectors=False would keep random vectors: set item_vectors_init=vectors")
         kept_columns(config, config["hidden_size"])
+        check_lazy(config)
 
     @staticmethod
     def check_unread(config: Any) -> None:

@@ -36,7 +36,7 @@ from recbole_contrec.model.parts.history import (
     room_for_history,
 )
 from recbole_contrec.model.parts.instructions import instructions_of
-from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings
+from recbole_contrec.model.parts.learned_vectors import ItemVectors, ItemVectorSettings, check_lazy
 from recbole_contrec.model.parts.pretrained import changed, check_language_model, pretrained_model
 from recbole_contrec.model.parts.settings import DecoderSettings, PretrainedSettings, RetrievalSettings
 from recbole_contrec.model.parts.targets import TrainingWindows, candidate_sampler, repeat_rate
@@ -139,6 +139,7 @@ class TokenRec(SequentialRecommender):
             repeat_rate=repeat_rate(dataset.histories) if config["repeat_bias"] else None,
             text_similarity=TextSimilarity.of(config, dataset, self.n_items),
             sampler=candidate_sampler(config, dataset.histories, self.n_items),
+            sparse=bool(config["lazy_adam"]),
         )
 
         # parameters initialization
@@ -208,7 +209,8 @@ class TokenRec(SequentialRecommender):
                 None if self.retrieval.repeat_bias is None else targets.histories(),
             )
         if self.pairwise_weight:
-            pairwise = pairwise_cosine_loss(preference, table, targets.items, self.pairwise_margin)
+            sparse = self.item_vectors.sparse
+            pairwise = pairwise_cosine_loss(preference, table, targets.items, self.pairwise_margin, sparse)
         return TokenRecLoss(self.ranking_weight * ranking, self.pairwise_weight * pairwise)
 
     def predict(self, interaction: Interaction) -> Tensor:
@@ -329,6 +331,7 @@ def _check_settings(config: Any) -> None:
         raise ValueError(f"pairwise_weight trains a cosine: similarity={config['similarity']} cannot retrieve by it")
     if config["repeat_bias"] and not config["ranking_weight"]:
         raise ValueError("repeat_bias is learned by the ranking loss: it needs ranking_weight above 0")
+    check_lazy(config)
     if config["shuffle_history"] and config["backbone"] == "causal":
         raise ValueError(
             "shuffle_history needs backbone=t5, since in one causal pass every item is also the next target: set "

@@ -128,7 +128,9 @@ class _Repeats:
         return (last.gather(1, history) == place) & (history > 0)
 
 
-def pairwise_cosine_loss(preference: Tensor, items: Tensor, target: Tensor, margin: float = 0.0) -> Tensor:
+def pairwise_cosine_loss(
+    preference: Tensor, items: Tensor, target: Tensor, margin: float = 0.0, sparse: bool = False
+) -> Tensor:
     """Draw the next item nearer and push one other item away (TokenRec, https://arxiv.org/abs/2406.10450):
     ``1 - cos(y, q+) + max(0, cos(y, q-) - margin)``.
 
@@ -137,6 +139,7 @@ def pairwise_cosine_loss(preference: Tensor, items: Tensor, target: Tensor, marg
         items: [N, d]; row 0 is the padding and never drawn.
         target: item numbers [n]; q- is drawn uniformly among the others, one a target.
         margin: cosine up to which the other item may stay.
+        sparse: whether the gradient of the items is a sparse one.
 
     Returns:
         Tensor: scalar, the mean over targets.
@@ -148,5 +151,8 @@ def pairwise_cosine_loss(preference: Tensor, items: Tensor, target: Tensor, marg
         raise ValueError("the pairwise loss needs a catalogue of at least two items")
     other = torch.randint(1, len(items) - 1, target.shape, device=target.device)
     other = other + (other >= target)  # 1 .. N - 1 without the target
-    near, far = (F.cosine_similarity(preference, items[numbers], dim=-1) for numbers in (target, other))
+    near, far = (
+        F.cosine_similarity(preference, F.embedding(numbers, items, sparse=True) if sparse else items[numbers], dim=-1)
+        for numbers in (target, other)
+    )
     return (1 - near + (far - margin).clamp_min(0)).mean()

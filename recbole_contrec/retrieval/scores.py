@@ -77,6 +77,7 @@ class Retrieval(nn.Module):
         pooling: how the similarities of several samples become one: ``"likelihood"``, the log of their mean
             exponential, or ``"mean"``.
         sampler: of the items that the ranking loss takes for the catalogue; None for all of it.
+        sparse: whether the gradient of the items is a sparse one with such a sampler.
 
     Attributes:
         score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of
@@ -85,6 +86,8 @@ class Retrieval(nn.Module):
     """
 
     score_penalty: Tensor | None
+    repeat_bias: nn.Parameter | None
+    sampler: CandidateSampler | None
 
     MAX_SCALE = 50.0  # a sharper softmax stops learning: its gradients come from single items
 
@@ -99,6 +102,7 @@ class Retrieval(nn.Module):
         text_similarity: Any = None,
         pooling: str = "likelihood",
         sampler: CandidateSampler | None = None,
+        sparse: bool = False,
     ):
         super().__init__()
         self.index: HNSWIndex | None = None
@@ -112,7 +116,7 @@ class Retrieval(nn.Module):
         self.similarity = similarity
         self.label_smoothing = label_smoothing
         self.text_bonus, self.text_weight = text_bonus, text_weight
-        self.text_similarity, self.sampler = text_similarity, sampler
+        self.text_similarity, self.sampler, self.sparse = text_similarity, sampler, sparse
         if similarity == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         bias = None if repeat_rate is None else nn.Parameter(torch.tensor(math.log(repeat_rate / (1 - repeat_rate))))
@@ -223,12 +227,13 @@ class Retrieval(nn.Module):
         """Sampled softmax (Jean et al. 2015, arXiv 1412.2007): the target stands for itself, the sample for all other
         items, and a target that is drawn does not count as its own negative."""
         numbers, log_weights = sample
-        others = self._similarities(preference, items[numbers]) + log_weights  # [n, S]
+        drawn, targets = (F.embedding(rows, items, sparse=self.sparse) for rows in (numbers, target))
+        others = self._similarities(preference, drawn) + log_weights  # [n, S]
         if self.repeat_bias is not None and history is not None:
             named = _once_among(numbers, history)
             others = others.index_put(named, self.repeat_bias.to(others.dtype).expand(len(named[0])), accumulate=True)
         others = others.masked_fill(numbers == target[:, None], -torch.inf)
-        own = self._paired_scores(preference, items[target], target, history)  # [n]
+        own = self._paired_scores(preference, targets, target, history)  # [n]
         return F.cross_entropy(torch.cat([own[:, None], others], 1), torch.zeros_like(target))
 
     def paired_scores(

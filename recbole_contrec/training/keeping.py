@@ -63,7 +63,10 @@ class KeptRun(HasProgress, FullRanking):
         self.run: str | None = processes.from_first(lambda: uuid.uuid4().hex)
         self.average = None
         if config["ema_decay"]:
-            self.average = WeightAverage(model, config["ema_decay"])
+            lazy_rows = getattr(self, "lazy_rows", None)
+            self.average = WeightAverage(model, config["ema_decay"], lazy_rows.tables if lazy_rows else ())
+            if lazy_rows:
+                lazy_rows.before = self.average.before
             self.optimizer.register_step_post_hook(lambda *_: self.average.update())
         self.identity: Identity = None  # type: ignore[assignment]  # bind sets it before anything asks for it
         self.data: str | None = None  # fingerprint of what is read

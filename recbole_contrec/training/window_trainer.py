@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import NamesParametersWithoutDecay
+from recbole_contrec.training.lazy_rows import LazyRows, as_dense, sparse_tables
 from recbole_contrec.training.trainer import not_finite
 
 
@@ -26,6 +27,8 @@ class WindowTrainer(Trainer):
 
     A run puts :class:`~recbole_contrec.training.trainer.RunTrainer` in front of it.
     """
+
+    lazy_rows: LazyRows | None = None  # what updates tables with sparse gradients
 
     def __init__(self, config: Any, model: nn.Module):
         super().__init__(config, model)
@@ -41,6 +44,9 @@ class WindowTrainer(Trainer):
                 group["betas"] = group["betas"][0], self.config["adam_beta2"]
             if "fused" in group:
                 group["fused"] = True
+        if tables := sparse_tables(self.model):
+            self.lazy_rows = LazyRows(tables)
+            optimizer.register_step_pre_hook(self.lazy_rows)
         return optimizer
 
     def _parameter_groups(self) -> list[dict]:
@@ -104,7 +110,7 @@ class WindowTrainer(Trainer):
         if self.clip_grad_norm and shards is not None:
             shards.clip((p for group in self.optimizer.param_groups for p in group["params"]), **self.clip_grad_norm)
         elif self.clip_grad_norm:
-            clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], **self.clip_grad_norm)
+            clip_grad_norm_(as_dense(p for p in self.model.parameters() if p.requires_grad), **self.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 

@@ -13,8 +13,11 @@ STILL_RECBOLE = {
     "SASRecAll": ("--hidden_dropout_prob=0", "--attn_dropout_prob=0", "--window_context=0"),
 }
 MODELS = ("ContRec", "DeftRec", "TokenRec", "TIGER", "SIIT-states", *STILL_RECBOLE)
+SAMPLED = ("--ranking_negatives=20",)
 PAIRS = ("--loss_type=BPR", "--train_neg_sample_args={'distribution':'uniform','sample_num':1}")
+LAZY = (*SAMPLED, "--lazy_adam=True")
 NO_REPULSION = {"ContRec": ("--dispersive_weight=0",), "DeftRec": ("--dispersive_weight=0",)}
+ON_SAMPLES = (("SASRecAll", SAMPLED), ("SASRecAll", LAZY), ("ContRec", LAZY), ("TokenRec", LAZY))
 
 
 def still(model, tiny, *more):
@@ -32,7 +35,13 @@ def both(found):
 
 @pytest.mark.parametrize(
     "model, more, steps",
-    [*((model, (), 1) for model in MODELS), ("SASRec", PAIRS, 1), ("ContRec", (), 3), ("SASRecAll", (), 3)],
+    [
+        *((model, (), 1) for model in MODELS),
+        ("SASRec", PAIRS, 1),
+        ("ContRec", (), 3),
+        ("SASRecAll", (), 3),
+        *((model, more, 1) for model, more in ON_SAMPLES),
+    ],
 )
 def test_gradients_are_those_of_one_process(together, tiny, workplace, model, more, steps):
     """Means over all targets, however the rows are dealt out, to processes and to parts: batches of uneven shares, and

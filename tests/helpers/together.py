@@ -86,6 +86,7 @@ def gradients(model, arguments, steps=1):
             together = [lambda: shared(batch)] if steps == 1 else shared.parts(batch)  # noqa: B023
             for computed in ([lambda: model.calculate_loss(batch)], together):  # noqa: B023
                 model.zero_grad()
+                torch.manual_seed(0)  # the same negatives in all
                 losses.append(0.0)
                 for compute in computed:
                     terms = compute()
@@ -97,7 +98,8 @@ def gradients(model, arguments, steps=1):
             assert [grad is None for grad in both[0]] == [grad is None for grad in both[1]]
             for one, other in zip(*both):
                 if one is not None and one.numel():
-                    _widen(found["gradient"], torch.as_tensor(one), torch.as_tensor(other))
+                    assert one.is_sparse == other.is_sparse
+                    _widen(found["gradient"], *(g.to_dense() if g.is_sparse else g for g in (one, other)))
             _widen(found["loss"], *torch.tensor(losses)[:, None])
     return found
 

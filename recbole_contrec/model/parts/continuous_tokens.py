@@ -17,6 +17,8 @@ from recbole_contrec.model.parts.learned_vectors import lengthen
 from recbole_contrec.model.parts.settings import FitSettings
 from recbole_contrec.tokenizer import FoldIn, SigmaVAE, WholeVector, health_report
 
+AT_ONCE = 2**16  # items whose tokens are computed together: what bounds the memory of a large catalogue
+
 
 @dataclass(frozen=True)
 class TokenizerSettings:
@@ -87,10 +89,12 @@ class ItemTokenSettings:
     size: int
     trained: bool  # whether the tokens themselves are trained
     noise: float | None  # level of the noise on them in training; None for none
+    lazy: bool = False  # a step updates those rows alone that it touches
 
     @classmethod
     def from_config(cls, config: Any) -> "ItemTokenSettings":
-        return cls(config["item_tokens"], config["token_size"], config["train_item_tokens"], noise_level(config))
+        of_table = config["item_tokens"], config["token_size"], config["train_item_tokens"]
+        return cls(*of_table, noise_level(config), bool(config["lazy_adam"]))
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class ItemTokens(nn.Module):
     def __init__(self, tokenizer: SigmaVAE | WholeVector, n_items: int, hidden_size: int, settings: ItemTokenSettings):
         super().__init__()
         self.tokenizer, self.settings = tokenizer, settings
-        self.table = nn.Embedding(n_items, settings.count * settings.size)
+        self.table = nn.Embedding(n_items, settings.count * settings.size, sparse=settings.lazy)
         self.table.weight.requires_grad_(settings.trained)
         self.adapter = TokenAdapter(settings.count, settings.size, hidden_size)
         nn.init.zeros_(self.table.weight)
@@ -155,13 +159,17 @@ class ItemTokens(nn.Module):
     @torch.no_grad()
     def set(self, items: Tensor, vectors: Tensor) -> None:
         """Take the tokens of items [m] from their vectors [m, d]."""
-        self.table.weight[items] = self._rows(items, vectors)
+        for some, theirs in zip(items.split(AT_ONCE), vectors.split(AT_ONCE)):
+            self.table.weight[some] = self._rows(some, theirs)
 
     @torch.no_grad()
     def are_of(self, vectors: Tensor) -> bool:
         """Whether the tokens are those of some vectors [N, d]. Where they have been trained, nothing tells."""
-        rows = self._rows(torch.arange(len(vectors), device=vectors.device), vectors)
-        return self.settings.trained or torch.allclose(rows, self.table.weight, atol=1e-2)
+        if self.settings.trained:
+            return True
+        items = torch.arange(len(vectors), device=vectors.device)
+        parts = zip(items.split(AT_ONCE), vectors.split(AT_ONCE), self.table.weight.split(AT_ONCE))
+        return all(torch.allclose(self._rows(some, theirs), rows, atol=1e-2) for some, theirs, rows in parts)
 
     def _rows(self, items: Tensor, vectors: Tensor) -> Tensor:
         tokens = self.tokenizer.encode(vectors)  # [m, K, token_size]

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from typing import Any
 
 from recbole_contrec.diffusion import NoiseSchedule
-from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings
+from recbole_contrec.model.parts.learned_vectors import ItemVectorSettings, check_lazy
 from recbole_contrec.model.parts.pretrained import changed, check_language_model
 from recbole_contrec.model.parts.settings import RetrievalSettings
 
@@ -27,6 +27,7 @@ def check_settings(config: Any) -> None:
     check_language_model(config)
     ItemVectorSettings.from_config(config)
     RetrievalSettings.from_config(config)
+    check_lazy(config)
     if config["prompt_text"] == "none" and (unread := changed(config, "item_template", "item_text_max_tokens")):
         raise ValueError(f"{', '.join(unread)}: the prompt says nothing of the items, set prompt_text as well")
     of_answers = ("answer_template", "answer_max_tokens", "answers_per_window", "answer_beams", "answer_temperature")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from recbole_contrec.item_vectors.sources import text_columns
 
 START_RMS = 0.02  # of a coordinate of an item vector that trains, before it does
+LAZY_LEARNERS = "adam", "adamw"
 KEPT_GROWTH = 2.0  # a coordinate that is kept is so many times as large: those that train grow to about that
 
 
@@ -27,6 +28,7 @@ class ItemVectorSettings:
     start_at_vectors: bool  # at the collaborative vectors, or small and random
     read: bool  # with the tokens of an item
     kept: range = range(0)  # columns that stay at the collaborative vectors while the others train
+    lazy: bool = False  # a step updates those rows alone that it touches
 
     @classmethod
     def from_config(cls, config: Any) -> "ItemVectorSettings":
@@ -36,6 +38,7 @@ class ItemVectorSettings:
             config["item_vectors_init"] == "vectors",
             config["id_embedding"],
             kept_columns(config, config["vector_size"]),
+            bool(config["lazy_adam"]),
         )
 
 
@@ -52,7 +55,7 @@ class ItemVectors(nn.Embedding):
     """
 
     def __init__(self, n_items: int, hidden_size: int, settings: ItemVectorSettings, place: int = 0):
-        super().__init__(n_items, settings.size)
+        super().__init__(n_items, settings.size, sparse=settings.lazy)
         self.settings, self.place = settings, place
         self.weight.requires_grad_(settings.trained)
         keep(self.weight, settings.kept)
@@ -126,12 +129,43 @@ def kept_columns(config: Any, size: int) -> range:
     return found
 
 
+def check_lazy(config: Any) -> None:
+    """Stop where the gradient of the item vectors would not be sparse, or nothing could update it.
+
+    Raises:
+        ValueError: names the settings.
+    """
+    if not config["lazy_adam"]:
+        return
+    if config["learner"] not in LAZY_LEARNERS:
+        raise ValueError(f"lazy_adam=True: set learner to one of {', '.join(LAZY_LEARNERS)}, not {config['learner']}")
+    if not config["train_item_vectors"]:
+        raise ValueError("lazy_adam=True updates item vectors, and train_item_vectors=False leaves them as they are")
+    if config["shard_backbone"]:
+        raise ValueError("lazy_adam=True does not work with shard_backbone=True: leave one of them at False")
+    if not config["ranking_negatives"] or config["ranking_weight"] == 0:
+        raise ValueError(
+            "lazy_adam=True updates the item vectors that a step draws, and a ranking loss over all items touches each "
+            "of them: set ranking_negatives as well"
+        )
+
+
 def keep(weight: Tensor, columns: range) -> None:
     """Give some columns of a table [N, d] no gradient: an optimizer without decay leaves them as they are."""
     if columns:
         trained = torch.ones(weight.shape[1])
         trained[list(columns)] = 0
-        weight.register_hook(lambda gradient: gradient * trained.to(gradient))
+        weight.register_hook(lambda gradient: _times(gradient, trained))
+
+
+def _times(gradient: Tensor, columns: Tensor) -> Tensor:
+    """A gradient [N, d], which may be sparse in its rows, times numbers [d]."""
+    if not gradient.is_sparse:
+        return gradient * columns.to(gradient)
+    values = gradient._values()
+    return torch.sparse_coo_tensor(
+        gradient._indices(), values * columns.to(values), gradient.shape, check_invariants=False
+    )
 
 
 @torch.no_grad()

@@ -154,5 +154,10 @@ def candidate_sampler(config: Any, histories: Histories, n_items: int) -> Candid
     count, alpha = config["ranking_negatives"], config["ranking_negatives_alpha"]
     if not count:
         return None
+    if config["lazy_adam"] and count >= n_items - 1:
+        raise ValueError(
+            f"lazy_adam=True updates the item vectors that a step draws, and ranking_negatives={count} are all "
+            f"{n_items - 1} items: leave lazy_adam at False"
+        )
     popularity = torch.from_numpy(np.bincount(histories.items, minlength=n_items)) if alpha else None
     return CandidateSampler(count, n_items, popularity, alpha)
