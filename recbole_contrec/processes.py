@@ -29,6 +29,7 @@ import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from recbole_contrec.errors import UserError
 
@@ -56,7 +57,7 @@ def together() -> Iterator[None]:
         return
     if not dist.is_initialized():
         # for all runs of this process: a second group would read the addresses of the first one in torchrun's store
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        dist.init_process_group("gloo", timeout=PATIENCE, **_place())
         atexit.register(_leave)
     _together = True
     first = is_first()
@@ -77,6 +78,14 @@ def together() -> Iterator[None]:
     finally:
         logging.disable(logging.NOTSET)
         _together = False
+
+
+def _place() -> dict[str, Any]:
+    """Store, rank and number of processes as torchrun names them. It keeps its store over restarts: without a prefix,
+    a process may read the address of one that has died."""
+    store, rank, several = next(rendezvous("env://"))
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT") or "0"
+    return {"store": dist.PrefixStore(f"start {restarts}", store), "rank": rank, "world_size": several}
 
 
 def _leave() -> None:

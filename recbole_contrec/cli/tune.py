@@ -18,7 +18,7 @@ MODEL_on_DATASET.yaml, which a folder properties/model makes the defaults of tha
 
 EPILOG = """\
 A space is a YAML file: lists of values, or ranges; ends are included.
-  learning_rate: {low: 1e-4, high: 1e-2, log: True}
+  learning_rate: {low: 0.0001, high: 0.01, log: True}
   attn_dropout_prob: {low: 0.1, high: 0.5, step: 0.1}
   train_batch_size: [128, 256, 512]
 Files of RecBole's run_hyper.py (learning_rate loguniform -8,0) are read as well.

@@ -224,8 +224,8 @@ class HistoryRows(Interaction):
         self.length = len(begin)
 
     def _histories(self, name: str, rows: Any = slice(None)) -> torch.Tensor:
-        """The histories in one column, for some rows [R', L, ...]."""
-        begin, length = self._begin[rows][:, None], self._lengths[rows][:, None]
+        """The histories in one column, for some rows [R', L, ...] or one [L, ...]."""
+        begin, length = self._begin[rows][..., None], self._lengths[rows][..., None]
         place = torch.arange(self._width)
         inside = place < length  # [R', L]
         gathered = self._events[self._lists[name]][torch.where(inside, begin + place, 0)]  # [R', L, ...]

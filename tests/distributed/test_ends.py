@@ -88,7 +88,7 @@ def test_a_script_of_torchrun_may_hold_several_runs(workplace):
 
 
 DIES_ONCE = """
-import os, sys
+import os, sys, time
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from recbole_contrec import run
 steps = []
@@ -97,6 +97,8 @@ def count(*_):
     if len(steps) == 3 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os._exit(9)
 register_optimizer_step_post_hook(count)
+if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "1"):
+    time.sleep(5)  # meanwhile the other one finds the address of the process that died
 run("SASRecAll", "tiny", arguments=sys.argv[1:])
 print("first epoch that was trained here:", "none" if not steps else 3 - len(steps) // 2)
 """

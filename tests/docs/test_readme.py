@@ -90,7 +90,15 @@ OPTIONS = {
     "key",
 }
 OPTIONS |= {"space", "trials", "storage", "study"}  # of tune
-OPTIONS |= {"include", "hold", "threads", "RECBOLE_CONTREC_MODELS"}  # of YAML files, benchmarks, the environment
+OPTIONS |= {"index", "ef_search"}  # of recommend
+OPTIONS |= {
+    "include",
+    "hold",
+    "threads",
+    "RECBOLE_CONTREC_MODELS",
+    "OMP_NUM_THREADS",
+    "MALLOC_MMAP_THRESHOLD_",
+}  # of YAML files, benchmarks, the environment
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

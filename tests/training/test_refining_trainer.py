@@ -144,7 +144,8 @@ def test_what_costs_too_much_at_once_is_not_done(staged, monkeypatch, tolerance,
 def test_identifiers_are_written_and_judged_by_the_weights_that_count(staged, monkeypatch):
     loaded = staged("SIIT")
     trainer = loaded.trainer
-    trainer.average.average = {name: torch.full_like(p, 0.5) for name, p in trainer.average.parameters.items()}
+    for average in trainer.average.average.values():
+        average.fill_(0.5)
     trainer.progress.curve, seen = [CurvePoint(0, 0.0, 0.0, 0.3)], []
 
     def look(*_):
