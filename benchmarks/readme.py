@@ -20,7 +20,7 @@ from benchmarks.report.marked import with_tables
 
 TEXTS = (
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("index.md", "results.md")),
+    *(ROOT / "docs" / name for name in ("index.md", "results.md", "scale.md")),
     *sorted((ROOT / "docs" / "results").glob("*.md")),
 )
 
