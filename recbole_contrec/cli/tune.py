@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_contrec.cli.options import Command, asks_for_help, paths, whole_number
-from recbole_contrec.errors import UserError
+from recbole_contrec.errors import UserError, did_you_mean
 
 DESCRIPTION = """\
 Choose settings on validation with Optuna: each trial trains with settings drawn from a space, the first one with the
@@ -36,7 +36,9 @@ def parser() -> Command:
     command.value("model", "NAME", "as in training")
     command.value("dataset", "NAME", "as in training")
     command.value("space", "FILE", "what varies (default: space/MODEL.yaml of a properties folder)")
-    command.value("trials", "N", "trials in all, those of earlier calls included", whole_number("trials"), 20)
+    command.value(
+        "trials", "N", "trials in all, those of earlier calls included (default: 20)", whole_number("trials"), 20
+    )
     command.value("output", "DIR", "where everything goes (default: tuned/MODEL_on_DATASET)")
     command.value("storage", "URL", "where trials are kept (default: SQLite in --output), sqlite:///FILE or a server")
     command.value("study", "NAME", "of the search in its storage (default: MODEL_on_DATASET)")
@@ -60,6 +62,9 @@ def tune(arguments: Sequence[str]) -> int:
     options, settings = command.read(arguments)
     if options.model is None or options.dataset is None:
         raise UserError("name both --model=NAME and --dataset=NAME")
+    for name in ("space", "output", "storage", "study"):
+        if getattr(options, name) == "":
+            raise UserError(f"--{name}= has no value: leave it away for the default")
     from recbole_contrec.compat import require_recbole
     from recbole_contrec.packages import require
 
@@ -70,13 +75,19 @@ def tune(arguments: Sequence[str]) -> int:
 
     from recbole_contrec.catalogue.places import properties_folders
     from recbole_contrec.quick_start import fetch_missing_data
-    from recbole_contrec.settings.registry import ON
+    from recbole_contrec.settings.registry import ON, find_model, general_settings
+    from recbole_contrec.settings.schema import parse_arguments
     from recbole_contrec.tuning.report import brief, line_of, write_reports
     from recbole_contrec.tuning.space import find_space, read_space
     from recbole_contrec.tuning.study import Search
     from recbole_contrec.tuning.study import tune as search_for
 
-    path = options.space or find_space(options.model, properties_folders(options.properties))
+    folders = properties_folders(options.properties)
+    known = {**general_settings(folders)[0], **find_model(options.model, folders).settings}
+    for key in parse_arguments(settings):
+        if key not in known and (near := did_you_mean(key, [option[2:] for option in command.names()])):
+            raise UserError(f"unknown option --{key}{near}")
+    path = options.space or find_space(options.model, folders)
     if path is None:
         raise UserError(f"there is no space for {options.model}: write one, --space=FILE; tune --help shows how")
     given = dict(config_file_list=options.config_files, arguments=settings, properties=options.properties)

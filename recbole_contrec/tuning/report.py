@@ -6,6 +6,7 @@ What a search found: a table, pictures, and the best settings as a YAML file for
 
 from collections.abc import Callable
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -18,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from recbole_contrec.files import write_whole
 from recbole_contrec.settings.registry import ON
 from recbole_contrec.showing import show
-from recbole_contrec.tuning.study import ASKED, ERROR, NOT_OF_THE_MODEL, Search, value_of
+from recbole_contrec.tuning.study import ASKED, ENDED, ERROR, NOT_OF_THE_MODEL, Search, value_of
 
 PICTURES: dict[
     str, tuple[Callable[..., Any], bool]
@@ -34,7 +35,7 @@ PICTURES: dict[
 def table(search: Search, study: optuna.Study) -> pd.DataFrame:
     """One row a trial that has ended, the best first, then those that were stopped: settings, validation metrics,
     epochs, seconds."""
-    ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    ended = study.get_trials(states=ENDED)
     sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
     ended.sort(key=lambda trial: (trial.state != TrialState.COMPLETE, sign * (trial.value or 0), trial.number))
     return pd.DataFrame([_row(search, trial, study.user_attrs[ASKED]["valid_metric"]) for trial in ended])
@@ -69,7 +70,8 @@ def line_of(search: Search, study: optuna.Study, trial: FrozenTrial) -> str:
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={show(value)}"
         for key, value in value_of(trial, search.space).items()
     )
-    return f"trial {trial.number}: {became}, {row['epochs']} epochs, {row['seconds']:.0f} s, {settings}"
+    epochs = "1 epoch" if row["epochs"] == 1 else f"{row['epochs']} epochs"
+    return f"trial {trial.number}: {became}, {epochs}, {row['seconds']:.0f} s, {settings}"
 
 
 def write_reports(search: Search, study: optuna.Study) -> list[Path]:
@@ -94,7 +96,7 @@ def best_yaml(search: Search, study: optuna.Study) -> str:
     """The settings of the best trial, those that the user gave for all of them included."""
     best, asked = study.best_trial, study.user_attrs[ASKED]
     given = {key: value for key, value in search.given().items() if key not in NOT_OF_THE_MODEL}
-    ended = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    ended = len(study.get_trials(states=ENDED))
     return (
         f"# {search.model} on {search.dataset}: the best of {ended} trials on validation, {asked['valid_metric']} "
         f"{best.value:.4f} (trial {best.number}, seed {asked['seed']}).\n"
@@ -117,13 +119,13 @@ def _page(search: Search, study: optuna.Study) -> str:
         picture = figure.to_html(full_html=False, include_plotlyjs=script)
         parts.append(f'<h2>{title}</h2><div class="wide">{picture}</div>')
         script = False
-    head = f"{search.model} on {search.dataset}"
+    head = escape(f"{search.model} on {search.dataset}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{head}</title>'
         "<style>body{font-family:sans-serif;max-width:70rem;margin:1rem auto;padding:0 1rem}"
         "table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .6rem;text-align:right}"
         "tr:nth-child(even){background:#f2f2f2}.wide{overflow-x:auto}</style>"
-        f"<h1>{head}: {len(study.trials)} trials</h1><pre>{best_yaml(search, study)}</pre>"
+        f"<h1>{head}: {len(study.trials)} trials</h1><pre>{escape(best_yaml(search, study))}</pre>"
         f'{"".join(parts)}<h2>Trials</h2><div class="wide">'
         f"{table(search, study).to_html(index=False, na_rep='', float_format='{:.5g}'.format, border=0)}</div></html>\n"
     )

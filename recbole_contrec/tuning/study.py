@@ -3,13 +3,15 @@ recbole_contrec.tuning.study
 ############################
 A search for settings: every trial trains with settings that Optuna draws from a space, and only validation judges.
 
-The first trial has the defaults, so that what is found is no worse. Trials that lag behind the median of the others at
-the same epoch stop early. The storage keeps every trial: the same command goes on with a search that was stopped, and
-started twice it shares the trials.
+The first trial has the defaults where the space holds them, so that what is found is no worse. Trials that lag behind
+the median of the others at the same epoch stop early. The storage keeps every trial: the same command goes on with a
+search that was stopped, and started twice it shares the trials.
 """
 
 import logging
+import math
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +27,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from recbole_contrec import processes
 from recbole_contrec.catalogue.places import properties_folders
 from recbole_contrec.errors import UserError
+from recbole_contrec.files import check_folder
 from recbole_contrec.quick_start import run
 from recbole_contrec.settings.config import Config
+from recbole_contrec.settings.protocol import FILTERS
 from recbole_contrec.settings.python_values import python_settings
 from recbole_contrec.settings.registry import find_model, general_settings
 from recbole_contrec.settings.renamed import unknown_setting
@@ -41,6 +45,9 @@ BEAT, GRACE = 10, 60  # seconds between signs of life of a trial, and without on
 ASKED, ERROR = "asked", "error"  # attributes of a study and of a trial
 QUIET = {"state": "ERROR", "show_progress": False}  # a trial is one line
 OURS = ("checkpoint_dir", "run_name", "output")  # settings that the search sets itself
+# Settings that decide what a validation score is a score of: trials that differ in one cannot be compared.
+MEASURING = {"valid_metric", "valid_metric_bigger", "metrics", "topk", "eval_args", "mask_seen", "data_path", *FILTERS}
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 # What a YAML file of the best settings leaves out: places, devices, and what is printed.
 NOT_OF_THE_MODEL = {"data_path", "gpu_id", "use_gpu", "worker", "show_progress", "state", "seed", "save_dataset"}
 
@@ -116,17 +123,23 @@ def tune(
     config = _check(search)
     search.folder.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", category=ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it shows a failed trial as a traceback
     try:
         with lock.alone(search.folder):  # two that make the tables of a storage at once get in each other's way
             study = _open(search, config)
-        while _counted(study) < trials:
+        while len(study.get_trials(states=ENDED)) < trials:
             optuna.storages.fail_stale_trials(study)
+            if running := _enough_are_running(study, trials):
+                logger.warning("waiting for %s, which another process computes or was killed in", running)
+                while _enough_are_running(study, trials):
+                    time.sleep(BEAT)
+                    optuna.storages.fail_stale_trials(study)
+                continue
             seen = len(study.trials)
             # a sampler of its own for every trial, so that processes and later calls do not draw the same again
             study.sampler = optuna.samplers.TPESampler(seed=config["seed"] + seen)
             study.optimize(lambda trial: _objective(search, trial), n_trials=1, callbacks=callbacks)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ImportError) as error:  # Optuna's where the driver of a database is missing
         raise UserError(f"storage {search.storage or search.folder}: {' '.join(str(error).split())[:300]}") from error
     return study
 
@@ -144,9 +157,15 @@ def _check(search: Search) -> Config:
         UserError: names it.
     """
     given = search.given()
+    check_folder(search.folder, "output")
     for key in OURS:
         if key in given or key in search.space:
             raise UserError(f"{key}: tune sets it for each trial; --output=DIR says where everything goes")
+    if measuring := sorted(MEASURING & {*search.space}):
+        raise UserError(
+            f"space: {', '.join(measuring)}: decides what is measured, so that trials could not be compared; "
+            "give one value to all of them"
+        )
     if both := [key for key in search.space if key in given]:
         raise UserError(f"{', '.join(both)}: given, and in the space; what is given does not vary")
     folders = properties_folders(search.properties)
@@ -157,8 +176,9 @@ def _check(search: Search) -> Config:
         for value in values.ends():
             known[key].check(value)
     config = search.config()
-    if not config["valid_metric"] or config["eval_step"] < 1:
-        raise UserError("tune chooses on validation: eval_step must be at least 1")
+    for key in ("eval_step", "epochs"):
+        if config[key] < 1:
+            raise UserError(f"{key}={config[key]}: tune chooses on validation, {key} must be at least 1")
     return config
 
 
@@ -168,11 +188,17 @@ def _open(search: Search, config: Config) -> optuna.Study:
     Raises:
         UserError: it is there already, and searches something else.
     """
+    repeat = RetryHeartbeatStaleTrialCallback(max_retry=3)
+
+    def repeat_killed(study: optuna.Study, trial: FrozenTrial) -> None:
+        shutil.rmtree(search.folder / "runs" / _run_name(trial), ignore_errors=True)
+        repeat(study, trial)
+
     storage = RDBStorage(
         search.storage or f"sqlite:///{search.folder / 'study.db'}",
         heartbeat_interval=BEAT,
         grace_period=GRACE,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
+        heartbeat_stale_trial_callback=repeat_killed,
     )
     study = optuna.create_study(
         storage=storage,
@@ -201,15 +227,23 @@ def _open(search: Search, config: Config) -> optuna.Study:
     return study
 
 
-def _counted(study: optuna.Study) -> int:
-    """Trials that are done or being done. One that was stopped is done again, and does not count."""
-    return len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)))
+def _enough_are_running(study: optuna.Study, trials: int) -> str:
+    """Names of the trials that are being done, if these are all that a number of trials lacks; else nothing. Whether
+    one was killed shows when its signs of life stop; then it is done again."""
+    running = study.get_trials(states=(TrialState.RUNNING,))
+    if len(study.get_trials(states=ENDED)) + len(running) < trials:
+        return ""
+    return ", ".join(f"trial {trial.number}" for trial in running)
+
+
+def _run_name(trial: optuna.Trial | FrozenTrial) -> str:
+    return f"trial-{trial.number}"
 
 
 def _objective(search: Search, trial: optuna.Trial) -> float:
     """Train with the settings of a trial; its best validation score."""
     chosen = {key: values.suggest(trial, key) for key, values in search.space.items()}
-    name = f"trial-{trial.number}"
+    name = _run_name(trial)
 
     def report(epoch: int, score: float) -> None:
         trial.report(score, epoch)
@@ -228,6 +262,8 @@ def _objective(search: Search, trial: optuna.Trial) -> float:
             tested=False,
             callback_fn=report,
         )
+        if not math.isfinite(score := result["best_valid_score"] or 0.0):  # Optuna would ask for such a trial for ever
+            raise FloatingPointError(f"the best validation score is {score}")
     except KeyboardInterrupt:
         trial.study.enqueue_trial(trial.params)
         raise

@@ -1,5 +1,6 @@
 """Searches: they choose on validation, go on, share, and refuse what would mix up trials."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from recbole_contrec.cli import main
 from recbole_contrec.errors import UserError
 from recbole_contrec.training.trainer import RunTrainer
 from recbole_contrec.tuning import study as studies
+from recbole_contrec.tuning.report import write_reports
 from recbole_contrec.tuning.space import Choice, Range
 from recbole_contrec.tuning.study import Search, tune
 from tests.helpers.files import ROOT
@@ -28,7 +30,9 @@ def search(tiny, workplace):
 
     def make(space=SPACE, arguments=(), **changes):
         given = {"arguments": [*SMALL, f"--data_path={tiny}", *arguments], "prunes": False, **changes}
-        return Search("SASRecAll", "tiny", space, Path("found"), "study", **given)
+        return Search(
+            dataset="tiny", space=space, **{"model": "SASRecAll", "folder": Path("found"), "name": "study", **given}
+        )
 
     return make
 
@@ -107,6 +111,28 @@ def test_what_was_stopped_is_done_again(search, monkeypatch):
     assert states == ["COMPLETE", "FAIL", "COMPLETE"] and study.trials[1].params == study.trials[2].params
 
 
+def test_the_last_trial_of_a_killed_process_is_done_again(search, monkeypatch):
+    """Nothing but signs of life tells a trial that was killed from one of another process."""
+    monkeypatch.setattr(studies, "BEAT", 1)
+    monkeypatch.setattr(studies, "GRACE", 1)
+    tune(search(), 1)
+    study = optuna.load_study(study_name="study", storage="sqlite:///found/study.db")
+    killed = study.ask()
+    study._storage.record_heartbeat(killed._trial_id)
+    Path("found/runs/trial-1").mkdir()
+    assert [trial.state.name for trial in tune(search(), 2).trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert not list(Path("found/runs").iterdir())
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("-inf")])
+def test_a_trial_without_a_score_is_not_asked_for_for_ever(search, monkeypatch, score):
+    tune(search(), 1)
+    result = {"best_valid_score": score, "best_valid_result": {}, "best_epoch": 0, "epochs": 1, "seconds": {}}
+    asked = iter([result])  # once
+    monkeypatch.setattr(studies, "run", lambda *_, **__: next(asked))
+    assert "validation score" in tune(search(), 2).trials[1].user_attrs["error"]
+
+
 def test_settings_that_do_not_go_together_cost_one_trial(search, monkeypatch):
     tune(search(), 1)
 
@@ -119,13 +145,17 @@ def test_settings_that_do_not_go_together_cost_one_trial(search, monkeypatch):
     assert study.trials[1].user_attrs["error"] == "these do not go together" and study.best_trial.number == 0
 
 
-def test_the_fault_of_all_trials_is_told_at_once(search, monkeypatch):
+def test_the_fault_of_all_trials_is_told_at_once_and_in_one_line(search, monkeypatch):
+    said = []
+    monkeypatch.setattr(optuna.logging._default_handler, "emit", said.append)
+
     def fail(*_, **__):
         raise UserError("no room on the disk")
 
     monkeypatch.setattr(studies, "run", fail)
     with pytest.raises(UserError, match="no room"):
         tune(search(), 2)
+    assert not said
 
 
 def test_a_trial_that_lags_behind_stops(search, monkeypatch):
@@ -150,13 +180,24 @@ def test_a_trial_that_lags_behind_stops(search, monkeypatch):
         ({"space": {"warmup_ratio": Range(0.0, 2.0)}}, "warmup_ratio=2.0"),
         ({"arguments": ["--learning_rate=1e-3"]}, "given, and in the space"),
         ({"arguments": ["--checkpoint_dir=x"]}, "tune sets it"),
+        ({"folder": Path(__file__)}, "output"),
         ({"arguments": ["--eval_step=0"]}, "eval_step must be at least 1"),
+        ({"space": {"valid_metric": Choice(("NDCG@10", "Recall@10"))}}, "valid_metric: decides what is measured"),
+        ({"space": {"val_interval": Choice(({"rating": "[3,inf)"},))}}, "val_interval: decides"),
         ({"storage": "sqlite:////nowhere/x.db"}, "storage sqlite"),
+        ({"storage": "mssql+pymssql://here/x"}, "storage mssql"),
     ],
 )
 def test_faults_are_told_before_the_first_trial(search, changes, message):
     with pytest.raises(UserError, match=message):
         tune(search(**changes), 1)
+
+
+def test_runs_without_epochs_are_refused(tiny, workplace):
+    """RecBole's own models accept none: they are tested as they are."""
+    given = ["--epochs=0", f"--data_path={tiny}"]
+    with pytest.raises(UserError, match="epochs must be at least 1"):
+        tune(Search("SASRec", "tiny", SPACE, Path("found"), "study", arguments=given), 1)
 
 
 def test_two_processes_share_the_trials(tiny, workplace):
@@ -168,3 +209,30 @@ def test_two_processes_share_the_trials(tiny, workplace):
     table = pd.read_csv("found/trials.csv")
     assert sorted(table["trial"]) == [0, 1, 2, 3] and all(said.count(f"trial {n}:") == 1 for n in range(4))
     assert table["learning_rate"].nunique() == 4
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["--model=SASRecAl"], "did you mean SASRecAll"),
+        (["--model=SASRecAll", "--trails=3"], "unknown option --trails .did you mean trials"),
+        (["--model=SASRecAll", "--output="], "--output= has no value"),
+    ],
+)
+def test_misspelt_and_empty_options_are_told(tiny, workplace, capsys, given, message):
+    assert main(["tune", "--dataset=tiny", f"--data_path={tiny}", *given]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_page_shows_settings_as_they_are(search):
+    given = search(settings={"note": "<history> & <item>"})
+    assert "&lt;history&gt; &amp;" in _page_of(given)
+
+
+def _page_of(given):
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(studies.ASKED, {"valid_metric": "NDCG@10", "seed": 1})
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    given.folder.mkdir()
+    write_reports(given, study)
+    return Path("found/report.html").read_text()
