@@ -9,8 +9,9 @@ import torch
 from recbole_contrec import packages
 from recbole_contrec.errors import UserError
 from recbole_contrec.recommendation import recommend
-from recbole_contrec.retrieval import Retrieval, TextEvidence
-from recbole_contrec.retrieval.index import HNSWIndex, distinct
+from recbole_contrec.retrieval import Retrieval, TextEvidence, candidates
+from recbole_contrec.retrieval.candidates import distinct
+from recbole_contrec.retrieval.index import HNSWIndex
 
 N, ALL = 600, 10**6  # items, and more candidates than there are
 
@@ -78,6 +79,24 @@ def test_all_candidates_give_the_exact_list(asked, case, samples, pooling):
         torch.testing.assert_close(found[0], wanted[0], rtol=1e-4, atol=1e-4)
         assert torch.equal(found[1], wanted[1])
     assert retrieval.index is None
+
+
+def test_vectors_are_gathered_for_few_users_at_a_time(asked, monkeypatch):
+    """Long histories and many candidates would take gigabytes; what comes out is the same."""
+    items, preference, history, _ = asked
+    numbers, queries, gathered = torch.randint(0, N, (12, 40)), preference[:, :, None], []
+    wanted = (items[numbers] @ queries).squeeze(2)
+    normalize = torch.nn.functional.normalize
+    monkeypatch.setattr(candidates, "GATHERED", 3 * 40 * 8)
+    monkeypatch.setattr(candidates.F, "normalize", lambda v, dim: gathered.append(len(v)) or normalize(v, dim=dim))
+    candidates.products(items, numbers, queries, normalised=True)
+    assert gathered == [3, 3, 3, 3]
+    torch.testing.assert_close(candidates.products(items, numbers, queries)[:, :, 0], wanted)
+
+
+def test_which_items_stand_in_a_list():
+    numbers, lists = torch.tensor([[5, 0, 9], [1, 2, 3]]), torch.tensor([[9, 5, 0, 0], [4, 2, 2, 0]])
+    assert candidates.within(numbers, lists).tolist() == [[True, True, True], [False, True, False]]
 
 
 @pytest.mark.parametrize("case", ["cosine", "texts"])

@@ -57,11 +57,3 @@ class HNSWIndex:
 
 def _array(vectors: Tensor) -> np.ndarray:
     return np.ascontiguousarray(vectors.detach().float().cpu().numpy())
-
-
-def distinct(numbers: Tensor) -> Tensor:
-    """Item numbers [n, C] with every one once a row, the others 0, in rising order."""
-    numbers = numbers.sort(1).values
-    again = torch.zeros_like(numbers, dtype=torch.bool)
-    again[:, 1:] = numbers[:, 1:] == numbers[:, :-1]
-    return numbers.masked_fill(again, 0)

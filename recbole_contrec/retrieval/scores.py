@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .index import HNSWIndex, distinct
+from .candidates import distinct, products, within
+from .index import HNSWIndex
 from .losses import CatalogueCrossEntropy
 from .sampling import CandidateSampler, SampledItems
 
@@ -382,9 +383,7 @@ class Retrieval(nn.Module):
         scores = self.candidate_scores(preference, items, numbers, history, text)
         scores = scores.masked_fill(numbers == 0, -torch.inf)
         if excluded is not None:
-            order = excluded.sort(1).values.contiguous()  # [n, E]
-            place = torch.searchsorted(order, numbers).clamp(max=order.shape[1] - 1)
-            scores = scores.masked_fill(order.gather(1, place) == numbers, -torch.inf)
+            scores = scores.masked_fill(within(numbers, excluded), -torch.inf)
         best, place = scores.topk(min(k, scores.shape[1]), dim=1)
         return best, numbers.gather(1, place).masked_fill(best == -torch.inf, 0)
 
@@ -407,11 +406,10 @@ class Retrieval(nn.Module):
         Returns:
             Tensor: [n, C].
         """
-        vectors = items[numbers]  # [n, C, d]
-        if self.similarity == "cosine":
-            preference, vectors = self._scaled(preference), F.normalize(vectors, dim=-1)
+        cosine = self.similarity == "cosine"
+        preference = self._scaled(preference) if cosine else preference
         samples = preference[None] if preference.dim() == 2 else preference  # [M, n, d]
-        scores = vectors @ samples.permute(1, 2, 0)  # [n, C, M]
+        scores = products(items, numbers, samples.permute(1, 2, 0), cosine)  # [n, C, M]
         mean = self.pooling == "mean" or len(samples) == 1
         scores = scores.mean(2) if mean else scores.logsumexp(2) - math.log(len(samples))
         if text is not None and text.answered is not None:
@@ -423,10 +421,11 @@ class Retrieval(nn.Module):
             scores = scores + self.text_weight * text.log_probs.gather(1, text.text_of[numbers])
         bias: Any = self.repeat_bias
         if bias is not None and history is not None:
-            scores = scores + bias * (numbers[:, :, None] == history[:, None]).any(2)
+            scores = scores + bias * within(numbers, history)
         if self._compares_texts and history is not None:
             said = self.text_similarity.queries(history)[:, :, None]  # [n, w, 1]
-            scores = scores + self.text_similarity.weight * (self.text_similarity.vectors[numbers] @ said).squeeze(2)
+            alike = products(self.text_similarity.vectors, numbers, said)[:, :, 0]
+            scores = scores + self.text_similarity.weight * alike
         return scores if self.score_penalty is None else scores - self.score_penalty[numbers]
 
 

@@ -216,14 +216,14 @@ def _open(search: Search, config: Config) -> optuna.Study:
         "settings": {key: show(value) for key, value in search.given().items() if key not in NOT_OF_THE_MODEL},
     }
     before = study.user_attrs.get(ASKED)
+    if before is None and study.trials:
+        raise UserError(f"study {search.name} is of another program: choose another --study")
     if before is None:
         study.set_user_attr(ASKED, asked)
         names = {key: values.name_of(config[key]) for key, values in search.space.items()}
         study.enqueue_trial({key: name for key, name in names.items() if name is not None}, skip_if_exists=True)
     elif changed := [key for key in asked if asked[key] != before[key]]:
-        raise UserError(
-            f"study {search.name} was begun with another {', '.join(changed)}: choose another --study or --output"
-        )
+        raise UserError(f"study {search.name} was begun with another {', '.join(changed)}: choose another --output")
     return study
 
 

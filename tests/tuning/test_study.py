@@ -97,6 +97,15 @@ def test_a_study_of_something_else_is_refused(search, changes, word):
         tune(search(**changes), 2)
 
 
+def test_a_study_of_another_program_is_refused(search):
+    Path("found").mkdir()
+    optuna.create_study(storage="sqlite:///found/study.db", study_name="study").add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
+    with pytest.raises(UserError, match="another program"):
+        tune(search(), 2)
+
+
 def test_what_was_stopped_is_done_again(search, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
