@@ -113,8 +113,8 @@ def measure(
     with retrieval.searching(items, min(widths)):
         print(f"graph of {len(items) - 1:,} items built in {perf_counter() - start:.1f} s", flush=True)
         for width in widths:
-            assert retrieval.index is not None
-            retrieval.index.ef_search = width
+            assert retrieval.approximate is not None
+            retrieval.approximate.index.ef_search = width
             timed(f"ef_search={width}")
     return lines
 

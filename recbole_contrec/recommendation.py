@@ -148,11 +148,11 @@ def recall_of_index(loaded: LoadedRun, people: Sequence[Person], k: int, exclude
     with torch.no_grad():
         encoding = model.encode_histories(interaction)
         found = model.top_k(interaction, k, excluded, encoding)[1]
-        graph, model.retrieval.index = model.retrieval.index, None
+        graph, model.retrieval.approximate = model.retrieval.approximate, None
         try:
             wanted = model.top_k(interaction, k, excluded, encoding)[1]
         finally:
-            model.retrieval.index = graph
+            model.retrieval.approximate = graph
     hits = (wanted[:, :, None] == found[:, None]).any(2) & (wanted > 0)  # [n, k]
     return float(hits.sum() / (wanted > 0).sum().clamp(min=1))
 

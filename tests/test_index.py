@@ -78,7 +78,7 @@ def test_all_candidates_give_the_exact_list(asked, case, samples, pooling):
             found = retrieval.top_k(preference, items, 10, left_out, history, text=text)
         torch.testing.assert_close(found[0], wanted[0], rtol=1e-4, atol=1e-4)
         assert torch.equal(found[1], wanted[1])
-    assert retrieval.index is None
+    assert retrieval.approximate is None
 
 
 def test_vectors_are_gathered_for_few_users_at_a_time(asked, monkeypatch):

@@ -4,6 +4,7 @@ recbole_contrec.cli.tune
 ``tune``: settings chosen on validation, by Optuna.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,23 +71,23 @@ def tune(arguments: Sequence[str]) -> int:
 
     require_recbole()
     require("optuna", "tune")
-    from optuna import Study
+    _search(options, settings, command)
+    return 0
+
+
+def _search(options: argparse.Namespace, settings: list[str], command: Command) -> None:
+    from optuna import Study  # slow, as the others
     from optuna.trial import FrozenTrial
 
     from recbole_contrec.catalogue.places import properties_folders
     from recbole_contrec.quick_start import fetch_missing_data
-    from recbole_contrec.settings.registry import ON, find_model, general_settings
-    from recbole_contrec.settings.schema import parse_arguments
+    from recbole_contrec.settings.registry import ON
     from recbole_contrec.tuning.report import brief, line_of, write_reports
     from recbole_contrec.tuning.space import find_space, read_space
-    from recbole_contrec.tuning.study import Search
-    from recbole_contrec.tuning.study import tune as search_for
+    from recbole_contrec.tuning.study import Search, tune
 
     folders = properties_folders(options.properties)
-    known = {**general_settings(folders)[0], **find_model(options.model, folders).settings}
-    for key in parse_arguments(settings):
-        if key not in known and (near := did_you_mean(key, [option[2:] for option in command.names()])):
-            raise UserError(f"unknown option --{key}{near}")
+    _check_names(options.model, settings, folders, command)
     path = options.space or find_space(options.model, folders)
     if path is None:
         raise UserError(f"there is no space for {options.model}: write one, --space=FILE; tune --help shows how")
@@ -108,8 +109,22 @@ def tune(arguments: Sequence[str]) -> int:
         write_reports(search, study)
         print(line_of(search, study, trial), flush=True)
 
-    study = search_for(search, options.trials, [tell])
+    study = tune(search, options.trials, [tell])
     print("\nbest trials", *brief(search, study), sep="\n")
     for written in write_reports(search, study):
         print(f"written: {written}")
-    return 0
+
+
+def _check_names(model: str, settings: list[str], folders: list[Path], command: Command) -> None:
+    """A misspelt option looks like a setting: the nearest option is named.
+
+    Raises:
+        UserError: for such a name, or a model that does not exist.
+    """
+    from recbole_contrec.settings.registry import find_model, general_settings
+    from recbole_contrec.settings.schema import parse_arguments
+
+    known = {**general_settings(folders)[0], **find_model(model, folders).settings}
+    for key in parse_arguments(settings):
+        if key not in known and (near := did_you_mean(key, [option[2:] for option in command.names()])):
+            raise UserError(f"unknown option --{key}{near}")

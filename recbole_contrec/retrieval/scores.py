@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .candidates import distinct, products, within
-from .index import HNSWIndex
+from .approximate import ApproximateSearch
 from .losses import CatalogueCrossEntropy
 from .sampling import CandidateSampler, SampledItems
 
@@ -83,7 +82,7 @@ class Retrieval(nn.Module):
     Attributes:
         score_penalty: what every item loses of its score [N], or None: see ``fold_in.py``. The loss knows nothing of
             it.
-        index: where :meth:`top_k` finds its candidates, see :meth:`searching`; None for all items.
+        approximate: what finds the best items inside :meth:`searching`; None where all items are looked at.
     """
 
     score_penalty: Tensor | None
@@ -106,7 +105,7 @@ class Retrieval(nn.Module):
         sparse: bool = False,
     ):
         super().__init__()
-        self.index: HNSWIndex | None = None
+        self.approximate: ApproximateSearch | None = None
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling!r}: choose one of {', '.join(POOLINGS)}")
         self.pooling = pooling
@@ -171,7 +170,7 @@ class Retrieval(nn.Module):
         if text is not None:
             columns = slice(first, first + len(items))
             if text.answered is not None:
-                scores += self._bonus(
+                scores += self.bonus(
                     scores, text.category_of[columns] == text.answered[:, None], text.answered[:, None]
                 )
             if text.log_probs is not None:
@@ -182,12 +181,12 @@ class Retrieval(nn.Module):
             scores[named] = scores[named] + self.repeat_bias
         return scores
 
-    def _bonus(self, scores: Tensor, agrees: Tensor, answered: Tensor) -> Tensor:
+    def bonus(self, scores: Tensor, agrees: Tensor, answered: Tensor) -> Tensor:
         return self.text_bonus * scores.abs() * (agrees & (answered > 0))
 
     def _similarities(self, preference: Tensor, items: Tensor) -> Tensor:
         if self.similarity == "cosine":
-            preference, items = self._scaled(preference), F.normalize(items, dim=-1)
+            preference, items = self.scaled(preference), F.normalize(items, dim=-1)
         if preference.dim() == 2:
             return preference @ items.T  # [n, N]
         if self.pooling == "mean":
@@ -212,7 +211,7 @@ class Retrieval(nn.Module):
         if self.sampler is not None and not self.sampler.covers_all:
             return self._sampled_loss(preference, items, target, history, self.sampler(target.device))
         if self.similarity == "cosine":
-            preference, items = self._scaled(preference), F.normalize(items, dim=-1)
+            preference, items = self.scaled(preference), F.normalize(items, dim=-1)
         return CatalogueCrossEntropy.apply(
             preference,
             items[1:],
@@ -257,13 +256,13 @@ class Retrieval(nn.Module):
 
     def _paired_scores(self, preference, items, numbers, history, text=None):
         if self.similarity == "cosine":
-            preference, items = self._scaled(preference), F.normalize(items, dim=-1)
+            preference, items = self.scaled(preference), F.normalize(items, dim=-1)
         similarity = (preference * items).sum(-1)  # [n] or [M, n]
         if preference.dim() == 3:
             mean = self.pooling == "mean"
             similarity = similarity.mean(0) if mean else similarity.logsumexp(0) - math.log(len(similarity))
         if text is not None and text.answered is not None:
-            similarity = similarity + self._bonus(similarity, text.category_of[numbers] == text.answered, text.answered)
+            similarity = similarity + self.bonus(similarity, text.category_of[numbers] == text.answered, text.answered)
         if text is not None and text.log_probs is not None:
             similarity = similarity + self.text_weight * text.log_probs.gather(1, text.text_of[numbers, None]).squeeze(
                 1
@@ -272,7 +271,7 @@ class Retrieval(nn.Module):
             similarity = similarity + self.repeat_bias * (history == numbers[:, None]).any(1)
         return similarity
 
-    def _scaled(self, preference: Tensor) -> Tensor:
+    def scaled(self, preference: Tensor) -> Tensor:
         """Unit vectors times the inverse temperature."""
         return F.normalize(preference, dim=-1) * self.log_scale.exp().clamp(max=self.MAX_SCALE)
 
@@ -300,8 +299,8 @@ class Retrieval(nn.Module):
             tuple: scores [n, k] and item numbers [n, k], best first; where fewer than k items are left, the
             score is -inf and the number 0.
         """
-        if self.index is not None:
-            return self._top_k_of_candidates(preference, items, k, excluded, history, text)
+        if self.approximate is not None:
+            return self.approximate.top_k(preference, k, excluded, history, text)
         n = preference.shape[-2]
         best = preference.new_full((n, k), -torch.inf)
         which = torch.zeros(n, k, dtype=torch.long, device=preference.device)
@@ -316,15 +315,9 @@ class Retrieval(nn.Module):
             which = torch.cat([which, place + start], 1).gather(1, chosen)
         return best, which.masked_fill(best == -torch.inf, 0)
 
-    # approximate search
-
     @contextmanager
     def searching(self, items: Tensor, ef_search: int) -> Iterator[None]:
-        """Inside this block :meth:`top_k` is approximate: an index finds candidates, which get their exact scores.
-
-        Candidates are the largest inner products of the part of a score that is one: similarity, text similarity and
-        penalty stand side by side in a vector. To them come the items of the history where a repeat bias may lift
-        them. What answers in words add counts in the scores, but finds no candidates.
+        """Inside this block :meth:`top_k` is approximate, see :mod:`.approximate`.
 
         Args:
             items: [N, d], as :meth:`top_k` gets them.
@@ -333,100 +326,16 @@ class Retrieval(nn.Module):
         Raises:
             UserError: faiss is not installed.
         """
-        self.index = HNSWIndex(self._indexed(items), ef_search)
+        self.approximate = ApproximateSearch(self, items, ef_search)
         try:
             yield
         finally:
-            self.index = None
-
-    @torch.no_grad()
-    def _indexed(self, items: Tensor) -> Tensor:
-        """Vectors [N, d'] whose inner product with :meth:`_queries` is the score without repeats and answers."""
-        parts = [F.normalize(items, dim=-1) if self.similarity == "cosine" else items]
-        if self._compares_texts:
-            parts.append(self.text_similarity.vectors)
-        if self.score_penalty is not None:
-            parts.append(-self.score_penalty[:, None])
-        return torch.cat(parts, 1)
-
-    def _queries(self, preference: Tensor, history: Tensor | None) -> Tensor:
-        """[n, d'], or one for each sample, [M, n, d']."""
-        if self.similarity == "cosine":
-            preference = self._scaled(preference)
-        if preference.dim() == 3 and self.pooling == "mean":
-            preference = preference.mean(0)
-        parts, shape = [preference], preference.shape[:-1]
-        if self._compares_texts:
-            says = torch.zeros(shape[-1], self.text_similarity.vectors.shape[1], device=preference.device)
-            if history is not None:
-                says = self.text_similarity.weight * self.text_similarity.queries(history)
-            parts.append(says.expand(*shape, -1))
-        if self.score_penalty is not None:
-            parts.append(preference.new_ones(*shape, 1))
-        return torch.cat(parts, -1)
+            self.approximate = None
 
     @property
-    def _compares_texts(self) -> bool:
+    def compares_texts(self) -> bool:
+        """Whether the similarity of texts adds something to scores."""
         return self.text_similarity is not None and bool(self.text_similarity.weight)
-
-    def _top_k_of_candidates(self, preference, items, k, excluded, history, text):
-        n = preference.shape[-2]
-        left_out = 0 if excluded is None else int((excluded > 0).sum(1).max())
-        lowered = 0 if history is None or self.repeat_bias is None else int((history > 0).sum(1).max())
-        queries = self._queries(preference, history)
-        # as many more as may be left out or fall behind: a list must not get shorter by them
-        found = self.index.search(queries.reshape(-1, queries.shape[-1]), k + max(left_out, lowered))  # [M n, C]
-        found = found.view(-1, n, found.shape[1]).transpose(0, 1).reshape(n, -1)  # [n, M C]
-        if lowered:
-            found = torch.cat([found, history], 1)
-        numbers = distinct(found)  # [n, C']
-        scores = self.candidate_scores(preference, items, numbers, history, text)
-        scores = scores.masked_fill(numbers == 0, -torch.inf)
-        if excluded is not None:
-            scores = scores.masked_fill(within(numbers, excluded), -torch.inf)
-        best, place = scores.topk(min(k, scores.shape[1]), dim=1)
-        return best, numbers.gather(1, place).masked_fill(best == -torch.inf, 0)
-
-    def candidate_scores(
-        self,
-        preference: Tensor,
-        items: Tensor,
-        numbers: Tensor,
-        history: Tensor | None = None,
-        text: TextEvidence | None = None,
-    ) -> Tensor:
-        """Scores of some items for each preference, with all terms of :meth:`scores`.
-
-        Args:
-            preference: [n, d] or [M, n, d].
-            items: [N, d].
-            numbers: of the items to score [n, C].
-            history, text: as in :meth:`scores`.
-
-        Returns:
-            Tensor: [n, C].
-        """
-        cosine = self.similarity == "cosine"
-        preference = self._scaled(preference) if cosine else preference
-        samples = preference[None] if preference.dim() == 2 else preference  # [M, n, d]
-        scores = products(items, numbers, samples.permute(1, 2, 0), cosine)  # [n, C, M]
-        mean = self.pooling == "mean" or len(samples) == 1
-        scores = scores.mean(2) if mean else scores.logsumexp(2) - math.log(len(samples))
-        if text is not None and text.answered is not None:
-            assert text.category_of is not None
-            agrees = text.category_of[numbers] == text.answered[:, None]
-            scores = scores + self._bonus(scores, agrees, text.answered[:, None])
-        if text is not None and text.log_probs is not None:
-            assert text.text_of is not None
-            scores = scores + self.text_weight * text.log_probs.gather(1, text.text_of[numbers])
-        bias: Any = self.repeat_bias
-        if bias is not None and history is not None:
-            scores = scores + bias * within(numbers, history)
-        if self._compares_texts and history is not None:
-            said = self.text_similarity.queries(history)[:, :, None]  # [n, w, 1]
-            alike = products(self.text_similarity.vectors, numbers, said)[:, :, 0]
-            scores = scores + self.text_similarity.weight * alike
-        return scores if self.score_penalty is None else scores - self.score_penalty[numbers]
 
 
 def _places(numbers: Tensor, first: int, n_items: int) -> tuple[Tensor, Tensor]:
