@@ -42,13 +42,13 @@ def parser() -> Command:
     command.value("md5", "CHECKSUM", "the checksum of that file")
     command.flag("force", "replace a data set of that name")
     command.flag("sequences", "every line of the file is a user and then items in order of time, with blanks between")
-    command.value("user", "COLUMN", "column of the user ids (default: user_id)")
-    command.value("item", "COLUMN", "column of the item ids (default: item_id)")
-    command.value("time", "COLUMN", "column of the times, numbers or ISO 8601 (default: timestamp)")
+    command.value("user", "COLUMN", "column of the user ids (default: user_id or another usual name)")
+    command.value("item", "COLUMN", "column of the item ids (default: item_id or another usual name)")
+    command.value("time", "COLUMN", "column of the times, numbers or ISO 8601 (default: timestamp or the like)")
     command.value("rating", "COLUMN", "column of the ratings")
     command.value("items", "FILE_OR_URL", "a second table, with the texts of the items")
     command.value("item_id", "COLUMN", "its column of item ids (default: as --item)")
-    command.value("text", "COLUMN,COLUMN", "its columns of texts")
+    command.value("text", "COLUMN,COLUMN", "its columns of texts (default: title, name, brand, category and the like)")
     command.usual()
     return command
 

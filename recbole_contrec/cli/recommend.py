@@ -7,6 +7,7 @@ recbole_contrec.cli.recommend
 import argparse
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from recbole_contrec.cli.checkpoints import checkpoint_option, load, place_options
 from recbole_contrec.cli.options import Command, asks_for_help, names, whole_number
@@ -29,6 +30,7 @@ def parser() -> Command:
     command = Command("recommend", DESCRIPTION, EPILOG)
     checkpoint_option(command)
     command.value("users", "1,2,3", "users of the data set, by their ids", names)
+    command.value("users_file", "FILE", "users of the data set, an id on every line (for ids with commas)")
     command.flag("all", "every user of the data set")
     command.value("history", "ITEM,ITEM", "what somebody new has seen, in order of time", names)
     command.value("k", "10", "items a user (default: 10)", whole_number("k"), 10)
@@ -63,7 +65,7 @@ def recommend(arguments: Sequence[str]) -> int:
     histories = [] if options.history is None else [[item for item in options.history if item]]
     tables = recommend_batches(
         loaded,
-        options.users,
+        options.users if options.users_file is None else users_in(options.users_file),
         histories,
         options.k,
         not options.include_seen,
@@ -78,6 +80,23 @@ def recommend(arguments: Sequence[str]) -> int:
     return 0
 
 
+def users_in(path: str) -> list[str]:
+    """The ids in a file of one a line; blank lines count for nothing.
+
+    Raises:
+        UserError: there is no such file, it is no text, or it names nobody.
+    """
+    try:
+        users = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise UserError(f"--users_file: cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--users_file: {path} is not UTF-8 text") from error
+    if not any(users):
+        raise UserError(f"--users_file: {path} names no user")
+    return [user for user in users if user]
+
+
 def _check(options: argparse.Namespace) -> None:
     """Refuse what cannot work before the model is loaded.
 
@@ -86,11 +105,17 @@ def _check(options: argparse.Namespace) -> None:
     """
     if options.checkpoint is None:
         raise UserError("name the checkpoint with --checkpoint=PATH")
-    some = options.users is not None or options.history is not None
+    if options.users is not None and options.users_file is not None:
+        raise UserError("--users and --users_file both name users: leave one away")
+    some = any(value is not None for value in (options.users, options.users_file, options.history))
     if not some and not options.all:
-        raise UserError("name the users with --users=1,2,3 or --all, or bring a --history=item,item,...")
+        raise UserError(
+            "name the users with --users=1,2,3, --users_file=FILE or --all, or bring a --history=item,item,..."
+        )
     if some and options.all:
-        raise UserError("--all stands for every user of the data set: leave --users and --history away")
+        raise UserError("--all stands for every user of the data set: leave --users, --users_file and --history away")
+    if options.users_file is not None:
+        users_in(options.users_file)
     if options.index not in ("exact", "hnsw"):
         raise UserError(f"--index={options.index}: choose exact or hnsw")
     if options.index == "hnsw":

@@ -12,44 +12,27 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recbole_contrec.data import convert
-from recbole_contrec.data.convert import Tables, write
 from recbole_contrec.data.download import PrepareError, disk_errors, is_url, local_files, source_files
+from recbole_contrec.data.published.recipes import CATALOGUE, Recipe, known_datasets, known_names
 from recbole_contrec.data.sequences import check_sequences
 from recbole_contrec.data.sequences import sequences as read_sequences
 from recbole_contrec.data.tables import check_table, table
+from recbole_contrec.data.usual_columns import DEFAULTS
+from recbole_contrec.data.writing import write
 from recbole_contrec.errors import did_you_mean
 
 __all__ = ["COLUMN_OPTIONS", "PrepareError", "PreparedDataset", "known_datasets", "known_names", "prepare"]
 
-MOVIELENS = "https://files.grouplens.org/datasets/movielens/"
-HETREC = "https://files.grouplens.org/datasets/hetrec2011/"
-AMAZON = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
 ATOMIC = (".inter", ".item", ".user")
 COLUMN_OPTIONS = ("user", "item", "time", "rating", "items", "item_id", "text")
 HISTORY_COLUMNS = ("user", "item", "time", "rating")  # of COLUMN_OPTIONS, those of the interactions
-DEFAULT_COLUMNS = {"user": "user_id", "item": "item_id", "time": "timestamp"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Where a data set comes from; ``urls[1:]`` are looked for beside ``urls[0]``.
-
-    ``md5`` belongs to ``urls[0]`` and stands here only where it is certain; the others are asked of the server.
-    """
-
-    description: str
-    urls: tuple[str, ...]
-    convert: Callable[..., Tables]  # convert(paths, progress=True)
-    check: Callable[[Sequence[Path | None]], None]  # what a glance tells of those files that are here already
-    md5: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,72 +45,6 @@ class PreparedDataset:
     interactions: int
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
-
-
-def _movielens(
-    name: str, size: str, reader: Callable[..., Any] = convert.movielens_csv, md5: str | None = None
-) -> Recipe:
-    return Recipe(f"MovieLens, {size} ratings", (f"{MOVIELENS}{name}.zip",), reader, convert.check_archives, md5)
-
-
-def _amazon(category: str) -> Recipe:
-    urls = (f"{AMAZON}reviews_{category}_5.json.gz", f"{AMAZON}meta_{category}.json.gz")
-    name = category.replace("_", " ")
-    return Recipe(f"Amazon reviews 2014, {name}, 5-core", urls, convert.amazon, convert.check_amazon)
-
-
-# RecBole's names (its properties/dataset/url.yaml); amazon-clothing is short for the last one of its line.
-AMAZON_CATEGORIES = {
-    "amazon-apps-for-android": "Apps_for_Android",
-    "amazon-automotive": "Automotive",
-    "amazon-baby": "Baby",
-    "amazon-beauty": "Beauty",
-    "amazon-books": "Books",
-    "amazon-cds-vinyl": "CDs_and_Vinyl",
-    "amazon-cell-phones-accessories": "Cell_Phones_and_Accessories",
-    "amazon-clothing": "Clothing_Shoes_and_Jewelry",
-    "amazon-clothing-shoes-jewelry": "Clothing_Shoes_and_Jewelry",
-    "amazon-digital-music": "Digital_Music",
-    "amazon-electronics": "Electronics",
-    "amazon-grocery-gourmet-food": "Grocery_and_Gourmet_Food",
-    "amazon-health-personal-care": "Health_and_Personal_Care",
-    "amazon-home-kitchen": "Home_and_Kitchen",
-    "amazon-instant-video": "Amazon_Instant_Video",
-    "amazon-kindle-store": "Kindle_Store",
-    "amazon-movies-tv": "Movies_and_TV",
-    "amazon-musical-instruments": "Musical_Instruments",
-    "amazon-office-products": "Office_Products",
-    "amazon-patio-lawn-garden": "Patio_Lawn_and_Garden",
-    "amazon-pet-supplies": "Pet_Supplies",
-    "amazon-sports-outdoors": "Sports_and_Outdoors",
-    "amazon-tools-home-improvement": "Tools_and_Home_Improvement",
-    "amazon-toys-games": "Toys_and_Games",
-    "amazon-video-games": "Video_Games",
-}
-
-CATALOGUE: dict[str, Recipe] = {
-    "ml-1m": _movielens("ml-1m", "1 million", convert.movielens_dat, "c4d9eecfca2ab87c1945afe126590906"),
-    "ml-20m": _movielens("ml-20m", "20 million", md5="cd245b17a1ae2cc31bb14903e1204af3"),
-    "ml-latest-small": _movielens("ml-latest-small", "100 thousand (changes over time)"),
-    "lastfm": Recipe(
-        "Last.fm of HetRec 2011, artists in the order of their first tag",
-        (f"{HETREC}hetrec2011-lastfm-2k.zip",),
-        convert.lastfm,
-        convert.check_archives,
-    ),
-    **{name: _amazon(category) for name, category in AMAZON_CATEGORIES.items()},
-}
-
-
-def known_datasets() -> dict[str, str]:
-    """Name -> one line on what it is, for every data set that :func:`prepare` can download."""
-    return {name: recipe.description for name, recipe in CATALOGUE.items()}
-
-
-def known_names() -> str:
-    """The names of :func:`known_datasets` on one line, those of Amazon in short."""
-    amazon = [name[len("amazon-") :] for name in AMAZON_CATEGORIES]
-    return ", ".join(name for name in CATALOGUE if name not in AMAZON_CATEGORIES) + f", amazon-{{{','.join(amazon)}}}"
 
 
 def prepare(
@@ -201,7 +118,6 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object],
             "downloaded.\nFor a table of your own pass --from=FILE --user= --item= --time=, for a user's history on "
             "every line --from=FILE --sequences"
         )
-    columns = {**DEFAULT_COLUMNS, **columns}
     texts: Any = columns.get("text") or []
     listed = texts.split(",") if isinstance(texts, str) else texts
     names: list[str] = [text.strip() for text in listed if text.strip()]
@@ -210,10 +126,10 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object],
     of_items = {"item_id": columns.get("item_id"), "text": ",".join(names) if sequences else None}
     if len(urls) == 1 and (named := [f"--{option}={value}" for option, value in of_items.items() if value]):
         raise PrepareError(f"{' and '.join(named)}: columns of the table of the items, pass it as --items=FILE")
-    if len(urls) > 1 and not names:
+    if sequences and len(urls) > 1 and not names:
         raise PrepareError(f"--items={columns['items']} needs --text=COLUMN,COLUMN: which of its columns are texts?")
     if sequences:
-        columns.setdefault("item_id", DEFAULT_COLUMNS["item"])
+        columns.setdefault("item_id", DEFAULTS["item"])
         check = partial(check_sequences, columns=columns)
         return Recipe("histories", urls, partial(read_sequences, columns=columns), check)
     return Recipe("a table", urls, partial(table, columns=columns), partial(check_table, columns=columns))
@@ -221,6 +137,11 @@ def _recipe(dataset: str, source: str | Path | None, columns: dict[str, object],
 
 def _locations(recipe: Recipe, source: str | Path | None) -> list[str]:
     """Path or address of every file; companions of ``source`` are expected beside it under their published name."""
+    if source is None and recipe.page:
+        raise PrepareError(
+            f"cannot download this data set, whose terms have to be accepted: get it at {recipe.page}, unpack it and "
+            f"pass --from={recipe.urls[0]}"
+        )
     if source is None or str(source) == recipe.urls[0]:
         return list(recipe.urls)
     source = str(source)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_contrec.data.convert import ITEM, TIME, USER, Tables, left_out, listed, reading
 from recbole_contrec.data.download import PrepareError
 from recbole_contrec.data.tables import check_item_texts, ids, item_texts, opened
+from recbole_contrec.data.writing import ITEM, TIME, USER, Tables, left_out, listed, reading
 from recbole_contrec.errors import shown
 
 NO_MOMENTS = "times are places in the history of the user (1, 2, 3, ...): times of two users cannot be compared"

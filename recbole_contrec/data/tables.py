@@ -19,7 +19,10 @@ from pandas.api.types import union_categoricals
 
 from recbole_contrec.data.archives import unpacked
 from recbole_contrec.data.atomic import MISSING
-from recbole_contrec.data.convert import (
+from recbole_contrec.data.download import PrepareError
+from recbole_contrec.data.usual_columns import DEFAULTS, complete
+from recbole_contrec.data.values import PADDING, not_finite
+from recbole_contrec.data.writing import (
     ITEM,
     RATING,
     ROWS_AT_ONCE,
@@ -32,8 +35,6 @@ from recbole_contrec.data.convert import (
     reading,
     require_column,
 )
-from recbole_contrec.data.download import PrepareError
-from recbole_contrec.data.values import PADDING, not_finite
 from recbole_contrec.errors import shown
 
 _LONGEST_HEADER = 1 << 16
@@ -44,14 +45,16 @@ def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = Tr
 
     Args:
         paths (sequence): the interactions and, optionally, the items.
-        columns (dict): ``user``, ``item``, ``time`` -> column; optional ``rating``, ``item_id`` -> column and
-            ``text`` -> list of columns (of the items where given, else of the interactions).
+        columns (dict): ``user``, ``item``, ``time``, ``item_id`` -> column, of a usual name where it is not given;
+            optional ``rating`` -> column and ``text`` -> list of columns (of the items where given, else of the
+            interactions).
     """
+    columns, taken = _completed(paths, columns)
     wanted = _wanted(columns, len(paths))
     source, options, texts = Path(paths[0]), wanted[0].options, wanted[-1].texts
     rows = _read_table(source, wanted[0])
     inter = pd.DataFrame({USER: _ids(rows[options["user"]], source), ITEM: _ids(rows[options["item"]], source)})
-    notes = []
+    notes = list(taken)
     if "rating" in options:
         inter[RATING] = _numbers(rows[options["rating"]], source, options["rating"])
         if len(empty := np.flatnonzero(inter[RATING].isna())):
@@ -59,11 +62,11 @@ def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = Tr
                 f"missing ratings, left empty: {len(empty):,} ({_where(source, empty)}); a run that loads "
                 "ratings refuses such rows"
             )
-    inter[TIME] = _seconds(rows[options["time"]], source, options["time"])
+    inter[TIME] = seconds(rows[options["time"]], source, options["time"])
     complete = (inter[[USER, ITEM]].notna().all(axis=1) & ~not_finite(inter[TIME])).to_numpy()
     if not complete.all():
         lacking = np.flatnonzero(~complete)
-        notes.insert(0, left_out(len(lacking), _where(source, lacking)))
+        notes.insert(len(taken), left_out(len(lacking), _where(source, lacking)))
     item = None
     if len(paths) > 1:
         item = item_texts(Path(paths[1]), wanted[1].options["item_id"], texts)
@@ -98,10 +101,28 @@ def _item_texts(rows: pd.DataFrame, path: Path, key: str, texts: Sequence[str]) 
 
 def check_table(paths: Sequence[Path | None], columns: Mapping[str, Any]) -> None:
     """Stop at once where a file lacks a column; None for a file that is not on this machine yet."""
-    for path, wanted in zip(paths, _wanted(columns, len(paths))):
+    if None in paths and not all(columns.get(option) for option in DEFAULTS):
+        return  # what is left open is told by the header
+    for path, wanted in zip(paths, _wanted(_completed(paths, columns)[0], len(paths))):
         if path is not None:
             with reading(path):
                 _check_header(path, wanted)
+
+
+def _completed(paths: Sequence[Path | None], columns: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The columns with those that were left open, and notes; see :func:`complete`.
+
+    Raises:
+        PrepareError: the table of the items has no column of texts that is known by its name.
+    """
+    headers = [None if path is None else _header(path) for path in paths]
+    columns, notes = complete(columns, headers[0], headers[1] if len(paths) > 1 else None)
+    if len(paths) > 1 and headers[1] is not None and not columns.get("text"):
+        raise PrepareError(
+            f"--items={paths[1]} needs --text=COLUMN,COLUMN: which of its columns are texts? "
+            f"({', '.join(map(str, headers[1][:20]))})"
+        )
+    return columns, notes
 
 
 class _Wanted(NamedTuple):
@@ -134,7 +155,7 @@ def _read_table(path: Path, wanted: _Wanted) -> pd.DataFrame:
 
 def _check_header(path: Path, wanted: _Wanted) -> None:
     """Every wanted column is there, once."""
-    names = _parquet_columns(path) if _is_parquet(path) else _csv_header(path)[1]
+    names = _names(path)
     hints = {
         **{text: "--text" for text in wanted.texts},
         **{column: f"--{option}" for option, column in wanted.options.items()},
@@ -147,6 +168,15 @@ def _check_header(path: Path, wanted: _Wanted) -> None:
         require_column(column, names, path.name, hint)
         if names.count(column) > 1:
             raise PrepareError(f"{path.name} has {names.count(column)} columns {shown(column)}: rename all but one")
+
+
+def _header(path: Path) -> list[str]:
+    with reading(path):
+        return _names(Path(path))
+
+
+def _names(path: Path) -> list[str]:
+    return _parquet_columns(path) if _is_parquet(path) else _csv_header(path)[1]
 
 
 def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
@@ -287,8 +317,20 @@ def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
     return numbers.astype(np.float64)
 
 
-def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
-    """Numbers as they are, dates as seconds since 1970 (UTC where they name no zone); whichever most of them are."""
+def seconds(column: pd.Series, path: Path, name: str, where: Callable[..., str] | None = None) -> pd.Series:
+    """Numbers as they are, dates as seconds since 1970 (UTC where they name no zone); whichever most of them are.
+
+    Args:
+        column (Series): of a file.
+        path (path): that file, for error texts.
+        name (str): of the column, for error texts.
+        where (callable): rows, from 0 -> where they stand in the file, in words; of a file with a header where not
+            given.
+
+    Raises:
+        PrepareError: a value that is neither a number nor a date.
+    """
+    where = where or partial(_where, path)
     if pd.api.types.is_bool_dtype(column):
         raise PrepareError(f"column {name!r} of {path.name} holds True and False: write times as numbers or dates")
     if pd.api.types.is_numeric_dtype(column):
@@ -313,6 +355,6 @@ def _seconds(column: pd.Series, path: Path, name: str) -> pd.Series:
             else "write times as numbers or as 2024-01-31 12:00:00 (ISO 8601)"
         )
         raise PrepareError(
-            f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}: {others}"
+            f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {where(wrong)}: {others}"
         )
     return (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)

@@ -191,6 +191,19 @@ def test_nothing_left_for_the_first_users_is_no_reason_to_lose_the_others(tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"top.csv", "top.parquet"}
 
 
+def test_recommend_for_the_users_in_a_file(here, command, tmp_path):
+    named = command(*recommend("--k=3"))
+    assert named.code == 0
+    Path("users.txt").write_text("\ufeffu3\r\n\n", encoding="utf-8")
+    assert command("recommend", "--checkpoint=saved/mine", "--k=3", "--users_file=users.txt") == named
+    Path("users.txt").write_text("u3\nu3,u4\n")  # a comma is part of an id
+    unknown = command("recommend", "--checkpoint=saved/mine", "--users_file=users.txt")
+    assert unknown.code == 2 and "no user 'u3,u4'" in unknown.err
+    Path("users.txt").write_text("\n \n")
+    nobody = command("recommend", "--checkpoint=saved/mine", "--users_file=users.txt")
+    assert nobody.code == 2 and "--users_file: users.txt names no user" in nobody.err
+
+
 def test_recommend_where_the_data_lie_now(here, prepared, command):
     shutil.copytree("data", "moved")
     known = command(*recommend("--k=3"))

@@ -15,7 +15,7 @@ def test_help(workplace, command):
     assert done.code == 0 and not done.err
     for word in ("recommend", "prepare", "vectors", "--model=", "--dataset=", "--resume=", "--properties=", "--debug"):
         assert word in done.out
-    for option in ("--checkpoint=", "--users=", "--history=", "--k=", "--output=", "--all"):
+    for option in ("--checkpoint=", "--users=", "--users_file=", "--history=", "--k=", "--output=", "--all"):
         assert option in command("recommend", "--help").out
     for option in ("--text_encoder=", "--item_vectors=", "--output=", "--dataset=", "--vector_size="):
         assert option in command("vectors", "--help").out

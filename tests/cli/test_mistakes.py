@@ -17,6 +17,7 @@ def vectors(*arguments):
 
 # mistakes: name, arguments, what the error must say
 
+BY_FILE = ["recommend", "--checkpoint=saved/mine"]
 MISTAKES = [
     ("model", train("--model=ContRek"), ["unknown model 'ContRek'", "did you mean ContRec"]),
     ("dataset", train("--dataset=tyny"), ["no data set 'tyny'", "did you mean tiny", "prepare --dataset="]),
@@ -94,6 +95,10 @@ MISTAKES = [
     ("recommend: no checkpoint named", ["recommend", "--users=u3"], ["--checkpoint=PATH"]),
     ("recommend: nobody named", ["recommend", "--checkpoint=saved/mine"], ["--users=1,2,3", "--all", "--history"]),
     ("recommend: all and some", recommend("--all"), ["--all", "leave --users"]),
+    ("recommend: two ways to name users", recommend("--users_file=broken.yaml"), ["--users and --users_file"]),
+    ("recommend: file of users", BY_FILE + ["--users_file=none.txt"], ["--users_file: cannot read none.txt"]),
+    ("recommend: a folder of users", BY_FILE + ["--users_file=saved"], ["--users_file: cannot read saved"]),
+    ("recommend: no text of users", BY_FILE + ["--users_file=saved/mine/best.safetensors"], ["not UTF-8 text"]),
     ("recommend: k", recommend("--k=0"), ["--k=0", "at least 1"]),
     ("recommend: batch", recommend("--batch_size=many"), ["--batch_size=many", "whole number"]),
     ("recommend: user", recommend("--users=u3,u77"), ["no user 'u77'", "did you mean u7"]),

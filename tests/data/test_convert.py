@@ -1,12 +1,13 @@
-"""recbole_contrec.data.convert: MovieLens, Last.fm and Amazon as they are published, and damaged archives of them."""
+"""recbole_contrec.data.published: MovieLens, Last.fm and Amazon as they are published, and damaged archives of them."""
 
 import gzip
 import os
 
 import pytest
 
-from recbole_contrec.data import convert
+from recbole_contrec.data import writing
 from recbole_contrec.data.prepare import prepare
+from recbole_contrec.data.published.movielens import split_title
 from tests.helpers.published import LASTFM, LATEST, META, ML_1M, REVIEWS, fails, lines
 
 
@@ -172,7 +173,7 @@ def test_odd_fields_of_amazons_reviews(tmp_path, field, value, said):
 
 
 def test_clean_text():
-    assert convert.clean_text('  a\t"b"\r\nc\u2028d\xa0e\0f\ud800 ') == "a ''b'' c d ef"
+    assert writing.clean_text('  a\t"b"\r\nc\u2028d\xa0e\0f\ud800 ') == "a ''b'' c d ef"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_clean_text():
     ],
 )
 def test_split_title(title, split):
-    assert convert.split_title(title) == split
+    assert split_title(title) == split
 
 
 def test_truncated_archive(archive, tmp_path):

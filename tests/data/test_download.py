@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_contrec.data import convert, download
+from recbole_contrec.data import download, writing
 from recbole_contrec.data import prepare as command
 from recbole_contrec.data.prepare import PrepareError, prepare
 from tests.helpers.published import LATEST, META, ML_1M, REVIEWS, everything_below, fails, zipped
@@ -170,7 +170,7 @@ def test_downloads_survive_a_full_disk_but_not_a_bad_archive(mirror, tmp_path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "_write_one", full)
+        patch.setattr(writing, "_write_one", full)
         assert "no space left" in fails("ml-1m", tmp_path / "d")
     kept = everything_below(tmp_path / "d")
     assert kept[-1].endswith("/ml-1m.zip") and len(kept) == 3

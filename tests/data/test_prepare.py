@@ -10,6 +10,7 @@ import pytest
 from recbole_contrec.cli.prepare import prepare as main
 from recbole_contrec.data import prepare as command
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
+from recbole_contrec.data.published.recipes import AMAZON_2014
 from recbole_contrec.errors import UserError
 from tests.helpers.files import ROOT
 from tests.helpers.published import COLUMNS, CSV, LASTFM, LATEST, META, ML_1M, REVIEWS, everything_below, fails, lines
@@ -109,12 +110,14 @@ def test_unknown_data_set(tmp_path):
 def test_known_datasets_and_their_properties():
     known = known_datasets()
     folder = ROOT / "properties" / "dataset"
-    for name in ("ml-1m", "ml-20m", "ml-latest-small", "lastfm", "amazon-beauty", "amazon-video-games"):
+    named = "ml-1m ml-20m ml-latest-small lastfm gowalla steam yelp amazon-beauty amazon-video-games".split()
+    for name in named:
         assert name in known and (folder / f"{name}.yaml").exists()
     assert known["amazon-beauty"] == "Amazon reviews 2014, Beauty, 5-core"
-    urls = [url for recipe in command.CATALOGUE.values() for url in recipe.urls]
+    assert known["amazon-2023-video-games"] == "Amazon reviews 2023, Video Games, 5-core"
+    urls = [url for recipe in command.CATALOGUE.values() for url in recipe.urls if not recipe.page]
     assert all(url.startswith("https://") for url in urls)
-    assert command.AMAZON + "meta_Clothing_Shoes_and_Jewelry.json.gz" in urls
+    assert AMAZON_2014 + "meta_Clothing_Shoes_and_Jewelry.json.gz" in urls
 
 
 def test_properties_name_the_columns_that_are_written(archive, tmp_path):

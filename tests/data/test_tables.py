@@ -12,7 +12,7 @@ import zipfile
 import pandas as pd
 import pytest
 
-from recbole_contrec.data import convert, tables
+from recbole_contrec.data import tables, writing
 from recbole_contrec.data.prepare import prepare
 from tests.helpers.published import COLUMNS, CSV, everything_below, fails, lines
 
@@ -39,7 +39,7 @@ def test_csv_with_named_columns_and_item_texts(tmp_path):
 
 def test_a_table_is_read_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROWS_AT_ONCE", 2)
-    monkeypatch.setattr(convert, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(writing, "ROWS_AT_ONCE", 2)
     rows = [f"{user},0{item},{10 - item}" for user in ("b", "a", "c") for item in range(3)]
     (tmp_path / "r.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows))
     done = prepare("mine", tmp_path / "d", tmp_path / "r.csv", progress=False)
@@ -89,7 +89,7 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch):
         (CSV, {**COLUMNS, "rating": "junk"}, ["'junk'", "'x'", "no number"]),
         (CSV, {**COLUMNS, "time": "junk"}, ["'junk'", "'x'", "ISO 8601"]),
         (CSV, {**COLUMNS, "usr": "uid"}, ["'usr'", "did you mean user"]),
-        (CSV, {**COLUMNS, "items": "i.csv"}, ["--text="]),
+        (CSV, {**COLUMNS, "items": "i.csv"}, ["no file i.csv"]),
         (CSV, {**COLUMNS, "text": "junk", "item_id": "junk"}, ["--item_id=junk", "--items="]),
         ("uid,iid,ts\nu,1,01/02/2020\n", COLUMNS, ["'01/02/2020'", "ISO 8601"]),
         ("uid,iid,ts\n", COLUMNS, ["no interaction"]),

@@ -90,7 +90,8 @@ OPTIONS = {
     "key",
 }
 OPTIONS |= {"space", "trials", "storage", "study"}  # of tune
-OPTIONS |= {"index", "ef_search"}  # of recommend
+OPTIONS |= {"index", "ef_search", "users_file"}  # of recommend
+OPTIONS |= {"rating"}  # of prepare
 OPTIONS |= {
     "include",
     "hold",
