@@ -10,7 +10,7 @@ one goes on after its last epoch, so the command can be stopped and given again.
 settings or data than those asked for, the command says which and stops; ``--again`` replaces it. Further
 ``--key=value`` settings go to every run. With ``--repeat-bias`` every sequential model of RecBole has a second row,
 ``SASRec,repeat``: after training, a repeat bias is fitted on training data, as ours learn one. The tables are written
-to ``OUTPUT/DATASET/README.md``, pictures beside it.
+to ``OUTPUT/DATASET/README.md``, pictures beside it; ``report.html`` has all of it to look at, to sort and to enlarge.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -19,6 +19,7 @@ if not __package__:  # run by its path: see run_as_module
     run_as_module(__file__)
 
 import sys
+from pathlib import Path
 
 from benchmarks.lib.command_line import (
     name_of_a_folder,
@@ -28,6 +29,7 @@ from benchmarks.lib.command_line import (
 )
 from benchmarks.lib.running import common_parser, conclude, run_all, seeds_of
 from benchmarks.lib.runs import Run
+from benchmarks.report.page import write_page
 from benchmarks.report.plots import draw
 from benchmarks.report.rows import rows
 from benchmarks.report.tables import report
@@ -47,9 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
         for model in given.models
     ]
     failed = [] if given.tables_only else run_all(runs, given.data_path, given.again)
-    return conclude(
-        folder, lambda: f"# {given.dataset}\n\n{report(folder)}", failed, lambda: draw(rows(folder), folder)
-    )
+    return conclude(folder, lambda: f"# {given.dataset}\n\n{report(folder)}", failed, lambda: _pictures(folder))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Draw what is there, and write the page that shows it."""
+    table = rows(folder)
+    return [*draw(table, folder), write_page(folder, table)]
 
 
 def _biased(given):

@@ -13,7 +13,8 @@ For each way to initial identifiers and each seed, five runs of the same number 
 SIIT-states that deals the new identifiers out at random among the items that move. ``--kinds`` takes some of them. Rows
 are named after both, ``rqvae-SIIT-states``. Further ``--key=value`` settings go to every run that reads them. Every run
 is a process of its own; finished ones are kept and not repeated, and of other settings or data only replaced with
-``--again``. The tables are written to ``OUTPUT/DATASET-refine/README.md``, a picture beside it.
+``--again``. The tables are written to ``OUTPUT/DATASET-refine/README.md``, a picture and ``report.html``
+beside it.
 """
 
 if not __package__:  # run by its path: see run_as_module
@@ -29,7 +30,8 @@ from typing import NamedTuple
 from benchmarks.lib.command_line import parse_with_settings, told
 from benchmarks.lib.running import common_parser, conclude, run_all, seeds_of
 from benchmarks.lib.runs import Run
-from benchmarks.report.refine import ORDER, OWN_START, draw, report
+from benchmarks.report.page import write_page
+from benchmarks.report.refine import ORDER, OWN_START, draw, ordered_rows, report
 
 IDENTIFIERS = ("rqvae", "rkmeans", "pq", "clusters", "random")
 
@@ -66,7 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     folder = given.output / f"{given.dataset}-refine"
     failed = [] if given.tables_only else run_all(runs_of(given, folder), given.data_path, given.again)
-    return conclude(folder, lambda: report(folder), failed, lambda: [draw(folder)])
+    return conclude(
+        folder, lambda: report(folder), failed, lambda: [draw(folder), write_page(folder, ordered_rows(folder))]
+    )
 
 
 def runs_of(given: argparse.Namespace, folder: Path) -> list[Run]:

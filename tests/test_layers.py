@@ -12,7 +12,7 @@ ROOT = Path(recbole_contrec.__file__).parent
 LAYERS = (
     {PACKAGE},  # __init__.py alone: the version, and names that are imported on first use
     {"errors", "interface"},
-    {"compat", "environment", "files", "memory", "packages", "processes", "showing"},
+    {"compat", "environment", "files", "memory", "packages", "processes", "report_page", "showing"},
     {"catalogue", "sharding", "storage"},
     {"backbone", "decoding", "diffusion", "negatives", "retrieval", "tokenizer"},
     {"data"},

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import bootstrap, t, wilcoxon
 
 RESAMPLES_AT_ONCE = 10  # more do not stay in the cache of a processor
 
@@ -99,6 +99,15 @@ def _intervals(samples: np.ndarray, resamples: int, seed: int) -> list[tuple[flo
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return list(zip(found.low.tolist(), found.high.tolist()))
+
+
+def interval_over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Interval of the mean over seeds, by Student's t: what other seeds would give. None for a single seed."""
+    if len(values) < 2:
+        return None
+    middle = float(np.mean(values))
+    half = float(t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return middle - half, middle + half
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

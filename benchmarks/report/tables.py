@@ -73,7 +73,7 @@ def accuracy_table(table: list[Row]) -> str:
                 names[row.name],
                 row.method,
                 len(row.results),
-                same(row.values(_history)),
+                same(row.values(history_read)),
                 *([""] * (1 + len(FIRST_METRICS)) if row.name in alone else _ranked_cells(row)),
                 " / ".join(
                     four(mean(row.metric(metric, "test_result_seen_masked"))) for metric in ("ndcg@10", "hit@10")
@@ -279,7 +279,7 @@ def _minutes(row):
     return f"{mean(seconds_of_run) / 60:.0f}{row.clock}"
 
 
-def _history(content):
+def history_read(content):
     """Items that a model reads of a history, at most; marked where its prompt has no room for so many."""
     card = content["card"]
     return f"{card['max_history']}, cut" if card.get("histories_cut_to") else card["max_history"] or "all"

@@ -17,6 +17,8 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from recbole_contrec.files import write_whole
+from recbole_contrec.report_page import Section, cell, page, picture
+from recbole_contrec.report_page import table as html_table
 from recbole_contrec.settings.registry import ON
 from recbole_contrec.showing import show
 from recbole_contrec.tuning.study import ASKED, ENDED, ERROR, NOT_OF_THE_MODEL, Search, value_of
@@ -106,7 +108,7 @@ def best_yaml(search: Search, study: optuna.Study) -> str:
 
 def _page(search: Search, study: optuna.Study) -> str:
     """One page that needs no network."""
-    parts, script = [], True
+    sections = []
     metric = {"target_name": f"validation {study.user_attrs[ASKED]['valid_metric']}"}
     for title, (plot, takes_metric) in PICTURES.items():
         try:
@@ -115,17 +117,12 @@ def _page(search: Search, study: optuna.Study) -> str:
                 figure = plot(study, **(metric if takes_metric else {}))
         except (ValueError, RuntimeError):  # too few trials
             continue
-        figure.update_layout(title=None, template="plotly_white")
-        picture = figure.to_html(full_html=False, include_plotlyjs=script)
-        parts.append(f'<h2>{title}</h2><div class="wide">{picture}</div>')
-        script = False
-    head = escape(f"{search.model} on {search.dataset}")
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{head}</title>'
-        "<style>body{font-family:sans-serif;max-width:70rem;margin:1rem auto;padding:0 1rem}"
-        "table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .6rem;text-align:right}"
-        "tr:nth-child(even){background:#f2f2f2}.wide{overflow-x:auto}</style>"
-        f"<h1>{head}: {len(study.trials)} trials</h1><pre>{escape(best_yaml(search, study))}</pre>"
-        f'{"".join(parts)}<h2>Trials</h2><div class="wide">'
-        f"{table(search, study).to_html(index=False, na_rep='', float_format='{:.5g}'.format, border=0)}</div></html>\n"
+        sections.append(Section(title, picture(figure)))
+    found = table(search, study)
+    rows = [[cell(None if pd.isna(value) else value) for value in row] for row in found.itertuples(index=False)]
+    sections.append(Section("Trials", html_table(list(found.columns), rows, tall=True)))
+    return page(
+        f"{search.model} on {search.dataset}: {len(study.trials)} trials",
+        sections,
+        f"<pre>{escape(best_yaml(search, study))}</pre>",
     )
