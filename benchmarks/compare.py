@@ -19,6 +19,8 @@ if not __package__:  # run by its path: see run_as_module
     run_as_module(__file__)
 
 import sys
+from argparse import Namespace
+from functools import cache
 from pathlib import Path
 
 from benchmarks.lib.command_line import (
@@ -29,10 +31,11 @@ from benchmarks.lib.command_line import (
 )
 from benchmarks.lib.running import common_parser, conclude, run_all, seeds_of
 from benchmarks.lib.runs import Run
+from benchmarks.report.groups import fill, groups_table
 from benchmarks.report.page import write_page
 from benchmarks.report.plots import draw
-from benchmarks.report.rows import rows
-from benchmarks.report.tables import report
+from benchmarks.report.rows import Row, rows
+from benchmarks.report.tables import beyond_table, report
 
 
 @told
@@ -49,12 +52,34 @@ def main(arguments: list[str] | None = None) -> int:
         for model in given.models
     ]
     failed = [] if given.tables_only else run_all(runs, given.data_path, given.again)
-    return conclude(folder, lambda: f"# {given.dataset}\n\n{report(folder)}", failed, lambda: _pictures(folder))
+    table = cache(lambda: _table(given, folder))
+    return conclude(folder, lambda: _text(given, folder, table()), failed, lambda: _pictures(folder, table()))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Draw what is there, and write the page that shows it."""
+def _text(given: Namespace, folder: Path, table: list[Row]) -> str:
+    """The README of a folder, with the tables that were asked for."""
+    text = f"# {given.dataset}\n\n{report(folder)}"
+    if given.groups:
+        text += f"\n## By group of users and items\n\n{groups_table(table)}\n"
+    if given.beyond:
+        text += f"\n## Beyond accuracy\n\n{beyond_table(table)}\n"
+    return text
+
+
+def _table(given: Namespace, folder: Path) -> list[Row]:
+    """The rows, with what groups are made by where it is asked for.
+
+    Raises:
+        ValueError: there is no finished run.
+    """
     table = rows(folder)
+    if given.groups:
+        fill(table, given.data_path)
+    return table
+
+
+def _pictures(folder: Path, table: list[Row]) -> list[Path]:
+    """Draw what is there, and write the page that shows it."""
     return [*draw(table, folder), write_page(folder, table)]
 
 
@@ -89,6 +114,12 @@ def _parse(arguments):
         "--repeat-bias",
         action="store_true",
         help="test RecBole's sequential models also with a repeat bias that is fitted after training",
+    )
+    parser.add_argument(
+        "--groups", action="store_true", help="also a table by length of history and popularity of the target"
+    )
+    parser.add_argument(
+        "--beyond", action="store_true", help="also a table of coverage, popularity, novelty and diversity of the lists"
     )
     given = parse_with_settings(parser, arguments)
     if given.name and len(given.models) != 1:

@@ -36,6 +36,7 @@ text-align:inherit;color:inherit}
 th button::after{content:" \\2195";color:#888}
 th[aria-sort=ascending] button::after{content:" \\2191";color:#000}
 th[aria-sort=descending] button::after{content:" \\2193";color:#000}
+summary{cursor:pointer;padding:.3rem 0}
 td.differs{font-weight:bold;text-decoration:underline}
 pre{overflow-x:auto;background:#f3f3f3;padding:.5rem}
 .picture{max-width:100%;overflow-x:auto}

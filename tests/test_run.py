@@ -96,6 +96,9 @@ def test_ranks_reproduce_the_metrics(run_tiny, workplace):
     assert result["test_result"]["ndcg@10"] == pytest.approx(
         np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean(), abs=1e-4
     )
+    place = np.where(rank <= 10, rank, 0)  # of the target in the list of ten
+    listed = ranks["catalogue"][ranks["top"]] == ranks["item"][:, None]
+    assert (np.where(listed.any(1), listed.argmax(1) + 1, 0) == place).all() and (ranks["top"] > 0).all()
 
 
 def test_equal_seeds_give_equal_numbers_and_others_do_not(run_tiny):

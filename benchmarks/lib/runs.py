@@ -4,9 +4,10 @@ benchmarks.lib.runs
 Runs in a process of their own, and their results on disk: one JSON file and the ranks of all users a run.
 
 ``FOLDER/MODEL/seed2020.json`` holds what a run says (protocol card, curve, metrics, settings, hashes of the files that
-it read), without paths of the machine, and ``FOLDER/MODEL/seed2020.npz`` the rank of every user's test item. A finished
-run is not repeated, and a killed one goes on after its last epoch, where settings, data and seed are those that are
-asked for; see :mod:`benchmarks.lib.asked`.
+it read), without paths of the machine, and ``FOLDER/MODEL/seed2020.npz`` the rank of every user's test item, with what
+groups of users and items are made by (:mod:`benchmarks.lib.lists`; runs of earlier versions have the ranks alone). A
+finished run is not repeated, and a killed one goes on after its last epoch, where settings, data and seed are those
+that are asked for; see :mod:`benchmarks.lib.asked`.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from benchmarks.lib import checkout
 RESULTS = Path("benchmarks") / "results"  # in the working directory: of a checkout, its recorded ones
 ASKED = "asked.json"  # in a working folder: what its run was started with
 RESULT = "result.json"  # in a working folder
+TARGETS = "targets.npz"  # beside ranks: what groups of targets are made by, see benchmarks.lib.lists
 WITH_BIAS = "repeat"  # the row NAME,repeat of a run with a repeat bias, and what its working folder has of it
 PATHS = ("data_path", "checkpoint_dir", "dataset_save_path", "dataloaders_save_path")  # settings that are no result
 FOLDERS = ("llm", "text_encoder")  # which are known by the name of a folder, wherever that lies
@@ -302,12 +304,13 @@ def _keep_row(run: Run, result: Path, ranks: Path | None) -> None:
 
 
 def _keep_ranks(run: Run, path: Path) -> None:
-    with np.load(path) as ranks:
+    with np.load(path) as ranks, np.load(path.with_name(TARGETS)) as targets:
         np.savez_compressed(
             run.result.with_suffix(".npz"),
             user=ranks["user"],
             rank=ranks["rank"].astype(np.int32),
             ties=ranks["ties"].astype(np.int32),
+            **targets,
         )
 
 
@@ -317,7 +320,9 @@ def _keep_ranks(run: Run, path: Path) -> None:
 def _child(arguments: list[str] | None = None) -> None:
     """Run in the current folder, then test the best epoch once more without the items that were seen."""
     from benchmarks.lib.asked import file_hashes
+    from benchmarks.lib.lists import describe
     from recbole_contrec import load_data_and_model, run
+    from recbole_contrec.training.evaluation import RANKS
     from recbole_contrec.training.results import write_json
 
     parser = argparse.ArgumentParser()
@@ -345,18 +350,22 @@ def _child(arguments: list[str] | None = None) -> None:
         loaded = load_data_and_model(result["checkpoint"], properties=given.properties)
         result["measured"] = getattr(import_module(module), function)(loaded)
     result["data"] = file_hashes(loaded.config, given.work)
+    describe(result, Path(result["checkpoint"]).parent / RANKS, loaded.data)
     if given.repeat_bias:
         _test_with_bias(result, without_seen, given)
     write_json(given.work / RESULT, result)
 
 
 def _test_with_bias(result: dict, without_seen: Any, given: argparse.Namespace) -> None:
+    from benchmarks.lib.lists import describe
     from benchmarks.lib.repeats import result_with_bias
     from recbole_contrec import load_data_and_model
+    from recbole_contrec.training.evaluation import RANKS
     from recbole_contrec.training.results import write_json
 
     loaded = load_data_and_model(result["checkpoint"], properties=given.properties)
     content = result_with_bias(result, loaded, without_seen, given.work / WITH_BIAS)
+    describe(content, given.work / WITH_BIAS / RANKS, loaded.data)
     write_json(given.work / WITH_BIAS / RESULT, content)
 
 

@@ -5,7 +5,7 @@ Paired tests between two models on the same users.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +29,23 @@ def ndcg(rank: np.ndarray, ties: np.ndarray, k: int = 10) -> np.ndarray:
     return np.where(place <= k, 1 / np.log2(place + 1), 0.0)
 
 
-def of_users(ranks: dict[str, np.ndarray], users: np.ndarray, k: int = 10) -> np.ndarray:
+def hit(rank: np.ndarray, ties: np.ndarray, k: int = 10) -> np.ndarray:
+    """Whether one target a user is among the first k, [n]; ties as in :func:`ndcg`."""
+    return (rank + ties / 2 <= k).astype(float)
+
+
+def of_users(
+    ranks: dict[str, np.ndarray],
+    users: np.ndarray,
+    k: int = 10,
+    value: Callable[[np.ndarray, np.ndarray, int], np.ndarray] = ndcg,
+) -> np.ndarray:
     """NDCG@k of some users [n], in their order; the mean where a split gives a user several targets.
 
     Args:
         ranks: ``user``, ``rank`` and ``ties`` of a run.
         users: names [n].
+        value: of a target, in place of NDCG.
 
     Raises:
         ValueError: the run did not test one of them.
@@ -43,22 +54,28 @@ def of_users(ranks: dict[str, np.ndarray], users: np.ndarray, k: int = 10) -> np
     found = np.searchsorted(names, users).clip(max=len(names) - 1)  # [n]
     if (names[found] != users).any():
         raise ValueError("the runs tested different users")
-    return (np.bincount(which, ndcg(ranks["rank"], ranks["ties"], k)) / np.bincount(which))[found]
+    return (np.bincount(which, value(ranks["rank"], ranks["ties"], k)) / np.bincount(which))[found]
 
 
-def mean_over_seeds(seeds: Sequence[dict[str, np.ndarray]], users: np.ndarray, k: int = 10) -> np.ndarray:
+def mean_over_seeds(
+    seeds: Sequence[dict[str, np.ndarray]],
+    users: np.ndarray,
+    k: int = 10,
+    value: Callable[[np.ndarray, np.ndarray, int], np.ndarray] = ndcg,
+) -> np.ndarray:
     """NDCG@k of every user [n], averaged over runs.
 
     Args:
         seeds: ``user``, ``rank`` and ``ties`` of every run.
         users: names [n], in the order wanted.
+        value: of a target, in place of NDCG.
 
     Raises:
         ValueError: a run tested other users.
     """
     if any(len(np.unique(ranks["user"])) != len(users) for ranks in seeds):
         raise ValueError("the runs tested different users")
-    return np.mean([of_users(ranks, users, k) for ranks in seeds], axis=0)
+    return np.mean([of_users(ranks, users, k, value) for ranks in seeds], axis=0)
 
 
 def compare(model: np.ndarray, baseline: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Comparison:

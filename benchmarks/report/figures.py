@@ -133,6 +133,33 @@ def differences(names: Sequence[str], of_rows: Sequence[np.ndarray], baseline: s
     return figure
 
 
+def by_group(names: Sequence[str], groups: Sequence[str], of_rows: Sequence[Sequence[float]]) -> Any:
+    """NDCG@10 of every row on every group of targets.
+
+    Args:
+        names: of the rows.
+        groups: their names.
+        of_rows: a value a group, a row each.
+    """
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    for number, (name, values) in enumerate(zip(names, of_rows)):
+        figure.add_scatter(
+            x=list(groups),
+            y=[round(value, 4) for value in values],
+            name=name,
+            mode="markers",
+            visible=True if number < SHOWN_FIRST else "legendonly",
+            **{**line_style(number), "line": None},
+            hovertemplate="%{x}: %{y:.4f}",
+        )
+    figure.update_layout(scattermode="group", scattergap=0.3)
+    figure.update_xaxes(type="category", showgrid=True, gridcolor="#ddd", automargin=True)
+    figure.update_yaxes(title_text="NDCG@10 on test", rangemode="tozero", tickformat=".2f", **_grid())
+    return figure
+
+
 def _menu(buttons: list[dict[str, Any]]) -> dict[str, Any]:
     return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "direction": "down"}
 

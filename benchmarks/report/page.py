@@ -6,8 +6,9 @@ side by side, in one file that needs no network.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from html import escape
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -17,11 +18,17 @@ import numpy as np
 from benchmarks.lib.significance import Comparison, compare_all, holm, interval_over_seeds, mean_over_seeds
 from benchmarks.report import figures
 from benchmarks.report.cells import four, same, spread
+from benchmarks.report.groups import LACKING, OfGroup, of_groups
+from benchmarks.report.groups import NOTE as GROUPS_NOTE
 from benchmarks.report.rows import SHARED, Row, masked_alone, mismatches, odd_beside_masking, shown_name
 from benchmarks.report.tables import (
+    BEYOND,
     MASKED_ALONE,
     MASKED_NOTE,
+    SHARES,
     best_baseline,
+    beyond,
+    beyond_note,
     epoch_seconds,
     history_read,
     seconds_to_best,
@@ -59,23 +66,19 @@ class Against(NamedTuple):
     p_value: float
 
 
-def write_page(folder: Path, table: Sequence[Row], further: Sequence[Section] = ()) -> Path:
-    """Write ``report.html`` into a folder.
-
-    Args:
-        table: rows of the folder.
-        further: sections before the protocol cards.
+def write_page(folder: Path, table: Sequence[Row]) -> Path:
+    """Write ``report.html`` into a folder, from its rows.
 
     Returns:
         Path: the file.
     """
     path = folder / REPORT
-    text = compare_page(list(table), further)
+    text = compare_page(list(table))
     write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
     return path
 
 
-def compare_page(table: list[Row], further: Sequence[Section] = ()) -> str:
+def compare_page(table: list[Row]) -> str:
     """The whole page."""
     alone = masked_alone(table)
     ranked = [row for row in table if row.name not in alone]
@@ -89,7 +92,9 @@ def compare_page(table: list[Row], further: Sequence[Section] = ()) -> str:
         ),
         Section("Validation by epoch", picture(curves, _entries(curves)) + paragraph(CURVES) if curves else ""),
         _user_by_user(table),
-        *further,
+        Section("By group of users and items", by_group(table)),
+        Section("Beyond accuracy", beyond_accuracy(table)),
+        Section("What some users get", example_users(table)),
         Section("Protocol cards", cards(table)),
     ]
     return page(f"{card['dataset']}: {len(table)} models", sections, paragraph(_about(card)))
@@ -213,6 +218,115 @@ def _user_by_user(table: list[Row]) -> Section:
         + paragraph(text)
         + html_table([*columns, "users with more", "the same", "less"], lines),
     )
+
+
+def by_group(table: list[Row]) -> str:
+    """Accuracy by group of targets, and differences to the best baseline."""
+    rows, groups = of_groups(table)
+    if not rows:
+        return paragraph(LACKING)
+    names = [row.name for row in rows]
+    drawn = figures.by_group(
+        names,
+        [f"{group.short} ({group.users:,})" for group in groups],
+        [[group.ndcg[place] for group in groups] for place in range(len(rows))],
+    )
+    heads = [f"{group.name}, {group.users:,} users" for group in groups]
+    values = [
+        [
+            cell(row.name),
+            *(cell(group.ndcg[place], f"{four(group.ndcg[place])} / {four(group.hit[place])}") for group in groups),
+        ]
+        for place, row in enumerate(rows)
+    ]
+    text = picture(drawn, len(rows)) + html_table(["model", *heads], values)
+    baseline = best_baseline(rows)
+    others = [place for place, row in enumerate(rows) if row is not baseline]
+    if baseline is not None and others:
+        against = [[cell(rows[place].name), *(_against_cell(group, place) for group in groups)] for place in others]
+        text += paragraph(f"NDCG@10 against {baseline.name}; underlined where the interval does not hold 0:")
+        text += html_table(["model", *heads], against)
+    left_out = [row.name for row in table if row.name not in names]
+    return text + paragraph(" ".join([GROUPS_NOTE, f"Not here: {', '.join(left_out)}." if left_out else ""]))
+
+
+def _against_cell(group: OfGroup, place: int) -> Cell:
+    found = group.against[place]
+    if found is None:
+        return Cell("-")
+    shown = cell(found.difference, f"{found.difference:+.4f} ({found.low:+.4f} to {found.high:+.4f})")
+    return shown._replace(kind="differs") if found.low > 0 or found.high < 0 else shown
+
+
+def beyond_accuracy(table: list[Row]) -> str:
+    """Coverage, popularity, novelty and diversity; empty where no row tells."""
+    if not any(beyond(content) for row in table for content in row.values(lambda content: content)):
+        return ""
+    lines = []
+    for row in table:
+        found = row.values(beyond)
+        lines.append([cell(row.name), *(_of_lists(found, metric) for metric in BEYOND)])
+    return html_table(["model", *BEYOND.values()], lines) + paragraph(beyond_note(table))
+
+
+def _of_lists(found: list[dict[str, float]], metric: str) -> Cell:
+    if not all(found):
+        return Cell("-")
+    values = [own[metric] for own in found]
+    return _shares(values) if metric in SHARES else cell(mean(values), f"{mean(values):.2f}")
+
+
+def example_users(table: list[Row]) -> str:
+    """For a few users, the same for all rows: the end of the history, the target, and the list of every row by its
+    first seed; empty where no row tells."""
+    lists = {row.name: row.values(lambda content: content.get("test_lists"))[0] for row in table}
+    known = {name: found["examples"] for name, found in lists.items() if found}
+    if not known:
+        return ""
+    titles = {item: title for found in known.values() for item, title in found["titles"].items()}
+    first = next(iter(known.values()))["users"]
+    parts = [
+        _example(user, {name: _of_user(found["users"], user) for name, found in known.items()}, titles)
+        for user in first
+    ]
+    text = (
+        f"{len(parts)} test users, drawn at random, the same for every model; lists of its first seed. ✓ marks the "
+        "target."
+    )
+    return paragraph(text) + "".join(parts)
+
+
+def _of_user(users: list[dict[str, Any]], wanted: dict[str, Any]) -> list[str]:
+    """The list of a user in another row; empty where that has another target, or another user."""
+    return next((own["top"] for own in users if (own["user"], own["target"]) == (wanted["user"], wanted["target"])), [])
+
+
+def _example(user: dict[str, Any], lists: dict[str, list[str]], titles: dict[str, str]) -> str:
+    """Markup of one user: closed until the reader opens it."""
+
+    def shown(item: str) -> str:
+        return titles.get(item) or item
+
+    target, names = user["target"], [name for name, found in lists.items() if found]
+    hits = sum(target in lists[name] for name in names)
+    longest = max((len(lists[name]) for name in names), default=0)
+    lines = [
+        [Cell(str(place + 1)), *(_listed(lists[name][place : place + 1], target, shown) for name in names)]
+        for place in range(longest)
+    ]
+    summary = f"User {user['user']}: target {shown(target)}, in {hits} of {len(names)} lists"
+    history = f"History, the latest last: {'; '.join(map(shown, user['history']))}"
+    return (
+        f"<details><summary>{escape(summary)}</summary>{paragraph(history)}"
+        f"{html_table(['', *names], lines, sortable=False)}</details>"
+    )
+
+
+def _listed(item: list[str], target: str, shown: Callable[[str], str]) -> Cell:
+    """The item at a place of a list, where there is one."""
+    if not item:
+        return Cell("")
+    return Cell(f"✓ {shown(target)}", None, "text differs") if item == [target] else Cell(shown(*item), None, "text")
 
 
 def _percent(value: float | None, form: str) -> Cell:

@@ -29,6 +29,21 @@ FIRST_METRICS = ("ndcg@10", "hit@10", "mrr@10")
 FURTHER_METRICS = ("ndcg@5", "hit@5", "mrr@5", "ndcg@20", "hit@20", "mrr@20")
 METRICS = FIRST_METRICS + FURTHER_METRICS
 
+# What lists of ten are like: shares first.
+SHARES = ("itemcoverage", "giniindex", "tailpercentage", "diversity")
+BEYOND = {
+    "itemcoverage": "coverage@10",
+    "giniindex": "Gini@10",
+    "tailpercentage": "tail share@10",
+    "diversity": "diversity@10",
+    "averagepopularity": "average popularity@10",
+    "novelty": "novelty@10, bits",
+}
+BEYOND_NOTE = (
+    "Coverage, Gini index, average popularity and tail share as RecBole has them; novelty is the mean of -log2 p, the "
+    "share of an item among training interactions; diversity is 1 minus the mean cosine of two items of a list."
+)
+
 MASKED_ALONE = "‡"
 MASKED_NOTE = (
     f"\n{MASKED_ALONE} ranks no item of the history, as RecBole has it for general models: compare with "
@@ -169,6 +184,38 @@ def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is
             )
         )
     return "\n".join(lines)
+
+
+def beyond_table(table: list[Row]) -> str:
+    """What the first ten items of the rankings are like, means over seeds; a dash where a run of an earlier version
+    does not tell."""
+    lines = head("model", *BEYOND.values())
+    for row in table:
+        found = [beyond(content) for content in row.values(lambda content: content)]
+        cells = [spread([own[metric] for own in found]) if all(found) else "-" for metric in BEYOND if metric in SHARES]
+        cells += [_two(found, metric) for metric in BEYOND if metric not in SHARES]
+        lines.append(line(row.name, *cells))
+    return "\n".join([*lines, f"\n{beyond_note(table)}"])
+
+
+def beyond(content: dict) -> dict[str, float]:
+    """Metrics of lists that a result holds; empty for one of an earlier version."""
+    return (content.get("test_lists") or {}).get("beyond") or {}
+
+
+def beyond_note(table: list[Row]) -> str:
+    """What the metrics of lists are."""
+    vectors = {
+        card["diversity_vectors"]
+        for row in table
+        for card in row.values(lambda content: content["card"])
+        if "diversity_vectors" in card
+    }
+    return f"{BEYOND_NOTE}{f' Vectors: {same(sorted(vectors))}.' if vectors else ''}"
+
+
+def _two(found: list[dict[str, float]], metric: str) -> str:
+    return f"{mean(own[metric] for own in found):.2f}" if all(found) else "-"
 
 
 def codes_table(table: list[Row]) -> str:

@@ -30,6 +30,7 @@ from recbole_contrec.training.shares import own_users
 logger = logging.getLogger("recbole_contrec")
 
 RANKS = "test_ranks.npz"
+TOP = 10  # items of every ranking that are kept beside the rank of its target
 
 
 # A mixin: its types are checked as if it stood on RecBole's trainer, whose attributes it uses.
@@ -185,12 +186,15 @@ class FullRanking(_Host):
         better, equal = places(without_padding, positive_u.to(scores.device), positive_i.to(scores.device) - 1)
         users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()[positive_u.numpy()]
         numbers = self.eval_collector.users[-1][positive_u.numpy()] if processes.size() > 1 else users
-        self._ranks.append((numbers, users, positive_i.numpy(), 1 + better.cpu().numpy(), equal.cpu().numpy() - 1))
+        best, top = without_padding.topk(min(TOP, without_padding.shape[1]), dim=1)  # [B, TOP]
+        top = (top + 1).masked_fill(best == -torch.inf, 0).int().cpu().numpy()[positive_u.numpy()]
+        self._ranks.append((numbers, users, positive_i.numpy(), 1 + better.cpu().numpy(), equal.cpu().numpy() - 1, top))
 
     def _write_ranks(self, dataset):
         """``user``, ``item`` (names), ``rank`` (1 is best) and ``ties``: how many other items score the same, and
-        may stand before the target as well as behind it."""
-        users, items, ranks, ties = processes.gathered(*(np.concatenate(column) for column in zip(*self._ranks)))
+        may stand before the target as well as behind it. ``top`` [n, TOP] are the places in ``catalogue`` (names) of
+        the items that are ranked first, 0 where a model ranks no further one."""
+        users, items, ranks, ties, top = processes.gathered(*(np.concatenate(column) for column in zip(*self._ranks)))
         self._ranks = None
         if not processes.is_first():
             return
@@ -201,6 +205,8 @@ class FullRanking(_Host):
             item=np.asarray(dataset.id2token(dataset.iid_field, items), dtype=str),
             rank=ranks,
             ties=ties,
+            top=top,
+            catalogue=np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str),
         )
 
 

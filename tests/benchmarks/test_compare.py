@@ -200,7 +200,12 @@ def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
     assert str(workplace) not in json.dumps(stored) and not list(folder.glob("*/*.work"))
     with np.load(folder / "ContRec" / "seed2020.npz") as ranks:
         mean = significance.ndcg(ranks["rank"], ranks["ties"]).mean()
+        assert {"user", "item", "history", "popularity", "above", "seen"} <= set(ranks)
     assert mean == pytest.approx(stored["test_result"]["ndcg@10"], abs=1e-4)
+    lists = stored["test_lists"]
+    assert {*lists["beyond"]} == {*tables.BEYOND} and 0 < lists["beyond"]["itemcoverage"] <= 1
+    assert all(len(user["top"]) == 10 and user["history"] for user in lists["examples"]["users"])
+    assert stored["card"]["diversity_vectors"].startswith("SVD") and (folder / "report.html").is_file()
     assert (folder / "README.md").read_text().endswith(tables.report(folder))
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("training.png", "evaluation.png"))
     assert "ContRec" in capsys.readouterr().out
