@@ -20,6 +20,7 @@ if not __package__:  # run by its path: see run_as_module
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from benchmarks.lib.command_line import (
 )
 from benchmarks.lib.running import common_parser, conclude, run_all, seeds_of
 from benchmarks.lib.runs import Run
+from benchmarks.report.export import FORMATS
 from benchmarks.report.groups import fill, groups_table
 from benchmarks.report.page import write_page
 from benchmarks.report.plots import draw
@@ -53,7 +55,24 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     failed = [] if given.tables_only else run_all(runs, given.data_path, given.again)
     table = cache(lambda: _table(given, folder))
+    if given.format:
+        return _export(given.format, folder, table, failed)
     return conclude(folder, lambda: _text(given, folder, table()), failed, lambda: _pictures(folder, table()))
+
+
+def _export(form: str, folder: Path, table: Callable[[], list[Row]], failed: Sequence[str]) -> int:
+    """Print the main table alone, in some format, and write it beside the results; what failed is told elsewhere."""
+    try:
+        ending, write = FORMATS[form]
+        text = write(table())
+    except ValueError as error:
+        failed = [*failed, f"error: {error}"]
+    else:
+        (folder / f"table.{ending}").write_text(text, encoding="utf-8")
+        print(text, end="")
+        print("written:", folder / f"table.{ending}", file=sys.stderr)
+    print(*failed, sep="\n", end="\n" if failed else "", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _text(given: Namespace, folder: Path, table: list[Row]) -> str:
@@ -120,6 +139,11 @@ def _parse(arguments):
     )
     parser.add_argument(
         "--beyond", action="store_true", help="also a table of coverage, popularity, novelty and diversity of the lists"
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="print the main table alone, for a paper or a spreadsheet, and write table.tex, table.csv or table.md",
     )
     given = parse_with_settings(parser, arguments)
     if given.name and len(given.models) != 1:

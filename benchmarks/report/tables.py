@@ -80,7 +80,7 @@ def accuracy_table(table: list[Row]) -> str:
     own. A row that leaves seen items out, alone among others, has the last column of the first table only."""
     odd, alone = odd_beside_masking(table), masked_alone(table)
     names = {row.name: shown_name(row, odd) + (f" {MASKED_ALONE}" if row.name in alone else "") for row in table}
-    titles = ("model", "method", "seeds", "L", "valid NDCG@10", *map(_title, FIRST_METRICS))
+    titles = ("model", "method", "seeds", "L", "valid NDCG@10", *map(metric_title, FIRST_METRICS))
     lines = head(*titles, "NDCG@10 / HR@10, seen masked")
     for row in table:
         lines.append(
@@ -95,7 +95,7 @@ def accuracy_table(table: list[Row]) -> str:
                 ),
             )
         )
-    lines += ["", *head("model", *map(_title, FURTHER_METRICS))]
+    lines += ["", *head("model", *map(metric_title, FURTHER_METRICS))]
     for row in table:
         if row.name not in alone:
             lines.append(line(names[row.name], *(spread(row.metric(metric)) for metric in FURTHER_METRICS)))
@@ -305,7 +305,7 @@ def epoch_seconds(content: dict) -> float | None:
     return curve[-1]["core_seconds"] / (curve[-1]["epoch"] + 1) if curve else None  # not every epoch need be validated
 
 
-def _title(metric):
+def metric_title(metric):
     return metric.upper().replace("HIT", "HR")
 
 
