@@ -77,10 +77,12 @@ def share_stages(runs: list[Run], shared: Path) -> None:
 def write_groups(path: Path, run: Run, data_path: str | None) -> None:
     """What the test target of every user is like, for all runs on a data set: training interactions of the item, and
     items of the history before it that are read."""
+    from benchmarks.lib.held_out import require_one_target
     from recbole_contrec.data.loading import load_data
     from recbole_contrec.settings.config import Config
 
     config = Config(run.model, run.dataset, arguments=run.arguments(data_path))
+    require_one_target(config)
     data = load_data(config)
     training = data.train_dataset
     counts = np.bincount(training.histories.items, minlength=training.item_num)  # [N]

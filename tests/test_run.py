@@ -151,6 +151,35 @@ def test_masking_removes_what_was_seen(assembled):
         assert masked == set(histories[user][:-1].tolist()) - {int(target[row])}
 
 
+@pytest.mark.parametrize("model", ["SASRec", "SASRecAll"])
+@pytest.mark.parametrize(
+    "split",
+    [
+        "{'split': {'GTS': [9, 15]}}",
+        "{'split': {'TS': [0.7, 0.1, 0.2]}}",
+        "{'split': {'RS': [0.6, 0.2, 0.2]}, 'group_by': 'none'}",
+        "{'split': {'RS': [0.6, 0.2, 0.2]}, 'group_by': 'user'}",
+        "{'split': {'LS': 'test_only'}}",
+    ],
+)
+def test_masking_removes_what_was_seen_before_each_of_several_targets(assembled, model, split):
+    """All of it, not only what fits into a row."""
+    loaded = assembled(model, "--mask_seen=True", "--MAX_ITEM_LIST_LENGTH=3", f"--eval_args={split}")
+    loaded.model.eval()
+    loaded.trainer.tot_item_num = loaded.data.dataset.item_num
+    place = {user: len(history) for user, history in whole_histories(loaded).items()}
+    for part in ("test", "valid"):
+        loaded.trainer._seen_now = loaded.trainer._seen.get(part)
+        for batch in reversed(list(getattr(loaded.data, part))):
+            _, scores, _, targets = loaded.trainer._full_sort_batch_eval(batch)
+            for row, user in reversed(list(enumerate(batch[0]["user_id"].tolist()))):
+                place[user] -= 1
+                history, target = whole_histories(loaded)[user], int(targets[row])
+                assert history[place[user]] == target
+                masked = set(torch.nonzero(scores[row] == -torch.inf).flatten().tolist()) - {0}
+                assert masked == set(history[: place[user]].tolist()) - {target}
+
+
 def test_nan_names_epoch_batch_and_term(run_tiny, monkeypatch):
     from recbole_contrec.model.contrec import ContRec
 

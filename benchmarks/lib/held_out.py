@@ -4,11 +4,24 @@ benchmarks.lib.held_out
 A data set that keeps some users, or some items, out of every stage of training and of validation.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recbole_contrec.data.windows import Histories, WindowDataset
+from recbole_contrec.errors import UserError
+
+
+def require_one_target(config: Any) -> None:
+    """Stop where a user may have several targets, or none, and what is measured is about the target of each.
+
+    Raises:
+        UserError: another split than leave-one-out.
+    """
+    if config["eval_args"]["split"] != {"LS": "valid_and_test"}:
+        raise UserError(
+            "eval_args.split: one test target of every user is looked at here: leave it at {'LS': 'valid_and_test'}"
+        )
 
 
 class Removed(NamedTuple):
@@ -30,6 +43,7 @@ class HeldOutDataset(WindowDataset):
     """
 
     def data_augmentation(self):
+        require_one_target(self.config)
         super().data_augmentation()
         numbers, items = self.histories.pairs()
         kind = self.config["hold"]

@@ -24,6 +24,7 @@ from recbole.evaluator.collector import DataStruct
 
 from benchmarks.lib import checkout
 from benchmarks.lib.asked import file_hashes
+from benchmarks.lib.held_out import require_one_target
 from benchmarks.lib.runs import Run, follow, read
 from benchmarks.peer.exchange import MASKED, OUTCOME, STATE, TEST, VALID, Ranked, Task, read_outcome, write_task
 from recbole_contrec.data.loading import RunData
@@ -81,7 +82,11 @@ def split_of(config: Config, data: RunData) -> Split:
 
     Args:
         config: of a model that trains on whole histories.
+
+    Raises:
+        UserError: another split than leave-one-out.
     """
+    require_one_target(config)
     dataset, histories = data.dataset, data.train_dataset.histories
     targets = []
     for part in (data.valid, data.test):

@@ -24,6 +24,7 @@ SHARED = (
     "value_filter",
     "pairs_once",
     "split",
+    "group_by",
     "order",
     "ranking",
     "seen_items_masked",

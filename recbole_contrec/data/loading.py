@@ -16,9 +16,10 @@ from recbole.data.utils import create_samplers
 
 from recbole_contrec.compat import quiet_recbole
 from recbole_contrec.data.interactions import Interactions
+from recbole_contrec.data.moments import Moments, draw_by_past_popularity, moments_of, split_at
 from recbole_contrec.data.recbole_files import reading_files
 from recbole_contrec.data.sizes import bounded_eval_batch_size, check_sizes
-from recbole_contrec.data.splits import check_benchmark, check_split, check_targets
+from recbole_contrec.data.splits import check_benchmark, check_split, check_targets, held_out_of
 from recbole_contrec.data.text import read_item_texts
 from recbole_contrec.data.values import single_precision_ties
 from recbole_contrec.data.windows import WindowDataset, WindowLoader
@@ -63,13 +64,21 @@ def load_data(config: Any) -> RunData:
         check_benchmark(config, dataset)
         check_sizes(config, dataset)
         dataset.all_interactions = Interactions.of(dataset)
-        notes = [*_coarse_times(dataset), *_repeated_rows(dataset), *_items_without_interactions(dataset)]
+        moments = moments_of(config, dataset)
+        notes = [
+            *_coarse_times(dataset),
+            *_coarse_moments(moments, dataset),
+            *_repeated_rows(dataset),
+            *_items_without_interactions(dataset),
+        ]
         # its parts share them
         dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field], files)
         dataset.notes = files.notes
         prepare = _window_loaders if isinstance(dataset, WindowDataset) else data_preparation
-        with check_split(config), _in_bounded_memory(config, dataset.item_num):
+        with check_split(config), split_at(moments, config), _in_bounded_memory(config, dataset.item_num):
             loaders = prepare(config, dataset)
+            if moments is not None:
+                draw_by_past_popularity(loaders[0])
     if max(config["topk"]) >= dataset.item_num:
         raise UserError(
             f"topk={config['topk']} asks for more items than the catalogue of {config['dataset']!r} has "
@@ -77,6 +86,7 @@ def load_data(config: Any) -> RunData:
         )
     data = RunData(dataset, *loaders)
     check_targets(config, data)
+    dataset.moments, dataset.held_out = moments, held_out_of(data, moments)
     files.tell(notes)  # of data that a run goes on with: nothing that is wrong is explained by them
     return data
 
@@ -153,6 +163,16 @@ def _coarse_times(dataset: "Dataset") -> list[str]:
         f"{dataset.dataset_name}: RecBole reads {time} in single precision. Neighbouring events of a user become "
         "simultaneous "
         f"in {ties.made:,} places (in {ties.own:,} they are in the file itself) and keep the order of the file{order}"
+    ]
+
+
+def _coarse_moments(moments: Moments | None, dataset: "Dataset") -> list[str]:
+    """What single precision puts behind a moment."""
+    if moments is None or not moments.moved:
+        return []
+    return [
+        f"{dataset.dataset_name}: RecBole reads {dataset.time_field} in single precision, in which {moments.moved:,} "
+        "events shortly before a moment of eval_args.split are at it: they count as after it"
     ]
 
 

@@ -1,21 +1,70 @@
 """
 recbole_contrec.data.splits
 ###########################
-What can only be said of a split once the data are read: parts that are empty, and files that come split.
+What can only be said of a split once the data are read: parts that are empty, targets that training has not seen, and
+files that come split.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from recbole.utils import ModelType
 
+from recbole_contrec.data.moments import GLOBAL, Moments
 from recbole_contrec.errors import UserError
 from recbole_contrec.showing import show
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
+
+
+class HeldOut(NamedTuple):
+    """The targets of validation or test, and which of them training knows little about.
+
+    Attributes:
+        targets: how many there are.
+        cold_items: whose item is in no training row, neither as a target nor in a history.
+        cold_users: of users without a training row.
+        without_history: first events of their users, which are no targets because a sequential model has nothing to
+            read there; None where the split does not say to which part they belong.
+    """
+
+    targets: int
+    cold_items: int
+    cold_users: int
+    without_history: int | None
+
+
+def held_out_of(data: Any, moments: Moments | None) -> dict[str, HeldOut] | None:
+    """What is said of ``valid`` and ``test``; None for leave-one-out, and for data that come split.
+
+    Args:
+        data: :class:`~recbole_contrec.data.loading.RunData`.
+        moments: at which the data are split, if they are.
+    """
+    config = data.dataset.config
+    if "LS" in config["eval_args"]["split"] or config["benchmark_filename"] is not None:
+        return None
+    train, fields = data.train_dataset, (data.dataset.uid_field, data.dataset.iid_field)
+    users, items = (np.unique(train.inter_feat[field].numpy()) for field in fields)
+    history = fields[1] + config["LIST_SUFFIX"]
+    if history in train.inter_feat:  # RecBole's rows, which begin with the second item of a history
+        begins = train.inter_feat[config["ITEM_LIST_LENGTH_FIELD"]] == 1
+        items = np.union1d(items, train.inter_feat[history][begins][:, 0].numpy())
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    openings = moments.openings if moments and sequential else (None, None)
+    found = {}
+    for part, loader, opened in zip(("valid", "test"), (data.valid, data.test), openings):
+        own_users, own_items = (loader.dataset.inter_feat[field].numpy() for field in fields)
+        found[part] = HeldOut(len(own_items), _outside(own_items, items), _outside(own_users, users), opened)
+    return found
+
+
+def _outside(numbers: np.ndarray, known: np.ndarray) -> int:
+    return int((~np.isin(numbers, known)).sum())
 
 
 def check_benchmark(config: Any, dataset: "Dataset") -> None:
@@ -84,7 +133,10 @@ def check_targets(config: Mapping[str, Any], data: Any) -> None:
     Raises:
         UserError: names the empty part, and the split.
     """
-    for name, loader in (("training", data.train), ("test", data.test)):
+    needed = {"training": data.train, "test": data.test}
+    if GLOBAL in config["eval_args"]["split"]:
+        needed["validation"] = data.valid
+    for name, loader in needed.items():
         if len(loader) == 0 or getattr(loader, "sample_size", 1) == 0:
             raise UserError(
                 f"eval_args.split={show(config['eval_args']['split'])} leaves nothing for the {name} of "

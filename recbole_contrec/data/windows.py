@@ -19,6 +19,7 @@ from recbole.data.interaction import Interaction
 from recbole_contrec.errors import UserError
 
 SEEN_ITEMS = "seen_items"  # field of an evaluation that leaves out what a user has seen: all of it [B, E], 0 = none
+_PLACE = "place in the interactions"  # column of the rows that RecBole splits
 NEXT_PREFIX = "next_"  # field `next_item_id_list`: the target after every position, 0 = no target
 
 
@@ -84,14 +85,15 @@ class WindowDataset(SequentialDataset):
     """RecBole's sequential data set whose training part is kept as whole histories.
 
     ``build()`` gives RecBole's three data sets. Validation and test hold exactly the rows of
-    :class:`~recbole.data.dataset.SequentialDataset`; the training one carries ``histories``.
-
-    Raises:
-        UserError: another split than leave-one-out.
+    :class:`~recbole.data.dataset.SequentialDataset`; the training one carries ``histories``, which hold what RecBole's
+    training rows hold: their targets and the items before them. In order of time, every split of RecBole's leaves the
+    beginning of a history for training.
     """
 
     inter_feat: Any
     histories: "Histories"
+    borders: np.ndarray  # of the whole histories in `inter_feat` [U' + 1]
+    _held_out: tuple[np.ndarray, np.ndarray] | None = None  # of other splits than leave-one-out
 
     def build(self) -> "list[WindowDataset]":
         """Split into training histories and RecBole's rows for validation and test.
@@ -99,12 +101,6 @@ class WindowDataset(SequentialDataset):
         Returns:
             list: three data sets. ``inter_feat`` of the training one holds its plain interactions.
         """
-        args = self.config["eval_args"]
-        if args["split"] != {"LS": "valid_and_test"} or args["order"] != "TO":
-            raise UserError(
-                f"{self.config['model']} trains on whole histories and needs the leave-one-out split in order "
-                "of time: leave eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO"
-            )
         self._change_feat_format()
         everything = self.inter_feat
         valid, test = self.held_out_targets()
@@ -116,10 +112,13 @@ class WindowDataset(SequentialDataset):
         train = Interaction({self.uid_field: torch.from_numpy(users), self.iid_field: torch.from_numpy(items)})
         return [self.copy(part) for part in (train, *parts)]
 
-    @staticmethod
-    def held_out_rows(users: int) -> int:
-        """Rows of evaluation, which hold their history: two a user."""
-        return 2 * users
+    def held_out_rows(self, users: int) -> int:
+        """Rows of evaluation, which hold their history: at most two a user, or, by other splits, one an interaction."""
+        return 2 * users if self._leaves_one_out else len(self.inter_feat)
+
+    @property
+    def _leaves_one_out(self) -> bool:
+        return self.config["eval_args"]["split"] == {"LS": "valid_and_test"}
 
     def data_augmentation(self) -> None:
         """RecBole's hook, here without rows: remember the histories as a flat array."""
@@ -130,11 +129,30 @@ class WindowDataset(SequentialDataset):
             self._keep_first(self.config["first_n"])
         users, first, counts = np.unique(self.inter_feat[self.uid_field].numpy(), return_index=True, return_counts=True)
         items = self.inter_feat[self.iid_field].numpy()
-        # A history of three has no validation row in RecBole: one row for training and one for test.
-        lengths = counts - np.where(counts == 3, 1, 2)
+        self.borders = np.append(first, len(items))
+        if self._leaves_one_out:
+            # A history of three has no validation row in RecBole: one row for training and one for test.
+            lengths = counts - np.where(counts == 3, 1, 2)
+        else:
+            trained, *held_out = self._split_by_recbole()
+            self._held_out = held_out[0], held_out[1]
+            ends = first.copy()  # behind the last training target; where a user has none, no item is left
+            np.maximum.at(ends, np.searchsorted(first, trained, side="right") - 1, trained + 1)
+            lengths = ends - first
         keep = np.arange(len(items)) - np.repeat(first, counts) < np.repeat(lengths, counts)
-        self.borders = np.append(first, len(items))  # of the whole histories in `inter_feat`
-        self.histories = Histories(items[keep], np.concatenate([[0], np.cumsum(lengths)]), users)
+        some = lengths > 0
+        self.histories = Histories(items[keep], np.concatenate([[0], np.cumsum(lengths[some])]), users[some])
+
+    def _split_by_recbole(self) -> list[np.ndarray]:
+        """Places in ``inter_feat`` of the targets of training, validation and test, as RecBole splits its rows: here
+        without their histories, which no split looks at."""
+        targets = np.setdiff1d(np.arange(self.borders[-1]), self.borders)  # first events have no history
+        rows = {name: self.inter_feat[name][torch.from_numpy(targets)] for name in (self.uid_field, self.time_field)}
+        bare = copy(self)
+        bare.inter_feat = Interaction({**rows, _PLACE: torch.from_numpy(targets)})
+        for done_elsewhere in ("_change_feat_format", "_drop_unused_col"):
+            setattr(bare, done_elsewhere, lambda: None)
+        return [part.inter_feat[_PLACE].numpy() for part in SequentialDataset.build(bare)]
 
     def _keep_first(self, count: int) -> None:
         """Forget all but the first interactions of every user, as some published results do."""
@@ -143,7 +161,9 @@ class WindowDataset(SequentialDataset):
         self.inter_feat = self.inter_feat[torch.from_numpy(number < count)]
 
     def held_out_targets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Places of the validation and test targets in ``inter_feat``, users in RecBole's order."""
+        """Places of the validation and test targets in ``inter_feat``, in RecBole's order."""
+        if self._held_out is not None:
+            return self._held_out
         first, last = self.borders[:-1], self.borders[1:]
         # RecBole sorts its rows by time and takes users as they turn up: by their second interaction.
         order = np.argsort(self.inter_feat[self.time_field].numpy()[first + 1], kind="stable")

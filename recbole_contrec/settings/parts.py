@@ -50,7 +50,13 @@ FORMS = {
     "unload_col": "{'inter': ['rating']}",
     "unused_col": "{'inter': ['timestamp']}",
 }
-SPLITS = {"LS": "'valid_and_test'", "RS": "[0.8, 0.1, 0.1]", "TS": "[0.8, 0.1, 0.1]"}
+SPLITS = {
+    "LS": "'valid_and_test'",
+    "RS": "[0.8, 0.1, 0.1]",
+    "TS": "[0.8, 0.1, 0.1]",
+    "GTS": "['80%', '90%']",  # ours: RecBole cuts all users at one moment only for the test (TS), or by counting (RS)
+}
+_PERCENT = re.compile(r"\d+(\.\d+)?%")
 LEFT_OUT = ("valid_and_test", "test_only", "valid_only")
 PHASES = ("valid", "test")
 NAMES = (
@@ -156,16 +162,38 @@ def _check_split(key, value, final):
                 "or test_only"
             )
         return
+    if name == "GTS":
+        _check_moments(key, content)
+        return
     if not (isinstance(content, list) and len(content) == 3 and all(_is_share(share) for share in content)):
+        two = "; two moments in time are {'GTS': [FIRST, SECOND]}" if name == "TS" else ""
         raise UserError(
             f"{key}: split {name}={show(content)}: must be three shares, of training, validation and test: "
-            f"{{'{name}': {SPLITS[name]}}}"
+            f"{{'{name}': {SPLITS[name]}}}{two}"
         )
     train, valid, test = content
     if not train or not test or name == "TS" and not valid:
         raise UserError(
             f"{key}: split {name}={show(content)}: there must be something to train on and something to "
             "test" + (", and for TS something to validate" if name == "TS" else "")
+        )
+
+
+def _check_moments(key, content):
+    """Two numbers, or two shares of the events such as 80%."""
+    good = isinstance(content, list) and len(content) == 2
+    numbers = good and all(is_finite_number(moment) for moment in content)
+    shares = good and all(isinstance(moment, str) and _PERCENT.fullmatch(moment) for moment in content)
+    if not numbers and not shares:
+        raise UserError(
+            f"{key}: split GTS={show(content)}: must be the two moments at which validation and test begin, as times "
+            "such as [880000000, 890000000] or as shares of the events before them, such as ['80%', '90%']"
+        )
+    first, second = (float(moment.rstrip("%")) if shares else moment for moment in content)
+    if first >= second or shares and (first <= 0 or second >= 100):
+        raise UserError(
+            f"{key}: split GTS={show(content)}: validation begins at the first moment and the test at the second, "
+            "which must be later" + (", with events before and after them" if shares else "")
         )
 
 

@@ -15,7 +15,6 @@ from recbole.utils import EvaluatorType
 from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.showing import show
 
-LEAVE_ONE_OUT = {"LS": "valid_and_test"}
 WITHOUT_CUT = ("gauc",)  # the one ranking metric that rates whole rankings
 OF_PROBABILITIES = ("logloss", "mae", "rmse")
 FILTERS = ("val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter")
@@ -62,17 +61,12 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
     if final.get("benchmark_filename"):
         _check_given_parts(kind, final, given, own)
         return
-    if kind.windows and (split != LEAVE_ONE_OUT or order != "TO"):
-        raise UserError(
-            f"{kind.name} trains on whole histories and needs the leave-one-out split in order of time: leave "
-            "eval_args.split at {'LS': 'valid_and_test'} and eval_args.order at TO"
-        )
     if kind.sequential and order != "TO":
         raise UserError(
             f"{kind.name} reads histories in order of time: leave eval_args.order at TO, it is {show(order)}"
         )
-    if "TS" in split and order != "TO":
-        raise UserError("eval_args: split TS cuts at a moment in time: leave order at TO")
+    if {"TS", "GTS"} & set(split) and order != "TO":
+        raise UserError(f"eval_args: split {next(iter(split))} cuts at a moment in time: leave order at TO")
     if order == "TO" and not final["TIME_FIELD"]:
         raise UserError(
             "eval_args: order TO sorts by time, and TIME_FIELD is ~: name the column, or, for models that read no "
@@ -82,11 +76,6 @@ def check_protocol(kind: Kind, final: dict[str, Any], given: dict[str, Any]) -> 
         raise UserError(
             f"eval_args: group_by={show(own['group_by'])}: split {next(iter(split))} always cuts the history of every "
             "user; leave group_by at user, or split by RS"
-        )
-    if final.get("mask_seen") and kind.sequential and split != LEAVE_ONE_OUT:
-        raise UserError(
-            f"mask_seen=True needs the leave-one-out split, {LEAVE_ONE_OUT}: with split={show(split)} a user has "
-            "several targets, and what was seen before each is not kept"
         )
 
 

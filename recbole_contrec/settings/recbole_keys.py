@@ -178,8 +178,8 @@ TABLE: tuple[Key, ...] = (
     Key(
         "eval_args",
         HONOURED,
-        "split, order, group_by and mode, merged part by part into the protocol of this package; whole "
-        "histories are trained on with leave-one-out only",
+        "split, order, group_by and mode, merged part by part into the protocol of this package, which has one more "
+        "split, GTS: two moments in time for all users",
         _SPLITS + "test_splits_as_in_recbole",
     ),
     Key(

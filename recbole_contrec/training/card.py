@@ -7,6 +7,7 @@ The protocol card: what must be known to compare a number with another one, on s
 from typing import Any
 
 from recbole_contrec import processes
+from recbole_contrec.data.moments import GLOBAL
 from recbole_contrec.environment import device_name, git_commit, package_versions, peak_gpu_memory, peak_memory
 from recbole_contrec.interface import GeneratesSemanticIds
 from recbole_contrec.model.parts.history import HistoryEncoder
@@ -65,7 +66,7 @@ def protocol_facts(config: Any, data: Any) -> dict[str, Any]:
         "core_filter": {"user": config["user_inter_num_interval"], "item": config["item_inter_num_interval"]},
         "value_filter": config["val_interval"],
         "pairs_once": config["rm_dup_inter"],
-        **_split(config),
+        **_split(config, dataset),
         "ranking": config["eval_args"]["mode"],
         "ties": "as torch.topk orders equal scores; counted in test_ranks.npz",
         "seen_items_masked": (not sequential) if config["mask_seen"] is None else config["mask_seen"],
@@ -73,20 +74,31 @@ def protocol_facts(config: Any, data: Any) -> dict[str, Any]:
         "first_interactions_only": config["first_n"],
         "data_notes": getattr(dataset, "notes", None) or None,
         "targets": {"valid": data.valid.sample_size, "test": data.test.sample_size},
+        **_held_out(dataset),
         "metrics": config["metrics"],
         "topk": config["topk"],
         "valid_metric": config["valid_metric"],
     }
 
 
-def _split(config: Any) -> dict[str, Any]:
-    """How the data were split, and in which order."""
+def _split(config: Any, dataset: Any) -> dict[str, Any]:
+    """How the data were split, and in which order; of moments, where they are and not which share they leave."""
     if config["benchmark_filename"]:  # RecBole reads none of eval_args.split and eval_args.order
         return {"split": {"files": config["benchmark_filename"]}, "order": "as in the files"}
     order = config["eval_args"]["order"]
     if order == "TO":
         order = f"TO, by RecBole's float32 {config['TIME_FIELD']}; equal times keep the order of the file"
-    return {"split": config["eval_args"]["split"], "order": order}
+    split, moments = config["eval_args"]["split"], getattr(dataset, "moments", None)
+    if moments is not None:
+        split = {GLOBAL: [moments.valid, moments.test]}
+    by_share = {"group_by": config["eval_args"]["group_by"]} if "RS" in split else {}
+    return {"split": split, **by_share, "order": order}
+
+
+def _held_out(dataset: Any) -> dict[str, Any]:
+    """Targets that training knows little about, where a split leaves such."""
+    facts = getattr(dataset, "held_out", None)
+    return {"held_out": {part: of_part._asdict() for part, of_part in facts.items()}} if facts else {}
 
 
 def cut_of(model: Any) -> str | None:

@@ -21,6 +21,7 @@ from recbole.utils import EvaluatorType, ModelType
 from torch import nn
 
 from recbole_contrec import processes
+from recbole_contrec.data.interactions import ByUser
 from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.interface import GeneratesSemanticIds, RanksInBoundedMemory
 from recbole_contrec.sharding import Shards
@@ -31,6 +32,7 @@ logger = logging.getLogger("recbole_contrec")
 
 RANKS = "test_ranks.npz"
 TOP = 10  # items of every ranking that are kept beside the rank of its target
+SEEN_COUNT = "seen before the target"  # column of rows
 
 
 # A mixin: its types are checked as if it stood on RecBole's trainer, whose attributes it uses.
@@ -50,8 +52,10 @@ class FullRanking(_Host):
         super().__init__(config, model)
         self.evaluation_speed = math.nan  # users a second in the last evaluation
         self.valid_data: Any = None  # what tells validation from test
-        self._seen: dict[str, sp.csr_matrix] = {}  # phase -> users x items, where `mask_seen` asks for it
+        # where `mask_seen` asks for it: phase -> users x items, or, where users have several targets, whole histories
+        self._seen: dict[str, sp.csr_matrix] = {}
         self._seen_now: sp.csr_matrix | None = None
+        self._whole: ByUser | None = None
         self._ranks: list[tuple[np.ndarray, ...]] | None = None
         self.shards: Shards | None = None  # of a language model that is in parts over the processes
         self._users = 0  # in the batches of this evaluation so far
@@ -64,7 +68,10 @@ class FullRanking(_Host):
         self.valid_data = data.valid
         # not data.train: a loader of graphs has its data set under another name
         self.eval_collector.data_collect(SimpleNamespace(dataset=data.train_dataset))
-        if self.config["mask_seen"]:
+        if self.config["mask_seen"] and data.dataset.held_out and self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+            self._whole = data.dataset.all_interactions.by_user()
+            count_seen(data, self._whole)
+        elif self.config["mask_seen"]:
             train = data.train_dataset.inter_matrix(form="csr")
             rows = data.valid.dataset.inter_feat
             users, items = (rows[field].numpy() for field in (data.dataset.uid_field, data.dataset.iid_field))
@@ -105,8 +112,8 @@ class FullRanking(_Host):
         interaction, history, positive_u, positive_i = batched_data
         if self.config["mask_seen"] is False:
             history = None
-        elif self._seen_now is not None:
-            history = self._seen_by(interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i)
+        elif self._seen_now is not None or self._whole is not None:
+            history = self._seen_by(interaction, positive_u, positive_i)
             if isinstance(self.model, GeneratesSemanticIds):  # what is masked anyhow must not hold places of its beam
                 seen = side_by_side(*history, len(interaction))
                 interaction = Interaction({**interaction.interaction, SEEN_ITEMS: seen})
@@ -173,10 +180,16 @@ class FullRanking(_Host):
             )
         return alike
 
-    def _seen_by(self, users, positive_u, positive_i):
-        """Row and item of what the users [B] of a batch have seen; a target seen before stays in the ranking."""
-        rows, items = self._seen_now[users.cpu().numpy()].nonzero()
-        n_items = self._seen_now.shape[1]
+    def _seen_by(self, interaction, positive_u, positive_i):
+        """Row and item of what the users of a batch [B] have seen; a target seen before stays in the ranking."""
+        users, n_items = interaction[self.config["USER_ID_FIELD"]].cpu().numpy(), self.tot_item_num
+        if self._whole is not None:
+            counts = interaction[SEEN_COUNT].cpu().numpy()
+            rows = np.repeat(np.arange(len(users)), counts)
+            items = np.concatenate([self._whole[user][:count] for user, count in zip(users.tolist(), counts)])
+            rows, items = np.divmod(np.unique(rows * n_items + items), n_items)
+        else:
+            rows, items = self._seen_now[users].nonzero()
         targets = positive_u.numpy() * n_items + positive_i.numpy()
         masked = ~np.isin(rows.astype(np.int64) * n_items + items, targets)
         return torch.from_numpy(rows[masked]).long(), torch.from_numpy(items[masked]).long()
@@ -208,6 +221,26 @@ class FullRanking(_Host):
             top=top,
             catalogue=np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str),
         )
+
+
+def count_seen(data: Any, histories: ByUser) -> None:
+    """Write into the rows of validation and test how many interactions their user has had before the target.
+
+    Args:
+        data: :class:`~recbole_contrec.data.loading.RunData` of a sequential model. The last interactions of a user are
+            the targets of the test, and those before them the ones of validation.
+        histories: all interactions of every user.
+    """
+    later: dict[int, int] = {}  # targets of a user that have been counted already
+    for loader in (data.test, data.valid):
+        rows = loader.dataset.inter_feat
+        users = rows[data.dataset.uid_field].numpy()
+        counts = np.empty(len(users), dtype=np.int64)
+        for row in reversed(range(len(users))):  # rows are in order of time
+            user = int(users[row])
+            later[user] = later.get(user, 0) + 1
+            counts[row] = len(histories[user]) - later[user]
+        rows.interaction[SEEN_COUNT] = torch.from_numpy(counts)
 
 
 def no_score_is_the_worst(scores: torch.Tensor, model: str) -> torch.Tensor:

@@ -68,8 +68,22 @@ def data_line(data: "RunData") -> str:
     return (
         f"{data.dataset.dataset_name}: {users:,} users, {items:,} items, {count:,} interactions "
         f"({count / (users * items):.2%} of all pairs), {data.valid.sample_size:,} validation and "
-        f"{data.test.sample_size:,} test targets"
+        f"{data.test.sample_size:,} test targets{_cold(data.dataset)}"
     )
+
+
+def _cold(dataset: Any) -> str:
+    """Behind the targets: which of them training knows little about, where a split leaves such."""
+    names = {"valid": "validation", "test": "test"}
+    parts = []
+    for part, facts in (getattr(dataset, "held_out", None) or {}).items():
+        text = f"; of {names[part]}, {facts.cold_items:,} are cold items and {facts.cold_users:,} are of cold users"
+        if facts.without_history is not None:
+            text += f", and {facts.without_history:,} further events have no history and are no targets"
+        parts.append(text)
+    moments = getattr(dataset, "moments", None)
+    begin = f"; validation begins at {moments.valid:.9g}, the test at {moments.test:.9g}" if moments else ""
+    return begin + "".join(parts)
 
 
 def log_end(result: dict[str, Any]) -> None:

@@ -2,16 +2,20 @@
 history."""
 
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from recbole_contrec.data.interactions import Interactions
 from recbole_contrec.data.loading import load_data
+from recbole_contrec.data.windows import NEXT_PREFIX
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import assemble, load_data_and_model, run
 from recbole_contrec.recommendation import recommend, whole_histories
 
+PARTS, TARGETS = ("valid", "test"), NEXT_PREFIX + "item_id_list"
 SPLITS = [
     "{'split': {'RS': [0.8, 0.1, 0.1]}, 'group_by': 'none'}",
     "{'split': {'RS': [0.6, 0.2, 0.2]}, 'group_by': 'user'}",
@@ -19,6 +23,8 @@ SPLITS = [
     "{'split': {'LS': 'valid_and_test'}}",
     "{'split': {'LS': 'test_only'}}",
     "{'split': {'RS': [0.8, 0.0, 0.2]}, 'group_by': 'none'}",
+    "{'split': {'GTS': [9, 14.5]}}",
+    "{'split': {'GTS': ['60%', '82.5%']}}",
 ]
 
 
@@ -39,7 +45,7 @@ def named(data, histories):
     }
 
 
-@pytest.mark.parametrize("model", ["SASRec", "BPR"])
+@pytest.mark.parametrize("model", ["SASRec", "SASRecAll", "BPR"])
 @pytest.mark.parametrize("split", SPLITS)
 def test_splits_as_in_recbole(config_of, tiny, model, split):
     """Every interaction is in one part (of rows, but for the first of a history), and the whole history is known."""
@@ -47,7 +53,35 @@ def test_splits_as_in_recbole(config_of, tiny, model, split):
     assert named(data, data.dataset.all_interactions.by_user()) == of_the_file(tiny)
     rows = sum(len(part.dataset.inter_feat) for part in (data.train, data.valid, data.test))
     events = len(data.dataset.all_interactions.items)
+    if model == "SASRecAll":  # whole histories, first events included
+        rows -= len(data.train.histories.users)
     assert rows == (events if model == "BPR" else events - (data.dataset.user_num - 1))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("arguments", [(), ("--MAX_ITEM_LIST_LENGTH=4", "--unused_col={'inter': ['timestamp']}")])
+def test_whole_histories_are_split_as_the_rows_of_recbole(config_of, tiny, split, arguments):
+    """The same rows of validation and test, bit for bit and in the same order, and the same training targets; some
+    users come late, or with one event before a moment."""
+    with open(tiny / "tiny/tiny.inter", "a") as file:
+        file.writelines(f"late\ti{item}\t5\t{12 + item}\n" for item in (1, 2, 4, 6, 9))
+        file.writelines(f"rare\ti{item}\t5\t{time}\n" for item, time in ((7, 2), (9, 20), (9, 20), (3, 22)))
+    ours, theirs = (load_data(config_of(model, f"--eval_args={split}", *arguments)) for model in ("ContRec", "SASRec"))
+    for our_rows, their_rows in ((getattr(data, part).dataset.inter_feat for data in (ours, theirs)) for part in PARTS):
+        assert len(our_rows) == len(their_rows) and {*our_rows.interaction} == {*their_rows.interaction}
+        whole = our_rows[np.arange(len(our_rows))]
+        assert all(torch.equal(whole[field], their_rows[field]) for field in their_rows.interaction)
+    rows = theirs.train.dataset.inter_feat
+    wanted = Counter(zip(rows["user_id"].tolist(), rows["item_id"].tolist()))
+    found = Counter()
+    for batch in ours.train:
+        users, targets = batch["user_id"][:, None].expand_as(batch[TARGETS]), batch[TARGETS]
+        found.update(zip(users[targets > 0].tolist(), targets[targets > 0].tolist()))
+    assert found == wanted and ours.train.n_targets == sum(wanted.values())
+    # what vectors and popularity are computed from, is what RecBole's matrix of its rows has
+    ones = ours.train.dataset.inter_matrix("csr"), theirs.train.dataset.inter_matrix("csr")
+    assert (ones[0] != ones[1]).nnz == 0 and ones[0].sum() == len(ours.train.histories.items)
+    assert ours.dataset.held_out == theirs.dataset.held_out
 
 
 def test_random_order_is_for_models_without_one(config_of, tiny):
@@ -84,16 +118,12 @@ def test_histories_are_the_same_whoever_splits(config_of):
     "model, arguments, text",
     [
         ("SASRec", ["--eval_args={'order': 'RO'}"], "SASRec reads histories in order of time"),
-        ("ContRec", ["--eval_args={'order': 'RO'}"], "ContRec trains on whole histories"),
-        (
-            "SASRecAll-svd",
-            ["--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"],
-            "SASRecAll-svd trains on whole histories",
-        ),
-        ("SIIT-states", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}}"], "SIIT-states trains on whole histories"),
+        ("ContRec", ["--eval_args={'order': 'RO'}"], "ContRec reads histories in order of time"),
+        ("SIIT", ["--eval_args={'split': {'RS': [8, 1, 1]}, 'order': 'RO'}"], "SIIT reads histories in order of time"),
+        ("ContRec", ["--eval_args={'split': {'LS': 'test_only'}, 'group_by': 'none'}"], "always cuts the history"),
+        ("BPR", ["--eval_args={'split': {'GTS': [9, 15]}, 'order': 'RO'}"], "leave order at TO"),
         ("BPR", ["--eval_args={'split': {'TS': [0.8, 0.1, 0.1]}, 'order': 'RO'}"], "leave order at TO"),
         ("BPR", ["--eval_args={'group_by': 'none'}"], "always cuts the history of every user"),
-        ("SASRec", ["--mask_seen=True", "--eval_args={'split': {'RS': [0.8, 0.1, 0.1]}}"], "leave-one-out"),
         ("BPR", ["--mask_seen=False", "--eval_args={'mode': {'test': 'uni20'}}"], "ranks the whole catalogue"),
         ("ContRec", ["--benchmark_filename=['train', 'valid', 'test']"], "splits whole histories itself"),
         (

@@ -179,13 +179,6 @@ def test_context_must_be_smaller_than_the_window(config_of):
         load_data(config_of("ContRec", "--window_context=10"))
 
 
-def test_another_split_names_the_way_out(config_of):
-    from recbole_contrec.data.loading import load_data
-
-    with pytest.raises(UserError, match="ContRec trains on whole histories.*leave-one-out"):
-        load_data(config_of("ContRec", "--eval_args={'split':{'RS':[0.8,0.1,0.1]},'order':'TO','mode':'full'}"))
-
-
 def _held_out(config_of, *settings):
     """Our rows of the test, and RecBole's."""
     from recbole.data import create_dataset, data_preparation
