@@ -7,6 +7,7 @@ What every script does alike: options, ``--key=value`` settings, and one line wi
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -70,7 +71,7 @@ def results_folder(text: str) -> Path:
 
 def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
     """Options, and as ``settings`` whatever else has the form ``--key=value``."""
-    given, rest = parser.parse_known_args(arguments)
+    given, rest = parser.parse_known_args(_with_spaced_first(sys.argv[1:] if arguments is None else arguments))
     refuse_odd_settings(parser, rest)
     if fixed := [argument for argument in rest if argument.startswith(("--topk=", "--metrics="))]:
         parser.error(
@@ -79,6 +80,13 @@ def parse_with_settings(parser: argparse.ArgumentParser, arguments: list[str] | 
         )
     given.settings = tuple(rest)
     return given
+
+
+def _with_spaced_first(arguments: Sequence[str]) -> list[str]:
+    """Settings with blanks in their value before the options: argparse takes such an argument for no option, and behind
+    ``--models A B`` for one more model."""
+    spaced = [argument for argument in arguments if re.match(r"--\w+=.*\s", argument)]
+    return [*spaced, *(argument for argument in arguments if argument not in spaced)]
 
 
 def refuse_odd_settings(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:

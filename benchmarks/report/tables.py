@@ -290,8 +290,24 @@ def report(folder: Path, names: Iterable[str] | None = None) -> str:
     tests = [test_table(table)]
     if best_baseline(table) is not best_baseline(table, is_recbole):  # else the two would be one
         tests.append(test_table(table, counts=is_recbole))
-    parts = [accuracy_table(table), *tests, cost_table(table)]
+    parts = [split_line(table), accuracy_table(table), *tests, cost_table(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def split_line(table: list[Row]) -> str:
+    """How the rows that compare were split, where that is not leave-one-out, and what training knows little about."""
+    card = table[0].results[0].content["card"]
+    if not card.get("split") or "LS" in card["split"] or "files" in card["split"]:
+        return ""
+    [(name, values)] = card["split"].items()
+    by = f", group_by {card['group_by']}" if card.get("group_by") else ""
+    parts = [
+        f"{title}: {facts['targets']:,} targets, {facts['cold_items']:,} of cold items, {facts['cold_users']:,} of "
+        "cold users"
+        for part, title in (("valid", "validation"), ("test", "test"))
+        if (facts := (card.get("held_out") or {}).get(part))
+    ]
+    return "; ".join([f"Split {name} {', '.join(f'{value:.9g}' for value in values)}{by}", *parts]) + "."
 
 
 def stage_seconds(content: dict) -> float:

@@ -137,8 +137,8 @@ def draw_by_past_popularity(train: Any) -> None:
         UserError: somebody has had every item that can be drawn, so that none would be found.
     """
     loader = getattr(train, "general_dataloader", train)  # that of a knowledge graph holds one
-    sampler = getattr(loader, "_sampler", None)
-    if getattr(sampler, "distribution", None) != "popularity":
+    sampler: Any = getattr(loader, "_sampler", None)
+    if sampler is None or sampler.distribution != "popularity":
         return
     dataset = loader._dataset
     items = dataset.inter_feat[dataset.iid_field].tolist()

@@ -91,7 +91,7 @@ def _split(config: Any, dataset: Any) -> dict[str, Any]:
     split, moments = config["eval_args"]["split"], getattr(dataset, "moments", None)
     if moments is not None:
         split = {GLOBAL: [moments.valid, moments.test]}
-    by_share = {"group_by": config["eval_args"]["group_by"]} if "RS" in split else {}
+    by_share = {"group_by": config["eval_args"]["group_by"] or "none"} if "RS" in split else {}
     return {"split": split, **by_share, "order": order}
 
 

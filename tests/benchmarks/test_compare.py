@@ -63,6 +63,38 @@ def test_another_card_is_marked_and_never_the_baseline(folder):
     assert tables.best_baseline(table).name == "SASRec" and "GRU4Rec" not in tables.test_table(table)
 
 
+@pytest.mark.parametrize(
+    "own, keys",
+    [
+        ({"split": {"GTS": [5.0, 9.0]}}, ["split"]),
+        ({"split": {"LS": "valid_and_test"}, "targets": {"valid": 6, "test": 6}}, ["split", "targets"]),
+        ({"group_by": "user"}, ["group_by"]),
+    ],
+)
+def test_rows_of_different_splits_are_not_compared(tmp_path, own, keys):
+    facts = {"targets": 1234, "cold_items": 5, "cold_users": 6, "without_history": 7}
+    split = {"split": {"GTS": [5.0, 8.0]}, "targets": {"valid": 1234, "test": 1234}}
+    split["held_out"] = {"valid": facts, "test": {**facts, "targets": 99}}
+    write_result(tmp_path, "ContRec", 1, [1] * 6, score=0.3, **split)
+    write_result(tmp_path, "SASRec", 1, [2] * 6, model="SASRec", score=0.2, **split)
+    write_result(tmp_path, "GRU4Rec", 1, [1] * 6, model="GRU4Rec", score=0.1, **{**split, **own})
+    assert report_rows.mismatches(report_rows.rows(tmp_path)) == {"GRU4Rec": keys}
+    text = tables.report(tmp_path)
+    assert f"† GRU4Rec differs from ContRec in {', '.join(keys)}: not comparable" in text
+    assert text.startswith(
+        "Split GTS 5, 8; validation: 1,234 targets, 5 of cold items, 6 of cold users; test: 99 targets, 5 of"
+    )
+    assert tables.best_baseline(report_rows.rows(tmp_path)).name == "SASRec"
+
+
+def test_leave_one_out_needs_no_word_of_its_split(folder):
+    for path in folder.glob("*/*.json"):
+        content = json.loads(path.read_text())
+        content["card"]["split"] = {"LS": "valid_and_test"}
+        path.write_text(json.dumps(content))
+    assert tables.report(folder).startswith("| model |")
+
+
 def test_interactions_of_another_file_are_marked_though_they_are_as_many(folder):
     for name, content in (("ContRec", "one"), ("SASRec", "another")):
         for path in (folder / name).glob("*.json"):
@@ -337,3 +369,22 @@ def test_a_general_model_of_recbole_has_a_masked_row(tiny, workplace, executed):
     assert [row.name for row in table] == ["GRU4Rec", "LightGCN"] and report_rows.masked_alone(table) == {"LightGCN"}
     assert "‡ | as in RecBole | 1 | all |  |  |" in tables.accuracy_table(table)
     assert (folder / "LightGCN" / "seed2020.npz").is_file()
+
+
+def test_models_are_compared_on_a_split_by_time(tiny, workplace, executed):
+    """With several targets a user: the test without seen items, and a paired test over users."""
+    command = ["--dataset=tiny", f"--data_path={tiny}", f"--output={workplace / 'by-time'}", "--seeds=1", "--epochs=1"]
+    split = "--eval_args={'split': {'GTS': ['60%', '80%']}}"
+    assert compare_script.main([*command, "--models", "SASRecAll", "SASRec", split]) == 0
+    folder = workplace / "by-time" / "tiny"
+    cards = [json.loads((folder / name / "seed2020.json").read_text())["card"] for name in ("SASRecAll", "SASRec")]
+    assert cards[0]["split"] == cards[1]["split"] and cards[0]["held_out"] == cards[1]["held_out"]
+    with np.load(folder / "SASRec" / "seed2020.npz") as ranks:
+        assert len({*ranks["user"]}) < len(ranks["user"]) == cards[0]["targets"]["test"]
+    text = (folder / "README.md").read_text()
+    moments = ", ".join(f"{moment:.9g}" for moment in cards[0]["split"]["GTS"])
+    assert f"Split GTS {moments}; validation: " in text and "not comparable" not in text
+    assert tables.test_table(report_rows.rows(folder))
+    # with another split in the same folder: named, and stopped
+    other = "--eval_args={'split': {'GTS': ['60%', '90%']}}"
+    assert compare_script.main([*command, "--models", "SASRec", other]) == 2
