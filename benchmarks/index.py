@@ -73,12 +73,12 @@ def of_checkpoint(options: argparse.Namespace) -> tuple[Retrieval, Tensor, tuple
     Raises:
         UserError: no such checkpoint, or a model that does not rank by item vectors.
     """
-    from recbole_contrec.recommendation import _known_people, as_interaction, check_index
+    from recbole_contrec.recommendation import as_interaction, check_index, known_people
     from recbole_contrec.reloading import load_data_and_model
 
     loaded = load_data_and_model(options.checkpoint)
     check_index(loaded.model, loaded.config["model"], "hnsw")
-    people = list(islice(_known_people(loaded, None), options.users))
+    people = list(islice(known_people(loaded, None), options.users))
     interaction = as_interaction(loaded.config, people).to(loaded.config["device"])
     preference = loaded.model.generate_preferences(interaction)
     history = interaction[loaded.model.ITEM_SEQ]

@@ -22,8 +22,8 @@ Axes in shape comments. A docstring that needs another letter, or one of these f
 ``n``  a flat list of positions or rows
 =====  ==========================================
 
-``quick_start`` trains and evaluates, ``recommendation`` gives lists for users; both are imported on first use, because
-they load RecBole and torch.
+``quick_start`` trains and evaluates, ``recommender`` and ``recommendation`` give lists for users; all are imported on
+first use, because they load RecBole and torch.
 """
 
 __version__ = "0.1.0"
@@ -34,6 +34,7 @@ _LAZY = {
     "objective_function": "quick_start",
     "write_item_vectors": "quick_start",
     "recommend": "recommendation",
+    "Recommender": "recommender",
     "fold_in_interactions": "fold_in",
     "fold_in_texts": "fold_in",
     "Config": "settings.config",

@@ -41,6 +41,15 @@ class Person(NamedTuple):
     history: np.ndarray  # item numbers in order of time
 
 
+class Ranked(NamedTuple):
+    """The best items of some people, best first."""
+
+    people: Sequence[Person]
+    items: np.ndarray  # [B, k]   item numbers, 0 where too few are left
+    scores: np.ndarray  # [B, k]
+    answers: list[str] | None  # [B]      what a model says that has learned to answer
+
+
 def recommend(
     checkpoint: str | LoadedRun,
     users: Sequence[str] | None = None,
@@ -91,29 +100,64 @@ def recommend_batches(
     ef_search: int = 200,
 ) -> Iterator[pd.DataFrame]:
     """:func:`recommend`, a batch of users at a time: for a million users, the result need not fit into memory."""
-    for name, number in dict(k=k, batch_size=batch_size, ef_search=ef_search).items():
+    _check_counts(k=k, batch_size=batch_size, ef_search=ef_search)
+    check_lists(users=users, histories=histories)
+    loaded = load_data_and_model(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    people = chain(
+        known_people(loaded, [] if users is None and len(histories) else users),
+        [Person(f"new-{place}", 0, item_numbers(loaded, history)) for place, history in enumerate(histories, 1)],
+    )
+    for ranked in rank_batches(loaded, people, k, exclude_seen, batch_size, index, ef_search):
+        yield _as_table(loaded, ranked)
+
+
+def check_lists(**given: Any) -> None:
+    """Refuse a text where a list of names, or a list of such lists, is needed: its letters would pass for ids.
+
+    Raises:
+        UserError: names it.
+    """
+    for name, value in given.items():
+        inner = [] if name == "users" or value is None or isinstance(value, str) else value
+        for what, one in ((name, value), *(("a history", one) for one in inner)):
+            if isinstance(one, str):
+                raise UserError(f"{what}: {one!r} is one text; give a list")
+
+
+def _check_counts(**given: int) -> None:
+    for name, number in given.items():
         if number < 1:
             raise UserError(f"{name}={number}: at least 1 is needed")
-    for name, value in (("users", users), ("histories", histories), *(("a history", history) for history in histories)):
-        if isinstance(value, str):  # its letters would pass for ids
-            raise UserError(f"{name}: {value!r} is one text; give a list")
-    loaded = load_data_and_model(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+
+
+def rank_batches(
+    loaded: LoadedRun,
+    people: Iterable[Person],
+    k: int = 10,
+    exclude_seen: bool = True,
+    batch_size: int = 256,
+    index: str = EXACT,
+    ef_search: int = 200,
+) -> Iterator[Ranked]:
+    """The K best items of people, a batch of them at a time; the arguments are those of :func:`recommend`.
+
+    Raises:
+        UserError: as :func:`recommend`.
+    """
+    _check_counts(k=k, batch_size=batch_size, ef_search=ef_search)
     loaded.model.eval()
     if not isinstance(loaded.model, RanksInBoundedMemory):
         _give_newcomers_a_row(loaded.model, loaded.data.dataset)
-    people = chain(
-        _known_people(loaded, [] if users is None and len(histories) else users),
-        [Person(f"new-{place}", 0, _item_numbers(loaded, history)) for place, history in enumerate(histories, 1)],
-    )
+    people = iter(people)
     first = True
     with _searching(loaded, index, ef_search):
         while some := list(islice(people, batch_size)):
             with faults_of(loaded.config.entry):
                 if first and index != EXACT:
                     _tell_recall(loaded, some[:SAMPLE], k, exclude_seen, ef_search)
-                table = _recommend_batch(loaded, some, k, exclude_seen)
+                ranked = _rank(loaded, some, k, exclude_seen)
             first = False
-            yield table
+            yield ranked
 
 
 def check_index(model: Any, name: str, index: str) -> None:
@@ -174,7 +218,7 @@ def whole_histories(loaded: LoadedRun) -> dict[int, np.ndarray]:
     return loaded.data.dataset.all_interactions.by_user()
 
 
-def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[Person]:
+def known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[Person]:
     """Users of the data set with their whole history, one after the other; all of them for None.
 
     Raises:
@@ -194,23 +238,34 @@ def _known_people(loaded: LoadedRun, users: Sequence[str] | None) -> Iterator[Pe
     )
 
 
-def _item_numbers(loaded: LoadedRun, history: Sequence[str]) -> np.ndarray:
+def item_numbers(loaded: LoadedRun, history: Iterable[str], skip_unknown: bool = False) -> np.ndarray:
+    """Internal numbers of the items of a history of somebody new.
+
+    Args:
+        history: item ids in order of time.
+        skip_unknown: leave out ids that the data set does not have; nothing may be left.
+
+    Raises:
+        UserError: an unknown item (names the nearest), an empty history, or a model that reads user ids alone.
+    """
     dataset = loaded.data.dataset
     numbers = dataset.field2token_id[dataset.iid_field]
     history = [str(item) for item in history]
-    for item in history:
-        if item not in numbers or item == PADDING:
-            raise UserError(f"there is no item {item!r} in {loaded.config['dataset']!r}{did_you_mean(item, numbers)}")
     if not history:
         raise UserError("the history is empty: name at least one item")
+    for item in history:
+        if (item not in numbers or item == PADDING) and not skip_unknown:
+            raise UserError(f"there is no item {item!r} in {loaded.config['dataset']!r}{did_you_mean(item, numbers)}")
     if not isinstance(loaded.model, SequentialRecommender):
         raise UserError(
             f"{loaded.config['model']} reads user ids, not histories: it has nothing to say about new users"
         )
-    return np.asarray([numbers[item] for item in history])
+    known = [numbers[item] for item in history if item in numbers and item != PADDING]
+    return np.asarray(known, dtype=np.int64)
 
 
-def _recommend_batch(loaded: LoadedRun, people: Sequence[Person], k: int, exclude_seen: bool) -> pd.DataFrame:
+def _rank(loaded: LoadedRun, people: Sequence[Person], k: int, exclude_seen: bool) -> Ranked:
+    """The best items of one batch of people."""
     model, dataset = loaded.model, loaded.data.dataset
     k = min(k, dataset.item_num - 1)
     interaction, excluded = _asked(loaded, people, exclude_seen)
@@ -227,15 +282,19 @@ def _recommend_batch(loaded: LoadedRun, people: Sequence[Person], k: int, exclud
             parts = [slice(start, start + at_once) for start in range(0, len(people), at_once)]
             found = [_top_k_of_all(loaded, interaction[part], k, excluded[part]) for part in parts]
             scores, items = map(torch.cat, zip(*found))
+    return Ranked(people, items.cpu().numpy(), scores.cpu().numpy(), answers)
 
-    listed = (items > 0).cpu().numpy()
-    row, rank = np.nonzero(listed)
-    chosen = items.cpu().numpy()[listed]
+
+def _as_table(loaded: LoadedRun, ranked: Ranked) -> pd.DataFrame:
+    """One row for each item of each list, with the texts of the items."""
+    dataset, answers = loaded.data.dataset, ranked.answers
+    row, rank = np.nonzero(ranked.items > 0)
+    chosen = ranked.items[row, rank]
     table = {
-        "user_id": [people[r].name for r in row.tolist()],
+        "user_id": [ranked.people[r].name for r in row.tolist()],
         "rank": rank + 1,
         "item_id": dataset.id2token(dataset.iid_field, chosen),
-        "score": scores.cpu().numpy()[listed],
+        "score": ranked.scores[row, rank],
     }
     taken = {*table, "answer"} if answers is not None else {*table}
     for field, texts in dataset.item_texts.items():

@@ -15,16 +15,16 @@ from recbole_contrec.recommendation import recommend, recommend_batches
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_no_more_than_a_batch_is_held(assembled, monkeypatch, tmp_path, ending):
     loaded, held, most = assembled("SASRec"), [], []
-    batch = recommendation._recommend_batch
+    batch = recommendation._as_table
 
-    def watched(loaded, people, *rest):
-        table = batch(loaded, people, *rest)
+    def watched(loaded, ranked):
+        table = batch(loaded, ranked)
         held.append(weakref.ref(table))
         gc.collect()
         most.append(sum(len(part) for one in held if (part := one()) is not None))
         return table
 
-    monkeypatch.setattr(recommendation, "_recommend_batch", watched)
+    monkeypatch.setattr(recommendation, "_as_table", watched)
     path = tmp_path / f"top.{ending}"
     write_tables(recommend_batches(loaded, k=5, batch_size=4), str(path))
     written = pd.read_csv(path) if ending == "csv" else pd.read_parquet(path)
