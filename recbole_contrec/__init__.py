@@ -35,6 +35,7 @@ _LAZY = {
     "write_item_vectors": "quick_start",
     "recommend": "recommendation",
     "Recommender": "recommender",
+    "export": "exporting",
     "fold_in_interactions": "fold_in",
     "fold_in_texts": "fold_in",
     "Config": "settings.config",

@@ -208,6 +208,35 @@ class RanksByItemVectors(ReadsHistoriesOnce, Protocol):
 
 
 @runtime_checkable
+class GeneratesPreferences(Protocol):
+    """A model whose scores are products of a preference with the vectors of the items, and further terms of its
+    ``retrieval``."""
+
+    @property
+    def retrieval(self) -> Any:
+        """From preferences and item vectors to scores."""
+
+    @property
+    def item_vectors(self) -> Any:
+        """The table whose ``weight`` [N, d] these are."""
+
+    def generate_preferences(self, interaction: Interaction) -> Tensor:
+        """Preference vectors [B, d], or samples [M, B, d], for the histories of a batch."""
+
+
+@runtime_checkable
+class ReadsHistoriesInOnePass(GeneratesPreferences, Protocol):
+    """A model that goes from histories to preferences in one pass of tensors, whatever their lengths: what a graph for
+    other programs is made of."""
+
+    def no_single_pass(self) -> str | None:
+        """Why its settings have no such pass; None where they have one."""
+
+    def preference_in_one_pass(self, item_seq: Tensor, length: Tensor) -> Tensor:
+        """Preference vectors [B, d] of people who are not in the data, by histories [B, L] of some length [B]."""
+
+
+@runtime_checkable
 class AnswersInWords(ReadsHistoriesOnce, Protocol):
     """A model that may say what comes next. ``can_answer`` tells whether it was trained to."""
 
@@ -247,6 +276,15 @@ class GeneratesSemanticIds(RanksInBoundedMemory, Protocol):
             width: W; the model's own number of beams if not given.
             excluded: item numbers [B, E] not to be generated, 0 = none.
         """
+
+
+@runtime_checkable
+class HasItemCodes(Protocol):
+    """A model whose items have discrete codes."""
+
+    @property
+    def code_table(self) -> Any:
+        """With the ``codes`` of every item [N, K], and ``unknown_code`` where an item has none."""
 
 
 # new items

@@ -21,6 +21,7 @@ INSTALL = {
     "bitsandbytes": "'recbole_contrec[quantised]'",
     "matplotlib": "'recbole_contrec[benchmarks]'",
     "faiss": "faiss-cpu",
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "'recbole_contrec[onnx]'"),
     "community": "python-louvain",
     "hyperopt": "'recbole_contrec[tuning]'",
 }

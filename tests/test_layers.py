@@ -23,7 +23,7 @@ LAYERS = (
     {"loaded_run"},
     {"reloading"},
     {"recommendation", "quick_start"},
-    {"fold_in", "recommender", "tuning"},
+    {"exporting", "fold_in", "recommender", "tuning"},
     {"cli"},
     {"__main__"},
 )

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from recbole_contrec.cli.export import export
 from recbole_contrec.cli.messages import end_progress_bars, error_text, show_messages
 from recbole_contrec.cli.prepare import prepare
 from recbole_contrec.cli.recommend import recommend
@@ -18,6 +19,7 @@ from recbole_contrec.cli.vectors import vectors
 from recbole_contrec.errors import UserError, did_you_mean
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "export": export,
     "prepare": prepare,
     "recommend": recommend,
     "semantic_ids": semantic_ids,

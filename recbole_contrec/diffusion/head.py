@@ -317,7 +317,7 @@ class DiffusionHead(nn.Module):
         return self.none.to(condition.dtype).expand_as(condition)
 
     def _clean_like(self, condition):
-        return self.schedule.alpha_bar.new_zeros(len(condition), self.d)  # [n, d]
+        return self.schedule.alpha_bar.new_zeros(condition.shape[0], self.d)  # [n, d]
 
     def _level(self, t):
         """One level for all rows, [1]."""

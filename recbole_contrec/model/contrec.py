@@ -338,6 +338,18 @@ class ContRec(SequentialRecommender):
         conditions = self.encode_histories(interaction, scores=False).conditions
         return self.preferences(conditions, interaction[self.ITEM_SEQ])
 
+    def no_single_pass(self) -> str | None:
+        """Why preferences take more than one pass over a history; None where they do not."""
+        if self.sampling.steps > 1 or self.sampling.samples > 1:
+            return f"it draws preferences (sampling_steps={self.sampling.steps}, num_samples={self.sampling.samples})"
+        if self.sampling.guidance:
+            return f"guidance={self.sampling.guidance:g} asks the head twice"
+        return self.history.no_single_pass()
+
+    def preference_in_one_pass(self, item_seq: Tensor, length: Tensor) -> Tensor:
+        """Preference vectors [B, d], see :class:`~recbole_contrec.interface.ReadsHistoriesInOnePass`."""
+        return self.head.estimate(self.history.in_one_pass(item_seq, length))
+
     def top_k(
         self, interaction: Interaction, k: int, excluded: Tensor | None = None, encoding: HistoryEncoding | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_contrec.backbone import length_groups, rows_at_once
 from recbole_contrec.errors import UserError
@@ -166,6 +166,31 @@ class SASRecAll(SASRec):
         history = interaction[self.ITEM_SEQ]
         state = self.last_states(history, interaction[self.ITEM_SEQ_LEN])  # [B, D]
         return self.catalogue.scores(state, self.item_embedding.weight, history)
+
+    # beyond RecBole's methods, see :class:`~recbole_contrec.interface.GeneratesPreferences`
+
+    @property
+    def retrieval(self) -> Retrieval:
+        """From states and item embeddings to scores."""
+        return self.catalogue
+
+    @property
+    def item_vectors(self) -> nn.Embedding:
+        """SASRec's own table."""
+        return self.item_embedding
+
+    @torch.no_grad()
+    def generate_preferences(self, interaction: Interaction) -> Tensor:
+        """States [B, D] after the histories of a batch."""
+        return self.last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+
+    def no_single_pass(self) -> str | None:
+        """SASRec's ``forward`` is one."""
+        return None
+
+    def preference_in_one_pass(self, item_seq: Tensor, length: Tensor) -> Tensor:
+        """States [B, D], see :class:`~recbole_contrec.interface.ReadsHistoriesInOnePass`."""
+        return self.forward(item_seq, length)
 
 
 def _refuse_unread(config: Any) -> None:

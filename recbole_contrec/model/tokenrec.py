@@ -26,7 +26,7 @@ from recbole_contrec.backbone import (
 )
 from recbole_contrec.interface import Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
-from recbole_contrec.model.parts.code_table import CODE_RMS
+from recbole_contrec.model.parts.code_table import CODE_RMS, CodeTable
 from recbole_contrec.model.parts.code_tokens import ItemCodes, QuantiserSettings, user_codes_of
 from recbole_contrec.model.parts.history import (
     EncoderDecoderHistory,
@@ -250,6 +250,19 @@ class TokenRec(SequentialRecommender):
         """
         preference = self.projection((encoding or self.encode_histories(interaction)).conditions)
         return self.retrieval.top_k(preference, self.item_vectors.weight, k, excluded, interaction[self.ITEM_SEQ])
+
+    def no_single_pass(self) -> str | None:
+        """Why preferences take more than one pass over a history; None where they do not."""
+        return self.history.no_single_pass()
+
+    def preference_in_one_pass(self, item_seq: Tensor, length: Tensor) -> Tensor:
+        """Preference vectors [B, d], see :class:`~recbole_contrec.interface.ReadsHistoriesInOnePass`."""
+        return self.projection(self.history.in_one_pass(item_seq, length))
+
+    @property
+    def code_table(self) -> CodeTable:
+        """Of the items."""
+        return self.items.table
 
     # new users and new items
 

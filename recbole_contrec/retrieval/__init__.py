@@ -4,6 +4,7 @@ It needs torch alone, and faiss for an approximate search. Axes: `n` preferences
 vector, `L` items of a history.
 """
 
+from .inner_product import columns, item_side, preference_side
 from .losses import CatalogueCrossEntropy, pairwise_cosine_loss
 from .sampling import CandidateSampler, SampledItems
 from .scores import POOLINGS, SIMILARITIES, Retrieval, TextEvidence
@@ -16,5 +17,8 @@ __all__ = [
     "Retrieval",
     "SampledItems",
     "TextEvidence",
+    "columns",
+    "item_side",
     "pairwise_cosine_loss",
+    "preference_side",
 ]

@@ -12,11 +12,11 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .candidates import distinct, products, within
 from .index import HNSWIndex
+from .inner_product import item_side, preference_side
 
 
 class ApproximateSearch:
@@ -33,7 +33,7 @@ class ApproximateSearch:
 
     def __init__(self, retrieval: Any, items: Tensor, ef_search: int):
         self.retrieval, self.items = retrieval, items
-        self.index = HNSWIndex(self._indexed(), ef_search)
+        self.index = HNSWIndex(item_side(retrieval, items), ef_search)
 
     @torch.no_grad()
     def top_k(
@@ -48,7 +48,7 @@ class ApproximateSearch:
         n = preference.shape[-2]
         left_out = 0 if excluded is None else int((excluded > 0).sum(1).max())
         lowered = 0 if history is None or self.retrieval.repeat_bias is None else int((history > 0).sum(1).max())
-        queries = self._queries(preference, history)
+        queries = preference_side(self.retrieval, preference, history)
         # as many more as may be left out or fall behind: a list must not get shorter by them
         found = self.index.search(queries.reshape(-1, queries.shape[-1]), k + max(left_out, lowered))  # [M n, C]
         found = found.view(-1, n, found.shape[1]).transpose(0, 1).reshape(n, -1)  # [n, M C]
@@ -99,31 +99,3 @@ class ApproximateSearch:
             said = texts.queries(history)[:, :, None]  # [n, w, 1]
             scores = scores + texts.weight * products(texts.vectors, numbers, said)[:, :, 0]
         return scores if retrieval.score_penalty is None else scores - retrieval.score_penalty[numbers]
-
-    def _indexed(self) -> Tensor:
-        """Vectors [N, d'] whose inner product with :meth:`_queries` is the score without repeats and answers."""
-        retrieval, items = self.retrieval, self.items.detach()
-        parts = [F.normalize(items, dim=-1) if retrieval.similarity == "cosine" else items]
-        if retrieval.compares_texts:
-            parts.append(retrieval.text_similarity.vectors)
-        if retrieval.score_penalty is not None:
-            parts.append(-retrieval.score_penalty[:, None])
-        return torch.cat(parts, 1)
-
-    def _queries(self, preference: Tensor, history: Tensor | None) -> Tensor:
-        """[n, d'], or one for each sample, [M, n, d']."""
-        retrieval = self.retrieval
-        if retrieval.similarity == "cosine":
-            preference = retrieval.scaled(preference)
-        if preference.dim() == 3 and retrieval.pooling == "mean":
-            preference = preference.mean(0)
-        parts, shape = [preference], preference.shape[:-1]
-        if retrieval.compares_texts:
-            texts = retrieval.text_similarity
-            says = torch.zeros(shape[-1], texts.vectors.shape[1], device=preference.device)
-            if history is not None:
-                says = texts.weight * texts.queries(history)
-            parts.append(says.expand(*shape, -1))
-        if retrieval.score_penalty is not None:
-            parts.append(preference.new_ones(*shape, 1))
-        return torch.cat(parts, -1)

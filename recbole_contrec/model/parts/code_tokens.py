@@ -218,6 +218,15 @@ class UserCodes(nn.Module):
             codes[new[some]] = self.quantiser.encode(vectors[some])
         return self.table.read(codes)
 
+    def of_histories(self, item_seq: Tensor) -> Tensor:
+        """What is read for people who are not in the data, by their histories [B, L]: [B, K, D], in eval mode."""
+        codes = self.table.codes.new_full((item_seq.shape[0], self.table.num_codebooks), self.table.unknown_code)
+        if self.fold_in is not None:
+            vectors = self.fold_in(item_seq)  # [B, d]
+            some = (vectors != 0).any(1, keepdim=True)
+            codes = torch.where(some, self.quantiser.encode(vectors), codes)
+        return self.table.read(codes)
+
 
 def user_codes_of(
     config: Any, quantisers: QuantiserSettings, n_users: int, n_items: int, hidden_size: int

@@ -238,6 +238,14 @@ class UserTokens(nn.Module):
             tokens = tokens if self.settings.noise is None else noisy(tokens, self.settings.noise)
         return self.adapter(torch.where(hidden[:, None, None], self.unknown, tokens))
 
+    def of_histories(self, item_seq: Tensor) -> Tensor:
+        """What is read for people who are not in the data, by their histories [B, L]: [B, K, D], in eval mode."""
+        if self.fold_in is None:
+            return self.adapter(self.unknown.expand(item_seq.shape[0], -1, -1))
+        vectors = self.fold_in(item_seq)  # [B, d]
+        hidden = (vectors == 0).all(1)
+        return self.adapter(torch.where(hidden[:, None, None], self.unknown, self.tokenizer.encode(vectors)))
+
 
 class TokenAdapter(nn.Module):
     """From the width of a token to the width of the language model, one linear map for each of the K tokens.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_contrec.backbone import Layout, PretrainedDecoder, Prompt, length_groups, rows_at_once
+from recbole_contrec.backbone import CausalDecoder, Layout, PretrainedDecoder, Prompt, length_groups, rows_at_once
 from recbole_contrec.errors import UserError
 from recbole_contrec.model.parts.language import Language
 from recbole_contrec.model.parts.learned_vectors import ItemVectors
@@ -72,7 +72,7 @@ class HistoryEncoder:
         prompt: Prompt,
         backbone: Any,
         items: Callable[[Tensor], Tensor],
-        users: Callable[[Tensor, Tensor], Tensor] | None = None,
+        users: Any = None,
         item_vectors: ItemVectors | None = None,
         language: Language | None = None,
         condition: LastState | None = None,
@@ -130,6 +130,23 @@ class HistoryEncoder:
     def conditions(self, item_seq: Tensor, length: Tensor, user: Tensor) -> Tensor:
         """What the next preference is generated from after histories [B, L] of some length [B], [B, ...]."""
         return self.encode(item_seq, length, user, lambda *read: HistoryEncoding(self.state_after(*read))).conditions
+
+    def no_single_pass(self) -> str | None:
+        """Why :meth:`in_one_pass` does not read histories as :meth:`conditions` does; None where it does."""
+        if isinstance(self, EncoderDecoderHistory) or not isinstance(self.backbone, CausalDecoder):
+            return "only the compact causal language model is translated, neither a pretrained model nor T5"
+        if self.language is not None:
+            return "its prompts hold words, as many as each item has"
+        return None if self.room is None else "its prompts have no room for every history"
+
+    def in_one_pass(self, item_seq: Tensor, length: Tensor) -> Tensor:
+        """:meth:`conditions` [B, D] of people who are not in the data, without grouping and with shapes that depend on
+        no number: histories [B, L] of some length [B]."""
+        users = None if self.users is None else self.users.of_histories(item_seq)
+        prompt = self.prompt(users, self.read_items(item_seq))
+        states = self.condition.after_items(prompt.after_items(self.backbone(prompt.vectors)))  # [B, L, D]
+        last = (length - 1)[:, None, None].expand(-1, 1, states.shape[-1])
+        return states.gather(1, last).squeeze(1)
 
     def encode(
         self,

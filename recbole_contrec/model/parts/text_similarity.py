@@ -78,7 +78,7 @@ class TextSimilarity(nn.Module):
     def queries(self, history: Tensor) -> Tensor:
         """What the last items of histories [n, L], padded at the end, say together: [n, WIDTH], of unit length."""
         last = (history > 0).sum(1) - 1  # [n]
-        total = self.vectors.new_zeros(len(history), self.WIDTH)
+        total = self.vectors.new_zeros(history.shape[0], self.WIDTH)
         for back in range(self.ITEMS):
             place = last - back
             items = history.gather(1, place.clamp_min(0)[:, None]).squeeze(1).masked_fill(place < 0, 0)  # [n]

@@ -16,6 +16,7 @@ from recbole_contrec.data.windows import SEEN_ITEMS
 from recbole_contrec.decoding import Beams
 from recbole_contrec.interface import Refined, Stage
 from recbole_contrec.item_vectors.sources import check_source, vector_stages
+from recbole_contrec.model.parts.code_table import CodeTable
 from recbole_contrec.model.parts.history import HistoryEncoder
 from recbole_contrec.model.parts.targets import TrainingWindows
 from recbole_contrec.model.parts.unread import check_unread
@@ -183,6 +184,11 @@ class SemanticIdRecommender(SequentialRecommender):
     def _histories(self, interaction: Interaction) -> tuple[Tensor, Tensor, Tensor]:
         """Histories [B, L], their length [B] and the users [B] of a batch."""
         return interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.USER_ID]
+
+    @property
+    def code_table(self) -> CodeTable:
+        """Of the items."""
+        return self.decoder.item_codes
 
     # better semantic ids
 
