@@ -287,6 +287,18 @@ class HasItemCodes(Protocol):
         """With the ``codes`` of every item [N, K], and ``unknown_code`` where an item has none."""
 
 
+ITEMS, USERS = "items", "users"
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """A module with tensors of one row for every item, or every user, of the data."""
+
+    def rows(self) -> dict[str, str]:
+        """``ITEMS`` or ``USERS`` by the names of these tensors within the module. What is computed from the data and
+        never learned does not stand there."""
+
+
 # new items
 
 

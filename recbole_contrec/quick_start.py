@@ -21,7 +21,12 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room, write_whole
 from recbole_contrec.interface import ChecksUnread, HasStages
 from recbole_contrec.loaded_run import LoadedRun, assemble, check_settings, settings_of, trainer_class_of
-from recbole_contrec.reloading import begun_before_restart, config_to_resume, load_data_and_model
+from recbole_contrec.reloading import (
+    begun_before_restart,
+    config_to_resume,
+    config_to_start_from,
+    load_data_and_model,
+)
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.python_values import python_settings
@@ -38,6 +43,7 @@ from recbole_contrec.training.log import log_end, log_start
 from recbole_contrec.training.results import outcome, write_json
 from recbole_contrec.training.shares import check_shares
 from recbole_contrec.training.start import LOG, TENSORBOARD, Started, check_optimizer, check_packages
+from recbole_contrec.warm_start import start_from
 
 logger = logging.getLogger("recbole_contrec")
 
@@ -64,6 +70,7 @@ def run(
     arguments: Sequence[str] = (),
     properties: str | None = None,
     resume: str | None = None,
+    init_from: str | None = None,
     saved: bool = True,
     tested: bool = True,
     callback_fn: Callable[[int, float], None] | None = None,
@@ -78,20 +85,33 @@ def run(
         arguments: settings as on the command line, ``["--epochs=3"]``.
         properties: a folder with ``model/*.yaml`` and ``dataset/*.yaml`` of your own.
         resume: folder of a killed run, to go on with.
+        init_from: folder of a run, or a checkpoint, to start from with data that have changed: with its settings, under
+            those given here, and what it has learned of the users and items that are still there.
         saved: keep checkpoints; without them the last epoch is tested instead of the best.
         tested: rank the test data as well; a search for settings has no need to.
         callback_fn: called after each validation with the epoch and its score, as RecBole's trainers do.
 
     Returns:
         dict: ``card``, ``best_valid_score``, ``best_valid_result``, ``test_result``, ``seconds``, ``stages``,
-        ``checkpoint``, ``settings``; JSON-like.
+        ``checkpoint``, ``settings``, and ``init_from`` where it started from one; JSON-like.
 
     Raises:
         UserError: whatever the user can mend; nothing has been written by then.
     """
     if resume == "":
         raise UserError("--resume= names no folder of a run")
+    if init_from is not None and (resume is not None or not init_from):
+        raise UserError(
+            "--init_from=PATH begins a run with what a checkpoint has learned, and --resume=PATH goes on with a run "
+            "that was stopped: give one of them"
+        )
     with processes.together():
+        if init_from is not None:
+            path = Path(init_from)
+            path = path / BEST if path.is_dir() else path
+            config = config_to_start_from(path, model, dataset, settings, config_file_list, arguments, properties)
+            resume = begun_before_restart(config) if saved else None
+            return _run_config(config, Wanted(resume, saved, tested, callback_fn, path))
         if resume is None:
             config = Config(model, dataset, list(config_file_list), None, arguments, properties, settings)
             resume = begun_before_restart(config) if saved else None
@@ -107,6 +127,8 @@ class Wanted(NamedTuple):
     saved: bool
     tested: bool = True
     callback_fn: Callable[[int, float], None] | None = None
+    init_from: Path | None = None  # the checkpoint that a new run starts from
+    note: str | None = None  # of that, for the log
 
 
 def _run_config(config: Config, wanted: Wanted) -> dict[str, Any]:
@@ -123,7 +145,8 @@ def _checked_run(config: Config, wanted: Wanted) -> dict[str, Any]:
     check_packages(config)
     _check_places(config, saved and not resume)
     check_settings(config)
-    if not resume and isinstance(config.model_class, ChecksUnread):
+    begins = not resume and wanted.init_from is None  # settings of a checkpoint are not what somebody has just given
+    if begins and isinstance(config.model_class, ChecksUnread):
         config.model_class.check_unread(config)  # a language model that is loaded in vain may take minutes
     if not resume and "item_vectors" in config.settings:  # a checkpoint holds what was made of them
         from recbole_contrec.item_vectors.sources import check_names  # slow imports
@@ -139,6 +162,8 @@ def _checked_run(config: Config, wanted: Wanted) -> dict[str, Any]:
         load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
     elif isinstance(loaded.model, HasStages):
         loaded.model.check_sources(data.train_dataset)
+    if wanted.init_from is not None and not resume:
+        wanted = wanted._replace(note=start_from(loaded, wanted.init_from, config["show_progress"]))
     if saved:
         check_room(Path(config["checkpoint_dir"]), 2 * checkpoint.size_of(loaded.model.state_dict()))
     with Started(config) as started:
@@ -155,6 +180,8 @@ def _train_and_test(loaded: LoadedRun, wanted: Wanted, started: Started) -> dict
     shown = {"show_progress": config["show_progress"]}
     started.log()
     log_start(config, data, loaded.model)
+    if wanted.note:
+        logger.info(wanted.note)
     started.trainer = trainer = loaded.trainer
     trainer.claimed, trainer.stays_locked = started.claimed, True
     if wanted.resume:
@@ -172,6 +199,7 @@ def _train_and_test(loaded: LoadedRun, wanted: Wanted, started: Started) -> dict
         "card": card if wanted.tested else {**card, "test_users_per_second": None},
         "settings": settings_of(config),
         "checkpoint": str(trainer.saved_model_file) if saved else None,
+        **({} if wanted.init_from is None else {"init_from": str(wanted.init_from)}),
     }
     if not processes.is_first():
         return result

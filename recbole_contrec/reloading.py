@@ -149,6 +149,50 @@ def config_to_resume(
     return config
 
 
+def config_to_start_from(
+    path: Path,
+    model: str | None,
+    dataset: str | None,
+    settings: Mapping[str, Any] | None,
+    config_file_list: Sequence[str],
+    arguments: Sequence[str],
+    properties: str | None,
+) -> Config:
+    """The configuration of a run that goes on from a checkpoint with other data: its settings, and over them what is
+    given.
+
+    Raises:
+        UserError: no such checkpoint, or one of another model.
+    """
+    record = checkpoint.load(path).record
+    if not {"model", "settings"} <= set(record):
+        raise UserError(f"{path} holds no model; give the {BEST} of a run's folder")
+    if model and model != record["model"]:
+        raise UserError(f"{path} is a checkpoint of {record['model']}, not of {model}: use --model={record['model']}")
+    stored = _as_given(
+        {key: value for key, value in record["settings"].items() if key not in _of_places(dataset, record)}
+    )
+    with _settings_of_file(path):
+        config = Config(
+            record["model"],
+            dataset or record["dataset"],
+            list(config_file_list),
+            stored,
+            arguments,
+            properties,
+            settings,
+        )
+        _as_before(record["settings"], config)
+        _tell_new_settings(path, record["settings"], config)
+    return config
+
+
+def _of_places(dataset: str | None, record: dict[str, Any]) -> set[str]:
+    """Stored settings that a run with other data does not take: where the old run was written, and where the data set
+    lay if it is another one now."""
+    return {"checkpoint_dir"} | ({"data_path"} if dataset not in (None, record["dataset"]) else set())
+
+
 def begun_before_restart(config: Config) -> str | None:
     """The folder of this run where torchrun has started it again after a failure and something had been saved.
 

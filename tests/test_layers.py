@@ -21,7 +21,7 @@ LAYERS = (
     {"model"},
     {"training"},
     {"loaded_run"},
-    {"reloading"},
+    {"reloading", "warm_start"},
     {"recommendation", "quick_start"},
     {"exporting", "fold_in", "recommender", "tuning"},
     {"cli"},

@@ -23,6 +23,8 @@ Commands:
       settings chosen on validation
   python run_recbole_contrec.py recommend --checkpoint=PATH --users=1,2,3
       ranked items for users, or for somebody new
+  python run_recbole_contrec.py export --checkpoint=PATH --output=FILE.npz
+      vectors and codes of a trained model, for other systems
   python run_recbole_contrec.py prepare --dataset=NAME
       download a public data set, or convert a table of your own
   python run_recbole_contrec.py vectors --dataset=NAME --output=FILE.npy
@@ -57,6 +59,7 @@ def parser() -> Command:
     command.value("config_files", "A,B", "YAML files of settings; later ones win", paths, [])
     command.value("properties", "DIR", "a folder with model/*.yaml and dataset/*.yaml of your own")
     command.value("resume", "PATH", "go on with a run that was stopped: its folder")
+    command.value("init_from", "PATH", "start from a checkpoint, with data that have changed since")
     several.add_options(command)
     command.flag("list-models", "all models, this package's and RecBole's")
     command.flag("list-datasets", "all data sets in --data_path, and those that can be downloaded")
@@ -98,7 +101,7 @@ def train(arguments: Sequence[str]) -> int:
     with processes.together():
         with processes.first_goes_first():
             fetch_missing_data(options.model, options.dataset, **given)
-        run(options.model, options.dataset, **given, resume=options.resume)
+        run(options.model, options.dataset, **given, resume=options.resume, init_from=options.init_from)
     return 0
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_contrec.backbone import CausalDecoder, PretrainedDecoder, Prompt, T5Writer
-from recbole_contrec.interface import Stage
+from recbole_contrec.interface import ITEMS, Stage
 from recbole_contrec.item_vectors.sources import vector_stages
 from recbole_contrec.model.parts.code_table import CODE_RMS, CodeTable
 from recbole_contrec.model.parts.history import HistoryEncoder
@@ -168,6 +168,10 @@ class TIGER(SemanticIdRecommender):
             return vectors
         drawn = torch.randn(vectors.shape[1], width, generator=torch.Generator().manual_seed(self.config["seed"]))
         return vectors @ drawn.to(vectors) / vectors.shape[1] ** 0.5
+
+    def rows(self) -> dict[str, str]:
+        """See :class:`~recbole_contrec.interface.HasRows`."""
+        return {"item_codes.codes": ITEMS}
 
     # self-improvement
 

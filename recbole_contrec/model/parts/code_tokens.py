@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.interface import Report, Stage, StageResult
+from recbole_contrec.interface import ITEMS, USERS, Report, Stage, StageResult
 from recbole_contrec.model.parts.code_table import CodeTable
 from recbole_contrec.model.parts.fitting import fitted
 from recbole_contrec.model.parts.settings import FitSettings
@@ -145,6 +145,10 @@ class ItemCodes(nn.Module):
         """Take the codes of items [m] from their vectors [m, d]."""
         self.table.codes[items] = self.quantiser.encode(vectors)
 
+    def rows(self) -> dict[str, str]:
+        """See :class:`~recbole_contrec.interface.HasRows`."""
+        return {"table.codes": ITEMS}
+
     def add_items(self, count: int) -> None:
         """More items, without codes."""
         rows = self.table.codes.new_full((count, self.table.codes.shape[1]), self.table.unknown_code)
@@ -168,6 +172,10 @@ class GivenItemCodes(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         """What is read for items: [B, L] -> [B, L, K, D]."""
         return self.table(items)
+
+    def rows(self) -> dict[str, str]:
+        """See :class:`~recbole_contrec.interface.HasRows`."""
+        return {"table.codes": ITEMS}
 
 
 class UserCodes(nn.Module):
@@ -217,6 +225,10 @@ class UserCodes(nn.Module):
             some = (vectors != 0).any(1)
             codes[new[some]] = self.quantiser.encode(vectors[some])
         return self.table.read(codes)
+
+    def rows(self) -> dict[str, str]:
+        """See :class:`~recbole_contrec.interface.HasRows`."""
+        return {"table.codes": USERS, **({} if self.fold_in is None else {"fold_in.features": ITEMS})}
 
     def of_histories(self, item_seq: Tensor) -> Tensor:
         """What is read for people who are not in the data, by their histories [B, L]: [B, K, D], in eval mode."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_contrec.interface import Report, Stage, StageResult
+from recbole_contrec.interface import ITEMS, USERS, Report, Stage, StageResult
 from recbole_contrec.model.parts.fitting import fitted
 from recbole_contrec.model.parts.learned_vectors import lengthen
 from recbole_contrec.model.parts.settings import FitSettings
@@ -175,6 +175,10 @@ class ItemTokens(nn.Module):
         tokens = self.tokenizer.encode(vectors)  # [m, K, token_size]
         return tokens.flatten(1) * (items > 0)[:, None]
 
+    def rows(self) -> dict[str, str]:
+        """See :class:`~recbole_contrec.interface.HasRows`."""
+        return {"table.weight": ITEMS}
+
     def add_items(self, count: int) -> None:
         """More items, without tokens."""
         lengthen(self.table, count)
@@ -237,6 +241,10 @@ class UserTokens(nn.Module):
             hidden = hidden | (torch.rand(len(users), device=users.device) < self.settings.dropout)
             tokens = tokens if self.settings.noise is None else noisy(tokens, self.settings.noise)
         return self.adapter(torch.where(hidden[:, None, None], self.unknown, tokens))
+
+    def rows(self) -> dict[str, str]:
+        """See :class:`~recbole_contrec.interface.HasRows`."""
+        return {"vectors": USERS, **({} if self.fold_in is None else {"fold_in.features": ITEMS})}
 
     def of_histories(self, item_seq: Tensor) -> Tensor:
         """What is read for people who are not in the data, by their histories [B, L]: [B, K, D], in eval mode."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_contrec.interface import ITEMS
 from recbole_contrec.item_vectors.sources import text_columns
 
 START_RMS = 0.02  # of a coordinate of an item vector that trains, before it does
@@ -80,6 +81,10 @@ class ItemVectors(nn.Embedding):
         if self.place == 0:
             return torch.cat([tokens[:, :, :1] + vectors, tokens[:, :, 1:]], dim=2)
         return torch.cat([tokens[:, :, :-1], tokens[:, :, -1:] + vectors], dim=2)
+
+    def rows(self) -> dict[str, str]:
+        """See :class:`~recbole_contrec.interface.HasRows`."""
+        return {"weight": ITEMS}
 
     # items that were not in training
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recbole_contrec.backbone import Encoded, PretrainedDecoder, Vocabulary
 from recbole_contrec.data.text import filled, joined
 from recbole_contrec.errors import UserError
+from recbole_contrec.interface import ITEMS
 from recbole_contrec.model.parts.code_table import CODE_RMS
 from recbole_contrec.model.semantic_ids.code_decoder import CodeDecoder
 from recbole_contrec.model.semantic_ids.rewriting import Written
@@ -54,6 +55,10 @@ class DescribedByVectors(SelfImprovement):
         """Take vectors [N, d] as descriptions."""
         self.descriptions.copy_(vectors)
         self._described = None
+
+    def rows(self) -> dict[str, str]:
+        """See :class:`~recbole_contrec.interface.HasRows`."""
+        return {"descriptions": ITEMS}
 
     def has_description(self) -> Tensor:
         return seen_rows(self.descriptions)
