@@ -342,12 +342,13 @@ def cards(table: list[Row]) -> str:
     lines = []
     for name in [*first, *(name for name in names if name not in first)]:
         values = [same([own.get(name, "") for own in facts]) for facts in of_rows]
-        usual = Counter(values).most_common(1)[0][0]
+        usual, times = Counter(values).most_common(1)[0]
+        marks = times > 1  # else every row has its own, as names
         differs = len({*values}) > 1
         lines.append(
             [
                 Cell(f"{DIFFERS} {name}" if differs else name),
-                *(Cell(value, None, "text differs" if value != usual else "text") for value in values),
+                *(Cell(value, None, "text differs" if marks and value != usual else "text") for value in values),
             ]
         )
     text = f"{DIFFERS} marks what not all cards have alike; bold and underlined is what few of them have."

@@ -54,6 +54,8 @@ def test_what_few_cards_have_is_marked(folder):
     torch = next(line for line in lines if "versions: torch" in line)
     assert "≠ versions: torch" in torch and torch.count("differs") == 1 and '<td class="text differs">2.9</td>' in torch
     assert "≠" not in next(line for line in lines if ">dataset<" in line)
+    models = next(line for line in lines if "≠ model<" in line)
+    assert "differs" not in models  # every row has its own
     assert lines.index(next(line for line in lines if "seen_items_masked" in line)) < lines.index(torch)
 
 
