@@ -6,6 +6,7 @@ import pytest
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.moments import moments_of, share_of
 from recbole_contrec.errors import UserError
+from recbole_contrec.fold_in import fold_in_interactions
 from recbole_contrec.quick_start import load_data_and_model, run
 from recbole_contrec.recommendation import recommend, whole_histories
 from recbole_contrec.training.card import protocol_facts
@@ -181,3 +182,17 @@ def test_a_run_keeps_its_split(run_tiny, tiny, model):
     user = str(loaded.data.dataset.id2token("user_id", 1))
     had = loaded.data.dataset.id2token("item_id", whole_histories(loaded)[1])
     assert not {*recommend(loaded, users=[user], k=20)["item_id"]} & {*had}
+
+
+def test_an_item_that_comes_behind_the_moment_can_be_folded_in(run_tiny, tiny):
+    """It is not in training, though it is in the data set; what was there before the moment is."""
+    with open(tiny / "tiny/tiny.inter", "a") as file:
+        file.writelines(f"u{user}\tcold\t5\t30\n" for user in range(4))
+    result = run_tiny("ContRec", SPLIT, "--epochs=1")
+    assert result["card"]["held_out"]["test"]["cold_items"] == 4
+    loaded = load_data_and_model(result["checkpoint"])
+    with pytest.raises(UserError, match="training"):
+        fold_in_interactions(loaded, {"i7": ["u0", "u1"]})
+    before = recommend(loaded, users=["u9"], k=60)
+    fold_in_interactions(loaded, {"cold": ["u0", "u1", "u2"]})
+    assert not before.equals(recommend(loaded, users=["u9"], k=60))
