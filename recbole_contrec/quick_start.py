@@ -20,6 +20,7 @@ from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file, check_folder, check_room, write_whole
 from recbole_contrec.interface import ChecksUnread, HasStages
+from recbole_contrec.item_vectors.embeddings import check_item_embeddings, start_item_embeddings
 from recbole_contrec.loaded_run import LoadedRun, assemble, check_settings, settings_of, trainer_class_of
 from recbole_contrec.reloading import (
     begun_before_restart,
@@ -145,6 +146,7 @@ def _checked_run(config: Config, wanted: Wanted) -> dict[str, Any]:
     check_packages(config)
     _check_places(config, saved and not resume)
     check_settings(config)
+    check_item_embeddings(config)
     begins = not resume and wanted.init_from is None  # settings of a checkpoint are not what somebody has just given
     if begins and isinstance(config.model_class, ChecksUnread):
         config.model_class.check_unread(config)  # a language model that is loaded in vain may take minutes
@@ -162,6 +164,8 @@ def _checked_run(config: Config, wanted: Wanted) -> dict[str, Any]:
         load_weights(loaded.model, last_checkpoint(resume), config["model"], Identity.of(data.dataset))
     elif isinstance(loaded.model, HasStages):
         loaded.model.check_sources(data.train_dataset)
+    if begins:
+        start_item_embeddings(config, loaded.model, data.dataset)
     if wanted.init_from is not None and not resume:
         wanted = wanted._replace(note=start_from(loaded, wanted.init_from, config["show_progress"]))
     if saved:

@@ -98,7 +98,9 @@ def short_method(content: dict) -> str:
         return "as in RecTools"
     if not _is_recbole(content["card"].get("model")):
         return ""
-    return f"as in RecBole{_other_history(content['card'])}{', repeat bias afterwards' * has_fitted_bias(content)}"
+    started = ", item embeddings from a file" if settings.get("item_embeddings") else ""
+    repeats = ", repeat bias afterwards" if has_fitted_bias(content) else ""
+    return f"as in RecBole{_other_history(content['card'])}{started}{repeats}"
 
 
 def has_fitted_bias(content: dict) -> bool:
