@@ -175,7 +175,7 @@ WRONG += [
     ("compare", ["--dropout=0.1", "--dropout=0.2"]),
     ("compare", ["--output=file"]),
     ("compare", ["--eval_args={'mode':'uni20'}"]),  # every run is tested without seen items as well
-    ("compare", ["--models", "SASRec", "--eval_args={'split':{'RS':[0.8,0.1,0.1]}}"]),
+    ("compare", ["--models", "SASRec", "--eval_args={'split':{'GTS':['90%','80%']}}"]),
     ("unseen", ["--mask_seen=True"]),  # its table ranks in its own way
     ("dial", ["--steps", "x"]),
     ("dial", ["--model=NoSuch"]),
