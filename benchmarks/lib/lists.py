@@ -4,10 +4,12 @@ benchmarks.lib.lists
 What the test of a run recommends, beyond its accuracy: to which users and items its targets belong, how varied and how
 popular the first ten items of its rankings are, and the lists of a few users to look at.
 
-Popularity is the number of training interactions of an item. Training interactions are all that are neither validation
-nor test targets.
+Popularity is the number of training interactions of an item. Training interactions are those of users with a training
+target that are neither validation nor test targets: a user whose history begins after the moment of a split in time has
+none, though the first item of it is nobody's target.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +33,7 @@ class Training(NamedTuple):
 
     Attributes:
         pairs: how often each user has had each item in training, [U, N] sparse.
-        before_test: the same with validation targets.
+        before_test: the same of all that is no test target.
     """
 
     pairs: sp.csr_matrix
@@ -49,7 +51,9 @@ class Training(NamedTuple):
         every = dataset.all_interactions
         whole = _matrix(every.users, every.items, shape)
         valid, test = (_matrix(*_targets(part, dataset), shape) for part in (data.valid, data.test))
-        return cls(_positive(whole - valid - test), _positive(whole - test))
+        trained = np.zeros(dataset.user_num, dtype=np.int32)
+        trained[data.train_dataset.inter_feat[dataset.uid_field].numpy()] = 1
+        return cls(_positive((whole - valid - test).multiply(trained[:, None]).tocsr()), _positive(whole - test))
 
     @property
     def popularity(self) -> np.ndarray:
@@ -79,7 +83,7 @@ def targets(data: Any, training: Training, users: np.ndarray, items: np.ndarray)
     Returns:
         dict: ``item``; ``history``, the length of the user's training history; ``popularity`` of the target; ``above``,
         the share of training interactions that more popular items have; ``seen``, whether the user has had the target
-        before the test.
+        before, which an earlier test target may tell.
     """
     dataset = data.dataset
     user_numbers, item_numbers = (
@@ -87,12 +91,15 @@ def targets(data: Any, training: Training, users: np.ndarray, items: np.ndarray)
         for field, names in ((dataset.uid_field, users.tolist()), (dataset.iid_field, items.tolist()))
     )
     popularity = training.popularity
+    _, first = np.unique(user_numbers * dataset.item_num + item_numbers, return_index=True)
+    again = np.ones(len(items), dtype=bool)
+    again[first] = False
     return {
         "item": items,
         "history": training.histories[user_numbers].astype(np.int32),
         "popularity": popularity[item_numbers].astype(np.int32),
         "above": _share_above(popularity)[item_numbers].astype(np.float32),
-        "seen": np.asarray(training.before_test[user_numbers, item_numbers]).ravel() > 0,
+        "seen": (np.asarray(training.before_test[user_numbers, item_numbers]).ravel() > 0) | again,
     }
 
 
@@ -148,6 +155,7 @@ def examples(data: Any, users: np.ndarray, items: np.ndarray, top: np.ndarray) -
     names = dataset.field2id_token[dataset.iid_field]
     histories = dataset.all_interactions.by_user()
     rows = {name: row for row, name in reversed([*enumerate(users.tolist())])}  # the first target of each
+    count = Counter(users.tolist())
     everybody = sorted(rows)
     chosen = np.random.default_rng(EXAMPLE_SEED).permutation(len(everybody))[:EXAMPLES]
     found = []
@@ -155,7 +163,11 @@ def examples(data: Any, users: np.ndarray, items: np.ndarray, top: np.ndarray) -
         row = rows[name]
         history = [str(names[item]) for item in histories[dataset.field2token_id[dataset.uid_field][name]]]
         target = str(items[row])
-        before = history[: len(history) - history[::-1].index(target) - 1]
+        held_out = len(history) - count[name]
+        if target in history[held_out:]:
+            before = history[: history.index(target, held_out)]
+        else:  # not split in order of time
+            before = history[: len(history) - history[::-1].index(target) - 1]
         found.append(
             {
                 "user": name,

@@ -58,6 +58,8 @@ def write(tables: Tables, folder: str | Path, name: str, progress: bool = True) 
     inter = tables.inter.reset_index(drop=True)
     if inter.empty:
         raise PrepareError(f"{name} has no interaction with a user, an item and a time")
+    if lacking := int(inter[[USER, ITEM, TIME]].isna().any(axis=1).sum()):  # would pass for the last id
+        raise PrepareError(f"{lacking:,} interactions of {name} lack a user, an item or a time: the file is damaged")
     user_codes, users = _tokens(inter[USER], "user")
     item_codes, items = _tokens(inter[ITEM], "item")
     inter[USER], inter[ITEM] = users[user_codes], items[item_codes]

@@ -33,7 +33,22 @@ def data():
         id2token=lambda field, numbers: dataset.field2id_token[field][numbers],
         item_texts={"title": ["", "A", "", "C", "D", "E"]},
     )
-    return SimpleNamespace(dataset=dataset, valid=part([1, 2, 3], [1, 2, 3]), test=part([1, 2, 3], [4, 5, 2]))
+    return run_data(dataset, part([1, 2, 3], [2, 1, 2]), part([1, 2, 3], [1, 2, 3]), part([1, 2, 3], [4, 5, 2]))
+
+
+def run_data(dataset, train, valid, test):
+    return SimpleNamespace(dataset=dataset, train_dataset=train.dataset, valid=valid, test=test)
+
+
+@pytest.fixture
+def at_moments(data):
+    """Split at two moments: the first user has three test targets, the history of the second one begins in validation
+    and that of the third in the test."""
+    dataset = data.dataset
+    dataset.all_interactions = Interactions(
+        np.repeat([1, 2, 3], [6, 3, 2]), np.array([1, 2, 3, 4, 4, 3, 3, 1, 2, 5, 4])
+    )
+    return run_data(dataset, part([1], [2]), part([1, 2], [3, 1]), part([1, 1, 1, 2, 3], [4, 4, 3, 2, 4]))
 
 
 def test_training_is_what_is_neither_validated_nor_tested(data):
@@ -49,6 +64,28 @@ def test_targets_have_popularity_and_history(data):
     assert found["item"].tolist() == ["b", "e", "d"] and found["history"].tolist() == [2, 2, 3]
     assert found["popularity"].tolist() == [2, 0, 0] and found["seen"].tolist() == [True, False, False]
     assert found["above"] == pytest.approx([4 / 7, 1, 1])
+
+
+def test_what_begins_after_the_moment_is_no_training(at_moments):
+    training = lists.Training.of(at_moments)
+    assert training.popularity.tolist() == [0, 1, 1, 0, 0, 0] and training.histories.tolist() == [0, 2, 0, 0]
+    assert training.before_test.toarray()[2:].tolist() == [[0, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1]]
+
+
+def test_an_earlier_test_target_is_seen_before(at_moments):
+    users, items = lists.test_targets(at_moments)
+    found = lists.targets(at_moments, lists.Training.of(at_moments), users, items)
+    assert found["item"].tolist() == ["d", "d", "c", "b", "d"]
+    assert found["seen"].tolist() == [False, True, True, False, False]  # the second d, and c of validation
+
+
+def test_examples_show_what_was_there_before_the_first_target(at_moments):
+    users, items = lists.test_targets(at_moments)
+    known = {
+        user["user"]: user for user in lists.examples(at_moments, users, items, np.zeros((5, 10), dtype=int))["users"]
+    }
+    assert known["x"]["target"] == "d" and known["x"]["history"] == ["a", "b", "c"]
+    assert known["y"]["history"] == ["c", "a"] and known["z"]["history"] == ["e"]
 
 
 def test_popular_items_of_equal_number_stand_side_by_side():

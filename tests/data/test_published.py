@@ -4,9 +4,12 @@ import gzip
 import json
 import re
 
+import pandas as pd
 import pytest
 
+from recbole_contrec.data.download import PrepareError
 from recbole_contrec.data.prepare import prepare
+from recbole_contrec.data.writing import ITEM, TIME, USER, Tables, write
 from tests.helpers.published import fails, lines
 
 RATINGS_2023 = (
@@ -139,6 +142,32 @@ def test_gowalla(files, tmp_path):
         "",
     ]
     assert done.items == 2 and len(done.files) == 1
+
+
+def test_rows_of_gowalla_without_a_location_or_a_time_are_left_out_and_told(files, tmp_path):
+    damaged = (
+        GOWALLA.replace("\n", "\r\n")
+        + "7\t2010-10-17T23:42:03Z\t30.2\r\n8\t\t30\t-97\t22847\r\n\t2010-10-17T23:42:03Z\t3\t3\t5"
+    )
+    done = prepare("gowalla", tmp_path / "d", files(**{"loc.txt": damaged}), progress=False)
+    assert done.users == 1 and done.items == 2 and done.interactions == 2
+    assert done.notes == ("rows left out for want of a user, an item or a time: 3 (loc.txt, lines 3, 4, 5)",)
+
+
+def test_no_source_hands_on_rows_that_lack_an_id(tmp_path):
+    rows = pd.DataFrame({USER: ["a", None, "b"], ITEM: ["x", "y", None], TIME: [1.0, 2.0, 3.0]})
+    with pytest.raises(PrepareError, match="2 interactions of d lack a user"):
+        write(Tables(rows), tmp_path, "d", progress=False)
+
+
+def test_ids_that_are_written_in_another_way_are_found_among_the_items(files, tmp_path):
+    reviews = '\ufeff{"user_id": "u", "business_id": "caf\\u00e9", "stars": 1, "date": "2018-07-07T02:00:00+02:00"}\n'
+    reviews += '{"user_id": "u", "business_id": "gr\u00fcn", "stars": 1, "date": "2018-07-07"}\n'
+    businesses = '\ufeff{"business_id": "caf\\u00e9", "name": "A"}\n{"business_id": "gr\u00fcn", "name": "B"}\n'
+    source = files(**{"r.json": reviews, "yelp_academic_dataset_business.json": businesses})
+    done = prepare("yelp", tmp_path / "d", source, progress=False)
+    assert [row.split("\t")[1] for row in lines(done, ".item")[1:3]] == ["A", "B"]
+    assert [row.split("\t")[3] for row in lines(done, ".inter")[1:3]] == ["1530921600", "1530921600"]
 
 
 @pytest.mark.parametrize(

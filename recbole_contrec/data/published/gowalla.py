@@ -7,11 +7,12 @@ Check-ins of Gowalla, as SNAP publishes them.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from recbole_contrec.data.download import PrepareError
 from recbole_contrec.data.tables import opened, seconds
-from recbole_contrec.data.writing import ITEM, TIME, USER, Tables, listed, reading
+from recbole_contrec.data.writing import ITEM, TIME, USER, Tables, left_out, listed, reading
 
 COLUMNS = ["user", "time", "latitude", "longitude", "location"]
 
@@ -37,10 +38,14 @@ def read(paths: Sequence[Path], progress: bool = True) -> Tables:
     check(paths)
     path = paths[0]
     with reading(path), opened(path) as file:
-        rows = pd.read_csv(file, sep="\t", names=COLUMNS, usecols=["user", "time", "location"], dtype=str)
-    return Tables(
-        pd.DataFrame({USER: rows["user"], ITEM: rows["location"], TIME: seconds(rows["time"], path, "time", _lines)})
+        wanted = ["user", "time", "location"]
+        rows = pd.read_csv(file, sep="\t", names=COLUMNS, usecols=wanted, dtype=str, skip_blank_lines=False)
+    inter = pd.DataFrame(
+        {USER: rows["user"], ITEM: rows["location"], TIME: seconds(rows["time"], path, "time", _lines)}
     )
+    lacking = np.flatnonzero(inter.isna().any(axis=1))
+    notes = (left_out(len(lacking), f"{path.name}, {_lines(lacking)}"),) if len(lacking) else ()
+    return Tables(inter.drop(index=lacking), notes=notes)
 
 
 def _lines(rows: Iterable[int]) -> str:

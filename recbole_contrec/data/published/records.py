@@ -125,7 +125,7 @@ def items(
     with reading(path):
         for line_number, line in lines(path, progress):
             found = pattern.search(line)  # most items are in no interaction: do not parse their lines
-            if found and found.group(1).decode("ascii", "replace") not in wanted:
+            if found and found.group(1).decode("utf-8", "replace") not in wanted and b"\\" not in found.group(1):
                 continue
             values, where = record(line, path, line_number), _where(path, line_number)
             title, labels = texts(values, where)
@@ -139,7 +139,7 @@ def items(
 
 def record(line: bytes, path: Path, line_number: int) -> dict:
     """A line as a dictionary; nothing in it is ever executed."""
-    content = line.decode("utf-8")
+    content = line.decode("utf-8-sig" if line_number == 1 else "utf-8")
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
@@ -183,15 +183,16 @@ def number(values: Mapping, field: str, where: str) -> float:
 
 
 def date(values: Mapping, field: str, where: str) -> float:
-    """A field that holds a date as ``2018-07-07 22:09:11`` or ``2018-07-07``, in seconds since 1970 (UTC); NaN where
-    it holds nothing."""
+    """A field that holds a date as ``2018-07-07 22:09:11`` or ``2018-07-07``, in seconds since 1970 (UTC where it
+    names no zone); NaN where it holds nothing."""
     content = text(values, field, where)
     if not content:
         return math.nan
     try:
-        return datetime.fromisoformat(content).replace(tzinfo=timezone.utc).timestamp()
+        moment = datetime.fromisoformat(content)
     except ValueError as error:
         raise PrepareError(f"{where}: {field} holds {shown(content)}, which is no date as 2018-07-07") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def lines(path: Path, progress: bool) -> Iterator[tuple[int, bytes]]:
