@@ -162,7 +162,7 @@ def config_to_start_from(
     given.
 
     Raises:
-        UserError: no such checkpoint, or one of another model.
+        UserError: no such checkpoint, one of another model, or item embeddings that nothing would read.
     """
     record = checkpoint.load(path).record
     if not {"model", "settings"} <= set(record):
@@ -184,6 +184,11 @@ def config_to_start_from(
         )
         _as_before(record["settings"], config)
         _tell_new_settings(path, record["settings"], config)
+    if (given := config["item_embeddings"]) and given != record["settings"].get("item_embeddings"):
+        raise UserError(
+            f"item_embeddings={given}: a run that starts from a checkpoint has its item embeddings from there; leave "
+            "this one away, or --init_from"
+        )
     return config
 
 

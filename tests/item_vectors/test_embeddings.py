@@ -9,7 +9,7 @@ from recbole_contrec.data.loading import load_data
 from recbole_contrec.errors import UserError
 from recbole_contrec.item_vectors.embeddings import start_item_embeddings
 from recbole_contrec.loaded_run import assemble
-from recbole_contrec.quick_start import load_data_and_model
+from recbole_contrec.quick_start import load_data_and_model, run
 from recbole_contrec.settings.config import Config
 from recbole_contrec.tokenizer import save_vectors
 
@@ -62,6 +62,15 @@ def test_a_run_trains_from_there_and_its_checkpoint_needs_no_file(vectors, run_t
     (workplace / "vectors.npy").unlink()
     loaded = load_data_and_model(started["checkpoint"])
     assert loaded.trainer.evaluate(loaded.data.test, load_best_model=False) == started["test_result"]
+
+
+def test_a_run_that_starts_from_a_checkpoint_reads_no_other_file(vectors, run_tiny, workplace):
+    first = run_tiny("SASRec", "--hidden_size=16", "--epochs=0", "--item_embeddings=vectors.npy")
+    (workplace / "vectors.npy").unlink()
+    again = run(init_from=first["checkpoint"], settings={"data_path": "data"})
+    assert again["test_result"] == first["test_result"]  # that of the checkpoint is there already
+    with pytest.raises(UserError, match="item_embeddings=others.npy: a run that starts from a checkpoint"):
+        run(init_from=first["checkpoint"], settings={"data_path": "data", "item_embeddings": "others.npy"})
 
 
 @pytest.mark.parametrize(
