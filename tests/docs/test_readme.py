@@ -92,6 +92,9 @@ OPTIONS = {
 OPTIONS |= {"space", "trials", "storage", "study"}  # of tune
 OPTIONS |= {"index", "ef_search", "users_file"}  # of recommend
 OPTIONS |= {"rating"}  # of prepare
+OPTIONS |= {"format", "init_from"}  # of export and of a run
+OPTIONS |= {"group_by"}  # of eval_args
+OPTIONS |= {"exclude_seen", "unknown"}  # of Python functions
 OPTIONS |= {
     "include",
     "hold",
