@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,20 +113,27 @@ def recommend_batches(
 
 
 def check_lists(**given: Any) -> None:
-    """Refuse a text where a list of names, or a list of such lists, is needed: its letters would pass for ids.
+    """Refuse what is no list of names, or of such lists. A text is none: its letters would pass for ids.
 
     Raises:
         UserError: names it.
     """
     for name, value in given.items():
-        inner = [] if name == "users" or value is None or isinstance(value, str) else value
+        if value is None:
+            continue
+        outer = isinstance(value, Iterable) and not isinstance(value, str)
+        inner = value if outer and name != "users" else ()
         for what, one in ((name, value), *(("a history", one) for one in inner)):
             if isinstance(one, str):
                 raise UserError(f"{what}: {one!r} is one text; give a list")
+            if not isinstance(one, Iterable):
+                raise UserError(f"{what}: {one!r} is no list of ids")
 
 
 def _check_counts(**given: int) -> None:
     for name, number in given.items():
+        if not isinstance(number, Integral):
+            raise UserError(f"{name}={number!r}: a whole number is needed")
         if number < 1:
             raise UserError(f"{name}={number}: at least 1 is needed")
 

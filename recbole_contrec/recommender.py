@@ -107,7 +107,7 @@ class Recommender:
             raise UserError(f"unknown={unknown!r}: choose one of {', '.join(UNKNOWN)}")
         if (histories is None) == (users is None):
             raise UserError("give either histories, as lists of item ids, or users")
-        if histories is not None and not isinstance(histories, str):
+        if isinstance(histories, Iterable) and not isinstance(histories, str):
             histories = list(histories)
         check_lists(histories=histories, users=users)
         if histories is None:

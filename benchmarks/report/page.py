@@ -32,6 +32,7 @@ from benchmarks.report.tables import (
     epoch_seconds,
     history_read,
     seconds_to_best,
+    several_targets_note,
 )
 from recbole_contrec.files import write_whole
 from recbole_contrec.report_page import Cell, Section, cell, page, paragraph, picture
@@ -210,7 +211,8 @@ def _user_by_user(table: list[Row]) -> Section:
     )
     text = (
         f"Against {baseline.name}, the baseline that validates best. Every line has all {len(reference):,} test users, "
-        "each with the mean over seeds, in order of their own difference. Intervals are a paired bootstrap over users."
+        "each with the mean over seeds, in order of their own difference. Intervals are a paired bootstrap over users. "
+        f"{several_targets_note(baseline)}"
     )
     return Section(
         "User by user",

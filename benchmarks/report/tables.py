@@ -179,11 +179,24 @@ def test_table(table: list[Row], k: int = 10, counts: Callable[[Row], bool] = is
                 row.shown,
                 f"{found.difference:+.4f}",
                 f"{found.low:+.4f} to {found.high:+.4f}",
-                f"{found.difference / reference.mean():+.1%}",
+                f"{found.difference / reference.mean():+.1%}" if reference.any() else "-",
                 f"{p_value:.2g}",
             )
         )
-    return "\n".join(lines)
+    note = several_targets_note(baseline)
+    return "\n".join([*lines, f"\n{note}"] if note else lines)
+
+
+def several_targets_note(row: Row) -> str:
+    """Why differences between users are not those of the metrics, where a split gives a user several targets; else
+    empty."""
+    users = row.results[0].ranks["user"]
+    if len(np.unique(users)) == len(users):
+        return ""
+    return (
+        "Users have several targets. Here every user counts once, with the mean over the own targets; the metrics of a "
+        "model are means over all targets, so their differences are others."
+    )
 
 
 def beyond_table(table: list[Row]) -> str:

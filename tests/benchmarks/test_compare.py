@@ -139,6 +139,13 @@ def test_histories_that_did_not_fit_are_marked(folder):
     assert "50, cut" in table and table.count("cut") == 1
 
 
+def test_a_baseline_that_finds_nothing_has_no_relative_difference(tmp_path):
+    write_result(tmp_path, "ContRec", 1, [1, 1, 2, 1, 3, 1], score=0.2)
+    write_result(tmp_path, "SASRec", 1, [30] * 6, model="SASRec", score=0.1)
+    text = tables.test_table(report_rows.rows(tmp_path))
+    assert "inf" not in text and "nan" not in text and " | - | " in text and "several targets" not in text
+
+
 def test_the_paired_test_is_against_the_best_baseline(folder):
     text = tables.test_table(report_rows.rows(folder, ["ContRec", "SASRec"]))
     contrec = significance.ndcg(np.array([1, 1, 2, 1, 3, 1]), 0).mean()
@@ -385,6 +392,9 @@ def test_models_are_compared_on_a_split_by_time(tiny, workplace, executed):
     moments = ", ".join(f"{moment:.9g}" for moment in cards[0]["split"]["GTS"])
     assert f"Split GTS {moments}; validation: " in text and "not comparable" not in text
     assert tables.test_table(report_rows.rows(folder))
+    assert (
+        "Users have several targets." in text and "Users have several targets." in (folder / "report.html").read_text()
+    )
     # with another split in the same folder: named, and stopped
     other = "--eval_args={'split': {'GTS': ['60%', '90%']}}"
     assert compare_script.main([*command, "--models", "SASRec", other]) == 2
