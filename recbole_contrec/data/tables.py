@@ -113,10 +113,13 @@ def _completed(paths: Sequence[Path | None], columns: Mapping[str, Any]) -> tupl
     """The columns with those that were left open, and notes; see :func:`complete`.
 
     Raises:
-        PrepareError: the table of the items has no column of texts that is known by its name.
+        PrepareError: the table of the items has no column of texts that is known by its name, or users and items are
+            the same column.
     """
     headers = [None if path is None else _header(path) for path in paths]
     columns, notes = complete(columns, headers[0], headers[1] if len(paths) > 1 else None)
+    if columns["user"] == columns["item"]:
+        raise PrepareError(f"--user={columns['user']} and --item={columns['item']}: users and items are two columns")
     if len(paths) > 1 and headers[1] is not None and not columns.get("text"):
         raise PrepareError(
             f"--items={paths[1]} needs --text=COLUMN,COLUMN: which of its columns are texts? "

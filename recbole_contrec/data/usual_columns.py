@@ -13,7 +13,7 @@ USUAL = {
     "user": "userid user uid reviewerid customerid customer username visitorid memberid sessionid".split(),
     "item": (
         "itemid item iid productid product parentasin asin sku movieid articleid bookid isbn businessid gameid appid "
-        "artistid trackid songid videoid newsid locationid venueid"
+        "trackid songid videoid newsid artistid locationid venueid"
     ).split(),
     "time": "timestamp time ts unixreviewtime unixtimestamp datetime date eventtime createdat tdat".split(),
 }
@@ -34,7 +34,8 @@ def complete(
     filled, told = dict(columns), []
     for option, default in DEFAULTS.items():
         if not filled.get(option):
-            filled[option] = _first(USUAL[option], rows or ()) or default
+            free = [name for name in rows or () if name not in (filled.get(other) for other in DEFAULTS)]
+            filled[option] = _first(USUAL[option], free) or default
             if filled[option] != default:
                 told.append(f"--{option}={filled[option]}")
     if items is not None:

@@ -21,6 +21,7 @@ from tests.helpers.published import fails, lines
             ("user_id:token", "item_id:token", "timestamp:float"),
         ),
         ("reviewerID asin parent_asin overall unixReviewTime", ("reviewerID", "parent_asin", "unixReviewTime")),
+        ("user_id artist_id track_id ts", ("user_id", "track_id", "ts")),  # of both, what was heard
         ("Time Item User username", ("User", "Item", "Time")),
         ("a b c", ("user_id", "item_id", "timestamp")),  # the error of a missing column follows
     ],
@@ -36,6 +37,14 @@ def test_what_is_given_is_not_guessed():
     columns, notes = complete({"user": "b", "time": "c"}, ["user_id", "b", "c", "sku"], ["sku", "id", "title"])
     assert columns == {"user": "b", "item": "sku", "time": "c", "item_id": "sku", "text": ["title"]}
     assert notes == ("columns taken by their names: --item=sku --text=title",)
+
+
+def test_a_column_that_is_given_is_not_taken_for_another_one(tmp_path, monkeypatch):
+    columns, _ = complete({"item": "user_id"}, ["user_id", "uid", "time"], None)  # people who follow people
+    assert (columns["user"], columns["item"]) == ("uid", "user_id")
+    monkeypatch.chdir(tmp_path)
+    Path("buys.csv").write_text("user_id,timestamp\na,1\n")
+    assert "users and items are two columns" in fails("shop", "d", "buys.csv", columns={"item": "user_id"})
 
 
 def test_a_table_without_options(tmp_path, capsys, monkeypatch):
