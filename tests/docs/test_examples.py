@@ -1,5 +1,6 @@
 """Every example runs, with one epoch and small networks."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,10 @@ OPTIONS = [f"--{key}={value}" for key, value in SMALL.items()]
 
 
 def start(folder, *command):
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=600)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=1200, env=one_thread
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -47,7 +51,8 @@ def test_a_model_of_ones_own(tmp_path):
     assert "LastItem" in said and "ndcg@10" in said
 
 
-def test_the_notebook(tmp_path):
+def test_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for its kernel: another test runs beside it
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     path = EXAMPLES / "from_data_to_report.ipynb"
@@ -57,7 +62,7 @@ def test_the_notebook(tmp_path):
     [settings] = [cell for cell in cells if "SETTINGS = {" in cell.source]
     settings.source, count = re.subn(r"SETTINGS = \{.*\}", f"SETTINGS = {SMALL | {'state': 'ERROR'}}", settings.source)
     assert count == 1
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert any("movie_title" in str(cell.outputs) for cell in cells)
 
 
