@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.report.rows import PEERS
 from recbole_contrec.catalogue.places import properties_folders
 from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.method import differences, method_of
@@ -292,7 +293,7 @@ def test_recorded_runs_are_described_by_their_settings(path):
     folders = properties_folders()
     known = model_exists(model, folders)  # not those of a folder that a benchmark wrote for its runs
     recbole = model == "Pop" or known and find_model(model, folders).is_recbole
-    assert (found is None) == recbole
+    assert (found is None) == (recbole or model in PEERS)
     if found:
         settings = content["settings"]
         first = f" of the first {settings['first_n']}" if settings.get("first_n") else ""
