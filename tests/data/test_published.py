@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import time
 
 import pandas as pd
 import pytest
@@ -91,7 +92,10 @@ def test_amazon_2023(files, tmp_path, ending):
     ]
 
 
-def test_yelp(files, tmp_path):
+def test_yelp(files, tmp_path, monkeypatch, request):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")  # of this machine, which has no say in it
+    time.tzset()
+    request.addfinalizer(lambda: (monkeypatch.undo(), time.tzset()))
     source = files(
         **{
             "yelp_academic_dataset_review.json": records(YELP),

@@ -23,6 +23,7 @@ from tests.helpers.published import fails, lines
         ("reviewerID asin parent_asin overall unixReviewTime", ("reviewerID", "parent_asin", "unixReviewTime")),
         ("user_id artist_id track_id ts", ("user_id", "track_id", "ts")),  # of both, what was heard
         ("Time Item User username", ("User", "Item", "Time")),
+        ("userId user_id itemId timestamp", ("userId", "itemId", "timestamp")),  # the first of two of one name
         ("a b c", ("user_id", "item_id", "timestamp")),  # the error of a missing column follows
     ],
 )
