@@ -99,9 +99,10 @@ def run(
     Raises:
         UserError: whatever the user can mend; nothing has been written by then.
     """
-    if resume == "":
-        raise UserError("--resume= names no folder of a run")
-    if init_from is not None and (resume is not None or not init_from):
+    for name, place in (("resume", resume), ("init_from", init_from)):
+        if place == "":
+            raise UserError(f"--{name}= names no folder of a run")
+    if init_from is not None and resume is not None:
         raise UserError(
             "--init_from=PATH begins a run with what a checkpoint has learned, and --resume=PATH goes on with a run "
             "that was stopped: give one of them"

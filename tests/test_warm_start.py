@@ -173,6 +173,8 @@ def test_what_cannot_be_started_from_is_told_in_a_line(learned, changed, tiny):
         run("SASRec", "tiny", init_from=checkpoint, resume=checkpoint)
     with pytest.raises(UserError, match="there is no checkpoint"):
         run("SASRec", "tiny", init_from="saved/none")
+    with pytest.raises(UserError, match="--init_from= names no folder of a run"):
+        run("SASRec", "tiny", init_from="")
     path = changed / "tiny" / "tiny.inter"
     header, rows = path.read_text().split("\n", 1)
     path.write_text(header + "\n" + rows.replace("\ti", "\tx"))
