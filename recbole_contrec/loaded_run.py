@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole.utils import get_trainer, init_seed
 
+from recbole_contrec.backbone.dropout import use_fast_dropout
 from recbole_contrec.data.loading import RunData
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import ChecksSettings
@@ -84,6 +85,8 @@ def assemble(config: Config, data: RunData) -> LoadedRun:
         if not config.entry.is_recbole:
             raise
         raise cannot_be_built(config, error) from error
+    if config["fast_dropout"]:
+        use_fast_dropout(model)
     return LoadedRun(config, model, data)
 
 

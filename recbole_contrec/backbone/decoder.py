@@ -55,14 +55,17 @@ class KeyValueCache(NamedTuple):
         return torch.cat([seen, own], dim=2)
 
 
-class PromptDropout(nn.Dropout):
+class PromptDropout(nn.Module):
     """Dropout of states [B, S, D] that can spare what stands behind a prompt.
 
     A narrow model wants much dropout on histories, or it learns them by heart. On words the same dropout keeps it from
     learning even which word follows which.
     """
 
-    _prompt: int | None = None
+    def __init__(self, p: float):
+        super().__init__()
+        self.everywhere = nn.Dropout(p)
+        self._prompt: int | None = None
 
     @contextmanager
     def up_to(self, prompt: int | None) -> Iterator[None]:
@@ -75,12 +78,12 @@ class PromptDropout(nn.Dropout):
 
     def forward(self, states: Tensor) -> Tensor:
         if self._prompt is None or not self.training:
-            return super().forward(states)
-        return torch.cat([super().forward(states[:, : self._prompt]), states[:, self._prompt :]], dim=1)
+            return self.everywhere(states)
+        return torch.cat([self.everywhere(states[:, : self._prompt]), states[:, self._prompt :]], dim=1)
 
     def mask(self, like: Tensor) -> Tensor | None:
         """What the dropout of such states would multiply them by, the same random numbers; None for nothing."""
-        return super().forward(torch.ones_like(like)) if self.training and self.p else None
+        return self.everywhere(torch.ones_like(like)) if self.training and self.everywhere.p else None
 
 
 class CausalDecoder(nn.Module):

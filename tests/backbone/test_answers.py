@@ -291,9 +291,9 @@ def test_no_word_of_an_answer_is_dropped(decoder, answers, prompt):
     other = answers.read_along(decoder, prompt, begins, items)
     assert not torch.allclose(other.states, both.states), "the history is dropped from"
 
-    decoder.dropout.p = 0.999  # nothing is left of the history
+    decoder.dropout.everywhere.p = 0.999  # nothing is left of the history
     blind = [answers.read_along(decoder, prompt, begins, items).answer_states for _ in range(2)]
     torch.testing.assert_close(*blind, atol=0.1, rtol=0.1)
-    decoder.dropout.p = 0.5
+    decoder.dropout.everywhere.p = 0.5
     torch.testing.assert_close(decoder.dropout(torch.ones(1, 999, 16)).mean(), torch.tensor(1.0), atol=0.05, rtol=0)
     assert (decoder.dropout(torch.ones(1, 999, 16)) == 0).any(2).all(), "a plain prompt is dropped from as ever"
