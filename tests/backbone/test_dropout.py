@@ -1,4 +1,4 @@
-"""Dropout by 16 random bits an element: the distribution of torch's dropout, and every model has it unless told not to."""
+"""Dropout by 16 random bits an element: as random as torch's own, and every model has it unless told not to."""
 
 import pytest
 import torch
