@@ -39,13 +39,14 @@ MAY_CHANGE = {
     "show_progress",
     "state",
     "eval_batch_size",
+    "histories_on_disk",
     "llm",
     "text_encoder",
 }  # of llm and text_encoder the place: other weights are refused, by their mark or by their files
 # Settings that came later, where their default is not what was done before.
 BEFORE_THEY_CAME = {"text_similarity": 0.0}
 # Of these, those that are in no number.
-CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "llm", "text_encoder"}
+CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "histories_on_disk", "llm", "text_encoder"}
 
 
 def load_data_and_model(
@@ -263,7 +264,7 @@ def _tell_new_settings(path: Path, stored: dict[str, Any], config: Config) -> No
     new = [
         f"{key}={show(value)}"
         for key, value in settings_of(config).items()
-        if key not in stored and not key.startswith("paper_")  # these are never read
+        if key not in stored and key not in CHANGES_NOTHING and not key.startswith("paper_")  # these are never read
     ]
     if new:
         logger.warning(

@@ -35,9 +35,9 @@ def scale_point(options: Namespace, model: str, n_users: int, n_items: int) -> d
 
     Returns:
         dict: ``interactions``, and ``stages`` with a record each: ``seconds`` (of processor time, scaled to the whole),
-        ``peak_mib``, ``start_mib`` (taken over from the stage before), and ``over`` (``memory`` or ``time``),
-        ``refused``, ``not_reached`` or ``left_out`` where it was not finished. ``elapsed``, and ``parts`` of the
-        stages before training, are by the clock on the wall.
+        ``peak_mib``, ``start_mib`` (taken over from the stage before), ``own_mib`` (at its end, without pages of
+        files), and ``over`` (``memory`` or ``time``), ``refused``, ``not_reached`` or ``left_out`` where it was not
+        finished. ``elapsed``, and ``parts`` of the stages before training, are by the clock on the wall.
     """
     folder, limits = Path.cwd(), Limits(options.memory_gib * 1024, options.stage_seconds)
     watched("writing", partial(_write_data, options, n_users, n_items), Limits(limits.memory_mib, 3600), folder)

@@ -83,6 +83,7 @@ def _in_the_fork(stage: str, work: Callable[[], Any], folder: Path, then: Callab
             "elapsed": perf_counter() - clock,
             "start_mib": before,
             "peak_mib": peak_memory() / MIB,
+            "own_mib": _own(),
             **measured,
         }
         _write(folder / f"{stage}.json", record)
@@ -102,6 +103,12 @@ def _resident(process: psutil.Process) -> float:
         return process.memory_info().rss / MIB
     except psutil.Error:  # it has just ended
         return 0.0
+
+
+def _own() -> float | None:
+    """Resident now but for pages of files, which the system can let go of; None where it does not tell."""
+    memory = psutil.Process().memory_info()
+    return (memory.rss - memory.shared) / MIB if hasattr(memory, "shared") else None
 
 
 def _processor_time(process: psutil.Process) -> float:

@@ -202,7 +202,8 @@ class AtomicFile:
                 raise UserError(f"{self.path.name} cannot be read: {shown(str(error).strip(), 200)}") from error
             for place in floats:
                 table[place] = self._numbers(table[place], order[place])
-        return table.set_axis([order[place] for place in places], axis=1)
+        table.columns = pd.Index([order[place] for place in places])  # in place: the table is large
+        return table
 
     def _parsed(self, places: list[int], types: dict) -> pd.DataFrame:
         """The columns at some places. A large file is parsed in pieces: pandas keeps the place of every field of what
@@ -210,15 +211,18 @@ class AtomicFile:
         if len(self._body) <= _BLOCK:
             return self._read_csv(places, types)
         known: dict[str, str] = {}  # equal texts are one object, as in one piece
-        pieces = []
+        rows, start = self._body.count(b"\n"), 0
+        columns = {place: np.empty(rows, dtype=types.get(place, object)) for place in places}
         with self._read_csv(places, types, chunksize=_ROWS) as reader:
             for piece in reader:
-                for place in places:
+                for place, column in columns.items():
+                    part: Any = piece[place].to_numpy()
                     if place not in types:
-                        codes, texts = pd.factorize(piece[place])
-                        piece[place] = np.array([known.setdefault(text, text) for text in texts], dtype=object)[codes]
-                pieces.append(piece)
-        return pd.concat(pieces, ignore_index=True)
+                        codes, texts = pd.factorize(part)
+                        part = np.array([known.setdefault(text, text) for text in texts], dtype=object)[codes]
+                    column[start : start + len(piece)] = part
+                start += len(piece)
+        return pd.DataFrame({place: column[:start] for place, column in columns.items()}, copy=False)
 
     def _read_csv(self, places: list[int], types: dict, **options: Any) -> Any:
         return pd.read_csv(

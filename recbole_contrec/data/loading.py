@@ -63,7 +63,9 @@ def load_data(config: Any) -> RunData:
         _refuse_short_histories(dataset)
         check_benchmark(config, dataset)
         check_sizes(config, dataset)
-        dataset.all_interactions = Interactions.of(dataset)
+        windows = isinstance(dataset, WindowDataset)
+        if not windows:
+            dataset.all_interactions = Interactions.of(dataset)
         moments = moments_of(config, dataset)
         notes = [
             *_coarse_times(dataset),
@@ -74,9 +76,11 @@ def load_data(config: Any) -> RunData:
         # its parts share them
         dataset.item_texts = read_item_texts(config, dataset.field2id_token[dataset.iid_field], files)
         dataset.notes = files.notes
-        prepare = _window_loaders if isinstance(dataset, WindowDataset) else data_preparation
+        prepare = _window_loaders if windows else data_preparation
         with check_split(config), split_at(moments, config), _in_bounded_memory(config, dataset.item_num):
             loaders = prepare(config, dataset)
+            if windows:
+                dataset.all_interactions = dataset.in_order()
             if moments is not None:
                 draw_by_past_popularity(loaders[0])
     if max(config["topk"]) >= dataset.item_num:

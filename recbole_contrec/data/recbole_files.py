@@ -83,8 +83,8 @@ class Files:
             if kind.endswith("seq"):
                 sequences: Any = self._sequences(dataset, file, table[name], rows, kind)
                 table[name] = sequences
-            elif kind == "token":
-                table[name] = table[name].where(table[name] != "", np.nan)
+            elif kind == "token" and (empty := table[name] == "").any():
+                table[name] = table[name].where(~empty, np.nan)
         return table
 
     def item_texts(self, path: Path, names: list[str]) -> pd.DataFrame:

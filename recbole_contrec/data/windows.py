@@ -8,6 +8,7 @@ validation and test are RecBole's own, bit for bit.
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ import torch
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 
+from recbole_contrec.data.interactions import Interactions
 from recbole_contrec.errors import UserError
+from recbole_contrec.storage import folders
+from recbole_contrec.storage.memory_mapped import memory_mapped
 
 SEEN_ITEMS = "seen_items"  # field of an evaluation that leaves out what a user has seen: all of it [B, E], 0 = none
 _PLACE = "place in the interactions"  # column of the rows that RecBole splits
@@ -102,15 +106,38 @@ class WindowDataset(SequentialDataset):
             list: three data sets. ``inter_feat`` of the training one holds its plain interactions.
         """
         self._change_feat_format()
+        users, items = self.histories.pairs()
+        if self.config["histories_on_disk"]:
+            users, items = self._move_to_disk(users)
         everything = self.inter_feat
         valid, test = self.held_out_targets()
         self.inter_feat = self._rows_with_history(np.concatenate([valid, test]))
         self._drop_unused_col()
         parts = [self.inter_feat[: len(valid)], self.inter_feat[len(valid) :]]  # histories are gathered batch by batch
         self.inter_feat = everything
-        users, items = self.histories.pairs()
         train = Interaction({self.uid_field: torch.from_numpy(users), self.iid_field: torch.from_numpy(items)})
         return [self.copy(part) for part in (train, *parts)]
+
+    def in_order(self) -> Interactions:
+        """All interactions, user by user in order of time, once the data set is built."""
+        return Interactions(*(self.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field)))
+
+    def _move_to_disk(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Replace every array with a number for each interaction by one of a file, one at a time.
+
+        Args:
+            users: of every training interaction [n].
+
+        Returns:
+            tuple: user and item of every training interaction.
+        """
+        folder = Path(self.config["checkpoint_dir"]) / folders.STAGES / "histories"
+        for field in self.inter_feat:
+            column = memory_mapped(field, self.inter_feat[field].numpy(), folder)
+            self.inter_feat.interaction[field] = torch.from_numpy(column)
+        items = memory_mapped(f"training_{self.iid_field}", self.histories.items, folder)
+        self.histories = self.histories._replace(items=items)
+        return memory_mapped(f"training_{self.uid_field}", users, folder), items
 
     def held_out_rows(self, users: int) -> int:
         """Rows of evaluation, which hold their history: at most two a user, or, by other splits, one an interaction."""
@@ -127,8 +154,9 @@ class WindowDataset(SequentialDataset):
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         if self.config["first_n"]:
             self._keep_first(self.config["first_n"])
-        users, first, counts = np.unique(self.inter_feat[self.uid_field].numpy(), return_index=True, return_counts=True)
-        items = self.inter_feat[self.iid_field].numpy()
+        of_row, items = self.in_order()
+        first = np.flatnonzero(np.diff(of_row, prepend=-1))
+        users, counts = of_row[first], np.diff(first, append=len(items))
         self.borders = np.append(first, len(items))
         if self._leaves_one_out:
             # A history of three has no validation row in RecBole: one row for training and one for test.
@@ -139,7 +167,8 @@ class WindowDataset(SequentialDataset):
             ends = first.copy()  # behind the last training target; where a user has none, no item is left
             np.maximum.at(ends, np.searchsorted(first, trained, side="right") - 1, trained + 1)
             lengths = ends - first
-        keep = np.arange(len(items)) - np.repeat(first, counts) < np.repeat(lengths, counts)
+        # for each history so many times True, then False
+        keep = np.repeat(np.tile([True, False], len(users)), np.stack([lengths, counts - lengths], axis=1).ravel())
         some = lengths > 0
         self.histories = Histories(items[keep], np.concatenate([[0], np.cumsum(lengths[some])]), users[some])
 

@@ -34,7 +34,7 @@ def fingerprint(*arrays: np.ndarray, texts: Iterable[Iterable[str]] = ()) -> str
     """Hash of number arrays and lists of names: the identity of a data set."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     for names in texts:
         digest.update("\0".join(map(str, names)).encode() + b"\1")
     return digest.hexdigest()

@@ -70,6 +70,21 @@ def test_a_run_trains_as_in_one_process(together, tiny, workplace, run_tiny, mod
     assert with_two["card"]["processes"] == 2 and "processes" not in alone["card"]
 
 
+def test_processes_share_histories_on_disk_and_train_the_same_model(together, tiny, workplace):
+    """To the last bit; the first process alone writes."""
+    arguments = still("SASRecAll", tiny)
+    in_memory = both(together("run", workplace, "SASRecAll", [*arguments, "--run_name=memory"]))
+    found = together("run", workplace, "SASRecAll", [*arguments, "--run_name=disk", "--histories_on_disk=True"])
+    assert both(found)["test_result"] == in_memory["test_result"]
+    folder = workplace / "saved" / "stages" / "histories"
+    assert len([*folder.glob("*.npy")]) == len([*folder.iterdir()]) == 5
+    assert "stays in memory" not in found[0][1] + found[1][1]
+    states = [checkpoint.load(workplace / "saved" / name / "last.safetensors") for name in ("memory", "disk")]
+    assert states[0].record["train_loss"] == states[1].record["train_loss"]
+    for name, tensor in states[0].tensors.items():
+        assert tensor.equal(states[1].tensors[name]), name
+
+
 @pytest.mark.parametrize("model", ("SIIT-states", "SIIT"))
 def test_all_processes_take_over_the_semantic_ids_of_a_refinement(together, tiny, workplace, model):
     """Each evaluates its users by its own model: half of the ranks would differ from those of the saved one."""
