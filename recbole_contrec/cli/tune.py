@@ -76,15 +76,12 @@ def tune(arguments: Sequence[str]) -> int:
 
 
 def _search(options: argparse.Namespace, settings: list[str], command: Command) -> None:
-    from optuna import Study  # slow, as the others
-    from optuna.trial import FrozenTrial
-
-    from recbole_contrec.catalogue.places import properties_folders
+    from recbole_contrec.catalogue.places import properties_folders  # slow, as the others
     from recbole_contrec.quick_start import fetch_missing_data
     from recbole_contrec.settings.registry import ON
-    from recbole_contrec.tuning.report import brief, line_of, write_reports
+    from recbole_contrec.tuning.report import search_and_report
     from recbole_contrec.tuning.space import find_space, read_space
-    from recbole_contrec.tuning.study import Search, tune
+    from recbole_contrec.tuning.study import Search
 
     folders = properties_folders(options.properties)
     _check_names(options.model, settings, folders, command)
@@ -105,14 +102,7 @@ def _search(options: argparse.Namespace, settings: list[str], command: Command) 
         **given,
     )
 
-    def tell(study: Study, trial: FrozenTrial) -> None:
-        write_reports(search, study)
-        print(line_of(search, study, trial), flush=True)
-
-    study = tune(search, options.trials, [tell])
-    print("\nbest trials", *brief(search, study), sep="\n")
-    for written in write_reports(search, study):
-        print(f"written: {written}")
+    search_and_report(search, options.trials)
 
 
 def _check_names(model: str, settings: list[str], folders: list[Path], command: Command) -> None:

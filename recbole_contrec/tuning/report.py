@@ -21,7 +21,7 @@ from recbole_contrec.report_page import Section, cell, page, picture
 from recbole_contrec.report_page import table as html_table
 from recbole_contrec.settings.registry import ON
 from recbole_contrec.showing import show
-from recbole_contrec.tuning.study import ASKED, ENDED, ERROR, NOT_OF_THE_MODEL, Search, value_of
+from recbole_contrec.tuning.study import ASKED, ENDED, ERROR, NOT_OF_THE_MODEL, Search, tune, value_of
 
 PICTURES: dict[
     str, tuple[Callable[..., Any], bool]
@@ -32,6 +32,24 @@ PICTURES: dict[
     "Settings together": (optuna.visualization.plot_parallel_coordinate, True),
     "Validation curves": (optuna.visualization.plot_intermediate_values, False),
 }
+
+
+def search_and_report(search: Search, trials: int) -> optuna.Study:
+    """Search, say and write what is found after each trial, and at the end what was best.
+
+    Raises:
+        UserError: as :func:`~recbole_contrec.tuning.study.tune`.
+    """
+
+    def tell(study: optuna.Study, trial: FrozenTrial) -> None:
+        write_reports(search, study)
+        print(line_of(search, study, trial), flush=True)
+
+    study = tune(search, trials, [tell])
+    print("\nbest trials", *brief(search, study), sep="\n")
+    for written in write_reports(search, study):
+        print(f"written: {written}")
+    return study
 
 
 def table(search: Search, study: optuna.Study) -> pd.DataFrame:
@@ -45,7 +63,8 @@ def table(search: Search, study: optuna.Study) -> pd.DataFrame:
 
 def _row(search: Search, trial: FrozenTrial, metric: str) -> dict[str, Any]:
     complete = trial.state == TrialState.COMPLETE
-    seconds = trial.duration.total_seconds() if trial.duration else None
+    trained = (trial.user_attrs.get("seconds") or {}).get("training")
+    seconds = trained or (trial.duration.total_seconds() if trial.duration else None)
     return {
         "trial": trial.number,
         "state": "complete" if complete else "failed" if ERROR in trial.user_attrs else "stopped early",
@@ -72,7 +91,7 @@ def line_of(search: Search, study: optuna.Study, trial: FrozenTrial) -> str:
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={show(value)}"
         for key, value in value_of(trial, search.space).items()
     )
-    epochs = "1 epoch" if row["epochs"] == 1 else f"{row['epochs']} epochs"
+    epochs = "1 epoch" if row["epochs"] == 1 else f"{row['epochs']:g} epochs"
     return f"trial {trial.number}: {became}, {epochs}, {row['seconds']:.0f} s, {settings}"
 
 
@@ -101,9 +120,13 @@ def best_yaml(search: Search, study: optuna.Study) -> str:
     ended = len(study.get_trials(states=ENDED))
     return (
         f"# {search.model} on {search.dataset}: the best of {ended} trials on validation, {asked['valid_metric']} "
-        f"{best.value:.4f} (trial {best.number}, seed {asked['seed']}).\n"
+        f"{best.value:.4f} (trial {best.number}).\n# Chosen with {_seeds(asked['seed'])}, which is not set here.\n"
         + yaml.safe_dump({**given, **value_of(best, search.space)}, sort_keys=False)
     )
+
+
+def _seeds(seeds: int | list[int]) -> str:
+    return f"the mean over seeds {', '.join(map(str, seeds))}" if isinstance(seeds, list) else f"seed {seeds}"
 
 
 def _page(search: Search, study: optuna.Study) -> str:

@@ -1,6 +1,8 @@
 """Searches: they choose on validation, go on, share, and refuse what would mix up trials."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from recbole_contrec import run
 from recbole_contrec.cli import main
 from recbole_contrec.errors import UserError
 from recbole_contrec.training.trainer import RunTrainer
+from recbole_contrec.tuning import killed as killing
 from recbole_contrec.tuning import study as studies
 from recbole_contrec.tuning.report import write_reports
 from recbole_contrec.tuning.space import Choice, Range
@@ -51,6 +54,8 @@ def test_the_best_settings_are_those_of_the_best_validation(tiny, workplace, cap
     assert len(table) == 3 and table["valid NDCG@10"].is_monotonic_decreasing
     assert (table["valid NDCG@10"] == table["valid ndcg@10"]).all() and not any("test" in name for name in table)
     best = yaml.safe_load(Path("found/SASRecAll_on_tiny.yaml").read_text())
+    head = Path("found/SASRecAll_on_tiny.yaml").read_text().splitlines()[1]
+    assert head == "# Chosen with seed 2020, which is not set here." and "seed" not in best
     assert best["epochs"] == 2 and best["learning_rate"] == table["learning_rate"][0] and "data_path" not in best
     page = Path("found/report.html").read_text()
     assert "plotly" in page and page.count("<h2>") >= 4 and "<script src" not in page
@@ -121,7 +126,7 @@ def test_what_was_stopped_is_done_again(search, monkeypatch):
 
 
 def test_the_last_trial_of_a_killed_process_is_done_again(search, monkeypatch):
-    """Nothing but signs of life tells a trial that was killed from one of another process."""
+    """Here of one that left no mark but a sign of life."""
     monkeypatch.setattr(studies, "BEAT", 1)
     monkeypatch.setattr(studies, "GRACE", 1)
     tune(search(), 1)
@@ -131,6 +136,146 @@ def test_the_last_trial_of_a_killed_process_is_done_again(search, monkeypatch):
     Path("found/runs/trial-1").mkdir()
     assert [trial.state.name for trial in tune(search(), 2).trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert not list(Path("found/runs").iterdir())
+
+
+def killed(begin):
+    """Begin a search in a process that kills itself on the way."""
+    if not (child := os.fork()):
+        try:
+            begin()
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def do_not_wait(*_):
+    raise AssertionError("it waits")
+
+
+def test_a_trial_that_was_killed_before_its_first_sign_of_life_is_done_again_at_once(search, monkeypatch):
+    from optuna.storages import _heartbeat
+
+    def begin():
+        _heartbeat.HeartbeatThread.start = die
+        tune(search(), 1)
+
+    killed(begin)
+    monkeypatch.setattr(studies.time, "sleep", do_not_wait)
+    assert [trial.state.name for trial in tune(search(), 1).trials] == ["FAIL", "COMPLETE"]
+    assert not list(Path("found/processes").iterdir())
+
+
+def test_a_killed_trial_goes_on_at_once_after_its_last_epoch(search, monkeypatch):
+    whole = tune(search(folder=Path("whole")), 1).trials[0]
+    save, trained = RunTrainer.save_state, []
+
+    def save_and_die(self, epoch, data):
+        save(self, epoch, data)
+        die()
+
+    def begin():
+        RunTrainer.save_state = save_and_die
+        tune(search(), 1)
+
+    def watched(self, epoch, data):
+        trained.append(epoch)
+        return save(self, epoch, data)
+
+    killed(begin)
+    monkeypatch.setattr(studies.time, "sleep", do_not_wait)
+    monkeypatch.setattr(RunTrainer, "save_state", watched)
+    first, again = tune(search(), 1).trials
+    assert (first.state.name, again.state.name) == ("FAIL", "COMPLETE") and trained == [1]
+    assert again.params == first.params and again.value == whole.value
+    assert again.intermediate_values == whole.intermediate_values
+    assert not list(Path("found/runs").glob("trial-*"))
+
+
+def test_the_trial_of_a_process_that_lives_is_not_touched(search, monkeypatch):
+    """It gives no sign of life: its process is there nevertheless, until it ends without a word on its trial."""
+    tune(search(), 1)
+    monkeypatch.setattr(studies.time, "sleep", do_not_wait)
+    ready, done = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        try:
+            with killing.working(Path("found")) as process:
+                asked = optuna.load_study(study_name="study", storage="sqlite:///found/study.db").ask()
+                asked.set_user_attr(killing.PROCESS, process)
+                os.write(ready[1], b"x")
+                os.read(done[0], 1)
+        finally:
+            os._exit(0)
+    os.read(ready[0], 1)
+    study = optuna.load_study(study_name="study", storage="sqlite:///found/study.db")
+    killing.repeat_killed(study, Path("found"), True)
+    states = [trial.state.name for trial in study.trials]
+    os.write(done[1], b"x")
+    os.waitpid(child, 0)
+    assert states == ["COMPLETE", "RUNNING"]
+    assert [trial.state.name for trial in tune(search(), 2).trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_a_trial_of_another_folder_that_never_gave_a_sign_of_life_is_not_waited_for_for_ever(search, monkeypatch):
+    given = {"storage": "sqlite:///shared.db"}
+    tune(search(**given), 1)
+    study = optuna.load_study(study_name="study", storage="sqlite:///shared.db")
+    study.ask()
+    killing.repeat_killed(study, Path("found"), False)
+    assert study.trials[1].state.name == "RUNNING"  # it may have been asked for just now
+    monkeypatch.setattr(killing, "GRACE", -1)
+    assert [trial.state.name for trial in tune(search(**given), 2).trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    "changes, where",
+    [
+        ({"name": "other"}, "study,"),
+        ({"name": "other", "model": "SASRec", "storage": "sqlite:///shared.db"}, "study,"),
+        ({"storage": "sqlite:///shared.db"}, "study of another storage,"),
+    ],
+)
+def test_two_studies_do_not_write_into_one_folder(search, changes, where):
+    tune(search(), 1)
+    write_reports(search(), optuna.load_study(study_name="study", storage="sqlite:///found/study.db"))
+    before = {path: path.read_bytes() for path in Path("found").glob("*.*")}
+    with pytest.raises(UserError, match=f"found has the reports of the study {where}.* choose another --output"):
+        tune(search(**changes), 1)
+    assert {path: path.read_bytes() for path in Path("found").glob("*.*")} == before
+    assert len(tune(search(), 1).trials) == 1
+
+
+def test_a_folder_of_an_earlier_version_belongs_to_its_study(search):
+    tune(search(), 1)
+    Path("found/study.txt").unlink()
+    with pytest.raises(UserError, match="reports of the study study,"):
+        tune(search(name="other"), 1)
+    assert len(tune(search(), 1).trials) == 1 and Path("found/study.txt").exists()
+
+
+def test_points_of_a_grid_are_tried_once_and_nothing_else(search, monkeypatch):
+    points = [{"learning_rate": 0.1}, {"learning_rate": 0.01}, {"learning_rate": 0.001}]
+    seen = []
+
+    def train(chosen, report):
+        seen.append(chosen)
+        if len(seen) == 2:
+            raise UserError("it fails")
+        report(0, 0.5)
+        return {"best_valid_score": chosen["learning_rate"], "best_valid_result": {}, "best_epoch": 0, "epochs": 1} | {
+            "seconds": {}
+        }
+
+    grid = {"space": {"learning_rate": Choice((0.1, 0.01, 0.001))}, "points": points, "train": train}
+    tune(search(**grid), 1)
+    study = tune(search(**grid), 3)
+    assert seen == points and tune(search(**grid), 3).trials == study.trials
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
+    studies.begin_anew(search(**grid))
+    assert not Path("found/study.db").exists() and len(tune(search(**grid), 3).trials) == 3
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("-inf")])
