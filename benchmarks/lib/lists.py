@@ -181,23 +181,49 @@ def examples(data: Any, users: np.ndarray, items: np.ndarray, top: np.ndarray) -
     return {"users": found, "titles": {item: titles[item] for item in sorted(shown) if titles.get(item)}}
 
 
-def describe(result: dict[str, Any], ranks: Path, data: Any) -> None:
+def add_answers(found: list[dict[str, Any]], loaded: Any) -> None:
+    """Add to each of the users of :func:`examples` as ``answer`` what the model says comes next, where it has learned
+    to say something.
+
+    Args:
+        loaded: :class:`~recbole_contrec.loaded_run.LoadedRun`.
+    """
+    from benchmarks.lib.generated_answers import collect
+    from recbole_contrec.interface import AnswersInWords
+
+    if not found or not isinstance(loaded.model, AnswersInWords) or not loaded.model.can_answer:
+        return
+    part, dataset = loaded.data.test, loaded.data.dataset
+    users, items = test_targets(loaded.data)
+    rows = [int(np.flatnonzero((users == each["user"]) & (items == each["target"]))[0]) for each in found]
+    chosen = part.dataset.copy(part.dataset.inter_feat[rows])
+    said = collect(loaded, type(part)(loaded.config, chosen, part._sampler, shuffle=False))
+    names = dataset.id2token(dataset.uid_field, said.users), dataset.id2token(dataset.iid_field, said.targets)
+    answer_of = dict(zip(zip(*(map(str, each) for each in names)), said.answers))
+    for each in found:
+        each["answer"] = answer_of[each["user"], each["target"]]
+
+
+def describe(result: dict[str, Any], ranks: Path, loaded: Any) -> None:
     """Add to a result what its test recommends, and write the columns of its targets beside its ranks.
 
     Args:
         result: of a run; gets ``test_lists`` and the source of vectors in its card.
         ranks: its ``test_ranks.npz``.
-        data: :class:`~recbole_contrec.data.loading.RunData`.
+        loaded: the run, :class:`~recbole_contrec.loaded_run.LoadedRun`.
     """
+    data = loaded.data
     with np.load(ranks) as stored:
         users, items, top = (stored[name] for name in ("user", "item", "top"))
     training = Training.of(data)
     np.savez(ranks.with_name(TARGETS), **targets(data, training, users, items))
+    shown = examples(data, users, items, top)
+    add_answers(shown["users"], loaded)
     result["card"]["diversity_vectors"] = VECTORS
     result["test_lists"] = {
         "at": K,
         "beyond": beyond_accuracy(top, training),
-        "examples": examples(data, users, items, top),
+        "examples": shown,
     }
 
 

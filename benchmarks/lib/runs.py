@@ -350,7 +350,7 @@ def _child(arguments: list[str] | None = None) -> None:
         loaded = load_data_and_model(result["checkpoint"], properties=given.properties)
         result["measured"] = getattr(import_module(module), function)(loaded)
     result["data"] = file_hashes(loaded.config, given.work)
-    describe(result, Path(result["checkpoint"]).parent / RANKS, loaded.data)
+    describe(result, Path(result["checkpoint"]).parent / RANKS, loaded)
     if given.repeat_bias:
         _test_with_bias(result, without_seen, given)
     write_json(given.work / RESULT, result)
@@ -365,7 +365,7 @@ def _test_with_bias(result: dict, without_seen: Any, given: argparse.Namespace) 
 
     loaded = load_data_and_model(result["checkpoint"], properties=given.properties)
     content = result_with_bias(result, loaded, without_seen, given.work / WITH_BIAS)
-    describe(content, given.work / WITH_BIAS / RANKS, loaded.data)
+    describe(content, given.work / WITH_BIAS / RANKS, loaded)
     write_json(given.work / WITH_BIAS / RESULT, content)
 
 

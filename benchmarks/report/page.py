@@ -295,16 +295,19 @@ def example_users(table: list[Row]) -> str:
         f"{len(parts)} test users, drawn at random, the same for every model; lists of its first seed. ✓ marks the "
         "target."
     )
+    if any("answer" in user for found in known.values() for user in found["users"]):
+        text += " Models that answer in words have their answer below their list."
     return paragraph(text) + "".join(parts)
 
 
-def _of_user(users: list[dict[str, Any]], wanted: dict[str, Any]) -> list[str]:
-    """The list of a user in another row; empty where that has another target, or another user."""
-    return next((own["top"] for own in users if (own["user"], own["target"]) == (wanted["user"], wanted["target"])), [])
+def _of_user(users: list[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What another row has about a user; nothing where that has another target, or another user."""
+    return next((own for own in users if (own["user"], own["target"]) == (wanted["user"], wanted["target"])), {})
 
 
-def _example(user: dict[str, Any], lists: dict[str, list[str]], titles: dict[str, str]) -> str:
+def _example(user: dict[str, Any], of_rows: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
     """Markup of one user: closed until the reader opens it."""
+    lists = {name: found.get("top", []) for name, found in of_rows.items()}
 
     def shown(item: str) -> str:
         return titles.get(item) or item
@@ -316,6 +319,9 @@ def _example(user: dict[str, Any], lists: dict[str, list[str]], titles: dict[str
         [Cell(str(place + 1)), *(_listed(lists[name][place : place + 1], target, shown) for name in names)]
         for place in range(longest)
     ]
+    if any("answer" in of_rows[name] for name in names):
+        answers = (of_rows[name].get("answer", "") for name in names)
+        lines.append([Cell("in words"), *(Cell(answer, None, "text") for answer in answers)])
     summary = f"User {user['user']}: target {shown(target)}, in {hits} of {len(names)} lists"
     history = f"History, the latest last: {'; '.join(map(shown, user['history']))}"
     return (

@@ -232,6 +232,7 @@ def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
         )
 
     settings = [argument for argument in TINY_CONTREC if "show_progress" not in argument]
+    settings += ["--answer_weight=0.1", "--vocabulary_size=300"]
     assert compare("--models", "ContRec", *settings) == 0
     folder = workplace / "results" / "tiny"
     stored = json.loads((folder / "ContRec" / "seed2020.json").read_text())
@@ -244,6 +245,7 @@ def test_from_runs_to_tables_and_pictures(tiny, workplace, monkeypatch, capsys):
     lists = stored["test_lists"]
     assert {*lists["beyond"]} == {*tables.BEYOND} and 0 < lists["beyond"]["itemcoverage"] <= 1
     assert all(len(user["top"]) == 10 and user["history"] for user in lists["examples"]["users"])
+    assert all(isinstance(user["answer"], str) for user in lists["examples"]["users"])
     assert stored["card"]["diversity_vectors"].startswith("SVD") and (folder / "report.html").is_file()
     assert (folder / "README.md").read_text().endswith(tables.report(folder))
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("training.png", "evaluation.png"))

@@ -141,7 +141,18 @@ def test_the_command_prints_groups_and_lists(folder, tmp_path, capsys):
     assert "| SASRec | - | - | - | - | - | - |" in text and "Vectors: SVD of something." in text
     shown = (tmp_path / "all" / "report.html").read_text()
     assert "User ann: target Star Wars &lt;1&gt;, in 1 of 1 lists" in shown and "✓ Star Wars &lt;1&gt;" in shown
-    assert "History, the latest last: q; Alien" in shown and "7.89" in shown
+    assert "History, the latest last: q; Alien" in shown and "7.89" in shown and "in words" not in shown
+
+
+def test_the_page_shows_what_models_say_in_words(folder):
+    user = EXAMPLES["users"][0]
+    for name, own in (("ContRec", {**user, "answer": "<b>a film</b>"}), ("SASRec", user)):
+        path = min((folder / name).glob("*.json"))
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "test_lists": {"examples": {**EXAMPLES, "users": [own]}}}))
+    shown = page.example_users(rows(folder))
+    line = next(line for line in shown.splitlines() if "in words<" in line)
+    assert '<td class="text">&lt;b&gt;a film&lt;/b&gt;</td>' in line and '<td class="text"></td>' in line
 
 
 EXAMPLES = {

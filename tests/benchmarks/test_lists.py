@@ -134,6 +134,28 @@ def test_lists_of_nothing_have_numbers(data):
     assert set(found.values()) == {0.0}
 
 
+def test_models_that_have_learned_to_answer_do_so_about_the_examples(staged):
+    loaded = staged("ContRec", "--answer_weight=0.1", "--vocabulary_size=300")
+    with torch.no_grad():  # so that not all answers are alike
+        for weights in loaded.model.parameters():
+            weights.copy_(torch.randn_like(weights) / 4)
+    loaded.model.eval()
+    users, items = lists.test_targets(loaded.data)
+    found = lists.examples(loaded.data, users, items, np.zeros((len(users), 10), dtype=int))["users"]
+    lists.add_answers(found, loaded)
+    said = [answer for batch in loaded.data.test for answer in loaded.model.answers(batch[0])]
+    answer_of = dict(zip(users.tolist(), said))
+    assert len(found) == lists.EXAMPLES and len({*said}) > 3
+    assert [each["answer"] for each in found] == [answer_of[each["user"]] for each in found]
+
+
+@pytest.mark.parametrize("model", ["ContRec", "Pop"])
+def test_other_models_say_nothing(assembled, model):
+    found = [{"user": "u1", "target": "i1"}]
+    lists.add_answers(found, assembled(model))
+    assert found == [{"user": "u1", "target": "i1"}]
+
+
 def test_examples_are_the_same_users_in_any_order(data, monkeypatch):
     monkeypatch.setattr(lists, "EXAMPLES", 2)
     users, items = lists.test_targets(data)
