@@ -44,7 +44,7 @@ MAY_CHANGE = {
     "text_encoder",
 }  # of llm and text_encoder the place: other weights are refused, by their mark or by their files
 # Settings that came later, where their default is not what was done before.
-BEFORE_THEY_CAME = {"text_similarity": 0.0}
+BEFORE_THEY_CAME = {"text_similarity": 0.0, "fast_dropout": False}
 # Of these, those that are in no number.
 CHANGES_NOTHING = {"data_path", "checkpoint_dir", "show_progress", "state", "histories_on_disk", "llm", "text_encoder"}
 

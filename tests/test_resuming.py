@@ -13,6 +13,7 @@ import torch
 from recbole_contrec.errors import UserError
 from recbole_contrec.quick_start import load_data_and_model
 from recbole_contrec.storage import checkpoint
+from tests.helpers.earlier import take_from_the_record
 from tests.helpers.files import write_atomic_files
 from tests.helpers.options import TINY_CONTREC, changed
 
@@ -159,3 +160,12 @@ def test_a_resumed_run_keeps_the_settings_of_the_first(run_tiny, workplace):
     assert result["epochs"] == 2 and result["seconds"]["training"] > 0
     with pytest.raises(UserError, match="seed=5"):
         plain_run("ContRec", "tiny", arguments=["--seed=6"], resume="saved/first")
+
+
+def test_a_run_of_before_fast_dropout_goes_on_with_the_random_numbers_that_it_had(run_tiny, workplace):
+    whole = run_tiny("SASRec", "--fast_dropout=False", "--epochs=3", "--run_name=whole")
+    run_tiny("SASRec", "--fast_dropout=False", "--epochs=2", "--run_name=cut")
+    take_from_the_record(workplace / "saved" / "cut", "fast_dropout")
+    resumed = run_tiny("SASRec", "--epochs=3", "--run_name=cut", resume=str(workplace / "saved" / "cut"))
+    assert resumed["test_result"] == whole["test_result"]
+    assert run_tiny("SASRec", "--epochs=3")["test_result"] != whole["test_result"], "others, or this shows nothing"

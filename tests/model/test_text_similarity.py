@@ -13,7 +13,7 @@ from recbole_contrec.item_vectors.pca import principal_components
 from recbole_contrec.item_vectors.words import words_of
 from recbole_contrec.model.parts.text_similarity import TextSimilarity
 from recbole_contrec.settings.config import Config
-from recbole_contrec.storage import checkpoint
+from tests.helpers.earlier import take_from_the_record
 from tests.helpers.files import STORIES
 
 WIDE = ("--hidden_size=16",)
@@ -193,10 +193,7 @@ def test_a_run_of_before_the_setting_comes_back_and_goes_on(run_tiny):
     told = ("--epochs=1", "--run_name=old")
     result = run_tiny("ContRec", "--text_similarity=0", *told)
     folder = Path(result["checkpoint"]).parent
-    for path in (folder / "best.safetensors", folder / "last.safetensors"):
-        stored = checkpoint.load(path)
-        settings = {key: value for key, value in stored.record["settings"].items() if key != "text_similarity"}
-        checkpoint.save(path, stored.tensors, {**stored.record, "settings": settings})
+    take_from_the_record(folder, "text_similarity")
     loaded = load_data_and_model(folder)
     assert loaded.config["text_similarity"] == 0 and part_of(loaded) is None
     again = run_tiny("ContRec", *told, resume=str(folder))
