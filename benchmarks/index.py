@@ -73,7 +73,8 @@ def of_checkpoint(options: argparse.Namespace) -> tuple[Retrieval, Tensor, tuple
     Raises:
         UserError: no such checkpoint, or a model that does not rank by item vectors.
     """
-    from recbole_contrec.recommendation import as_interaction, check_index, known_people
+    from recbole_contrec.people import as_interaction, known_people
+    from recbole_contrec.recommendation import check_index
     from recbole_contrec.reloading import load_data_and_model
 
     loaded = load_data_and_model(options.checkpoint)

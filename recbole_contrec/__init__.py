@@ -32,7 +32,7 @@ _LAZY = {
     "run": "quick_start",
     "load_data_and_model": "reloading",
     "objective_function": "quick_start",
-    "write_item_vectors": "quick_start",
+    "write_item_vectors": "item_files",
     "recommend": "recommendation",
     "Recommender": "recommender",
     "export": "exporting",

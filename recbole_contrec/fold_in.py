@@ -21,7 +21,7 @@ from recbole_contrec.errors import UserError, did_you_mean
 from recbole_contrec.interface import FoldsItemsIn
 from recbole_contrec.item_vectors.text_encoder import TextEncoder, text_encoder_of
 from recbole_contrec.loaded_run import LoadedRun
-from recbole_contrec.recommendation import PADDING, Person, as_interaction, seen_items
+from recbole_contrec.people import PADDING, Person, as_interaction, seen_items
 from recbole_contrec.storage.stages import run_stages
 from recbole_contrec.tokenizer import CollaborativeVectors, ItemFoldIn
 from recbole_contrec.training.identity import Identity

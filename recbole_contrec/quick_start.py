@@ -18,8 +18,9 @@ from recbole_contrec.catalogue.places import properties_folders
 from recbole_contrec.data.loading import load_data
 from recbole_contrec.data.prepare import PrepareError, known_datasets, prepare
 from recbole_contrec.errors import UserError
-from recbole_contrec.files import check_file, check_folder, check_room, write_whole
+from recbole_contrec.files import check_room
 from recbole_contrec.interface import ChecksUnread, HasStages
+from recbole_contrec.item_files import write_item_vectors, write_semantic_ids
 from recbole_contrec.item_vectors.embeddings import check_item_embeddings, start_item_embeddings
 from recbole_contrec.loaded_run import LoadedRun, assemble, check_settings, settings_of, trainer_class_of
 from recbole_contrec.reloading import (
@@ -30,20 +31,17 @@ from recbole_contrec.reloading import (
 )
 from recbole_contrec.settings.classes import faults_of
 from recbole_contrec.settings.config import Config
-from recbole_contrec.settings.python_values import python_settings
+from recbole_contrec.settings.given import given_settings
 from recbole_contrec.settings.registry import find_model, general_settings
 from recbole_contrec.settings.renamed import unknown_setting
-from recbole_contrec.settings.schema import parse_arguments, parse_value, read_yaml
-from recbole_contrec.storage import checkpoint, folders
-from recbole_contrec.storage.stages import run_stages
+from recbole_contrec.storage import checkpoint
 from recbole_contrec.training.card import protocol_card
-from recbole_contrec.training.evaluation import RANKS
 from recbole_contrec.training.identity import Identity, load_weights
-from recbole_contrec.training.keeping import BEFORE, BEST, LAST, RESULT, default_name, last_checkpoint
+from recbole_contrec.training.keeping import BEST, RESULT, last_checkpoint
 from recbole_contrec.training.log import log_end, log_start
 from recbole_contrec.training.results import outcome, write_json
 from recbole_contrec.training.shares import check_shares
-from recbole_contrec.training.start import LOG, TENSORBOARD, Started, check_optimizer, check_packages
+from recbole_contrec.training.start import Started, check_optimizer, check_packages, check_places
 from recbole_contrec.warm_start import start_from
 
 logger = logging.getLogger("recbole_contrec")
@@ -145,7 +143,7 @@ def _checked_run(config: Config, wanted: Wanted) -> dict[str, Any]:
     resume, saved = wanted.resume, wanted.saved
     trainer_class_of(config)  # refuses what cannot be trained here
     check_packages(config)
-    _check_places(config, saved and not resume)
+    check_places(config, saved and not resume)
     check_settings(config)
     check_item_embeddings(config)
     begins = not resume and wanted.init_from is None  # settings of a checkpoint are not what somebody has just given
@@ -214,102 +212,6 @@ def _train_and_test(loaded: LoadedRun, wanted: Wanted, started: Started) -> dict
     return result
 
 
-def write_item_vectors(
-    output: str,
-    model: str,
-    dataset: str,
-    settings: Mapping[str, Any] | None = None,
-    *,
-    config_file_list: Sequence[str] = (),
-    arguments: Sequence[str] = (),
-    properties: str | None = None,
-) -> tuple[int, int]:
-    """Write the item vectors that a model would start from, for use elsewhere or as ``item_vectors`` of other runs.
-
-    Args:
-        output: the ``.npy`` file; the item tokens go beside it, see ``load_vectors``.
-        model: whose settings and sources of vectors these are.
-        dataset: name of the data set.
-        settings: by key, as for :func:`run`. The vectors are those of ``item_vectors``, from training interactions and
-            texts only; without that setting a ``text_encoder`` means ``text``.
-        config_file_list: YAML files, as for :func:`run`.
-        arguments: settings as on the command line.
-        properties: a folder with ``model/*.yaml`` and ``dataset/*.yaml`` of your own.
-
-    Returns:
-        tuple: items and width of the vectors [rows, d].
-
-    Raises:
-        UserError: whatever the user can mend.
-    """
-    from recbole_contrec.item_vectors.sources import check_names, check_source, vector_stages  # slow imports
-    from recbole_contrec.model.parts.unread import OF_SOURCES, refuse_unread
-    from recbole_contrec.tokenizer import save_vectors
-
-    settings = python_settings(settings, model, dataset)
-    given = _given(config_file_list, settings, arguments)
-    implied: dict[str, Any] = (
-        {"item_vectors": "text"} if given.get("text_encoder") and "item_vectors" not in given else {}
-    )
-    if "text_similarity" in find_model(model, properties_folders(properties)).settings:
-        implied["text_similarity"] = 0.0  # of the scores, not of the vectors
-    config = Config(model, dataset, list(config_file_list), None, arguments, properties, {**settings, **implied})
-    if not {"item_vectors", "vector_size"} <= config.settings.keys():
-        raise UserError(f"{model} has no item_vectors: name a model that has, for instance --model=ContRec")
-    check_file(output, "--output")
-    check_folder(config["checkpoint_dir"], "--checkpoint_dir")
-    refuse_unread(config, OF_SOURCES)
-    check_names(config)
-    data = load_data(config)
-    training = data.train_dataset
-    check_source(config, training)
-    found: dict[str, Any] = {}
-    identity = Identity.of(data.dataset)
-    run_stages(
-        vector_stages(config, training, found),
-        identity.with_histories(training.histories),
-        Path(config["checkpoint_dir"]) / folders.STAGES,
-        config["show_progress"],
-    )
-    try:
-        save_vectors(output, identity.items[1:], found["items"][1:])
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {output}: {error}") from error
-    items, width = found["items"][1:].shape
-    return items, width
-
-
-def write_semantic_ids(loaded: LoadedRun, output: str) -> int:
-    """Write the semantic ids of a trained model, as :func:`~recbole_contrec.tokenizer.read_codes` reads them.
-
-    Args:
-        loaded: of :func:`load_data_and_model`.
-        output: the ``.json`` file.
-
-    Returns:
-        int: items that have semantic ids.
-
-    Raises:
-        UserError: the model has none, or the file cannot be written.
-    """
-    from recbole_contrec.model.semantic_ids import SemanticIdRecommender  # slow imports, needed here only
-    from recbole_contrec.tokenizer import write_codes
-
-    if not isinstance(loaded.model, SemanticIdRecommender):
-        raise UserError(f"{loaded.config['model']} has no semantic ids: name a run of TIGER, SIIT or TokenRec-beam")
-    table = loaded.model.decoder.item_codes
-    tokens = Identity.of(loaded.data.dataset).items
-    try:
-        written = []
-        write_whole(
-            Path(output),
-            lambda path: written.append(write_codes(path, tokens, table.codes.cpu(), table.unknown_code)),
-        )
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error}") from error
-    return written[0]
-
-
 def fetch_missing_data(
     model: str,
     dataset: str,
@@ -325,7 +227,7 @@ def fetch_missing_data(
         UserError: an unknown model or a bad setting, for which nothing is downloaded; or no network: says
             which file to put where.
     """
-    given = _given(config_file_list, settings, arguments)
+    given = given_settings(config_file_list, settings, arguments)
     data_path = given.get("data_path") or "dataset"
     if dataset not in known_datasets() or (Path(data_path) / dataset).exists():
         return
@@ -363,47 +265,3 @@ def objective_function(
         "best_valid_result": result["best_valid_result"],
         "test_result": result["test_result"],
     }
-
-
-def _given(
-    config_file_list: Sequence[str], settings: Mapping[str, Any] | None, arguments: Sequence[str]
-) -> dict[str, Any]:
-    """Settings as the user gave them: those of files, over these the dictionary, over both the command line."""
-    files = {key: value for file in config_file_list for key, value in read_yaml(Path(file)).items()}
-    line = {key: parse_value(text) for key, text in parse_arguments(arguments).items()}
-    return {**files, **python_settings(settings), **line}
-
-
-def _check_places(config: Config, claims: bool) -> None:
-    """What shall be written can be: asked before data are read.
-
-    Raises:
-        UserError: names the setting.
-    """
-    name = config["run_name"] or default_name(config)
-    if claims and config["run_name"] is not None:
-        folders.check_run_name(config["run_name"])
-        if not folders.free(Path(config["checkpoint_dir"]) / config["run_name"]):
-            raise folders.taken(Path(config["checkpoint_dir"]) / config["run_name"])
-    check_folder(config["checkpoint_dir"], "--checkpoint_dir")
-    check_folder(
-        Path(config["checkpoint_dir"]) / name, "--checkpoint_dir" if config["run_name"] is None else "--run_name"
-    )
-    check_folder(Path(config["checkpoint_dir"]) / folders.STAGES, "--checkpoint_dir")
-    if config["output"] is not None:
-        check_file(config["output"], "--output")
-        _check_output(Path(config["output"]), Path(config["checkpoint_dir"]) / name)
-
-
-def _check_output(output: Path, folder: Path) -> None:
-    """The result of a run is written last, and over nothing of the run's own.
-
-    Raises:
-        UserError: a folder that the run will make, or a file that it will write.
-    """
-    output = output.resolve()
-    places = [LOG.resolve(), TENSORBOARD.resolve(), folder.resolve(), (folder.parent / folders.STAGES).resolve()]
-    if any(output in (place, *place.parents) for place in places):
-        raise UserError(f"cannot write {output}: the run makes a folder of this name; choose another --output")
-    if output.parent == folder.resolve() and output.name in (BEST, BEFORE, LAST, RANKS):
-        raise UserError(f"cannot write {output}: the run keeps its {output.name} there; choose another --output")

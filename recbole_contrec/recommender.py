@@ -12,7 +12,8 @@ import numpy as np
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.loaded_run import LoadedRun
-from recbole_contrec.recommendation import Person, check_lists, item_numbers, known_people, rank_batches
+from recbole_contrec.people import Person, item_numbers, known_people
+from recbole_contrec.recommendation import check_lists, rank_batches
 from recbole_contrec.reloading import load_data_and_model
 
 UNKNOWN = ("error", "skip")

@@ -23,6 +23,7 @@ from recbole_contrec.loaded_run import LoadedRun
 from recbole_contrec.processes import first_goes_first
 from recbole_contrec.storage import checkpoint, folders
 from recbole_contrec.storage.stages import run_stages
+from recbole_contrec.tokenizer.new_items import free_codes, nearest_codes
 from recbole_contrec.training.identity import Identity, load_weights
 
 MORE_ROWS = 2  # that a table of RecBole may have beside those of the items: BERT4Rec's has one for its mask
@@ -332,37 +333,9 @@ def _code_new_items(
     distinct = len(codes[known].unique(dim=0)) == len(known)
     level = codes.shape[1] - (1 if distinct else 0)  # codes that tell where an item lies
     if found is None:
-        found = torch.cat([_nearest_codes(features, codes, known, new, level, none), codes[new, level:]], 1)
+        found = torch.cat([nearest_codes(features, codes, known, new, level), codes[new, level:]], 1)
     codes[new] = found
     if distinct:
         taken = {tuple(row) for row in codes[known].tolist()}
         for row, wanted in zip(new.tolist(), found.tolist()):
-            codes[row] = torch.tensor(_free(wanted, taken, none))
-
-
-def _nearest_codes(features: Tensor, codes: Tensor, known: Tensor, new: Tensor, levels: int, size: int) -> Tensor:
-    """The first codes [m, levels] of new items: of every codebook the codeword that is nearest to what is left."""
-    left, asked, found = features[known].clone(), features[new].clone(), []
-    for level in range(levels):
-        column = codes[known, level]
-        used, of_item = column.unique(return_inverse=True)
-        means = torch.zeros(len(used), left.shape[1]).index_add_(0, of_item, left)
-        means = means / torch.bincount(of_item, minlength=len(used))[:, None]
-        nearest = torch.cdist(asked, means).argmin(1)  # [m]
-        found.append(used[nearest])
-        left, asked = left - means[of_item], asked - means[nearest]
-    return torch.stack(found, 1)
-
-
-def _free(wanted: list[int], taken: set[tuple[int, ...]], size: int) -> list[int]:
-    """Codes of an item of its own: as wanted where they are free, else with the first last code that is."""
-    front = wanted[:-1]
-    choices = [wanted[-1], *range(size)] if wanted[-1] < size else range(size)
-    for last in choices:
-        if (*front, last) not in taken:
-            taken.add((*front, last))
-            return [*front, last]
-    raise UserError(
-        f"all {size} last codes behind {front} are taken by items: new ones cannot be told apart; train anew with a "
-        "larger codebook_size"
-    )
+            codes[row] = torch.tensor(free_codes(wanted, taken, none))

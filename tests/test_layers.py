@@ -22,6 +22,7 @@ LAYERS = (
     {"training"},
     {"loaded_run"},
     {"reloading", "warm_start"},
+    {"item_files", "people"},
     {"recommendation", "quick_start"},
     {"exporting", "fold_in", "recommender", "tuning"},
     {"cli"},

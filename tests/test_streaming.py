@@ -6,7 +6,7 @@ import weakref
 import pandas as pd
 import pytest
 
-from recbole_contrec import recommendation
+from recbole_contrec import people, recommendation
 from recbole_contrec.cli.tables import write_tables
 from recbole_contrec.errors import UserError
 from recbole_contrec.recommendation import recommend, recommend_batches
@@ -35,8 +35,8 @@ def test_no_more_than_a_batch_is_held(assembled, monkeypatch, tmp_path, ending):
 def test_people_are_looked_up_when_it_is_their_turn(assembled, monkeypatch):
     loaded, made = assembled("SASRec"), []
 
-    person = recommendation.Person
-    monkeypatch.setattr(recommendation, "Person", lambda *fields: made.append(fields[0]) or person(*fields))
+    person = people.Person
+    monkeypatch.setattr(people, "Person", lambda *fields: made.append(fields[0]) or person(*fields))
     tables = recommend_batches(loaded, k=3, batch_size=4)
     next(tables)
     assert len(made) == 4

@@ -101,6 +101,14 @@ class Command(argparse.ArgumentParser):
             )
         return options
 
+    def shows_help(self, arguments: Sequence[str]) -> bool:
+        """Print the page of the command where it is asked for, and say whether it was: nothing is given, or ``--help``
+        is."""
+        asked = not arguments or bool({"--help", "-h"} & set(arguments))
+        if asked:
+            self.print_help()
+        return asked
+
     def error(self, message: str) -> NoReturn:
         """Instead of argparse's usage and exit.
 
@@ -124,11 +132,6 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         self, usage: str | None, actions: Iterable[argparse.Action], groups: Iterable[Any], prefix: str | None = None
     ) -> None:
         """Each page begins with its description; its examples say how the command is used."""
-
-
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a command shall explain itself: nothing is given, or ``--help`` is."""
-    return not arguments or bool({"--help", "-h"} & set(arguments))
 
 
 def whole_number(name: str) -> Callable[[str], int]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_contrec.cli.checkpoints import checkpoint_option, load, place_options
-from recbole_contrec.cli.options import Command, asks_for_help, names, whole_number
+from recbole_contrec.cli.options import Command, names, whole_number
 from recbole_contrec.cli.tables import ENDINGS, print_tables, write_tables
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file
@@ -53,8 +53,7 @@ def recommend(arguments: Sequence[str]) -> int:
         UserError: whatever the user can mend.
     """
     command = parser()
-    if asks_for_help(arguments):
-        command.print_help()
+    if command.shows_help(arguments):
         return 0
     options = command.read_all(arguments)
     _check(options)

@@ -7,7 +7,7 @@ recbole_contrec.cli.semantic_ids
 from collections.abc import Sequence
 
 from recbole_contrec.cli.checkpoints import checkpoint_option, load, place_options
-from recbole_contrec.cli.options import Command, asks_for_help
+from recbole_contrec.cli.options import Command
 from recbole_contrec.errors import UserError
 from recbole_contrec.files import check_file
 
@@ -38,8 +38,7 @@ def semantic_ids(arguments: Sequence[str]) -> int:
         UserError: whatever the user can mend.
     """
     command = parser()
-    if asks_for_help(arguments):
-        command.print_help()
+    if command.shows_help(arguments):
         return 0
     options = command.read_all(arguments)
     if options.checkpoint is None or options.output is None:
@@ -48,7 +47,7 @@ def semantic_ids(arguments: Sequence[str]) -> int:
         raise UserError(f"--output={options.output}: the name must end in .json")
     check_file(options.output, "--output")
     loaded = load(options)
-    from recbole_contrec.quick_start import write_semantic_ids  # slow
+    from recbole_contrec.item_files import write_semantic_ids  # slow
 
     items = write_semantic_ids(loaded, options.output)
     print(f"written: {options.output}, {items:,} items; train with --semantic_ids={options.output}")

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from recbole_contrec import __version__
 from recbole_contrec.cli import several
 from recbole_contrec.cli.lists import show_lists
-from recbole_contrec.cli.options import Command, asks_for_help, paths
+from recbole_contrec.cli.options import Command, paths
 from recbole_contrec.errors import UserError, did_you_mean
 
 DESCRIPTION = """\
@@ -76,8 +76,7 @@ def train(arguments: Sequence[str]) -> int:
         UserError: whatever the user can mend.
     """
     command = parser()
-    if asks_for_help(arguments):
-        command.print_help()
+    if command.shows_help(arguments):
         return 0
     options, settings = command.read(arguments)
     if options.version:

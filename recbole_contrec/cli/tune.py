@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_contrec.cli.options import Command, asks_for_help, paths, whole_number
+from recbole_contrec.cli.options import Command, paths, whole_number
 from recbole_contrec.errors import UserError, did_you_mean
 
 DESCRIPTION = """\
@@ -57,8 +57,7 @@ def tune(arguments: Sequence[str]) -> int:
         UserError: whatever the user can mend.
     """
     command = parser()
-    if asks_for_help(arguments):
-        command.print_help()
+    if command.shows_help(arguments):
         return 0
     options, settings = command.read(arguments)
     if options.model is None or options.dataset is None:

@@ -6,7 +6,7 @@ recbole_contrec.cli.vectors
 
 from collections.abc import Sequence
 
-from recbole_contrec.cli.options import Command, asks_for_help, paths
+from recbole_contrec.cli.options import Command, paths
 from recbole_contrec.errors import UserError
 
 DESCRIPTION = """\
@@ -46,8 +46,7 @@ def vectors(arguments: Sequence[str]) -> int:
         UserError: whatever the user can mend.
     """
     command = parser()
-    if asks_for_help(arguments):
-        command.print_help()
+    if command.shows_help(arguments):
         return 0
     options, settings = command.read(arguments)
     if options.dataset is None or options.output is None:
@@ -57,7 +56,8 @@ def vectors(arguments: Sequence[str]) -> int:
     from recbole_contrec.compat import require_recbole
 
     require_recbole()
-    from recbole_contrec.quick_start import fetch_missing_data, write_item_vectors
+    from recbole_contrec.item_files import write_item_vectors
+    from recbole_contrec.quick_start import fetch_missing_data
 
     given = dict(config_file_list=options.config_files, arguments=settings, properties=options.properties)
     fetch_missing_data(options.model, options.dataset, **given)

@@ -7,7 +7,6 @@ mark for a field that goes on over lines, and the first field of too long rows f
 """
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -17,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbole_contrec.data.encoding import decoded, utf8
-from recbole_contrec.errors import UserError, did_you_mean, shown
+from recbole_contrec.data.atomic_header import columns_of, separator_of
+from recbole_contrec.data.encoding import utf8
+from recbole_contrec.errors import UserError, shown
 from recbole_contrec.showing import show
 
-TYPES = ("token", "token_seq", "float", "float_seq")
 # What pandas, and so RecBole, reads as no value.
 MISSING = (
     "",
@@ -46,77 +45,8 @@ MISSING = (
 )
 _BLOCK = 1 << 24  # bytes whose lines are looked at together
 _ROWS = 1 << 19  # rows of a large file that are parsed together
-_HEAD = 1 << 16  # bytes in which a header must end
 _STAND_IN = b"\x1f"  # for a separator of several characters
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-
-
-def is_there(file: Path) -> bool:
-    """Whether there is a file to be read. What has its name and is none is not taken for nothing.
-
-    Raises:
-        UserError: a folder, a link to nothing or the like.
-    """
-    try:
-        if file.is_file():
-            return True
-        if not os.path.lexists(file):
-            return False
-        what = "a folder" if file.is_dir() else "a link that leads nowhere" if not file.exists() else "no regular file"
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    raise UserError(f"{file} is {what}, where a file with columns should be")
-
-
-def _separator(value: Any) -> str:
-    """The setting ``field_separator``; a tab may be written as a backslash and a t, as RecBole takes it too."""
-    if value == "\\t":
-        return "\t"
-    if not isinstance(value, str) or not value or set(value) & set('"\r\n'):
-        raise UserError(
-            f"field_separator={show(value)} cannot stand between columns: name a character such as '\\t' or ','"
-        )
-    return value
-
-
-def read_header(file: Path, separator: str = "\t", encoding: str | None = None) -> dict[str, str]:
-    """Column -> RecBole type from the first line of an atomic file.
-
-    Raises:
-        UserError: the file cannot be read, a column without a type or with one that RecBole does not know, or the same
-            column twice.
-    """
-    file, separator = Path(file), _separator(separator)
-    try:
-        with open(file, "rb") as opened:
-            head = opened.read(_HEAD)
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    if not head:
-        raise UserError(f"{file} is empty: its first line must name the columns")
-    text = decoded(head, file, encoding, whole=len(head) < _HEAD)
-    line = re.split("[\r\n]", text, maxsplit=1)[0]
-    return _columns(line, file, separator)
-
-
-def _columns(line: str, file: Path, separator: str) -> dict[str, str]:
-    cells = line.split(separator)
-    if bare := [cell for cell in cells if cell.count(":") != 1 or cell.startswith(":")]:
-        raise UserError(
-            f"{file}: column {shown(bare[0])} must read name:type (token, token_seq, float or float_seq), "
-            f"with {show(separator)} between columns"
-        )
-    columns: dict[str, str] = {}
-    for name, kind in (cell.split(":") for cell in cells):
-        if kind not in TYPES:
-            raise UserError(
-                f"{file}: column {shown(name)} has the unknown type {shown(kind)}{did_you_mean(kind, TYPES)}; "
-                f"types are {', '.join(TYPES)}"
-            )
-        if name in columns:
-            raise UserError(f"{file}: its header names the column {shown(name)} twice: rename one of them")
-        columns[name] = kind
-    return columns
 
 
 class _Rows(NamedTuple):
@@ -149,7 +79,7 @@ class AtomicFile:
     def __init__(
         self, path: str | Path, separator: str = "\t", encoding: str | None = None, literal_quotes: bool = False
     ):
-        self.path, self._literal, separator = Path(path), literal_quotes, _separator(separator)
+        self.path, self._literal, separator = Path(path), literal_quotes, separator_of(separator)
         try:
             data = self.path.read_bytes()
         except OSError as error:
@@ -162,7 +92,7 @@ class AtomicFile:
         if not data.endswith(b"\n"):
             data += b"\n"
         start = data.index(b"\n") + 1
-        self.columns = _columns(data[: start - 1].decode(), self.path, separator)
+        self.columns = columns_of(data[: start - 1].decode(), self.path, separator)
         body, self._separator = _one_byte(data[start:], separator, self.path)
         del data
         body, self._line_of_row = _without_blank_lines(body)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_contrec.data.atomic import is_there, read_header
+from recbole_contrec.data.atomic_header import is_there, read_header
 from recbole_contrec.data.headers import inter_file, require_columns
 from recbole_contrec.errors import UserError, shown
 from recbole_contrec.showing import show

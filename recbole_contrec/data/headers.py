@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_contrec.catalogue.datasets import dataset_folder, list_datasets
-from recbole_contrec.data.atomic import is_there, read_header
+from recbole_contrec.data.atomic_header import is_there, read_header
 from recbole_contrec.errors import UserError, did_you_mean, nearest, shown
 
 PREPARE = "python run_recbole_contrec.py prepare --dataset={}"

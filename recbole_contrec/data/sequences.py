@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from recbole_contrec.data.download import PrepareError
-from recbole_contrec.data.tables import check_item_texts, ids, item_texts, opened
+from recbole_contrec.data.table_files import opened
+from recbole_contrec.data.tables import check_item_texts, ids, item_texts
 from recbole_contrec.data.writing import ITEM, TIME, USER, Tables, left_out, listed, reading
 from recbole_contrec.errors import shown
 

@@ -4,22 +4,19 @@ recbole_contrec.data.tables
 A table of one's own, CSV, TSV or Parquet with named columns -> RecBole's atomic files.
 """
 
-import csv
-import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from recbole_contrec.data.archives import unpacked
 from recbole_contrec.data.atomic import MISSING
 from recbole_contrec.data.download import PrepareError
+from recbole_contrec.data.table_files import csv_header, is_parquet, names_of, opened, where_in
 from recbole_contrec.data.usual_columns import DEFAULTS, complete
 from recbole_contrec.data.values import PADDING, not_finite
 from recbole_contrec.data.writing import (
@@ -31,13 +28,10 @@ from recbole_contrec.data.writing import (
     Tables,
     clean_text,
     left_out,
-    listed,
     reading,
     require_column,
 )
 from recbole_contrec.errors import shown
-
-_LONGEST_HEADER = 1 << 16
 
 
 def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = True) -> Tables:
@@ -59,14 +53,14 @@ def table(paths: Sequence[Path], columns: Mapping[str, Any], progress: bool = Tr
         inter[RATING] = _numbers(rows[options["rating"]], source, options["rating"])
         if len(empty := np.flatnonzero(inter[RATING].isna())):
             notes.append(
-                f"missing ratings, left empty: {len(empty):,} ({_where(source, empty)}); a run that loads "
+                f"missing ratings, left empty: {len(empty):,} ({where_in(source, empty)}); a run that loads "
                 "ratings refuses such rows"
             )
     inter[TIME] = seconds(rows[options["time"]], source, options["time"])
     complete = (inter[[USER, ITEM]].notna().all(axis=1) & ~not_finite(inter[TIME])).to_numpy()
     if not complete.all():
         lacking = np.flatnonzero(~complete)
-        notes.insert(len(taken), left_out(len(lacking), _where(source, lacking)))
+        notes.insert(len(taken), left_out(len(lacking), where_in(source, lacking)))
     item = None
     if len(paths) > 1:
         item = item_texts(Path(paths[1]), wanted[1].options["item_id"], texts)
@@ -150,7 +144,7 @@ def _wanted(columns: Mapping[str, Any], n_files: int) -> list[_Wanted]:
 def _read_table(path: Path, wanted: _Wanted) -> pd.DataFrame:
     with reading(path):
         _check_header(path, wanted)
-        if _is_parquet(path):
+        if is_parquet(path):
             return pd.read_parquet(path, columns=wanted.columns)
         tokens = [column for option, column in wanted.options.items() if option in ("user", "item", "item_id")]
         return _read_csv(path, wanted.columns, tokens, wanted.texts)
@@ -158,7 +152,7 @@ def _read_table(path: Path, wanted: _Wanted) -> pd.DataFrame:
 
 def _check_header(path: Path, wanted: _Wanted) -> None:
     """Every wanted column is there, once."""
-    names = _names(path)
+    names = names_of(path)
     hints = {
         **{text: "--text" for text in wanted.texts},
         **{column: f"--{option}" for option, column in wanted.options.items()},
@@ -175,11 +169,7 @@ def _check_header(path: Path, wanted: _Wanted) -> None:
 
 def _header(path: Path) -> list[str]:
     with reading(path):
-        return _names(Path(path))
-
-
-def _names(path: Path) -> list[str]:
-    return _parquet_columns(path) if _is_parquet(path) else _csv_header(path)[1]
+        return names_of(Path(path))
 
 
 def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
@@ -187,7 +177,7 @@ def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Seque
     many fields, where a separator within a text has shifted the columns."""
     types = {**{text: str for text in texts}, **{column: str for column in tokens}}  # ids verbatim: 007
     pieces = []
-    style: dict[str, Any] = dict(sep=_csv_header(path)[0], dtype=types, encoding="utf-8-sig", low_memory=False)
+    style: dict[str, Any] = dict(sep=csv_header(path)[0], dtype=types, encoding="utf-8-sig", low_memory=False)
     with opened(path) as file, pd.read_csv(file, chunksize=ROWS_AT_ONCE, **style) as reader:
         for piece in reader:
             if not isinstance(piece.index, pd.RangeIndex):  # pandas' guess when all rows are too long
@@ -197,90 +187,8 @@ def _read_csv(path: Path, wanted: list[str], tokens: Sequence[str], texts: Seque
     return pd.concat(pieces, ignore_index=True).assign(**joined)
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a text file, packed or not.
-
-    Raises:
-        PrepareError: at a NUL character.
-    """
-    with open(path, "rb") as raw, unpacked(raw, path.name) as file:
-        yield io.BufferedReader(_WithoutNul(file, path.name), 1 << 20)
-
-
-class _WithoutNul(io.RawIOBase):
-    """The bytes of a file. pandas leaves out whatever follows a NUL character in a field."""
-
-    def __init__(self, file: BinaryIO, name: str):
-        super().__init__()
-        self._file, self._name, self._lines = file, name, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        if (place := data.find(b"\0")) >= 0:
-            line = self._lines + data[:place].count(b"\n") + 1
-            raise PrepareError(
-                f"{self._name}, line {line} holds a NUL character: the file is damaged, no table, or not written "
-                "in UTF-8"
-            )
-        self._lines += data.count(b"\n")
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _csv_header(path: Path) -> tuple[str, list[str]]:
-    """The separator, which is the most frequent in the first line, and the names of the columns."""
-    with opened(path) as file:
-        line = io.TextIOWrapper(file, encoding="utf-8-sig", newline="").readline(_LONGEST_HEADER)
-    if not line.strip():
-        raise PrepareError(
-            f"{path.name} is empty: its first line must name the columns"
-            if not line
-            else f"{path.name}: its first line must name the columns, and it is blank"
-        )
-    separator = max([",", "\t", ";", "|"], key=line.count)
-    return separator, next(csv.reader([line], delimiter=separator), [])
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() in (".parquet", ".pq")
-
-
-def _where(path: Path, rows: Sequence[int] | np.ndarray) -> str:
-    """Where rows (from 0) stand: lines of a CSV file, which may be fewer or more than rows; rows of a Parquet file,
-    from 1."""
-    rows = [int(row) for row in rows]
-    if _is_parquet(path):
-        return listed([row + 1 for row in rows], "row")
-    separator, _ = _csv_header(path)
-    wanted, lines, number, before = set(rows[:3]), [], -1, 0
-    with opened(path) as file:
-        reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=separator)
-        with suppress(csv.Error):  # a field beyond the limit of that module
-            for record in reader:
-                if record and number in wanted:
-                    lines.append(before + 1)
-                number, before = number + bool(record), reader.line_num
-                if len(lines) == len(wanted):
-                    break
-    if len(lines) < len(wanted):
-        return listed([row + 1 for row in rows], "row")
-    return listed([*lines, *rows[3:]])
-
-
-def _parquet_columns(path: Path) -> list[str]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise PrepareError(f"reading {path.name} needs pyarrow: pip install 'recbole_contrec[parquet]'") from error
-    return list(pyarrow.parquet.read_schema(path).names)
-
-
 def _ids(column: pd.Series, path: Path) -> pd.Series:
-    return ids(column, path, partial(_where, path))
+    return ids(column, path, partial(where_in, path))
 
 
 def ids(column: pd.Series, path: Path, where: Callable[[Sequence[int] | np.ndarray], str]) -> pd.Series:
@@ -314,7 +222,7 @@ def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
     wrong = np.flatnonzero(numbers.isna() & column.notna() | np.isinf(numbers))
     if len(wrong):
         raise PrepareError(
-            f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {_where(path, wrong)}, which is "
+            f"column {name!r} of {path.name} holds {shown(column.iloc[wrong[0]])} in {where_in(path, wrong)}, which is "
             "no number"
         )
     return numbers.astype(np.float64)
@@ -333,7 +241,7 @@ def seconds(column: pd.Series, path: Path, name: str, where: Callable[..., str] 
     Raises:
         PrepareError: a value that is neither a number nor a date.
     """
-    where = where or partial(_where, path)
+    where = where or partial(where_in, path)
     if pd.api.types.is_bool_dtype(column):
         raise PrepareError(f"column {name!r} of {path.name} holds True and False: write times as numbers or dates")
     if pd.api.types.is_numeric_dtype(column):

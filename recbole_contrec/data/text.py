@@ -15,7 +15,7 @@ from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recbole_contrec.data.atomic import is_there, read_header
+from recbole_contrec.data.atomic_header import is_there, read_header
 from recbole_contrec.data.recbole_files import Files
 from recbole_contrec.errors import UserError, did_you_mean, shown
 

@@ -19,7 +19,7 @@ from recbole_contrec.environment import package_versions
 from recbole_contrec.errors import UserError
 from recbole_contrec.interface import AnswersInWords, GeneratesPreferences, HasItemCodes
 from recbole_contrec.loaded_run import LoadedRun
-from recbole_contrec.recommendation import Person, as_interaction, known_people
+from recbole_contrec.people import Person, as_interaction, known_people
 from recbole_contrec.retrieval import columns, item_side, preference_side
 
 ITEMS_AT_ONCE = 2**16  # whose vectors are made together

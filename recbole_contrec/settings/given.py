@@ -5,15 +5,15 @@ What the user has set: by YAML files, a dictionary as RecBole takes it, Python v
 as what it says, checked against what is known of every setting, and remembered with the way it came.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole_contrec.errors import UserError
 from recbole_contrec.settings.parts import check_form, check_size
-from recbole_contrec.settings.python_values import without_numpy
+from recbole_contrec.settings.python_values import python_settings, without_numpy
 from recbole_contrec.settings.renamed import unknown_setting
-from recbole_contrec.settings.schema import Setting, parse_value, read_yaml
+from recbole_contrec.settings.schema import Setting, parse_arguments, parse_value, read_yaml
 from recbole_contrec.showing import show
 
 
@@ -116,3 +116,12 @@ class Given:
             if key not in defaults or value != defaults[key]:
                 changed.setdefault(Path(self._origin[key]).name, []).append(f"{key}={show(value)}")
         return "; ".join(f"{', '.join(settings)} ({where})" for where, settings in changed.items())
+
+
+def given_settings(
+    config_file_list: Sequence[str], settings: Mapping[str, Any] | None, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Settings as the user gave them: those of files, over these the dictionary, over both the command line."""
+    files = {key: value for file in config_file_list for key, value in read_yaml(Path(file)).items()}
+    line = {key: parse_value(text) for key, text in parse_arguments(arguments).items()}
+    return {**files, **python_settings(settings), **line}

@@ -11,7 +11,7 @@ from typing import Any
 from recbole.utils import ModelType
 
 from recbole_contrec.catalogue.datasets import dataset_folder
-from recbole_contrec.data.atomic import is_there, read_header
+from recbole_contrec.data.atomic_header import is_there, read_header
 from recbole_contrec.data.headers import inter_file
 from recbole_contrec.settings.named_columns import ITEM_COLUMNS, item_columns_asked_for
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from recbole.utils import InputType, ModelType
 
-from recbole_contrec.data.atomic import is_there, read_header
+from recbole_contrec.data.atomic_header import is_there, read_header
 from recbole_contrec.data.columns import loaded_columns
 from recbole_contrec.data.headers import inter_file
 from recbole_contrec.data.splits import check_history_column

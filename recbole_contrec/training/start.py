@@ -21,7 +21,8 @@ from recbole_contrec.packages import imported_by, require
 from recbole_contrec.settings.registry import recbole_source
 from recbole_contrec.showing import show
 from recbole_contrec.storage import folders, lock
-from recbole_contrec.training.keeping import default_name
+from recbole_contrec.training.evaluation import RANKS
+from recbole_contrec.training.keeping import BEFORE, BEST, LAST, default_name
 
 LOG, TENSORBOARD = Path("log"), Path("log_tensorboard")  # where RecBole puts them
 
@@ -118,6 +119,45 @@ class Started:
                 folder.rmdir()
             except OSError:  # others have theirs in it
                 continue
+
+
+def check_places(config: Any, claims: bool) -> None:
+    """What a run shall write can be written: asked before data are read.
+
+    Args:
+        config: reads ``run_name``, ``checkpoint_dir`` and ``output``.
+        claims: whether the run makes a folder of its own.
+
+    Raises:
+        UserError: names the setting.
+    """
+    name = config["run_name"] or default_name(config)
+    if claims and config["run_name"] is not None:
+        folders.check_run_name(config["run_name"])
+        if not folders.free(Path(config["checkpoint_dir"]) / config["run_name"]):
+            raise folders.taken(Path(config["checkpoint_dir"]) / config["run_name"])
+    check_folder(config["checkpoint_dir"], "--checkpoint_dir")
+    check_folder(
+        Path(config["checkpoint_dir"]) / name, "--checkpoint_dir" if config["run_name"] is None else "--run_name"
+    )
+    check_folder(Path(config["checkpoint_dir"]) / folders.STAGES, "--checkpoint_dir")
+    if config["output"] is not None:
+        check_file(config["output"], "--output")
+        _check_output(Path(config["output"]), Path(config["checkpoint_dir"]) / name)
+
+
+def _check_output(output: Path, folder: Path) -> None:
+    """The result of a run is written last, and over nothing of the run's own.
+
+    Raises:
+        UserError: a folder that the run will make, or a file that it will write.
+    """
+    output = output.resolve()
+    places = [LOG.resolve(), TENSORBOARD.resolve(), folder.resolve(), (folder.parent / folders.STAGES).resolve()]
+    if any(output in (place, *place.parents) for place in places):
+        raise UserError(f"cannot write {output}: the run makes a folder of this name; choose another --output")
+    if output.parent == folder.resolve() and output.name in (BEST, BEFORE, LAST, RANKS):
+        raise UserError(f"cannot write {output}: the run keeps its {output.name} there; choose another --output")
 
 
 def check_packages(config: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from recbole_contrec.cli import main
 from recbole_contrec.data import atomic, encoding, loading
-from recbole_contrec.data.atomic import read_header
+from recbole_contrec.data.atomic_header import read_header
 from recbole_contrec.errors import LONGEST, UserError, bounded
 from tests.helpers.atomic import ALL, FEATURES, HEADER, PARTS, line, refused
 from tests.helpers.files import write_atomic_files

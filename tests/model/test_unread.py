@@ -253,7 +253,7 @@ def test_a_run_asks_before_data_and_models_are_loaded(run_tiny, workplace, monke
 
 
 def test_vectors_are_asked_of_before_data_are_loaded(tiny, workplace, monkeypatch):
-    monkeypatch.setattr("recbole_contrec.quick_start.load_data", lambda config: pytest.fail("loaded"))
+    monkeypatch.setattr("recbole_contrec.item_files.load_data", lambda config: pytest.fail("loaded"))
     with pytest.raises(UserError, match="no vectors come from LightGCN"):
         write_item_vectors("v.npy", "ContRec", "tiny", arguments=[f"--data_path={tiny}", "--lightgcn_epochs=3"])
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from recbole_contrec.data.download import PrepareError
-from recbole_contrec.data.tables import opened, seconds
+from recbole_contrec.data.table_files import opened
+from recbole_contrec.data.tables import seconds
 from recbole_contrec.data.writing import ITEM, TIME, USER, Tables, left_out, listed, reading
 
 COLUMNS = ["user", "time", "latitude", "longitude", "location"]
