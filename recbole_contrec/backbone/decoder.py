@@ -150,9 +150,9 @@ class CausalDecoder(nn.Module):
         )
         del self.transformer.wte  # the prompt gives vectors, never word numbers
         self.dropout = PromptDropout(dropout)
-        self.transformer.drop = self.dropout
-        block: Any
-        for block in self.transformer.h:
+        network: Any = self.transformer  # whose dropouts may be of another class than transformers says
+        network.drop = self.dropout
+        for block in network.h:
             block.attn.resid_dropout = block.mlp.dropout = self.dropout
         self.n_words = n_words
         self.words = nn.Embedding(n_words, hidden_size) if n_words else None
