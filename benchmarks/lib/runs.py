@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,7 @@ def execute(run: Run, data_path: str | None = None, on_epoch: Callable[[int, flo
         *(["--properties", str(run.properties.resolve())] if run.properties else []),
         *(["--measure", run.measure] if run.measure else []),
         *(["--repeat-bias"] if run.repeat_bias else []),
+        "--with-parent",
         "--",
         f"--model={run.model}",
         f"--dataset={run.dataset}",
@@ -176,7 +178,13 @@ def follow(
     """
     tail: list[str] = []
     with subprocess.Popen(
-        command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=work,
+        env=environment,
+        stdin=subprocess.PIPE,  # nothing is written: it ends when this process does
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as child:
         with open(work / "output.txt", "a", buffering=1) as output:
             for line in child.stdout:
@@ -185,6 +193,7 @@ def follow(
                 tail = [*tail[-19:], line]
                 if found := _EPOCH.search(line):
                     on_epoch(int(found[1]), float(found[2]))
+        child.wait()
     return child.returncode, "".join(tail)
 
 
@@ -331,8 +340,11 @@ def _child(arguments: list[str] | None = None) -> None:
     parser.add_argument("--properties")
     parser.add_argument("--measure")
     parser.add_argument("--repeat-bias", action="store_true")
+    parser.add_argument("--with-parent", action="store_true")
     parser.add_argument("settings", nargs="*")
     given = parser.parse_args(arguments)
+    if given.with_parent:
+        end_with_parent()
     values = dict(argument[2:].split("=", 1) for argument in given.settings)
     result = run(
         values.pop("model"),
@@ -354,6 +366,18 @@ def _child(arguments: list[str] | None = None) -> None:
     if given.repeat_bias:
         _test_with_bias(result, without_seen, given)
     write_json(given.work / RESULT, result)
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one is gone that holds the other end of its standard input: a command that is
+    killed would leave a run behind which the same command, given again, could not go on with."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _test_with_bias(result: dict, without_seen: Any, given: argparse.Namespace) -> None:
