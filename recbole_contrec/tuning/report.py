@@ -72,7 +72,7 @@ def _row(search: Search, trial: FrozenTrial, metric: str) -> dict[str, Any]:
         **value_of(trial, search.space),
         **{f"valid {name}": value for name, value in (trial.user_attrs.get("best_valid_result") or {}).items()},
         "best_epoch": trial.user_attrs.get("best_epoch"),
-        "epochs": trial.user_attrs.get("epochs", len(trial.intermediate_values)),
+        "epochs trained": trial.user_attrs.get("epochs", len(trial.intermediate_values)),
         "seconds": None if seconds is None else round(seconds, 1),
     }
 
@@ -91,7 +91,8 @@ def line_of(search: Search, study: optuna.Study, trial: FrozenTrial) -> str:
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={show(value)}"
         for key, value in value_of(trial, search.space).items()
     )
-    epochs = "1 epoch" if row["epochs"] == 1 else f"{row['epochs']:g} epochs"
+    trained = row["epochs trained"]
+    epochs = "1 epoch" if trained == 1 else f"{trained:g} epochs"
     return f"trial {trial.number}: {became}, {epochs}, {row['seconds']:.0f} s, {settings}"
 
 

@@ -18,7 +18,7 @@ from recbole_contrec.errors import UserError
 from recbole_contrec.training.trainer import RunTrainer
 from recbole_contrec.tuning import killed as killing
 from recbole_contrec.tuning import study as studies
-from recbole_contrec.tuning.report import write_reports
+from recbole_contrec.tuning.report import table, write_reports
 from recbole_contrec.tuning.space import Choice, Range
 from recbole_contrec.tuning.study import Search, tune
 from tests.helpers.files import ROOT
@@ -376,6 +376,17 @@ def test_two_processes_share_the_trials(tiny, workplace):
 def test_misspelt_and_empty_options_are_told(tiny, workplace, capsys, given, message):
     assert main(["tune", "--dataset=tiny", f"--data_path={tiny}", *given]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_epochs_that_were_searched_stand_beside_those_that_were_trained(search):
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(studies.ASKED, {"valid_metric": "NDCG@10", "seed": 1})
+    among = {"epochs": optuna.distributions.CategoricalDistribution(["1", "3"])}
+    study.add_trial(
+        optuna.trial.create_trial(value=0.5, params={"epochs": "3"}, distributions=among, user_attrs={"epochs": 2})
+    )
+    row = table(search(space={"epochs": Choice((1, 3))}), study).iloc[0]
+    assert (row["epochs"], row["epochs trained"]) == (3, 2)
 
 
 def test_the_page_shows_settings_as_they_are(search):
