@@ -7,6 +7,7 @@ machine, and lets go of it where memory is short.
 
 import logging
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +42,13 @@ def memory_mapped(name: str, column: np.ndarray, folder: Path) -> np.ndarray:
         if processes.is_first():
             clear_parts(path.parent)
             try:
-                found = _opened(path, key)
+                found = _opened(path, column, key)
                 if found is None:
                     write_whole(path, lambda part: _write(part, column))
             except OSError as error:
                 logger.warning("%s stays in memory: cannot write %s (%s)", name, path, error.strerror or error)
         if found is None:
-            found = _opened(path, key)
+            found = _opened(path, column, key)
     return column if found is None else found
 
 
@@ -60,11 +61,18 @@ def _write(part: Path, column: np.ndarray) -> None:
         np.save(file, column)
 
 
-def _opened(path: Path, key: str) -> np.ndarray | None:
-    """The array of a file, if there is one and it is the one of this key."""
+def _opened(path: Path, column: np.ndarray, key: str) -> np.ndarray | None:
+    """The array of a file, if there is one and it is the one of this column and key. What such a file begins with is
+    known: numpy's readers take archives, pickles and damaged headers for more than they are."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(column))
+    begin = header.getvalue()
     try:
+        with open(path, "rb") as file:
+            if file.read(len(begin)) != begin:
+                return None
         # copy on write: no tensor is read-only, and what somebody writes into one must not reach the file
-        array = np.asarray(np.load(path, mmap_mode="c"))
-    except (OSError, ValueError, EOFError):
+        array = np.asarray(np.memmap(path, column.dtype, "c", len(begin), column.shape))
+    except (OSError, ValueError):
         return None
     return array if _key(array) == key else None

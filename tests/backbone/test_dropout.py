@@ -75,6 +75,24 @@ def test_takes_the_place_of_torchs_own_and_of_no_other():
     assert model[1][0].inplace and not model[0].training
 
 
+def test_what_refers_to_a_dropout_goes_on_to_do_so():
+    """Another name in the model, a list that torch does not look into, a hook."""
+    model, called = nn.Module(), []
+    model.first = model.second = nn.Dropout(0.3)
+    model.steps = [model.first]
+    model.first.register_forward_hook(lambda *_: called.append(1))
+    use_fast_dropout(model)
+    assert model.second is model.first is model.steps[0] and type(model.first) is FastDropout
+    model.second(torch.ones(3))
+    assert called == [1]
+
+
+def test_states_on_the_cpu_beside_another_default_device():
+    with torch.device("meta"):
+        found = FastDropout(0.5)(torch.ones(64, device="cpu"))
+    assert found.device.type == "cpu" and set(found.tolist()) == {0.0, 2.0}
+
+
 @pytest.mark.parametrize("model", ["SASRec", "ContRec", "TIGER-paper", "SASRecAll"])
 def test_models_have_it_unless_told_not_to(assembled, model):
     kinds = {type(module) for module in assembled(model).model.modules() if isinstance(module, nn.Dropout)}

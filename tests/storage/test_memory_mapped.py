@@ -57,6 +57,30 @@ def test_a_damaged_file_is_written_again(tmp_path, size):
     assert in_a_file(found) and found.tolist() == [*range(6)] and np.load(path).tolist() == [*range(6)]
 
 
+@pytest.mark.parametrize("place", [8, 21, 60])
+def test_a_damaged_header_is_written_again(tmp_path, place):
+    memory_mapped("x", np.arange(6), tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:place] + b"\n" + whole[place + 1 :])
+    assert memory_mapped("x", np.arange(6), tmp_path).tolist() == [*range(6)] and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["archive", "broken archive", "times"])
+def test_a_foreign_file_is_written_again(tmp_path, kind):
+    memory_mapped("x", np.arange(6), tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    with open(path, "wb") as file:
+        if kind == "archive":
+            np.savez(file, x=np.arange(6))
+        elif kind == "broken archive":
+            file.write(b"PK\x03\x04")
+        else:
+            np.save(file, np.array(["2020"], "M8[Y]"))
+    assert memory_mapped("x", np.arange(6), tmp_path).tolist() == [*range(6)] and path.read_bytes() == whole
+
+
 def test_what_is_written_into_a_column_stays_out_of_its_file(tmp_path):
     memory_mapped("x", np.arange(6), tmp_path)[:] = 0
     assert memory_mapped("x", np.arange(6), tmp_path).tolist() == [*range(6)]
