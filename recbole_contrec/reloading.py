@@ -5,6 +5,7 @@ Back from a checkpoint: a trained model with its data, or the configuration of a
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from recbole_contrec.settings.config import Config
 from recbole_contrec.settings.schema import parse_value
 from recbole_contrec.showing import show
 from recbole_contrec.storage import checkpoint
+from recbole_contrec.storage.folders import STAGES
 from recbole_contrec.storage.progress import Progress
 from recbole_contrec.training.identity import Identity, fingerprint_of_data, load_weights
 from recbole_contrec.training.keeping import BEST, LAST, last_checkpoint
@@ -76,7 +78,7 @@ def load_data_and_model(
         config = Config(
             record["model"],
             record["dataset"],
-            config_dict=_as_given(record["settings"]),
+            config_dict={**_as_given(record["settings"]), **_where_it_lies(path)},
             arguments=arguments,
             properties=properties,
             settings=settings,
@@ -96,6 +98,13 @@ def load_data_and_model(
     loaded.model.eval()
     loaded.trained = True
     return loaded
+
+
+def _where_it_lies(path: Path) -> dict[str, str]:
+    """``checkpoint_dir`` of a checkpoint beside whose run lies what was finished for it: files there are found again,
+    whatever the working directory is; none where there is no such folder, as for a copied checkpoint."""
+    folder = os.path.normpath(path.parent / "..")
+    return {"checkpoint_dir": folder} if os.path.isdir(os.path.join(folder, STAGES)) else {}
 
 
 def config_to_resume(

@@ -104,6 +104,20 @@ def test_a_run_is_the_same_to_the_last_bit_and_goes_on_either_way(run_tiny, work
     assert before and load_data_and_model("saved/whole").config["histories_on_disk"] and files(workplace) == before
 
 
+def test_a_model_that_is_loaded_from_elsewhere_reads_the_files_of_its_run(run_tiny, workplace, monkeypatch):
+    run_tiny("SASRecAll", "--epochs=1", "--run_name=a", ON_DISK)
+    before, elsewhere = files(workplace), workplace / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    load_data_and_model("../saved/a")
+    assert not [*elsewhere.iterdir()] and files(workplace) == before
+    monkeypatch.chdir(workplace / "saved" / "a")
+    load_data_and_model("best.safetensors")
+    assert not (workplace / "saved" / "a" / "saved").exists() and files(workplace) == before
+    load_data_and_model("best.safetensors", {"checkpoint_dir": str(elsewhere)})
+    assert files(workplace) == before == {path.name for path in (elsewhere / "stages" / "histories").iterdir()}
+
+
 def test_a_run_without_the_files_it_cannot_write_goes_on_in_memory(run_tiny, workplace, caplog):
     plain = run_tiny("SASRecAll", "--run_name=plain")
     place = workplace / "saved" / "stages" / "histories"
